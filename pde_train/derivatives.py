@@ -1,0 +1,102 @@
+"""The names of derivatives: what an equation asks for (Request) and what it gets (Jet)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+Axes = tuple[int, ...]
+"""Sorted coordinate indices of one partial derivative: () is u itself, (1, 1) two derivatives along coordinate 1."""
+
+Field = Callable[[Tensor], Tensor]
+"""Row-wise map of points (n, d) to values (n, m): a network (m = 1) or a bank of m random features."""
+
+TIME = "t"
+"""The coordinate that lap_u and bih_u leave out."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The derivatives that somebody needs, as names, over named coordinates.
+
+    A name is `u`, `u_` and coordinate letters in any order (`u_xxy`), `lap_u` (sum of second derivatives over the
+    spatial coordinates) or `bih_u` (lap lap u). `a | b` fuses two requests into one pass.
+    """
+
+    names: frozenset[str]
+    coordinates: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            _terms(name, self.coordinates)
+
+    @classmethod
+    def parse(cls, names: str, coordinates: tuple[str, ...]) -> Request:
+        """A request from names separated by blanks, as in `"u u_xx"`."""
+        return cls(frozenset(names.split()), coordinates)
+
+    def __or__(self, other: Request) -> Request:
+        return Request(self.names | other.names, self.coordinates)
+
+    @cached_property
+    def terms(self) -> dict[str, dict[Axes, float]]:
+        """Each name as a weighted sum of partial derivatives."""
+        return {name: _terms(name, self.coordinates) for name in sorted(self.names)}
+
+    @cached_property
+    def axes(self) -> frozenset[Axes]:
+        """Every partial derivative that some name needs."""
+        return frozenset(axes for terms in self.terms.values() for axes in terms)
+
+    @property
+    def order(self) -> int:
+        """The highest order among `axes`."""
+        return max(map(len, self.axes), default=0)
+
+
+def _terms(name: str, coordinates: tuple[str, ...]) -> dict[Axes, float]:
+    space = [i for i, c in enumerate(coordinates) if c != TIME]
+    if name == "u":
+        return {(): 1.0}
+    if name == "lap_u":
+        return {(i, i): 1.0 for i in space}
+    if name == "bih_u":
+        return dict(Counter(tuple(sorted((i, i, j, j))) for i in space for j in space))  # type: ignore[arg-type]
+    match = re.fullmatch(rf"u_([{''.join(coordinates)}]+)", name)
+    if match is None:
+        raise ValueError(
+            f"{name!r} names no derivative over the coordinates {', '.join(coordinates)}: "
+            f"expected u, u_{coordinates[0]}, u_{coordinates[0] * 2}, ..., lap_u or bih_u"
+        )
+    return {tuple(sorted(coordinates.index(c) for c in match[1])): 1.0}
+
+
+class Jet:
+    """Read-only named columns at n points: coordinates and normals (n, 1), u and its derivatives (n, m).
+
+    `d.x`, `d.u`, `d.u_xx`, `d.lap_u`, and on a boundary `d.n_x`, the outward unit normal.
+    """
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, columns: Mapping[str, Tensor]):
+        object.__setattr__(self, "_columns", dict(columns))
+
+    def __getattr__(self, name: str) -> Tensor:
+        columns: dict[str, Tensor] = object.__getattribute__(self, "_columns")
+        if name not in columns:
+            raise AttributeError(f"this jet has no {name!r}, only {', '.join(sorted(columns))}: add it to needs= in @on")
+        return columns[name]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a jet is read-only")
+
+    @property
+    def columns(self) -> Mapping[str, Tensor]:
+        """All columns by name, as a new dict."""
+        return dict(object.__getattribute__(self, "_columns"))

@@ -1,0 +1,1 @@
+"""Ways of taking derivatives: one file and one YAML file each."""

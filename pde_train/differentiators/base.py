@@ -1,0 +1,41 @@
+"""What every way of taking derivatives offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from pde_train.derivatives import Axes, Field, Jet, Request
+
+
+class Differentiator(ABC):
+    """A way of taking derivatives of a row-wise field at points."""
+
+    @abstractmethod
+    def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
+        """Partial derivatives of u at x, each (n, m), for every entry of `axes`.
+
+        u maps (n, d) to (n, m) row by row: row i of the values depends on row i of the points alone.
+        The result is differentiable by whatever parameters u holds, also under torch.func.
+        """
+
+    def __call__(self, u: Field, x: Tensor, request: Request) -> Jet:
+        """The coordinates (n, 1) and every requested name (n, m), as a Jet."""
+        partials = self.partials(u, x, request.axes)
+        columns = {c: x[:, i : i + 1] for i, c in enumerate(request.coordinates)}
+        for name, terms in request.terms.items():
+            columns[name] = sum_of([partials[axes] if c == 1 else c * partials[axes] for axes, c in terms.items()])
+        return Jet(columns)
+
+    def fitted(self, spacing: tuple[float, ...]) -> Differentiator:
+        """This differentiator for points with that distance along each coordinate; most have no use for it."""
+        return self
+
+
+def sum_of(columns: list[Tensor]) -> Tensor:
+    """The sum of a non-empty list, without an addition to zero."""
+    total = columns[0]
+    for column in columns[1:]:
+        total = total + column
+    return total

@@ -1,0 +1,25 @@
+"""What a user sees when something is wrong: one sentence (what came, what was expected, what to do) and an exit code."""
+
+
+class PdeTrainError(Exception):
+    """Base of the errors whose text is a sentence for the user; `code` is the exit code of the command."""
+
+    code = 1
+
+
+class UsageError(PdeTrainError):
+    """The command line or the configuration asks for something that cannot be."""
+
+    code = 2
+
+
+class RunError(PdeTrainError):
+    """The run was asked for rightly and failed: NaN, a full disk, a store out of reach."""
+
+
+class Interrupted(PdeTrainError):
+    """A signal stopped the run at a step boundary, after a checkpoint."""
+
+    def __init__(self, signal_number: int, step: int):
+        super().__init__(f"stopped by signal {signal_number} at step {step}, a checkpoint was written")
+        self.code = 128 + signal_number

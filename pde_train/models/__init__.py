@@ -1,0 +1,1 @@
+"""Fields with parameters: one file and one YAML file each."""

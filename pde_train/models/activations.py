@@ -1,0 +1,49 @@
+"""Activation functions, with the number of derivatives that each can give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pde_train.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A scalar function applied entry by entry; `smoothness` is the highest order of its useful derivatives."""
+
+    function: Callable[[Tensor], Tensor]
+    smoothness: float = math.inf
+
+
+def gelu(z: Tensor) -> Tensor:
+    """z Phi(z), written out so that it has derivatives of every order in every mode."""
+    return 0.5 * z * (1 + torch.erf(z / math.sqrt(2)))
+
+
+def softplus(z: Tensor) -> Tensor:
+    """log(1 + e^z), without the linear branch of torch's own."""
+    return -torch.nn.functional.logsigmoid(-z)
+
+
+ACTIVATIONS = {
+    "tanh": Activation(torch.tanh),
+    "sin": Activation(torch.sin),
+    "gelu": Activation(gelu),
+    "softplus": Activation(softplus),
+    "sigmoid": Activation(torch.sigmoid),
+    "silu": Activation(lambda z: z * torch.sigmoid(z)),
+    "gaussian": Activation(lambda z: torch.exp(-z.square())),
+    "relu": Activation(torch.relu, smoothness=1),
+}
+
+
+def activation_named(name: str) -> Activation:
+    """The activation of that name."""
+    if name not in ACTIVATIONS:
+        raise UsageError(f"model.activation={name} is unknown: expected one of {', '.join(ACTIVATIONS)}, choose one")
+    return ACTIVATIONS[name]

@@ -1,0 +1,51 @@
+"""Fully connected networks of any depth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pde_train.errors import UsageError
+from pde_train.models.activations import activation_named
+
+
+class MLP(nn.Module):
+    """A fully connected network with one output and an activation after every hidden layer. float64 as drawn.
+
+    Weights are drawn layer by layer by `numpy.random.default_rng(seed)`. Without `weight_range`: Glorot uniform, biases
+    0. With it: weights, then biases of every hidden layer uniform in +-weight_range; the last layer as before.
+    """
+
+    def __init__(
+        self, dimension: int, hidden: Sequence[int], activation: str, seed: int, weight_range: float | None = None
+    ):
+        super().__init__()
+        if not hidden or min(hidden) < 1:
+            raise UsageError(f"hidden layers {list(hidden)} make no network: expected positive widths, such as [64,64]")
+        generator = np.random.default_rng(seed)
+        self.activation = activation_named(activation)
+        self.layers = nn.ModuleList()
+        sizes = [dimension, *hidden, 1]
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+            free = weight_range is None or i == len(hidden)
+            reach = (6 / (inputs + outputs)) ** 0.5 if free else weight_range
+            weight = generator.uniform(-reach, reach, (outputs, inputs))
+            bias = np.zeros(outputs) if free else generator.uniform(-reach, reach, outputs)
+            layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=torch.float64)
+            layer.weight.data, layer.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
+            self.layers.append(layer)
+
+    @property
+    def smoothness(self) -> float:
+        """The highest order of derivative that u can give."""
+        return self.activation.smoothness
+
+    def forward(self, x: Tensor) -> Tensor:
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = self.activation.function(layer(x))
+        return last(x)

@@ -1,0 +1,45 @@
+"""The random feature model: a linear combination of fixed random features."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pde_train.errors import UsageError
+from pde_train.models.activations import activation_named
+
+
+class RandomFeatures(nn.Module):
+    """u(x) = sum_j a_j s(w_j . x + b_j), where only the coefficients a are parameters.
+
+    Features are drawn by `numpy.random.default_rng(seed)`: first all w (features, dimension), then all b (features),
+    both uniform in +-weight_range. float64 as drawn. Source: arXiv 2405.14099, claim 1.
+    """
+
+    weights: Tensor
+    biases: Tensor
+
+    def __init__(self, dimension: int, features: int, activation: str, weight_range: float, seed: int):
+        super().__init__()
+        if features < 1:
+            raise UsageError(f"model.features={features} makes no model: expected a positive number, choose one")
+        generator = np.random.default_rng(seed)
+        weights = generator.uniform(-weight_range, weight_range, (features, dimension))
+        biases = generator.uniform(-weight_range, weight_range, features)
+        self.register_buffer("weights", torch.from_numpy(weights))
+        self.register_buffer("biases", torch.from_numpy(biases))
+        self.activation = activation_named(activation)
+        self.coefficients = nn.Parameter(torch.zeros(features, 1, dtype=torch.float64))
+
+    @property
+    def smoothness(self) -> float:
+        """The highest order of derivative that u can give."""
+        return self.activation.smoothness
+
+    def bank(self, x: Tensor) -> Tensor:
+        """All features at points (n, d), as columns (n, features)."""
+        return self.activation.function(x @ self.weights.T + self.biases)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bank(x) @ self.coefficients

@@ -1,0 +1,1 @@
+"""Equations: one file and one YAML file each."""

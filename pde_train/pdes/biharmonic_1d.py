@@ -1,0 +1,54 @@
+"""The biharmonic equation on an interval: a beam."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import pi
+
+import torch
+from torch import Tensor
+
+from pde_train.derivatives import Jet
+from pde_train.geometry import Box
+from pde_train.pdes.base import PDE, check_boundary, on
+
+
+@dataclass(frozen=True)
+class Biharmonic1D(PDE):
+    """u'''' = f on [-1, 1]; u = sin(k x), k = frequency pi.
+
+    boundary: `simply_supported` gives u and u'' at both ends, `clamped` gives u and u'.
+    """
+
+    frequency: float = 1.0
+    boundary: str = "simply_supported"
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    coordinates = ("x",)
+    domain = Box((-1.0,), (1.0,))
+
+    def __post_init__(self) -> None:
+        check_boundary(self.boundary)
+
+    def exact(self, d: Jet) -> Tensor:
+        return torch.sin(self.frequency * pi * d.x)
+
+    @on("interior", needs="u_xxxx")
+    def biharmonic(self, d: Jet) -> Tensor:
+        k = self.frequency * pi
+        return d.u_xxxx - k**4 * torch.sin(k * d.x)
+
+    @on("boundary", needs="u")
+    def value(self, d: Jet) -> Tensor:
+        return d.u - self.exact(d)
+
+    @on("boundary", needs="u_xx", when=lambda pde: pde.boundary == "simply_supported")
+    def moment(self, d: Jet) -> Tensor:
+        k = self.frequency * pi
+        return d.u_xx + k**2 * torch.sin(k * d.x)
+
+    @on("boundary", needs="u_x", when=lambda pde: pde.boundary == "clamped")
+    def slope(self, d: Jet) -> Tensor:
+        k = self.frequency * pi
+        return d.u_x - k * torch.cos(k * d.x)

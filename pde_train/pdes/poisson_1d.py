@@ -1,0 +1,37 @@
+"""Poisson's equation on an interval (benchmark P1a)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import pi
+
+import torch
+from torch import Tensor
+
+from pde_train.derivatives import Jet
+from pde_train.geometry import Box
+from pde_train.pdes.base import PDE, on
+
+
+@dataclass(frozen=True)
+class Poisson1D(PDE):
+    """-u'' = f on [-1, 1] with u given at both ends; u = sin(k x), k = frequency pi."""
+
+    frequency: float = 1.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    coordinates = ("x",)
+    domain = Box((-1.0,), (1.0,))
+
+    def exact(self, d: Jet) -> Tensor:
+        return torch.sin(self.frequency * pi * d.x)
+
+    @on("interior", needs="u_xx")
+    def poisson(self, d: Jet) -> Tensor:
+        k = self.frequency * pi
+        return -d.u_xx - k**2 * torch.sin(k * d.x)
+
+    @on("boundary", needs="u")
+    def value(self, d: Jet) -> Tensor:
+        return d.u - self.exact(d)

@@ -1,0 +1,123 @@
+"""From an equation, a field and a way of taking derivatives to residuals, a loss, or a linear system. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from operator import or_
+
+import torch
+from torch import Tensor
+
+from pde_train.derivatives import Field, Jet
+from pde_train.differentiators.base import Differentiator
+from pde_train.errors import UsageError
+from pde_train.geometry import Batch, Points
+from pde_train.pdes.base import PDE, Equation
+
+BLOCK = 2**16
+"""Values of the field (rows times columns) that are differentiated at once where no gradient is wanted."""
+
+
+def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> dict[str, Tensor]:
+    """The weighted residual (n_e, m) of every equation e of `pde` for the field u at the points of its region."""
+    residuals = {}
+    for points, equations in _by_region(pde, batch):
+        jet = jet_at(pde, u, differentiator, points, equations)
+        residuals.update({e.name: _weighted(e, e.residual(jet)) for e in equations})
+    return residuals
+
+
+def loss(residuals: Mapping[str, Tensor]) -> Tensor:
+    """The sum over equations of the mean square of their residuals."""
+    return torch.stack([r.square().mean() for r in residuals.values()]).sum()
+
+
+def stacked(residuals: Mapping[str, Tensor]) -> Tensor:
+    """All residuals under each other, (sum of n_e, m), in the order of the equations."""
+    return torch.cat(list(residuals.values()))
+
+
+def zero_field(x: Tensor) -> Tensor:
+    """The field that is 0 everywhere: its residual is what a relative residual is measured against."""
+    return 0 * x[:, :1]
+
+
+def relative_residual(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> float:
+    """|r(u)| / |r(0)| over all residuals; for a linear system A a = f this is |A a - f| / |f|."""
+    found = torch.cat([stacked(evaluate(pde, u, differentiator, part)) for part in _blocks(batch, 1)])
+    scale = torch.cat([stacked(evaluate(pde, zero_field, differentiator, part)) for part in _blocks(batch, 1)])
+    size = float(torch.linalg.vector_norm(scale))
+    return float(torch.linalg.vector_norm(found)) / (size or 1.0)
+
+
+def assemble(pde: PDE, bank: Field, differentiator: Differentiator, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The system A a = b, A (rows, m) and b (rows, 1), of a linear PDE for u = bank(x) a.
+
+    bank maps points (n, d) to m columns. Rows come equation by equation and are scaled by the weights. Column j is the
+    linear part of the residual along feature j: the derivative of the residual by the jet, at the zero jet, so that
+    the forcing never enters A, not even as rounding.
+    """
+    columns = bank(next(iter(batch.values())).x[:1]).shape[1]
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {e.name: [] for e in pde.equations()}
+    for part in _blocks(batch, columns):
+        for points, equations in _by_region(pde, part):
+            jet = jet_at(pde, bank, differentiator, points, equations)
+            for equation in equations:
+                linear, constant = _affine(equation, jet)
+                parts[equation.name].append((linear, -constant))
+    blocks = [block for name in parts for block in parts[name]]
+    return torch.cat([a for a, _ in blocks]), torch.cat([b for _, b in blocks])
+
+
+def jet_at(pde: PDE, u: Field, differentiator: Differentiator, points: Points, equations: list[Equation]) -> Jet:
+    """The jet of u that the equations of one region need, with the normals where the region has them."""
+    jet = differentiator(u, points.x, reduce(or_, [e.request for e in equations]))
+    if points.normals is None:
+        return jet
+    normals = {f"n_{c}": points.normals[:, i : i + 1] for i, c in enumerate(pde.coordinates)}
+    return Jet({**jet.columns, **normals})
+
+
+def _by_region(pde: PDE, batch: Batch) -> Iterator[tuple[Points, list[Equation]]]:
+    for region, points in batch.items():
+        equations = [e for e in pde.equations() if e.region == region]
+        if equations:
+            yield points, equations
+
+
+def _weighted(equation: Equation, residual: Tensor) -> Tensor:
+    return residual if equation.weight == 1 else equation.weight * residual
+
+
+def _affine(equation: Equation, jet: Jet) -> tuple[Tensor, Tensor]:
+    """The linear part (n, m) of an equation's residual at the jet, and its constant part (n, 1), both weighted."""
+    fixed = {k: v for k, v in jet.columns.items() if not _unknown(k)}
+    unknown = {k: v for k, v in jet.columns.items() if _unknown(k)}
+
+    def residual(columns: dict[str, Tensor]) -> Tensor:
+        return equation.residual(Jet({**fixed, **columns}))
+
+    zero = {k: torch.zeros_like(v) for k, v in unknown.items()}
+    constant, linear = torch.func.jvp(residual, (zero,), (unknown,))
+    both = residual(unknown)
+    tolerance = 1e-3 * max(float(linear.abs().max()), float(constant.abs().max()))
+    if not bool(((both - linear - constant).abs() <= tolerance).all()):
+        raise UsageError(
+            f"method=least_squares solves linear equations, and {equation.name!r} of this PDE is not linear in u: "
+            "choose method=gradient_descent"
+        )
+    return _weighted(equation, linear), _weighted(equation, constant[:, :1])
+
+
+def _unknown(name: str) -> bool:
+    return name == "u" or name.startswith("u_") or name.endswith("_u")
+
+
+def _blocks(batch: Batch, columns: int) -> Iterator[dict[str, Points]]:
+    """The batch, region by region, in blocks of at most BLOCK values."""
+    rows = max(1, BLOCK // columns)
+    for region, points in batch.items():
+        for start in range(0, points.x.shape[0], rows):
+            keep = slice(start, start + rows)
+            yield {region: Points(points.x[keep], None if points.normals is None else points.normals[keep])}

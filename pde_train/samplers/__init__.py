@@ -1,0 +1,1 @@
+"""Ways of choosing points: one file and one YAML file each."""

@@ -1,0 +1,20 @@
+"""Latin hypercube points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import qmc
+
+from pde_train.geometry import Box
+from pde_train.samplers.base import Sampler
+
+
+@dataclass(frozen=True)
+class LatinHypercube(Sampler):
+    """n points with one in each of n equal slices along every coordinate (scipy.stats.qmc)."""
+
+    def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
+        return box.place(qmc.LatinHypercube(box.dimension, rng=generator).random(int(np.prod(count))))
