@@ -21,6 +21,10 @@ class Points:
         normals = None if self.normals is None else self.normals.to(device, dtype)
         return Points(self.x.to(device, dtype), normals)
 
+    def rows(self, start: int, stop: int) -> Points:
+        """The points start ... stop - 1."""
+        return Points(self.x[start:stop], None if self.normals is None else self.normals[start:stop])
+
 
 Batch = Mapping[str, Points]
 """Points by region: "interior" and "boundary"."""

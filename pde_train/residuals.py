@@ -119,5 +119,4 @@ def _blocks(batch: Batch, columns: int) -> Iterator[dict[str, Points]]:
     rows = max(1, BLOCK // columns)
     for region, points in batch.items():
         for start in range(0, points.x.shape[0], rows):
-            keep = slice(start, start + rows)
-            yield {region: Points(points.x[keep], None if points.normals is None else points.normals[keep])}
+            yield {region: points.rows(start, start + rows)}

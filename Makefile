@@ -1,0 +1,43 @@
+# One intent, one target; CI calls these and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/.set-up
+
+.PHONY: help setup run test lint types bench ui wheel clean
+
+help:  ## show this
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(DONE)  ## .venv with pinned dependencies; every target below does this first where it is missing
+
+$(DONE): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+run: $(DONE)  ## the main job: AD against FD, two equations, two models; at most 3 minutes
+	$(BIN)/python -m pde_train --multirun experiment=first_look
+
+test: lint types  ## lint, types, then every test
+	$(BIN)/python -m pytest
+
+lint: $(DONE)  ## style and common mistakes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DONE)  ## static types
+	$(BIN)/mypy
+
+bench: $(DONE)  ## timings as ratios against references of the same run
+	$(BIN)/python -m benchmarks
+
+ui: $(DONE)  ## the MLflow UI on http://127.0.0.1:5000, at the runs made here
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
+	  --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+
+wheel: $(DONE)  ## dist/*.whl, configuration included
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:  ## remove the environment and what builds left; runs stay
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,43 @@
+"""The files that a run leaves in its folder and in the tracking store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from pde_train import figures
+from pde_train.entropy import Entropy
+from pde_train.problem import Problem
+from pde_train.record import Record
+
+
+def write(
+    folder: Path, config: Mapping[str, Any], problem: Problem, record: Record, entropy: Entropy
+) -> list[Path]:
+    """Write config.yaml, model.pt, history.csv, spectrum.npz, spectrum.csv and figures/*.png; return what was written."""
+    files = [folder / "config.yaml", folder / "model.pt", folder / "history.csv"]
+    OmegaConf.save(OmegaConf.create(dict(config)), files[0])
+    torch.save(problem.model.state_dict(), files[1])
+    rows = [f"{key},{step},{value!r}" for key, values in record.series.items() for step, value in values.items()]
+    files[2].write_text("\n".join(["metric,step,value", *rows]) + "\n")
+    if record.spectra:
+        np.savez(folder / "spectrum.npz", **{f"step_{k}": v for k, v in record.spectra.items()})
+        final = record.spectra[max(record.spectra)]
+        lines = [f"{k},{s!r}" for k, s in enumerate(final.tolist())]
+        (folder / "spectrum.csv").write_text("\n".join(["index,singular_value", *lines]) + "\n")
+        files += [folder / "spectrum.npz", folder / "spectrum.csv"]
+    drawn = {"solution": figures.solution(problem), "error": figures.error(problem)}
+    if len(record.series.get("loss", {})) > 1:
+        drawn["loss_and_error"] = figures.history(record.series)
+    if record.spectra:
+        drawn["singular_values"] = figures.spectra(record.spectra)
+        drawn["entropy"] = figures.entropy_by_threshold(record.spectra, entropy)
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, figure in drawn.items():
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=120)
+    return [*files, folder / "figures"]

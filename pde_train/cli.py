@@ -1,0 +1,100 @@
+"""The command line: `python -m pde_train [--multirun] group=choice key=value ...`.
+
+Only hydra is imported at module level, so that `--help` and `--cfg job` answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from pde_train.conf_dir import conf_dir
+from pde_train.errors import Interrupted, PdeTrainError
+
+if TYPE_CHECKING:
+    from pde_train.results import Result
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def task(cfg: DictConfig) -> str:
+    """One run, from its composed configuration; returns `finished`, in a sweep also `failed`."""
+    from pde_train.experiment import run_config
+
+    here = HydraConfig.get()
+    sweeping = here.mode == RunMode.MULTIRUN
+    choices = {k: str(v) for k, v in here.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
+    try:
+        result = run_config(cfg, Path(here.runtime.output_dir), choices, list(here.overrides.task))
+    except Interrupted as stop:
+        log.error("%s; go on with resume=true hydra.run.dir=%s", stop, here.runtime.output_dir)
+        raise SystemExit(stop.code) from None  # no Exception, or Hydra would go on with the next run
+    except PdeTrainError as error:
+        if not sweeping:
+            raise
+        log.error("%s", error)  # the other runs of a sweep go on; its table names this one
+        return "failed"
+    if not sweeping:
+        _show(result, cfg)
+    return result.status
+
+
+def main() -> None:
+    """The command; errors are one sentence, exit code 2 for usage and 1 for failure."""
+    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us
+    try:
+        task()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if traceback_wanted:
+            raise
+        print(_sentence(error), file=sys.stderr)
+        sys.exit(_exit_code(error))
+
+
+def _show(result: Result, cfg: DictConfig) -> None:
+    from rich.console import Console
+
+    from pde_train import table
+    from pde_train.trust import build_group
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table.terminal_table(table.pairs([result])))
+    console.print(f"Figures and numbers: {HydraConfig.get().runtime.output_dir}", soft_wrap=True)
+    look = build_group(cfg, "tracking").how_to_look
+    if look:
+        console.print(f"See every run: {look}", soft_wrap=True)
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, PdeTrainError):
+        return error.code
+    return 2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1
+
+
+def _sentence(error: Exception) -> str:
+    """What Hydra says over many lines, in one."""
+    cause = error.__cause__
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and isinstance(cause.parent_node, DictConfig):
+        keys = ", ".join(str(k) for k in cause.parent_node if k not in ("_target_", "_partial_"))
+        return f"{cause.full_key} is no key of this configuration: expected one of {keys}; see --cfg job"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = []
+    for line in lines:
+        if line.startswith("Config search path"):
+            break
+        text.append(line)
+    return f"{' '.join(text)}; see --help" if _exit_code(error) == 2 else " ".join(text)

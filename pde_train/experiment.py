@@ -1,0 +1,178 @@
+"""The composition root: the only place that turns configuration into objects, and runs them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from pde_train import artifacts, provenance
+from pde_train.diagnostics.base import Diagnostics
+from pde_train.entropy import Entropy
+from pde_train.errors import Interrupted, PdeTrainError, RunError, UsageError
+from pde_train.methods.base import Method
+from pde_train.problem import Problem
+from pde_train.record import Record
+from pde_train.results import Result
+from pde_train.tracking.base import Tracker
+from pde_train.trust import build_group
+
+PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything of one run, built and checked."""
+
+    name: str
+    problem: Problem
+    method: Method
+    diagnostics: Diagnostics
+    entropy: Entropy
+    tracker: Tracker
+    config: Mapping[str, Any]
+
+    @property
+    def config_hash(self) -> str:
+        """Names the numbers of this run: equal hashes, equal numbers."""
+        return provenance.config_hash(self.config)
+
+
+def build(cfg: DictConfig) -> Experiment:
+    """Instantiate a composed configuration; facts (dimension, spacing, precision) are passed on in code."""
+    dtype, device = _place(cfg)
+    pde = build_group(cfg, "pde")
+    sampler = build_group(cfg, "sampler")
+    model = build_group(cfg, "model")(dimension=pde.domain.dimension).to(device=device, dtype=dtype)
+    smoothness = getattr(model, "smoothness", float("inf"))
+    if pde.order > smoothness:
+        raise UsageError(
+            f"model.activation={cfg.model.get('activation')} has useful derivatives up to order {smoothness}, and "
+            f"{type(pde).__name__} needs order {pde.order}: choose a smooth activation such as tanh, sin or gelu"
+        )
+    differentiator = build_group(cfg, "differentiator").fitted(sampler.spacing(pde.domain))
+    return Experiment(
+        name=str(cfg.name),
+        problem=Problem(pde, model, differentiator, sampler, dtype, device),
+        method=build_group(cfg, "method"),
+        diagnostics=build_group(cfg, "diagnostics"),
+        entropy=build_group(cfg, "entropy"),
+        tracker=build_group(cfg, "tracking"),
+        config=_public(OmegaConf.to_container(cfg, resolve=True)),  # type: ignore[arg-type]
+    )
+
+
+def run(experiment: Experiment, folder: Path, *, resume: bool = False, choices: Mapping[str, str] | None = None) -> Record:
+    """Fit, measure and keep everything: in `folder`, and in the experiment's tracking store.
+
+    resume: take up what an interrupted run of the same configuration left in `folder`.
+    """
+    started = time.perf_counter()
+    tracker, problem = experiment.tracker, experiment.problem
+    _take_up(experiment, folder, resume)
+    tags = {
+        **(choices or {}),
+        "config_hash": experiment.config_hash,
+        "precision": str(problem.dtype).removeprefix("torch."),
+        "git_commit": provenance.git_commit(),
+        **{f"version.{k}": v for k, v in provenance.versions().items()},
+    }
+    tracker.start(experiment.name, folder, provenance.flattened(experiment.config), tags)
+    record = Record(tracker, experiment.entropy)
+    status = "failed"
+    try:
+        steps, batch = experiment.method.fit(problem, record, experiment.diagnostics, folder)
+        record.log(steps, {"steps": steps, "residual": problem.residual(batch), **problem.errors()})
+        record.log(steps, {"residual_exact": problem.residual_exact()})
+        record.log(steps, {"seconds_total": time.perf_counter() - started})
+        status = "finished"
+    except (Interrupted, KeyboardInterrupt):
+        status = "interrupted"
+        raise
+    finally:
+        record.flush()
+        # what is said of a failure must not be hidden by a second one
+        with contextlib.nullcontext() if status == "finished" else contextlib.suppress(Exception):
+            files = artifacts.write(folder, experiment.config, problem, record, experiment.entropy)
+            tracker.artifacts(files)
+        tracker.tags(record.tags)
+        tracker.metrics(record.final_spectrum())
+        tracker.finish(status)
+    return record
+
+
+def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overrides: list[str]) -> Result:
+    """Build and run a configuration, and write `result.json` whatever comes of it; errors are raised after that."""
+    done = Result.read(folder) if cfg.resume else None
+    if done is not None and done.status == "finished":
+        log.info("%s holds a finished run: nothing to resume", folder)
+        return done
+    about: dict[str, Any] = {"overrides": overrides, "choices": dict(choices), "versions": provenance.versions()}
+    try:
+        experiment = build(cfg)
+        about["config_hash"] = experiment.config_hash
+        record = run(experiment, folder, resume=cfg.resume, choices=choices)
+        result = Result("finished", metrics=record.last(), **about)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        Result("interrupted", error=str(stop), **about).write(folder)
+        raise
+    except Exception as error:
+        sentence = _sentence(error, folder)
+        if not isinstance(error, PdeTrainError):
+            (folder / "traceback.txt").write_text(traceback.format_exc())
+        Result("failed", error=str(sentence), **about).write(folder)
+        raise sentence from error
+    result.write(folder)
+    return result
+
+
+def _place(cfg: DictConfig) -> tuple[torch.dtype, str]:
+    precision, accelerator = cfg.accelerator.precision, cfg.accelerator.accelerator
+    if precision not in PRECISIONS:
+        raise UsageError(f"accelerator.precision={precision} is unknown: expected float64 or float32, choose one")
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise UsageError("accelerator=gpu was asked for and torch sees no GPU: expected one, choose accelerator=cpu")
+    return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu"
+
+
+def _take_up(experiment: Experiment, folder: Path, resume: bool) -> None:
+    """Make the folder ready: for a resume check that it holds the same run, otherwise clear what an older run left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / "config_hash"
+    if resume and mark.exists() and mark.read_text() != experiment.config_hash:
+        raise UsageError(
+            f"{folder} holds a run of another configuration ({mark.read_text()}, not {experiment.config_hash}): "
+            "resume with the same choices, or choose another hydra.run.dir"
+        )
+    if not resume:
+        for old in ("checkpoint.ckpt", "mlflow_run_id", "result.json"):
+            (folder / old).unlink(missing_ok=True)
+    mark.write_text(experiment.config_hash)
+
+
+def _sentence(error: Exception, folder: Path) -> PdeTrainError:
+    if isinstance(error, PdeTrainError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunError(
+            f"no space left on the disk of {folder}: expected room for checkpoints and results, free some and run "
+            f"again with resume=true hydra.run.dir={folder}"
+        )
+    return RunError(f"{type(error).__name__}: {str(error).strip() or 'no message'} (traceback in {folder}/traceback.txt)")
+
+
+def _public(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without the tracking uri, which may hide a password."""
+    tracking = {k: v for k, v in config["tracking"].items() if k != "uri"}
+    return {**config, "tracking": tracking}

@@ -1,0 +1,125 @@
+"""Pictures of a run and of a sweep. Every function returns a matplotlib Figure and touches no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pde_train.entropy import Entropy
+from pde_train.problem import Problem
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's palette, told apart by colour-blind readers."""
+
+
+def spectra(by_step: Mapping[int, np.ndarray]) -> Figure:
+    """Singular values against their index, one line a step."""
+    figure, axes = _figure("index k", "singular value s_k", "Singular values")
+    shades = colormaps["viridis"](np.linspace(0, 0.9, len(by_step)))
+    for colour, (step, values) in zip(shades, sorted(by_step.items()), strict=True):
+        axes.semilogy(np.arange(1, len(values) + 1), _positive(values), ".-", color=colour, ms=3, lw=1, label=f"step {step}")
+    if len(by_step) > 1:
+        axes.legend(fontsize=7)
+    return figure
+
+
+def entropy_by_threshold(by_step: Mapping[int, np.ndarray], entropy: Entropy) -> Figure:
+    """Truncated entropy against the threshold, at the first and the last step that has a spectrum."""
+    how = "relative to s_1" if entropy.relative else "absolute"
+    figure, axes = _figure(f"threshold a, {how}", f"truncated entropy ({entropy.normalisation})", "Entropy by threshold")
+    for colour, step in zip(COLOURS, sorted({min(by_step), max(by_step)}), strict=False):
+        found = entropy.at_thresholds(by_step[step])
+        axes.semilogx([h.threshold for h in found], [h.normalised for h in found], "o-", color=colour, label=f"step {step}")
+    axes.legend()
+    return figure
+
+
+def history(series: Mapping[str, Mapping[int, float]]) -> Figure:
+    """Loss at every step, relative errors where they were measured."""
+    figure, axes = _figure("optimiser step", "loss, relative error", "Loss and error")
+    for colour, key in zip(COLOURS, ("loss", "error_l2", "error_max"), strict=False):
+        points = sorted(series.get(key, {}).items())
+        style = "-" if key == "loss" else ".-"
+        axes.semilogy([k for k, _ in points], _positive([v for _, v in points]), style, color=colour, lw=1, label=key)
+    axes.legend()
+    return figure
+
+
+def solution(problem: Problem) -> Figure:
+    """The model beside the exact solution."""
+    x, found, exact = _sampled(problem)
+    if x.shape[1] == 1:
+        figure, axes = _figure(problem.pde.coordinates[0], "u", "Solution")
+        axes.plot(x[:, 0], exact, color=COLOURS[1], lw=3, alpha=0.5, label="exact")
+        axes.plot(x[:, 0], found, color=COLOURS[0], lw=1, label="model")
+        axes.legend()
+        return figure
+    return _maps(problem, {"model": found, "exact": exact})
+
+
+def error(problem: Problem) -> Figure:
+    """The difference between the model and the exact solution."""
+    x, found, exact = _sampled(problem)
+    if x.shape[1] == 1:
+        figure, axes = _figure(problem.pde.coordinates[0], "u - exact", "Error")
+        axes.plot(x[:, 0], found - exact, color=COLOURS[0], lw=1)
+        axes.axhline(0, color="grey", lw=0.5)
+        return figure
+    return _maps(problem, {"u - exact": found - exact})
+
+
+def overlays(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Spectra of a sweep: a panel for each pair, in it a line for each way of taking derivatives."""
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(6 * columns, 3.4 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (title, lines) in zip(grid, panels.items(), strict=False):
+        for i, (label, values) in enumerate(lines.items()):
+            colour, marker = COLOURS[i % len(COLOURS)], "o+x^vs"[i % 6]
+            index = np.arange(1, len(values) + 1)
+            axes.semilogy(index, _positive(values), marker, color=colour, ms=3.5, mfc="none", ls="", label=label)
+        axes.set(title=title, xlabel="index k", ylabel="singular value s_k")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _figure(xlabel: str, ylabel: str, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _positive(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Values for a log axis; what cannot stand on it is left out."""
+    array = np.asarray(values, dtype=float)
+    return np.where(np.isfinite(array) & (array > 0), array, np.nan)
+
+
+def _sampled(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x = problem.test_batch()["interior"].x
+    with torch.no_grad():
+        found, exact = problem.model(x), problem.exact(x)
+    return x.cpu().numpy(), found.cpu().numpy()[:, 0], exact.cpu().numpy()[:, 0]
+
+
+def _maps(problem: Problem, fields: Mapping[str, np.ndarray]) -> Figure:
+    """Fields over the first two coordinates, which the test points cover as a square grid."""
+    box, side = problem.pde.domain, round(len(next(iter(fields.values()))) ** 0.5)
+    figure = Figure(figsize=(5 * len(fields), 4), layout="constrained")
+    for axes, (title, values) in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True):
+        extent = (box.lower[0], box.upper[0], box.lower[1], box.upper[1])
+        image = axes.imshow(values.reshape(side, side).T, origin="lower", extent=extent, aspect="auto", cmap="viridis")
+        axes.set(title=title, xlabel=problem.pde.coordinates[0], ylabel=problem.pde.coordinates[1])
+        figure.colorbar(image, ax=axes)
+    return figure

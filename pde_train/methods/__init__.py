@@ -1,0 +1,1 @@
+"""Ways of finding parameters: one file and one YAML file each."""

@@ -1,0 +1,76 @@
+"""What happens between the chunks of training: looking, saving, showing progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
+
+from pde_train.diagnostics.base import Diagnostics
+from pde_train.errors import Interrupted
+from pde_train.methods.module import ResidualModule
+
+
+class Looks(Callback):
+    """Errors every `log_every` steps, spectra at the steps of the diagnostics, both into the record."""
+
+    def __init__(self, diagnostics: Diagnostics, error_steps: frozenset[int], spectrum_steps: frozenset[int]):
+        self.diagnostics = diagnostics
+        self.error_steps = error_steps
+        self.spectrum_steps = spectrum_steps
+
+    def on_train_start(self, trainer: Trainer, module: ResidualModule) -> None:  # type: ignore[override]
+        if module.step == 0:
+            self._look(module)
+
+    def on_train_batch_end(self, trainer: Trainer, module: ResidualModule, *_: Any) -> None:  # type: ignore[override]
+        self._look(module)
+
+    def _look(self, module: ResidualModule) -> None:
+        if module.step in self.error_steps:
+            module.record.log(module.step, module.problem.errors())
+        if module.step in self.spectrum_steps and module.step not in module.record.spectra:
+            module.record.spectrum(module.step, self.diagnostics.spectrum(module.problem, module.batch))
+
+
+class Checkpoints(Callback):
+    """A checkpoint every `every` steps and where a signal stops the run; the record is delivered before each."""
+
+    def __init__(self, path: Path, every: int):
+        self.path = path
+        self.every = every
+
+    def on_train_batch_end(self, trainer: Trainer, module: ResidualModule, *_: Any) -> None:  # type: ignore[override]
+        received = module.signals.received
+        if received is not None or module.step % self.every == 0:
+            module.record.flush()
+            trainer.save_checkpoint(self.path)
+        if received is not None:
+            raise Interrupted(received, module.step)
+
+
+class StepsBar(ProgressBar):
+    """Lightning's progress bar, in optimiser steps; appears after two seconds, on a terminal."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.steps = steps
+        self.bar: tqdm | None = None
+
+    def on_train_start(self, trainer: Trainer, module: ResidualModule) -> None:  # type: ignore[override]
+        self.bar = tqdm(total=self.steps, initial=module.step, unit="step", desc="training", delay=2, disable=None)
+
+    def on_train_batch_end(self, trainer: Trainer, module: ResidualModule, *_: Any) -> None:  # type: ignore[override]
+        if self.bar is not None:
+            self.bar.set_postfix(loss=f"{module.record.last()['loss']:.2e}", refresh=False)
+            self.bar.update(module.step - self.bar.n)
+
+    def teardown(self, trainer: Trainer, module: Any, stage: str) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def disable(self) -> None:
+        self.bar = None

@@ -1,0 +1,68 @@
+"""Linear least squares by SVD, for models that are linear in their parameters."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pde_train import residuals
+from pde_train.diagnostics.base import Diagnostics
+from pde_train.errors import RunError, UsageError
+from pde_train.geometry import Batch
+from pde_train.methods.base import Method
+from pde_train.problem import Problem
+from pde_train.record import Record
+from pde_train.spectra import Spectrum, singular_values
+
+
+@dataclass(frozen=True)
+class LeastSquares(Method):
+    """The minimum-norm solution of A a = f by SVD, without singular values below rcond s_1.
+
+    A and f come from the same residuals that train networks (`residuals.assemble`). The SVD works in float64.
+    """
+
+    rcond: float = 1e-14
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rcond < 1:
+            raise UsageError(f"method.rcond={self.rcond} is no relative size: expected 0 <= rcond < 1, such as 1e-14")
+
+    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
+        if not hasattr(problem.model, "bank"):
+            raise UsageError(
+                f"method=least_squares needs a model that is linear in its parameters, and {type(problem.model).__name__} "
+                "is not: choose model=random_features or method=gradient_descent"
+            )
+        batch = problem.draw(np.random.default_rng(problem.sampler.seed))
+        with torch.no_grad():  # once on few points, so that `seconds` does not count what torch loads at its first use
+            few = {region: points.rows(0, 1) for region, points in batch.items()}
+            residuals.assemble(problem.pde, problem.model.bank, problem.differentiator, few)
+        start = time.perf_counter()
+        with torch.no_grad():
+            a, f = residuals.assemble(problem.pde, problem.model.bank, problem.differentiator, batch)
+        if not bool(torch.isfinite(a).all()):
+            raise RunError(
+                f"the system matrix has an entry that is not finite, of {a.numel()}: expected numbers, "
+                "choose a smaller model.weight_range or a larger differentiator.step"
+            )
+        coefficients = solve(a.cpu().double().numpy(), f.cpu().double().numpy(), self.rcond)
+        with torch.no_grad():
+            problem.model.coefficients.copy_(torch.from_numpy(coefficients))
+            residual = residuals.loss(residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch))
+        seconds = time.perf_counter() - start
+        record.log(0, {"seconds": seconds, "loss": float(residual)})
+        if diagnostics.steps(0):
+            record.spectrum(0, Spectrum(singular_values(a)))
+        return 0, batch
+
+
+def solve(a: np.ndarray, f: np.ndarray, rcond: float) -> np.ndarray:
+    """The minimum-norm least-squares solution (P, 1) of a (N, P) x = f (N, 1), without singular values <= rcond s_1."""
+    left, values, right = np.linalg.svd(a, full_matrices=False)
+    kept = values > rcond * values[0]
+    return right[kept].T @ ((left[:, kept].T @ f) / values[kept, None])

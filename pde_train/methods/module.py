@@ -1,0 +1,119 @@
+"""The residual loss as a LightningModule."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from pde_train import residuals
+from pde_train.errors import RunError
+from pde_train.geometry import Batch
+from pde_train.methods.signals import StopSignals
+from pde_train.problem import Problem
+from pde_train.record import Record
+
+
+class ResidualModule(lightning.LightningModule):
+    """Trains a problem's model on its residual loss, many optimiser steps in one Lightning batch.
+
+    Lightning costs more per batch than a step of a small network, so its batch is a chunk: a pair of our own step counts
+    (start, stop). `step` counts optimiser steps; `trainer.global_step` stays 0. The points come from the sampler's own
+    generator inside the training step, so that a checkpoint holds everything that decides the next number.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        record: Record,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        signals: StopSignals,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = problem.model
+        self.problem = problem
+        self.record = record
+        self.make_optimizer = optimizer
+        self.signals = signals
+        self.step = 0
+        self.seconds = 0.0
+        self.generator = np.random.default_rng(problem.sampler.seed)
+        self.draw()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.make_optimizer(self.model.parameters())
+
+    def draw(self) -> None:
+        """Draw new points, remembering the generator's state before them."""
+        self.drawn_from = self.generator.bit_generator.state
+        self.batch: Batch = self.problem.draw(self.generator)
+
+    def training_step(self, chunk: tuple[int, int], index: int) -> None:
+        start, stop = chunk
+        every = self.problem.sampler.resample_every
+        if every and start and start % every == 0:
+            self.draw()
+        began = time.perf_counter()
+        losses = self.take_steps(stop - start)
+        self.seconds += time.perf_counter() - began
+        self.record.losses(start, losses)
+        self.step = start + len(losses)
+        if not bool(torch.isfinite(losses).all()):
+            bad = start + int(torch.isfinite(losses).logical_not().nonzero()[0])
+            raise RunError(
+                f"the loss became {float(losses[bad - start])} at step {bad}: expected a finite number, "
+                "choose a smaller optimizer.lr or a larger differentiator.step"
+            )
+
+    def take_steps(self, count: int) -> Tensor:
+        """Take up to `count` optimiser steps on the present points; the loss before each, (steps taken,).
+
+        Fewer when a signal asks to stop. The one place that knows how a step is computed.
+        """
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        losses = []
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            value = residuals.loss(
+                residuals.evaluate(self.problem.pde, self.model, self.problem.differentiator, self.batch)
+            )
+            value.backward()
+            return value.detach()
+
+        for _ in range(count):
+            losses.append(optimizer.step(closure))
+            if self.signals.received is not None:
+                break
+        return torch.stack(losses)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.pop("loops", None)  # Lightning's own counts: the chunks still to do follow from `step`
+        checkpoint["pde_train"] = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "drawn_from": self.drawn_from,
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "record": self.record.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["pde_train"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.generator.bit_generator.state = state["drawn_from"]
+        self.draw()
+        self.record.load_state_dict(state["record"])
+        self._rng = state["torch_rng"], state["cuda_rng"]
+
+    def on_train_start(self) -> None:
+        if hasattr(self, "_rng"):
+            torch.set_rng_state(self._rng[0])
+            if torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(self._rng[1])

@@ -1,0 +1,47 @@
+"""Adam for a start, L-BFGS for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pde_train.errors import UsageError
+
+
+class AdamThenLBFGS(torch.optim.Optimizer):
+    """`switch` steps of Adam, then every step is one iteration of L-BFGS with a strong Wolfe line search."""
+
+    def __init__(self, params: Iterable[Tensor], switch: int, lr: float, history_size: int = 50, max_eval: int = 25):
+        if switch < 0:
+            raise UsageError(f"optimizer.switch={switch} is negative: expected a number of steps of Adam, 0 for none")
+        params = list(params)
+        super().__init__(params, {})
+        self.adam = torch.optim.Adam(params, lr=lr)
+        self.lbfgs = torch.optim.LBFGS(
+            params,
+            max_iter=1,
+            max_eval=max_eval,
+            history_size=history_size,
+            line_search_fn="strong_wolfe",
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+        )
+        self.switch = switch
+        self.taken = 0
+
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
+        """One step of whichever optimiser has its turn; returns the loss before it."""
+        optimizer = self.adam if self.taken < self.switch else self.lbfgs
+        self.taken += 1
+        return optimizer.step(closure)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"taken": self.taken, "adam": self.adam.state_dict(), "lbfgs": self.lbfgs.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.taken = state_dict["taken"]
+        self.adam.load_state_dict(state_dict["adam"])
+        self.lbfgs.load_state_dict(state_dict["lbfgs"])

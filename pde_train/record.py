@@ -1,0 +1,85 @@
+"""What a run has measured: every metric by step, every spectrum; buffered for the tracking store, kept for the figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pde_train.entropy import Entropy
+from pde_train.spectra import Spectrum
+from pde_train.tracking.base import Row, Tracker
+
+FLUSH_ROWS = 1000
+FLUSH_SECONDS = 10.0
+
+
+class Record:
+    """Metrics and spectra of one run by step, sent to the tracker in batches.
+
+    `series` maps a metric to its value by step; `spectra` a step to the singular values seen there.
+    """
+
+    def __init__(self, tracker: Tracker, entropy: Entropy):
+        self._tracker = tracker
+        self._entropy = entropy
+        self._unsent: list[Row] = []
+        self._flushed = time.monotonic()
+        self.series: dict[str, dict[int, float]] = {}
+        self.spectra: dict[int, np.ndarray] = {}
+        self.tags: dict[str, str] = {}
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Keep metrics of one step."""
+        for key, value in values.items():
+            if step not in self.series.setdefault(key, {}):
+                self.series[key][step] = float(value)
+                self._unsent.append((key, float(value), step))
+        if len(self._unsent) >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def losses(self, first_step: int, values: Tensor) -> None:
+        """Keep the losses of consecutive steps, (k,)."""
+        for offset, value in enumerate(values.tolist()):
+            self.log(first_step + offset, {"loss": value})
+
+    def spectrum(self, step: int, found: Spectrum) -> None:
+        """Keep the singular values of one step, and every entropy of them."""
+        self.spectra[step] = found.values
+        self.tags["spectrum_method"] = found.method
+        self.log(step, self._entropy.metrics(found.values) | {"spectrum/resolution": found.resolution})
+
+    def flush(self) -> None:
+        """Send what the tracker has not got yet."""
+        self._tracker.metrics(self._unsent)
+        self._unsent = []
+        self._flushed = time.monotonic()
+
+    def last(self) -> dict[str, float]:
+        """The newest value of every metric."""
+        return {key: values[max(values)] for key, values in self.series.items()}
+
+    def final_spectrum(self) -> list[Row]:
+        """The newest singular values as rows of one metric whose step is the index, so that a store overlays runs."""
+        values = self.spectra[max(self.spectra)] if self.spectra else []
+        return [("spectrum/final", float(s), k) for k, s in enumerate(values)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, in tensors and plain containers; flush before you save it."""
+        series = {
+            k: {"steps": torch.tensor(list(v)), "values": torch.tensor(list(v.values()), dtype=torch.float64)}
+            for k, v in self.series.items()
+        }
+        return {"series": series, "spectra": {k: torch.from_numpy(v) for k, v in self.spectra.items()}, "tags": self.tags}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.series = {
+            k: dict(zip(v["steps"].tolist(), v["values"].tolist(), strict=True)) for k, v in state["series"].items()
+        }
+        self.spectra = {k: v.numpy() for k, v in state["spectra"].items()}
+        self.tags = dict(state["tags"])

@@ -1,0 +1,42 @@
+"""result.json: what one run leaves behind for a sweep's table, for scripts, and for a later resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one run: `finished`, `failed` with a sentence, or `interrupted`."""
+
+    status: str
+    overrides: list[str] = field(default_factory=list)
+    choices: dict[str, str] = field(default_factory=dict)
+    config_hash: str = ""
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    error: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write it whole or not at all; numbers that JSON does not know (nan, inf) become null."""
+        plain = asdict(self) | {"metrics": {k: _finite(v) for k, v in self.metrics.items()}}
+        beside = folder / f"{RESULT_FILE}.part"
+        beside.write_text(json.dumps(plain, indent=1) + "\n")
+        os.replace(beside, folder / RESULT_FILE)
+
+    @classmethod
+    def read(cls, folder: Path) -> Result | None:
+        """The result in a folder, None where there is none."""
+        file = folder / RESULT_FILE
+        return cls(**json.loads(file.read_text())) if file.exists() else None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

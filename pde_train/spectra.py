@@ -1,0 +1,114 @@
+"""Singular values: of matrices, and of residual Jacobians that may be too large to form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pde_train.derivatives import Field
+
+BLOCK = 32
+"""Directions that the randomised SVD adds at a time."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Descending singular values, the method that gave them, and the relative size below which it resolves nothing."""
+
+    values: np.ndarray
+    method: str = "dense"
+    resolution: float = 0.0
+
+
+def singular_values(matrix: Tensor) -> np.ndarray:
+    """All singular values of a matrix (n, p), descending, shape (min(n, p),), in float64.
+
+    The SVD itself always works in float64, so that a float32 run shows the rounding of its matrix and not that of LAPACK,
+    and without singular vectors: LAPACK's gesdd then uses dqds, which keeps the small values of graded matrices, while its
+    divide and conquer for vectors replaces everything below about 1e-16 s_1 by rounding.
+    """
+    return np.linalg.svd(matrix.detach().cpu().double().numpy(), compute_uv=False)
+
+
+class ResidualJacobian:
+    """The Jacobian J (n, p) of a residual vector by the p trainable parameters of a model, as an operator.
+
+    residual maps a field to the residual vector, as a tensor of n entries. The squares of the singular values of J are
+    the eigenvalues of the gradient-descent kernel G = J J^T (arXiv 2405.14099, claim 2); J itself keeps those that
+    squaring loses.
+    """
+
+    def __init__(self, model: nn.Module, residual: Callable[[Field], Tensor]):
+        self.parameters = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
+
+        def vector(parameters: dict[str, Tensor]) -> Tensor:
+            return residual(lambda x: torch.func.functional_call(model, parameters, (x,))).flatten()
+
+        self.value, self._pull_back = torch.func.vjp(vector, self.parameters)
+        self.shape = (self.value.numel(), sum(p.numel() for p in self.parameters.values()))
+
+    def rows(self, cotangents: Tensor) -> Tensor:
+        """cotangents (k, n) @ J, shape (k, p)."""
+        pulled = torch.func.vmap(lambda c: self._pull_back(c)[0])(cotangents)
+        return torch.cat([pulled[k].flatten(1) for k in self.parameters], dim=1)
+
+    def columns(self, tangents: Tensor) -> Tensor:
+        """J @ tangents (p, k), shape (n, k): the transpose of the pullback, by reverse mode once more."""
+        _, transpose = torch.func.vjp(lambda c: self._pull_back(c)[0], torch.zeros_like(self.value))
+        return torch.func.vmap(lambda v: transpose(self._like_parameters(v))[0])(tangents.T).T
+
+    def dense(self) -> Tensor:
+        """J itself (n, p), BLOCK rows at a time."""
+        return torch.cat([self.rows(block) for block in torch.eye(self.shape[0]).to(self.value).split(BLOCK)])
+
+    def _like_parameters(self, flat: Tensor) -> dict[str, Tensor]:
+        sizes = [p.numel() for p in self.parameters.values()]
+        parts = flat.split(sizes)
+        return {k: part.view_as(p) for (k, p), part in zip(self.parameters.items(), parts, strict=True)}
+
+    def spectrum(self, max_dense: int, seed: int = 0) -> Spectrum:
+        """Singular values of J: dense up to `max_dense` entries, above it by an adaptive randomised SVD."""
+        n, p = self.shape
+        if n * p <= max_dense:
+            return Spectrum(singular_values(self.dense()))
+        return randomised_svd(self, max_dense, seed)
+
+
+def randomised_svd(operator: ResidualJacobian, max_dense: int, seed: int = 0, tolerance: float = 1e-13) -> Spectrum:
+    """Singular values of J above about `tolerance` s_1, without forming J.
+
+    Adaptive randomised range finder (Halko, Martinsson, Tropp, SIAM Review 53, 2011, algorithms 4.2 and 5.1), BLOCK
+    directions at a time from the side of the n residuals: Q spans J's range once new random columns of J lie in it to
+    `tolerance`, or once Q and Q^T J have `max_dense` entries. The values are those of Q^T J. `resolution` is how much of a
+    new column was left outside Q, relative to s_1: smaller values are not resolved and are left out.
+    """
+    n, p = operator.shape
+    most = min(n, p, max(BLOCK, max_dense // (n + p)))
+    generator = torch.Generator().manual_seed(seed)
+    like = next(iter(operator.parameters.values()))
+    basis, image = like.new_zeros(n, 0), like.new_zeros(0, p)
+    largest, outside = 0.0, np.inf
+    while True:
+        probes = torch.randn(p, BLOCK, generator=generator, dtype=like.dtype).to(like.device)
+        sample = _outside(basis, operator.columns(probes))
+        outside = float(torch.linalg.vector_norm(sample, dim=0).max())
+        if outside <= tolerance * largest or basis.shape[1] == most:
+            break
+        fresh = torch.linalg.qr(sample).Q[:, : most - basis.shape[1]]
+        fresh = torch.linalg.qr(_outside(basis, fresh)).Q
+        basis, image = torch.cat([basis, fresh], dim=1), torch.cat([image, rows := operator.rows(fresh.T)])
+        largest = max(largest, float(torch.linalg.matrix_norm(rows, 2)))
+    values = singular_values(image)
+    resolution = max(outside, tolerance * largest) / largest if largest else 0.0
+    return Spectrum(values[values > resolution * largest], "randomised", resolution)
+
+
+def _outside(basis: Tensor, sample: Tensor) -> Tensor:
+    """The part of the sample that is orthogonal to the basis; projected twice, against rounding."""
+    for _ in range(2):
+        sample = sample - basis @ (basis.T @ sample)
+    return sample

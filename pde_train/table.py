@@ -1,0 +1,91 @@
+"""The tables that a run and a sweep end with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from pde_train.results import Result
+
+COLUMNS = {
+    "s_max": "spectrum/max",
+    "s_min": "spectrum/min",
+    "#>1e-12": "spectrum/count/1e-12",
+    "H_A(1e-8)": "entropy/1e-08",
+    "residual": "residual",
+    "exact residual": "residual_exact",
+    "error": "error_l2",
+    "seconds": "seconds",
+}
+"""Headings and the metrics below them."""
+
+Pairs = dict[str, dict[str, Result]]
+"""Results by what they share, then by the way of taking derivatives."""
+
+
+def pairs(results: Sequence[Result]) -> Pairs:
+    """Finished results grouped so that those which differ only in the differentiator stand together."""
+    everywhere = set.intersection(*(set(r.overrides) for r in results)) if len(results) > 1 else set()
+    grouped: Pairs = {}
+    for result in results:
+        if result.status != "finished":
+            continue
+        swept = [o for o in result.overrides if o not in everywhere]
+        how = [o for o in swept if o.startswith("differentiator")]
+        rest = [_short(o) for o in swept if o not in how]
+        label = ", ".join(_short(o) for o in how) or result.choices.get("differentiator", "")
+        grouped.setdefault(", ".join(rest) or result.choices.get("pde", "run"), {})[label] = result
+    return grouped
+
+
+def terminal_table(grouped: Pairs) -> Table:
+    """A row a pair; in every cell the ways of taking derivatives stand under each other."""
+    table = Table(title=None, show_lines=True)
+    table.add_column("run")
+    table.add_column("derivatives")
+    for heading in COLUMNS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for title, lines in grouped.items():
+        cells = ["\n".join(_number(r.metrics, metric) for r in lines.values()) for metric in COLUMNS.values()]
+        table.add_row(title, "\n".join(lines), *cells)
+    return table
+
+
+def markdown_table(grouped: Pairs) -> str:
+    """The same for the page of the parent run: a row a run."""
+    lines = [f"| run | derivatives | {' | '.join(COLUMNS)} |", "|" + "---|" * (len(COLUMNS) + 2)]
+    for title, results in grouped.items():
+        for label, result in results.items():
+            cells = [_number(result.metrics, metric) for metric in COLUMNS.values()]
+            lines.append(f"| {title} | {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def csv_table(grouped: Pairs) -> str:
+    """The same with every digit, as csv text."""
+    lines = [",".join(["run", "derivatives", *COLUMNS.values()])]
+    for title, results in grouped.items():
+        for label, result in results.items():
+            values = [result.metrics.get(metric) for metric in COLUMNS.values()]
+            lines.append(",".join([f'"{title}"', f'"{label}"', *("" if v is None else repr(v) for v in values)]))
+    return "\n".join(lines) + "\n"
+
+
+def _short(override: str) -> str:
+    """`model.activation=tanh` as `activation=tanh`, `pde=poisson_1d` as `poisson_1d`."""
+    key, _, value = override.lstrip("+").partition("=")
+    return f"{key.rpartition('.')[2]}={value}" if "." in key or key == "seed" else value
+
+
+def _number(metrics: Mapping[str, float | None], metric: str) -> str:
+    value = metrics.get(metric)
+    if value is None:
+        return "-"
+    if metric.startswith("spectrum/count"):
+        return f"{value:.0f}"
+    if metric == "seconds":
+        return f"{value:.2f}"
+    if metric.startswith("entropy/"):
+        return f"{value:.4f}"
+    return f"{value:.3g}"

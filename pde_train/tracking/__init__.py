@@ -1,0 +1,1 @@
+"""Where runs are kept: one file and one YAML file each."""

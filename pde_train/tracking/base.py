@@ -1,0 +1,48 @@
+"""What every tracking store offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+Row = tuple[str, float, int]
+"""A metric's name, value and step."""
+
+
+class Tracker(ABC):
+    """One run in a store. Logging never waits for another process and never doubles a row of a resumed run."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the store's tables and the experiment; called once, by the process that launches runs."""
+
+    @abstractmethod
+    def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Open a new run, or the one that `folder` already belongs to."""
+
+    @abstractmethod
+    def metrics(self, rows: Sequence[Row]) -> None:
+        """Keep these rows."""
+
+    @abstractmethod
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+
+    @abstractmethod
+    def artifacts(self, files: Iterable[Path]) -> None:
+        """Keep these files and folders."""
+
+    @abstractmethod
+    def finish(self, status: str) -> None:
+        """Close the run as `finished`, `failed` or `interrupted`."""
+
+    @property
+    @abstractmethod
+    def run_id(self) -> str | None:
+        """The name that other processes may nest runs under."""
+
+    @property
+    @abstractmethod
+    def how_to_look(self) -> str | None:
+        """One line that says how to look at the runs."""

@@ -1,0 +1,35 @@
+"""No tracking store: the run's own folder is all there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pde_train.tracking.base import Row, Tracker
+
+
+@dataclass
+class NoTracker(Tracker):
+    """Keeps nothing."""
+
+    run_id: str | None = None
+    how_to_look: str | None = None
+
+    def prepare(self) -> None:
+        pass
+
+    def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        pass
+
+    def metrics(self, rows: Sequence[Row]) -> None:
+        pass
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        pass
+
+    def artifacts(self, files: Iterable[Path]) -> None:
+        pass
+
+    def finish(self, status: str) -> None:
+        pass
