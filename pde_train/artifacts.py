@@ -16,17 +16,15 @@ from pde_train.problem import Problem
 from pde_train.record import Record
 
 
-def write(
-    folder: Path, config: Mapping[str, Any], problem: Problem, record: Record, entropy: Entropy
-) -> list[Path]:
-    """Write config.yaml, model.pt, history.csv, spectrum.npz, spectrum.csv and figures/*.png; return what was written."""
+def write(folder: Path, config: Mapping[str, Any], problem: Problem, record: Record, entropy: Entropy) -> list[Path]:
+    """Write config.yaml, model.pt, history.csv, spectrum.npz, spectrum.csv and figures; return what was written."""
     files = [folder / "config.yaml", folder / "model.pt", folder / "history.csv"]
     OmegaConf.save(OmegaConf.create(dict(config)), files[0])
     torch.save(problem.model.state_dict(), files[1])
     rows = [f"{key},{step},{value!r}" for key, values in record.series.items() for step, value in values.items()]
     files[2].write_text("\n".join(["metric,step,value", *rows]) + "\n")
     if record.spectra:
-        np.savez(folder / "spectrum.npz", **{f"step_{k}": v for k, v in record.spectra.items()})
+        np.savez(folder / "spectrum.npz", allow_pickle=False, **{f"step_{k}": v for k, v in record.spectra.items()})
         final = record.spectra[max(record.spectra)]
         lines = [f"{k},{s!r}" for k, s in enumerate(final.tolist())]
         (folder / "spectrum.csv").write_text("\n".join(["index,singular_value", *lines]) + "\n")

@@ -66,7 +66,7 @@ def _terms(name: str, coordinates: tuple[str, ...]) -> dict[Axes, float]:
     if name == "lap_u":
         return {(i, i): 1.0 for i in space}
     if name == "bih_u":
-        return dict(Counter(tuple(sorted((i, i, j, j))) for i in space for j in space))  # type: ignore[arg-type]
+        return dict(Counter(tuple(sorted((i, i, j, j))) for i in space for j in space))
     match = re.fullmatch(rf"u_([{''.join(coordinates)}]+)", name)
     if match is None:
         raise ValueError(
@@ -90,7 +90,9 @@ class Jet:
     def __getattr__(self, name: str) -> Tensor:
         columns: dict[str, Tensor] = object.__getattribute__(self, "_columns")
         if name not in columns:
-            raise AttributeError(f"this jet has no {name!r}, only {', '.join(sorted(columns))}: add it to needs= in @on")
+            raise AttributeError(
+                f"this jet has no {name!r}, only {', '.join(sorted(columns))}: add it to needs= in @on"
+            )
         return columns[name]
 
     def __setattr__(self, name: str, value: object) -> None:

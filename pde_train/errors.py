@@ -1,4 +1,4 @@
-"""What a user sees when something is wrong: one sentence (what came, what was expected, what to do) and an exit code."""
+"""What a user sees when something is wrong: a sentence (what came, what was expected, what to do) and an exit code."""
 
 
 class PdeTrainError(Exception):

@@ -73,7 +73,9 @@ def build(cfg: DictConfig) -> Experiment:
     )
 
 
-def run(experiment: Experiment, folder: Path, *, resume: bool = False, choices: Mapping[str, str] | None = None) -> Record:
+def run(
+    experiment: Experiment, folder: Path, *, resume: bool = False, choices: Mapping[str, str] | None = None
+) -> Record:
     """Fit, measure and keep everything: in `folder`, and in the experiment's tracking store.
 
     resume: take up what an interrupted run of the same configuration left in `folder`.
@@ -169,7 +171,9 @@ def _sentence(error: Exception, folder: Path) -> PdeTrainError:
             f"no space left on the disk of {folder}: expected room for checkpoints and results, free some and run "
             f"again with resume=true hydra.run.dir={folder}"
         )
-    return RunError(f"{type(error).__name__}: {str(error).strip() or 'no message'} (traceback in {folder}/traceback.txt)")
+    return RunError(
+        f"{type(error).__name__}: {str(error).strip() or 'no message'} (traceback in {folder}/traceback.txt)"
+    )
 
 
 def _public(config: dict[str, Any]) -> dict[str, Any]:

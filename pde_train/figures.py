@@ -22,7 +22,9 @@ def spectra(by_step: Mapping[int, np.ndarray]) -> Figure:
     figure, axes = _figure("index k", "singular value s_k", "Singular values")
     shades = colormaps["viridis"](np.linspace(0, 0.9, len(by_step)))
     for colour, (step, values) in zip(shades, sorted(by_step.items()), strict=True):
-        axes.semilogy(np.arange(1, len(values) + 1), _positive(values), ".-", color=colour, ms=3, lw=1, label=f"step {step}")
+        axes.semilogy(
+            np.arange(1, len(values) + 1), _positive(values), ".-", color=colour, ms=3, lw=1, label=f"step {step}"
+        )
     if len(by_step) > 1:
         axes.legend(fontsize=7)
     return figure
@@ -31,10 +33,14 @@ def spectra(by_step: Mapping[int, np.ndarray]) -> Figure:
 def entropy_by_threshold(by_step: Mapping[int, np.ndarray], entropy: Entropy) -> Figure:
     """Truncated entropy against the threshold, at the first and the last step that has a spectrum."""
     how = "relative to s_1" if entropy.relative else "absolute"
-    figure, axes = _figure(f"threshold a, {how}", f"truncated entropy ({entropy.normalisation})", "Entropy by threshold")
+    figure, axes = _figure(
+        f"threshold a, {how}", f"truncated entropy ({entropy.normalisation})", "Entropy by threshold"
+    )
     for colour, step in zip(COLOURS, sorted({min(by_step), max(by_step)}), strict=False):
         found = entropy.at_thresholds(by_step[step])
-        axes.semilogx([h.threshold for h in found], [h.normalised for h in found], "o-", color=colour, label=f"step {step}")
+        axes.semilogx(
+            [h.threshold for h in found], [h.normalised for h in found], "o-", color=colour, label=f"step {step}"
+        )
     axes.legend()
     return figure
 

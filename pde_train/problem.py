@@ -74,4 +74,3 @@ class Problem:
 
     def _placed(self, batch: Batch) -> Batch:
         return {region: points.to(dtype=self.dtype, device=self.device) for region, points in batch.items()}
-

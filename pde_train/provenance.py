@@ -44,14 +44,18 @@ def git_commit() -> str:
 
     try:
         tracked = git("ls-files", Path(__file__).name)
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "") if tracked else "unknown"
+        return (
+            git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+            if tracked
+            else "unknown"
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """A nested configuration as dotted keys and strings."""
-    flat = {}
+    flat: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat |= flattened(value, f"{prefix}{key}.")

@@ -1,9 +1,9 @@
-"""What a run has measured: every metric by step, every spectrum; buffered for the tracking store, kept for the figures."""
+"""What a run has measured: every metric by step and every spectrum, buffered for the tracking store."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class Record:
 
     def final_spectrum(self) -> list[Row]:
         """The newest singular values as rows of one metric whose step is the index, so that a store overlays runs."""
-        values = self.spectra[max(self.spectra)] if self.spectra else []
+        values: Iterable[float] = self.spectra[max(self.spectra)] if self.spectra else ()
         return [("spectrum/final", float(s), k) for k, s in enumerate(values)]
 
     def state_dict(self) -> dict[str, Any]:
@@ -74,7 +74,11 @@ class Record:
             k: {"steps": torch.tensor(list(v)), "values": torch.tensor(list(v.values()), dtype=torch.float64)}
             for k, v in self.series.items()
         }
-        return {"series": series, "spectra": {k: torch.from_numpy(v) for k, v in self.spectra.items()}, "tags": self.tags}
+        return {
+            "series": series,
+            "spectra": {k: torch.from_numpy(v) for k, v in self.spectra.items()},
+            "tags": self.tags,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""

@@ -1,4 +1,4 @@
-"""From an equation, a field and a way of taking derivatives to residuals, a loss, or a linear system. Pure functions."""
+"""From an equation, a field and a differentiator to residuals, a loss or a linear system. Pure functions."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _affine(equation: Equation, jet: Jet) -> tuple[Tensor, Tensor]:
         return equation.residual(Jet({**fixed, **columns}))
 
     zero = {k: torch.zeros_like(v) for k, v in unknown.items()}
-    constant, linear = torch.func.jvp(residual, (zero,), (unknown,))
+    constant, linear = torch.func.jvp(residual, (zero,), (unknown,))  # type: ignore[misc]
     both = residual(unknown)
     tolerance = 1e-3 * max(float(linear.abs().max()), float(constant.abs().max()))
     if not bool(((both - linear - constant).abs() <= tolerance).all()):

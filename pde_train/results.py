@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ class Result:
         plain = asdict(self) | {"metrics": {k: _finite(v) for k, v in self.metrics.items()}}
         beside = folder / f"{RESULT_FILE}.part"
         beside.write_text(json.dumps(plain, indent=1) + "\n")
-        os.replace(beside, folder / RESULT_FILE)
+        beside.replace(folder / RESULT_FILE)
 
     @classmethod
     def read(cls, folder: Path) -> Result | None:

@@ -17,7 +17,7 @@ BLOCK = 32
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Descending singular values, the method that gave them, and the relative size below which it resolves nothing."""
+    """Descending singular values, the method that gave them, and the size relative to s_1 that it resolves."""
 
     values: np.ndarray
     method: str = "dense"
@@ -27,9 +27,9 @@ class Spectrum:
 def singular_values(matrix: Tensor) -> np.ndarray:
     """All singular values of a matrix (n, p), descending, shape (min(n, p),), in float64.
 
-    The SVD itself always works in float64, so that a float32 run shows the rounding of its matrix and not that of LAPACK,
-    and without singular vectors: LAPACK's gesdd then uses dqds, which keeps the small values of graded matrices, while its
-    divide and conquer for vectors replaces everything below about 1e-16 s_1 by rounding.
+    The SVD itself always works in float64, so that a float32 run shows the rounding of its matrix and not LAPACK's, and
+    without singular vectors: gesdd then uses dqds, which keeps the small values of graded matrices, where its divide
+    and conquer for vectors leaves rounding in place of everything below about 1e-16 s_1.
     """
     return np.linalg.svd(matrix.detach().cpu().double().numpy(), compute_uv=False)
 
@@ -48,7 +48,7 @@ class ResidualJacobian:
         def vector(parameters: dict[str, Tensor]) -> Tensor:
             return residual(lambda x: torch.func.functional_call(model, parameters, (x,))).flatten()
 
-        self.value, self._pull_back = torch.func.vjp(vector, self.parameters)
+        self.value, self._pull_back = torch.func.vjp(vector, self.parameters)  # type: ignore[misc]
         self.shape = (self.value.numel(), sum(p.numel() for p in self.parameters.values()))
 
     def rows(self, cotangents: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class ResidualJacobian:
 
     def columns(self, tangents: Tensor) -> Tensor:
         """J @ tangents (p, k), shape (n, k): the transpose of the pullback, by reverse mode once more."""
-        _, transpose = torch.func.vjp(lambda c: self._pull_back(c)[0], torch.zeros_like(self.value))
+        _, transpose = torch.func.vjp(lambda c: self._pull_back(c)[0], torch.zeros_like(self.value))  # type: ignore[misc]
         return torch.func.vmap(lambda v: transpose(self._like_parameters(v))[0])(tangents.T).T
 
     def dense(self) -> Tensor:
@@ -83,8 +83,8 @@ def randomised_svd(operator: ResidualJacobian, max_dense: int, seed: int = 0, to
 
     Adaptive randomised range finder (Halko, Martinsson, Tropp, SIAM Review 53, 2011, algorithms 4.2 and 5.1), BLOCK
     directions at a time from the side of the n residuals: Q spans J's range once new random columns of J lie in it to
-    `tolerance`, or once Q and Q^T J have `max_dense` entries. The values are those of Q^T J. `resolution` is how much of a
-    new column was left outside Q, relative to s_1: smaller values are not resolved and are left out.
+    `tolerance`, or once Q and Q^T J have `max_dense` entries. The values are those of Q^T J. `resolution` is how much
+    of a new column was left outside Q, relative to s_1: smaller values are not resolved and are left out.
     """
     n, p = operator.shape
     most = min(n, p, max(BLOCK, max_dense // (n + p)))

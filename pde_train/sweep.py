@@ -1,4 +1,4 @@
-"""A sweep as a whole: the parent run, the table at the end, the exit code. A Hydra callback of the launching process."""
+"""A sweep as a whole, in the process that launches it: the parent run, the table at the end, the exit code."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ class Sweep(Callback):
         files = [self._folder / "table.csv"]
         files[0].write_text(table.csv_table(grouped))
         panels = {
-            title: {label: _spectrum(found, result) for label, result in lines.items()} for title, lines in grouped.items()
+            title: {label: _spectrum(found, result) for label, result in lines.items()}
+            for title, lines in grouped.items()
         }
         if any(values for lines in panels.values() for values in lines.values()):
             files.append(self._folder / "spectra.png")

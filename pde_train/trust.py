@@ -43,7 +43,9 @@ def locate(target: str, trusted_modules: Sequence[str] = ()) -> Callable:
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"_target_={target} does not exist ({error}): expected a class or function, correct it") from error
+        raise UsageError(
+            f"_target_={target} does not exist ({error}): expected a class or function, correct it"
+        ) from error
     if not callable(found) or not _within(getattr(found, "__module__", None) or "", trusted):
         raise refusal
     return found

@@ -25,7 +25,7 @@ class SpectrumProbe(Diagnostics):
 
     def __post_init__(self) -> None:
         for word in self.when:
-            if not (word in ("first", "log", "last") or isinstance(word, int) and word >= 0):
+            if not (word in ("first", "log", "last") or (isinstance(word, int) and word >= 0)):
                 raise UsageError(
                     f"diagnostics.when has {word!r}: expected first, log, last or steps, as in [first,100,last]"
                 )

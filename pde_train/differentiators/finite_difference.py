@@ -41,11 +41,11 @@ class FiniteDifference(Differentiator):
     def __post_init__(self) -> None:
         if self.accuracy not in ACCURACIES:
             raise UsageError(
-                f"differentiator.accuracy={self.accuracy} has no central stencil: expected one of 2, 4, 6, 8, choose one"
+                f"differentiator.accuracy={self.accuracy} has no central stencil: expected 2, 4, 6 or 8, choose one"
             )
         if self.step in ("auto", "grid"):
             return
-        if isinstance(self.step, str) or isinstance(self.step, bool) or not 0 < self.step < math.inf:
+        if isinstance(self.step, (str, bool)) or not 0 < self.step < math.inf:
             raise UsageError(
                 f"differentiator.step={self.step} is no step: expected auto, grid or a positive number, such as 1e-3"
             )
@@ -60,7 +60,9 @@ class FiniteDifference(Differentiator):
             return (torch.finfo(x.dtype).eps ** (1 / (max(order, 1) + self.accuracy)),) * dimension
         if self.step == "grid":
             if self.spacing is None:
-                raise UsageError("differentiator.step=grid needs the spacing of a sampler: give a number or auto instead")
+                raise UsageError(
+                    "differentiator.step=grid needs the spacing of a sampler: give a number or auto instead"
+                )
             return self.spacing
         return (float(self.step),) * dimension
 

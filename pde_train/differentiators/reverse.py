@@ -18,8 +18,8 @@ Columns = dict[Axes, Tensor]
 class Reverse(Differentiator):
     """Reverse mode over reverse mode, by torch.func.vjp; exact to rounding.
 
-    Every derivative is taken from the one before it: u_xxxx through u_xx, and all requests share their prefixes. Order k
-    is one pullback through the program that computed order k - 1.
+    Every derivative is taken from the one before it, u_xxxx through u_xxx, and all requests share their prefixes.
+    Order k is one pullback through the program that computed order k - 1.
     """
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> Columns:
@@ -44,7 +44,7 @@ def _differentiate(program: Program, wanted: list[Axes]) -> Program:
     """The program that also computes `wanted`, whose prefixes are the highest order of `program`."""
 
     def extended(x: Tensor) -> tuple[Columns, Columns]:
-        columns, pull_back, older = torch.func.vjp(program, x, has_aux=True)
+        columns, pull_back, older = torch.func.vjp(program, x, has_aux=True)  # type: ignore[misc]
         newest: Columns = {}
         for parent in sorted({a[:-1] for a in wanted}):
             children = sorted(a for a in wanted if a[:-1] == parent)
@@ -67,6 +67,6 @@ def _gradients(pull_back: Callable, columns: Columns, parent: Axes, x: Tensor, a
         whole = gradient(torch.ones_like(column))
         return [whole[:, i : i + 1] for i in along]
     # The pullback is row-wise and linear in its cotangent, so its own transpose gives all m columns in one pass.
-    _, transpose = torch.func.vjp(gradient, torch.zeros_like(column))
+    _, transpose = torch.func.vjp(gradient, torch.zeros_like(column))  # type: ignore[misc]
     units = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     return [transpose(units[i].expand_as(x))[0] for i in along]

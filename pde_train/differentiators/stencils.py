@@ -19,7 +19,9 @@ def central_weights(order: int, accuracy: int) -> dict[int, Fraction]:
         return {0: Fraction(1)}
     reach = (order + 1) // 2 - 1 + accuracy // 2
     nodes = sorted(range(-reach, reach + 1), key=abs)
-    weights = [[Fraction(0)] * len(nodes) for _ in range(order + 1)]  # weights[derivative][node], nodes added one by one
+    weights = [
+        [Fraction(0)] * len(nodes) for _ in range(order + 1)
+    ]  # weights[derivative][node], nodes added one by one
     weights[0][0] = Fraction(1)
     product = Fraction(1)
     for new in range(1, len(nodes)):

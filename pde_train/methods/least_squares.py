@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,16 +36,17 @@ class LeastSquares(Method):
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
         if not hasattr(problem.model, "bank"):
             raise UsageError(
-                f"method=least_squares needs a model that is linear in its parameters, and {type(problem.model).__name__} "
-                "is not: choose model=random_features or method=gradient_descent"
+                f"method=least_squares needs a model that is linear in its parameters, and "
+                f"{type(problem.model).__name__} is not: choose model=random_features or method=gradient_descent"
             )
+        model: Any = problem.model
         batch = problem.draw(np.random.default_rng(problem.sampler.seed))
         with torch.no_grad():  # once on few points, so that `seconds` does not count what torch loads at its first use
             few = {region: points.rows(0, 1) for region, points in batch.items()}
-            residuals.assemble(problem.pde, problem.model.bank, problem.differentiator, few)
+            residuals.assemble(problem.pde, model.bank, problem.differentiator, few)
         start = time.perf_counter()
         with torch.no_grad():
-            a, f = residuals.assemble(problem.pde, problem.model.bank, problem.differentiator, batch)
+            a, f = residuals.assemble(problem.pde, model.bank, problem.differentiator, batch)
         if not bool(torch.isfinite(a).all()):
             raise RunError(
                 f"the system matrix has an entry that is not finite, of {a.numel()}: expected numbers, "
@@ -52,7 +54,7 @@ class LeastSquares(Method):
             )
         coefficients = solve(a.cpu().double().numpy(), f.cpu().double().numpy(), self.rcond)
         with torch.no_grad():
-            problem.model.coefficients.copy_(torch.from_numpy(coefficients))
+            model.coefficients.copy_(torch.from_numpy(coefficients))
             residual = residuals.loss(residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch))
         seconds = time.perf_counter() - start
         record.log(0, {"seconds": seconds, "loss": float(residual)})

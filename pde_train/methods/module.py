@@ -22,9 +22,9 @@ from pde_train.record import Record
 class ResidualModule(lightning.LightningModule):
     """Trains a problem's model on its residual loss, many optimiser steps in one Lightning batch.
 
-    Lightning costs more per batch than a step of a small network, so its batch is a chunk: a pair of our own step counts
-    (start, stop). `step` counts optimiser steps; `trainer.global_step` stays 0. The points come from the sampler's own
-    generator inside the training step, so that a checkpoint holds everything that decides the next number.
+    Lightning costs more per batch than a step of a small network, so its batch is a chunk: a pair (start, stop) of our
+    own step counts. `step` counts optimiser steps; `trainer.global_step` stays 0. The points come from the sampler's
+    own generator inside the training step, so that a checkpoint holds everything that decides the next number.
     """
 
     def __init__(

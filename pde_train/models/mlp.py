@@ -31,10 +31,12 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList()
         sizes = [dimension, *hidden, 1]
         for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
-            free = weight_range is None or i == len(hidden)
-            reach = (6 / (inputs + outputs)) ** 0.5 if free else weight_range
-            weight = generator.uniform(-reach, reach, (outputs, inputs))
-            bias = np.zeros(outputs) if free else generator.uniform(-reach, reach, outputs)
+            if weight_range is None or i == len(hidden):
+                reach = (6 / (inputs + outputs)) ** 0.5
+                weight, bias = generator.uniform(-reach, reach, (outputs, inputs)), np.zeros(outputs)
+            else:
+                weight = generator.uniform(-weight_range, weight_range, (outputs, inputs))
+                bias = generator.uniform(-weight_range, weight_range, outputs)
             layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=torch.float64)
             layer.weight.data, layer.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
             self.layers.append(layer)

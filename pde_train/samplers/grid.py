@@ -32,7 +32,7 @@ def _per_axis(count: int | Sequence[int], dimension: int) -> list[int]:
     if isinstance(count, Sequence):
         if len(count) != dimension:
             raise UsageError(
-                f"sampler.interior={list(count)} has {len(count)} numbers: expected one for each of the {dimension} axes"
+                f"sampler.interior={list(count)} has {len(count)} numbers: expected {dimension}, one for each axis"
             )
         return list(count)
     root = round(count ** (1 / dimension))
