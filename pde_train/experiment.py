@@ -94,8 +94,8 @@ def run(
     record = Record(tracker, experiment.entropy)
     status = "failed"
     try:
-        steps, batch = experiment.method.fit(problem, record, experiment.diagnostics, folder)
-        record.log(steps, {"steps": steps, "residual": problem.residual(batch), **problem.errors()})
+        steps = experiment.method.fit(problem, record, experiment.diagnostics, folder)
+        record.log(steps, {"steps": steps, **problem.errors()})
         record.log(steps, {"residual_exact": problem.residual_exact()})
         record.log(steps, {"seconds_total": time.perf_counter() - started})
         status = "finished"

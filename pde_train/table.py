@@ -43,7 +43,7 @@ def terminal_table(grouped: Pairs) -> Table:
     """A row a pair; in every cell the ways of taking derivatives stand under each other."""
     table = Table(title=None, show_lines=True)
     table.add_column("run")
-    table.add_column("derivatives")
+    table.add_column("derivatives", no_wrap=True)
     for heading in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
     for title, lines in grouped.items():

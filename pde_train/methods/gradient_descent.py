@@ -14,7 +14,6 @@ import torch
 
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import RunError, UsageError
-from pde_train.geometry import Batch
 from pde_train.methods.base import Method
 from pde_train.methods.callbacks import Checkpoints, Looks, StepsBar
 from pde_train.methods.checkpoint import AtomicCheckpointIO
@@ -46,7 +45,7 @@ class GradientDescent(Method):
             if not (isinstance(value, int) and value >= 1):
                 raise UsageError(f"method.{name}={value} is no number of steps: expected a positive integer")
 
-    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
+    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> int:
         checkpoint = folder / CHECKPOINT
         spectrum_steps = diagnostics.steps(self.steps)
         error_steps = frozenset(range(0, self.steps + 1, self.log_every))
@@ -72,8 +71,8 @@ class GradientDescent(Method):
                     ckpt_path=checkpoint if taken else None,
                     weights_only=True,
                 )
-        record.log(self.steps, {"seconds": module.seconds})
-        return self.steps, module.batch
+        record.log(self.steps, {"seconds": module.seconds, "residual": problem.residual(module.batch)})
+        return self.steps
 
     def _stops(self, looks: frozenset[int], resample_every: int) -> list[int]:
         """The steps at which a chunk ends: every `chunk` steps, and wherever something is to be done."""

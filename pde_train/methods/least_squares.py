@@ -13,7 +13,6 @@ import torch
 from pde_train import residuals
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import RunError, UsageError
-from pde_train.geometry import Batch
 from pde_train.methods.base import Method
 from pde_train.problem import Problem
 from pde_train.record import Record
@@ -33,7 +32,7 @@ class LeastSquares(Method):
         if not 0 <= self.rcond < 1:
             raise UsageError(f"method.rcond={self.rcond} is no relative size: expected 0 <= rcond < 1, such as 1e-14")
 
-    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
+    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> int:
         if not hasattr(problem.model, "bank"):
             raise UsageError(
                 f"method=least_squares needs a model that is linear in its parameters, and "
@@ -52,15 +51,16 @@ class LeastSquares(Method):
                 f"the system matrix has an entry that is not finite, of {a.numel()}: expected numbers, "
                 "choose a smaller model.weight_range or a larger differentiator.step"
             )
-        coefficients = solve(a.cpu().double().numpy(), f.cpu().double().numpy(), self.rcond)
-        with torch.no_grad():
-            model.coefficients.copy_(torch.from_numpy(coefficients))
-            residual = residuals.loss(residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch))
+        coefficients = torch.from_numpy(solve(a.cpu().double().numpy(), f.cpu().double().numpy(), self.rcond))
         seconds = time.perf_counter() - start
-        record.log(0, {"seconds": seconds, "loss": float(residual)})
+        with torch.no_grad():
+            model.coefficients.copy_(coefficients)
+            left = torch.linalg.vector_norm(a @ model.coefficients - f) / torch.linalg.vector_norm(f)
+            loss = residuals.loss(residuals.evaluate(problem.pde, model, problem.differentiator, batch))
+        record.log(0, {"seconds": seconds, "residual": float(left), "loss": float(loss)})
         if diagnostics.steps(0):
             record.spectrum(0, Spectrum(singular_values(a)))
-        return 0, batch
+        return 0
 
 
 def solve(a: np.ndarray, f: np.ndarray, rcond: float) -> np.ndarray:

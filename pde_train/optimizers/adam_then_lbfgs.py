@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pde_train.errors import UsageError
+from pde_train.optimizers.lbfgs import LBFGS
 
 
 class AdamThenLBFGS(torch.optim.Optimizer):
@@ -20,15 +21,7 @@ class AdamThenLBFGS(torch.optim.Optimizer):
         params = list(params)
         super().__init__(params, {})
         self.adam = torch.optim.Adam(params, lr=lr)
-        self.lbfgs = torch.optim.LBFGS(
-            params,
-            max_iter=1,
-            max_eval=max_eval,
-            history_size=history_size,
-            line_search_fn="strong_wolfe",
-            tolerance_grad=0.0,
-            tolerance_change=0.0,
-        )
+        self.lbfgs = LBFGS(params, history_size=history_size, max_eval=max_eval)
         self.switch = switch
         self.taken = 0
 

@@ -41,10 +41,10 @@ class MlflowTracker(Tracker):
 
     uri: str
     experiment: str
-    run_id: str | None = None
-    _client: Any = None
-    _lost: str | None = None
-    _known: dict[str, set[int]] | None = field(default_factory=dict)
+    run_id: str | None = field(default=None, init=False)
+    _client: Any = field(default=None, init=False, repr=False)
+    _lost: str | None = field(default=None, init=False)
+    _known: dict[str, set[int]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.uri = absolute(self.uri)
@@ -93,7 +93,6 @@ class MlflowTracker(Tracker):
         system = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "pde_train"}
         run = self._client.create_run(experiment, run_name=name, tags={**parent, **system, **tags})
         self.run_id = run.info.run_id
-        self._known = None
         file.write_text(run.info.run_id)
         pairs = [Param(k, v) for k, v in params.items()]
         for start in range(0, len(pairs), 100):
@@ -118,10 +117,10 @@ class MlflowTracker(Tracker):
             os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-            for name in ("mlflow", "alembic"):
-                logging.getLogger(name).setLevel(logging.WARNING)
             from mlflow.tracking import MlflowClient
 
+            for name in ("mlflow", "alembic"):  # after the import, which sets them up
+                logging.getLogger(name).setLevel(logging.WARNING)
             self._client = MlflowClient(self.uri)
         return self._client
 

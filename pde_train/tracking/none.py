@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pde_train.tracking.base import Row, Tracker
@@ -11,10 +11,11 @@ from pde_train.tracking.base import Row, Tracker
 
 @dataclass
 class NoTracker(Tracker):
-    """Keeps nothing."""
+    """Keeps nothing; takes an experiment's name all the same, so that every overlay works without a store."""
 
-    run_id: str | None = None
-    how_to_look: str | None = None
+    experiment: str = ""
+    run_id: str | None = field(default=None, init=False)
+    how_to_look: str | None = field(default=None, init=False)
 
     def prepare(self) -> None:
         pass

@@ -1,0 +1,46 @@
+"""L-BFGS that keeps learning when the loss is small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+SCALE = 2.0**40
+"""A power of two, so that scaling rounds nothing."""
+
+
+class LBFGS(torch.optim.LBFGS):
+    """torch's L-BFGS with a strong Wolfe line search; one step is one iteration, and nothing but the budget stops it.
+
+    torch keeps a curvature pair only where y . s > 1e-10, an absolute size: once a residual loss is near 1e-6 it stops
+    learning curvature and all but stands still. L-BFGS does not depend on the scale of its objective, so it is given
+    SCALE times the loss.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 1.0, history_size: int = 50, max_eval: int = 25):
+        super().__init__(
+            params,
+            lr=lr,
+            max_iter=1,
+            max_eval=max_eval,
+            history_size=history_size,
+            line_search_fn="strong_wolfe",
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+        )
+
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
+        """One iteration; closure computes the loss and its gradients. Returns the loss before the iteration."""
+
+        def scaled() -> Tensor:
+            with torch.enable_grad():
+                value = closure()
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(SCALE)
+            return value * SCALE
+
+        return super().step(scaled) / SCALE
