@@ -20,11 +20,15 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from pde_train.conf_dir import conf_dir
 from pde_train.errors import Interrupted, PdeTrainError
+from pde_train.sweep import Sweep
 
 if TYPE_CHECKING:
     from pde_train.results import Result
 
 log = logging.getLogger(__name__)
+
+TRACEBACK = "PDE_TRAIN_TRACEBACK"
+"""Environment variable that is set where the user asked for tracebacks by HYDRA_FULL_ERROR=1."""
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -41,10 +45,13 @@ def task(cfg: DictConfig) -> str:
         log.error("%s; go on with resume=true hydra.run.dir=%s", stop, here.runtime.output_dir)
         raise SystemExit(stop.code) from None  # no Exception, or Hydra would go on with the next run
     except PdeTrainError as error:
-        if not sweeping:
+        if sweeping:  # the other runs go on; the sweep's table names this one
+            log.error("%s", error)
+            return "failed"
+        if TRACEBACK in os.environ:
             raise
-        log.error("%s", error)  # the other runs of a sweep go on; its table names this one
-        return "failed"
+        print(error, file=sys.stderr)
+        raise SystemExit(error.code) from None  # an Exception would make Hydra add lines of its own
     if not sweeping:
         _show(result, cfg)
     return result.status
@@ -52,17 +59,20 @@ def task(cfg: DictConfig) -> str:
 
 def main() -> None:
     """The command; errors are one sentence, exit code 2 for usage and 1 for failure."""
-    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        os.environ[TRACEBACK] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us
     try:
         task()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if traceback_wanted:
+        if TRACEBACK in os.environ:
             raise
         print(_sentence(error), file=sys.stderr)
-        sys.exit(_exit_code(error))
+        sys.exit(2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1)
+    finally:
+        Sweep.close()
 
 
 def _show(result: Result, cfg: DictConfig) -> None:
@@ -79,22 +89,11 @@ def _show(result: Result, cfg: DictConfig) -> None:
         console.print(f"See every run: {look}", soft_wrap=True)
 
 
-def _exit_code(error: Exception) -> int:
-    if isinstance(error, PdeTrainError):
-        return error.code
-    return 2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1
-
-
 def _sentence(error: Exception) -> str:
     """What Hydra says over many lines, in one."""
     cause = error.__cause__
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and isinstance(cause.parent_node, DictConfig):
         keys = ", ".join(str(k) for k in cause.parent_node if k not in ("_target_", "_partial_"))
         return f"{cause.full_key} is no key of this configuration: expected one of {keys}; see --cfg job"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = []
-    for line in lines:
-        if line.startswith("Config search path"):
-            break
-        text.append(line)
-    return f"{' '.join(text)}; see --help" if _exit_code(error) == 2 else " ".join(text)
+    text, _, _ = str(error).partition("Config search path")
+    return f"{' '.join(text.split())}; see --help"

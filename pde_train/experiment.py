@@ -22,7 +22,7 @@ from pde_train.errors import Interrupted, PdeTrainError, RunError, UsageError
 from pde_train.methods.base import Method
 from pde_train.problem import Problem
 from pde_train.record import Record
-from pde_train.results import Result
+from pde_train.results import CHECKPOINT, RESULT_FILE, RUN_ID_FILE, Result
 from pde_train.tracking.base import Tracker
 from pde_train.trust import build_group
 
@@ -51,10 +51,12 @@ class Experiment:
 
 def build(cfg: DictConfig) -> Experiment:
     """Instantiate a composed configuration; facts (dimension, spacing, precision) are passed on in code."""
+    if not (isinstance(cfg.seed, int) and cfg.seed >= 0):
+        raise UsageError(f"seed={cfg.seed} is no seed: expected an integer >= 0, such as seed=0")
     dtype, device = _place(cfg)
     pde = build_group(cfg, "pde")
     sampler = build_group(cfg, "sampler")
-    model = build_group(cfg, "model")(dimension=pde.domain.dimension).to(device=device, dtype=dtype)
+    model = build_group(cfg, "model", dimension=pde.domain.dimension).to(device=device, dtype=dtype)
     smoothness = getattr(model, "smoothness", float("inf"))
     if pde.order > smoothness:
         raise UsageError(
@@ -73,16 +75,13 @@ def build(cfg: DictConfig) -> Experiment:
     )
 
 
-def run(
-    experiment: Experiment, folder: Path, *, resume: bool = False, choices: Mapping[str, str] | None = None
-) -> Record:
+def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None = None) -> Record:
     """Fit, measure and keep everything: in `folder`, and in the experiment's tracking store.
 
-    resume: take up what an interrupted run of the same configuration left in `folder`.
+    choices: the group choices by name, kept as tags. A checkpoint that lies in `folder` is taken up.
     """
     started = time.perf_counter()
     tracker, problem = experiment.tracker, experiment.problem
-    _take_up(experiment, folder, resume)
     tags = {
         **(choices or {}),
         "config_hash": experiment.config_hash,
@@ -115,16 +114,21 @@ def run(
 
 
 def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overrides: list[str]) -> Result:
-    """Build and run a configuration, and write `result.json` whatever comes of it; errors are raised after that."""
-    done = Result.read(folder) if cfg.resume else None
-    if done is not None and done.status == "finished":
-        log.info("%s holds a finished run: nothing to resume", folder)
-        return done
+    """Build and run a configuration, and write `result.json` whatever comes of it; errors are raised after that.
+
+    cfg.resume: take up what an interrupted run of the same configuration left in `folder`.
+    """
     about: dict[str, Any] = {"overrides": overrides, "choices": dict(choices), "versions": provenance.versions()}
+    ours = not (folder / RESULT_FILE).exists()
     try:
         experiment = build(cfg)
         about["config_hash"] = experiment.config_hash
-        record = run(experiment, folder, resume=cfg.resume, choices=choices)
+        done = _take_up(folder, experiment.config_hash, cfg.resume)
+        if done is not None:
+            log.info("%s holds this run, finished: nothing to resume", folder)
+            return done
+        ours = True
+        record = run(experiment, folder, choices)
         result = Result("finished", metrics=record.last(), **about)
     except (Interrupted, KeyboardInterrupt) as stop:
         Result("interrupted", error=str(stop), **about).write(folder)
@@ -133,7 +137,8 @@ def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overri
         sentence = _sentence(error, folder)
         if not isinstance(error, PdeTrainError):
             (folder / "traceback.txt").write_text(traceback.format_exc())
-        Result("failed", error=str(sentence), **about).write(folder)
+        if ours:  # a resume that was refused leaves the result of the other run alone
+            Result("failed", error=str(sentence), **about).write(folder)
         raise sentence from error
     result.write(folder)
     return result
@@ -148,19 +153,23 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str]:
     return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu"
 
 
-def _take_up(experiment: Experiment, folder: Path, resume: bool) -> None:
-    """Make the folder ready: for a resume check that it holds the same run, otherwise clear what an older run left."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _take_up(folder: Path, config_hash: str, resume: bool) -> Result | None:
+    """Make the folder ready for a run; for a resume check that it holds the same one, and return its result if it ended.
+
+    Without `resume`, what an older run left there is cleared away.
+    """
     mark = folder / "config_hash"
-    if resume and mark.exists() and mark.read_text() != experiment.config_hash:
-        raise UsageError(
-            f"{folder} holds a run of another configuration ({mark.read_text()}, not {experiment.config_hash}): "
-            "resume with the same choices, or choose another hydra.run.dir"
-        )
     if not resume:
-        for old in ("checkpoint.ckpt", "mlflow_run_id", "result.json"):
+        for old in (CHECKPOINT, RUN_ID_FILE, RESULT_FILE):
             (folder / old).unlink(missing_ok=True)
-    mark.write_text(experiment.config_hash)
+    elif mark.exists() and mark.read_text() != config_hash:
+        raise UsageError(
+            f"{folder} holds a run of another configuration ({mark.read_text()}, not {config_hash}): expected the same "
+            "choices, resume with them or choose another hydra.run.dir"
+        )
+    mark.write_text(config_hash)
+    result = Result.read(folder)
+    return result if result is not None and result.status == "finished" else None
 
 
 def _sentence(error: Exception, folder: Path) -> PdeTrainError:

@@ -1,4 +1,4 @@
-"""result.json: what one run leaves behind for a sweep's table, for scripts, and for a later resume."""
+"""What one run leaves behind in its folder for a sweep's table, for scripts, and for a later resume."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 RESULT_FILE = "result.json"
+CHECKPOINT = "checkpoint.ckpt"
+RUN_ID_FILE = "mlflow_run_id"
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one run: `finished`, `failed` with a sentence, or `interrupted`."""
+    """The outcome of one run: `finished`, `failed` with a sentence, or `interrupted`. Kept as `result.json`."""
 
     status: str
     overrides: list[str] = field(default_factory=list)

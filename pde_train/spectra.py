@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pde_train.derivatives import Field
+from pde_train.errors import RunError
 
 BLOCK = 32
 """Directions that the randomised SVD adds at a time."""
@@ -31,7 +32,18 @@ def singular_values(matrix: Tensor) -> np.ndarray:
     without singular vectors: gesdd then uses dqds, which keeps the small values of graded matrices, where its divide
     and conquer for vectors leaves rounding in place of everything below about 1e-16 s_1.
     """
-    return np.linalg.svd(matrix.detach().cpu().double().numpy(), compute_uv=False)
+    return np.linalg.svd(finite_array(matrix), compute_uv=False)
+
+
+def finite_array(matrix: Tensor) -> np.ndarray:
+    """The matrix in float64 on the CPU, after a check that every entry is a finite number."""
+    bad = int(matrix.isfinite().logical_not().sum())
+    if bad:
+        raise RunError(
+            f"{bad} of {matrix.numel()} entries of a matrix are nan or infinite: expected finite numbers, choose a "
+            "smaller optimizer.lr or model.weight_range, or a larger differentiator.step"
+        )
+    return matrix.detach().cpu().double().numpy()
 
 
 class ResidualJacobian:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -20,6 +19,8 @@ class Sweep(Callback):
 
     Jobs may run anywhere: what they did is read from the `result.json` in their folders. Exits with 1 if one failed.
     """
+
+    _opened: ClassVar[Sweep | None] = None  # Hydra makes the callback itself; the command finds it here
 
     def __init__(self) -> None:
         self._tracker: Tracker | None = None
@@ -41,11 +42,17 @@ class Sweep(Callback):
         if tracker.run_id is not None:
             os.environ["PDE_TRAIN_PARENT_RUN"] = tracker.run_id
         self._tracker = tracker
-        atexit.register(self._finish)  # a sweep that was stopped ends with its table, too
+        Sweep._opened = self
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         if self._finish():
             raise SystemExit(1)
+
+    @classmethod
+    def close(cls) -> None:
+        """End a sweep that was stopped before its end: what it did gets its table, too."""
+        if cls._opened is not None:
+            cls._opened._finish()
 
     def _finish(self) -> bool:
         """Table, overlay and the end of the parent run, once; whether a run failed."""
@@ -62,7 +69,8 @@ class Sweep(Callback):
         failed = {f: r for f, r in found.items() if r.status != "finished"}
         grouped = table.pairs(list(found.values()))
         console = Console(width=None if sys.stdout.isatty() else 140)
-        console.print(table.terminal_table(grouped))
+        if grouped:
+            console.print(table.terminal_table(grouped))
         for folder, result in failed.items():
             console.print(f"{result.status}: {' '.join(result.overrides)}: {result.error} ({folder})", soft_wrap=True)
         files = [self._folder / "table.csv"]

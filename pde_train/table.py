@@ -26,7 +26,7 @@ Pairs = dict[str, dict[str, Result]]
 
 def pairs(results: Sequence[Result]) -> Pairs:
     """Finished results grouped so that those which differ only in the differentiator stand together."""
-    everywhere = set.intersection(*(set(r.overrides) for r in results)) if len(results) > 1 else set()
+    everywhere = set.intersection(*(set(r.overrides) for r in results)) if results else set()
     grouped: Pairs = {}
     for result in results:
         if result.status != "finished":
@@ -35,7 +35,9 @@ def pairs(results: Sequence[Result]) -> Pairs:
         how = [o for o in swept if o.startswith("differentiator")]
         rest = [_short(o) for o in swept if o not in how]
         label = ", ".join(_short(o) for o in how) or result.choices.get("differentiator", "")
-        grouped.setdefault(", ".join(rest) or result.choices.get("pde", "run"), {})[label] = result
+        grouped.setdefault(", ".join(rest) or f"{result.choices.get('pde')}, {result.choices.get('model')}", {})[
+            label
+        ] = result
     return grouped
 
 
@@ -75,7 +77,7 @@ def csv_table(grouped: Pairs) -> str:
 def _short(override: str) -> str:
     """`model.activation=tanh` as `activation=tanh`, `pde=poisson_1d` as `poisson_1d`."""
     key, _, value = override.lstrip("+").partition("=")
-    return f"{key.rpartition('.')[2]}={value}" if "." in key or key == "seed" else value
+    return value if "." not in key and key != "seed" else f"{key.rpartition('.')[2]}={value}"
 
 
 def _number(metrics: Mapping[str, float | None], metric: str) -> str:

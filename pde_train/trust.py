@@ -16,13 +16,13 @@ from pde_train.errors import PdeTrainError, UsageError
 TRUSTED = ("pde_train", "torch.nn", "torch.optim", "lightning.pytorch")
 
 
-def build_group(cfg: DictConfig, group: str) -> Any:
-    """Instantiate one group of the configuration; anything wrong with it becomes one sentence."""
+def build_group(cfg: DictConfig, group: str, **facts: Any) -> Any:
+    """Instantiate one group of the configuration with facts that code supplies; what is wrong becomes one sentence."""
     node = OmegaConf.to_container(cfg[group], resolve=True)
     for target, keys in _targets(node):
         _check_keys(group, target, locate(target, tuple(cfg.trusted_modules)), keys)
     try:
-        return instantiate(node, _convert_="all")
+        return instantiate(node, **facts, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, PdeTrainError):

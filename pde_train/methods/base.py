@@ -17,6 +17,6 @@ class Method(ABC):
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> int:
         """Change the parameters of `problem.model` for the better; return the number of optimiser steps taken.
 
-        Metrics and spectra go to `record`, among them `seconds`, the time of the fit alone, and `residual`, the relative
-        residual on the last training points. A checkpoint that an interrupted fit left in `folder` is taken up.
+        Metrics and spectra go to `record`, among them `seconds`, the time of the fit alone, and `residual`, the
+        relative residual on the last training points. What an interrupted fit left in `folder` is taken up.
         """

@@ -21,8 +21,7 @@ from pde_train.methods.module import ResidualModule
 from pde_train.methods.signals import StopSignals
 from pde_train.problem import Problem
 from pde_train.record import Record
-
-CHECKPOINT = "checkpoint.ckpt"
+from pde_train.results import CHECKPOINT
 
 
 @dataclass(frozen=True)

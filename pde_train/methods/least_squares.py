@@ -12,11 +12,11 @@ import torch
 
 from pde_train import residuals
 from pde_train.diagnostics.base import Diagnostics
-from pde_train.errors import RunError, UsageError
+from pde_train.errors import UsageError
 from pde_train.methods.base import Method
 from pde_train.problem import Problem
 from pde_train.record import Record
-from pde_train.spectra import Spectrum, singular_values
+from pde_train.spectra import Spectrum, finite_array, singular_values
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,7 @@ class LeastSquares(Method):
         start = time.perf_counter()
         with torch.no_grad():
             a, f = residuals.assemble(problem.pde, model.bank, problem.differentiator, batch)
-        if not bool(torch.isfinite(a).all()):
-            raise RunError(
-                f"the system matrix has an entry that is not finite, of {a.numel()}: expected numbers, "
-                "choose a smaller model.weight_range or a larger differentiator.step"
-            )
-        coefficients = torch.from_numpy(solve(a.cpu().double().numpy(), f.cpu().double().numpy(), self.rcond))
+        coefficients = torch.from_numpy(solve(finite_array(a), finite_array(f), self.rcond))
         seconds = time.perf_counter() - start
         with torch.no_grad():
             model.coefficients.copy_(coefficients)

@@ -64,10 +64,11 @@ class ResidualModule(lightning.LightningModule):
         self.seconds += time.perf_counter() - began
         self.record.losses(start, losses)
         self.step = start + len(losses)
-        if not bool(torch.isfinite(losses).all()):
-            bad = start + int(torch.isfinite(losses).logical_not().nonzero()[0])
+        finite = torch.isfinite(losses)
+        if not (finite.all() and all(p.isfinite().all() for p in self.model.parameters())):
+            bad = start + int(finite.int().argmin()) if not finite.all() else self.step
             raise RunError(
-                f"the loss became {float(losses[bad - start])} at step {bad}: expected a finite number, "
+                f"the loss or a parameter became nan or infinite at step {bad}: expected finite numbers, "
                 "choose a smaller optimizer.lr or a larger differentiator.step"
             )
 

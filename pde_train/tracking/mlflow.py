@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pde_train.errors import RunError
+from pde_train.results import RUN_ID_FILE
 from pde_train.tracking.base import Row, Tracker
 
 PARENT = "PDE_TRAIN_PARENT_RUN"
@@ -20,8 +21,6 @@ PARENT = "PDE_TRAIN_PARENT_RUN"
 
 BATCH = 1000
 """MLflow takes at most this many metrics in one call."""
-
-RUN_ID_FILE = "mlflow_run_id"
 
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
@@ -119,8 +118,8 @@ class MlflowTracker(Tracker):
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
             from mlflow.tracking import MlflowClient
 
-            for name in ("mlflow", "alembic"):  # after the import, which sets them up
-                logging.getLogger(name).setLevel(logging.WARNING)
+            for name in ("mlflow", "alembic", "urllib3"):  # after the import, which sets them up
+                logging.getLogger(name).setLevel(logging.ERROR)
             self._client = MlflowClient(self.uri)
         return self._client
 
@@ -175,6 +174,8 @@ def masked(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//***@", uri)
 
 
-def first_line(error: Exception) -> str:
-    """What an exception says first, without secrets."""
+def first_line(error: BaseException) -> str:
+    """What the first cause of an exception says first, without secrets."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
     return masked((str(error).strip() or type(error).__name__).splitlines()[0])

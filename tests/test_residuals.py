@@ -1,0 +1,356 @@
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from pde_train import residuals
+from pde_train.differentiators.finite_difference import FiniteDifference
+from pde_train.differentiators.reverse import Reverse
+from pde_train.errors import UsageError
+from pde_train.geometry import Box, Points
+from pde_train.models.random_features import RandomFeatures
+from pde_train.pdes.base import PDE, on
+from pde_train.pdes.biharmonic_1d import Biharmonic1D
+from pde_train.pdes.biharmonic_2d import Biharmonic2D
+from pde_train.pdes.poisson_1d import Poisson1D
+from pde_train.pdes.poisson_2d import Poisson2D
+from pde_train.samplers.grid import Grid
+from pde_train.samplers.uniform import Uniform
+
+EPS = torch.finfo(torch.float64).eps
+PI = np.pi
+
+every_pde = pytest.mark.parametrize(
+    "pde",
+    [
+        Poisson1D(),
+        Poisson2D(),
+        Biharmonic1D(),
+        Biharmonic1D(boundary="clamped"),
+        Biharmonic2D(),
+        Biharmonic2D(boundary="clamped"),
+    ],
+    ids=lambda pde: f"{type(pde).__name__}-{getattr(pde, 'boundary', '')}",
+)
+both = pytest.mark.parametrize("differentiator", [Reverse(), FiniteDifference(2, 1e-2)], ids=["reverse", "differences"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors this small take a hundred times longer where torch wakes a second thread for them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def drawn(pde, interior=25, boundary=8):
+    return Uniform(interior, boundary).draw(pde.domain, np.random.default_rng(0))
+
+
+def features(pde, count=12, activation="tanh"):
+    return RandomFeatures(pde.domain.dimension, count, activation, 2.0, seed=0).requires_grad_(False)
+
+
+def exact(pde):
+    """The exact solution as a field."""
+    return lambda x: pde.exact(SimpleNamespace(**{c: x[:, i : i + 1] for i, c in enumerate(pde.coordinates)}))
+
+
+def close(found, expected, rounds=1e3):
+    """Equal up to so many roundings of the largest number."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=rounds * EPS * float(expected.abs().max()))
+
+
+@dataclass(frozen=True)
+class Cubic(PDE):
+    """-u'' + u^3 = forcing sin x, which is not linear in u."""
+
+    forcing: float = 1.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    coordinates = ("x",)
+    domain = Box((-1.0,), (1.0,))
+
+    def exact(self, d):
+        return torch.zeros_like(d.x)
+
+    @on("boundary", needs="u")
+    def value(self, d):
+        return d.u
+
+    @on("interior", needs="u u_xx")
+    def cubic(self, d):
+        return -d.u_xx + d.u**3 - self.forcing * torch.sin(d.x)
+
+
+@dataclass(frozen=True)
+class Drift(PDE):
+    """x u' + 2 u = x^2 with u(-1) + n u'(-1) given: coefficients that depend on the point, and a normal."""
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    coordinates = ("x",)
+    domain = Box((-1.0,), (1.0,))
+
+    def exact(self, d):
+        return d.x**2 / 4
+
+    @on("interior", needs="u u_x")
+    def drift(self, d):
+        return d.x * d.u_x + 2 * d.u - d.x**2
+
+    @on("boundary", needs="u u_x")
+    def robin(self, d):
+        return d.u + d.n_x * d.u_x - 0.75
+
+
+# --- The linear system
+
+
+def poisson_by_hand(model, batch, k):
+    """A and b of -u'' = k^2 sin k x with u = sin k x at both ends, for tanh features in closed form."""
+    w, b = model.weights.numpy()[:, 0], model.biases.numpy()
+    inside, ends = batch["interior"].x.numpy(), batch["boundary"].x.numpy()
+    t = np.tanh(inside * w + b)
+    a = np.concatenate([-(w**2) * (-2 * t * (1 - t**2)), np.tanh(ends * w + b)])
+    return torch.from_numpy(a), torch.from_numpy(np.concatenate([k**2 * np.sin(k * inside), np.sin(k * ends)]))
+
+
+@pytest.mark.parametrize("frequency", [1.0, 2.5])
+def test_the_system_of_poissons_equation_is_the_one_by_hand(frequency):
+    pde = Poisson1D(frequency=frequency)
+    model, batch = features(pde), drawn(pde)
+    expected = poisson_by_hand(model, batch, frequency * PI)
+    found = residuals.assemble(pde, model.bank, Reverse(), batch)
+    assert found[0].shape == (27, 12)
+    assert found[1].shape == (27, 1)
+    for f, e in zip(found, expected, strict=True):
+        close(f, e, rounds=100)
+
+
+def test_the_system_of_a_beam_is_the_one_by_hand():
+    pde = Biharmonic1D(boundary="clamped", weights={"slope": 0.5})
+    model, batch = features(pde, activation="sin"), drawn(pde)
+    w, b = model.weights.T, model.biases
+    inside, ends = batch["interior"].x, batch["boundary"].x
+    a = torch.cat([w**4 * torch.sin(inside * w + b), torch.sin(ends * w + b), 0.5 * w * torch.cos(ends * w + b)])
+    f = torch.cat([PI**4 * torch.sin(PI * inside), torch.sin(PI * ends), 0.5 * PI * torch.cos(PI * ends)])
+    found = residuals.assemble(pde, model.bank, Reverse(), batch)
+    close(found[0], a, rounds=100)
+    close(found[1], f, rounds=100)
+
+
+@both
+@every_pde
+def test_the_system_is_the_residual_of_the_bank_less_that_of_zero(pde, differentiator):
+    model, batch = features(pde), drawn(pde)
+    a, b = residuals.assemble(pde, model.bank, differentiator, batch)
+    of_bank = residuals.stacked(residuals.evaluate(pde, model.bank, differentiator, batch))
+    of_zero = residuals.stacked(residuals.evaluate(pde, residuals.zero_field, differentiator, batch))
+    # the forcing, up to 8 pi^4 here, is added and taken away again: its rounding is all that differs
+    size = float(of_bank.abs().max() + of_zero.abs().max())
+    torch.testing.assert_close(a, of_bank - of_zero, rtol=0, atol=4 * EPS * size)
+    torch.testing.assert_close(b, -of_zero, rtol=0, atol=4 * EPS * size)
+
+
+@both
+@every_pde
+def test_the_residual_is_the_system_at_every_coefficient(pde, differentiator):
+    model, batch = features(pde), drawn(pde)
+    a, b = residuals.assemble(pde, model.bank, differentiator, batch)
+    with torch.no_grad():
+        model.coefficients.copy_(torch.linspace(-1, 1, 12, dtype=torch.float64).unsqueeze(1))
+    found = residuals.stacked(residuals.evaluate(pde, model, differentiator, batch))
+    # differences divide rounding by h^2 or h^4, so their features and their sum agree no better than that
+    h = 1 if isinstance(differentiator, Reverse) else differentiator.step
+    atol = 1e3 * EPS * max(float(a.abs().max()), float(b.abs().max()), h**-pde.order)
+    torch.testing.assert_close(found, a @ model.coefficients - b, rtol=0, atol=atol)
+
+
+def test_coefficients_that_depend_on_the_point_and_normals_enter_the_system():
+    pde = Drift()
+    batch = drawn(pde)
+    a, b = residuals.assemble(pde, lambda x: torch.cat([x, x**2], dim=1), Reverse(), batch)
+    x, ends, n = batch["interior"].x, batch["boundary"].x, batch["boundary"].normals
+    expected = torch.cat([torch.cat([3 * x, 4 * x**2], 1), torch.cat([ends + n, ends**2 + 2 * n * ends], 1)])
+    close(a, expected, rounds=10)
+    close(b, torch.cat([x**2, torch.full_like(ends, 0.75)]), rounds=10)
+    # u = x^2 / 4 solves it
+    close(a @ torch.tensor([[0.0], [0.25]], dtype=torch.float64), b, rounds=10)
+
+
+def test_the_forcing_never_enters_the_matrix():
+    model, batch = features(Poisson1D()), drawn(Poisson1D())
+    weak, strong = (residuals.assemble(Poisson1D(frequency=f), model.bank, Reverse(), batch)[0] for f in (1.0, 1000.0))
+    torch.testing.assert_close(weak, strong, rtol=0, atol=0)
+
+
+@both
+@every_pde
+@pytest.mark.parametrize("block", [1, 40, 120])
+def test_blocks_change_no_row(pde, differentiator, block, monkeypatch):
+    model, batch = features(pde), drawn(pde)
+    whole = residuals.assemble(pde, model.bank, differentiator, batch)
+    relative = residuals.relative_residual(pde, exact(pde), differentiator, batch)
+    monkeypatch.setattr(residuals, "BLOCK", block)
+    in_blocks = residuals.assemble(pde, model.bank, differentiator, batch)
+    # matrix products round differently by shape; differences divide that by h^2 or h^4
+    h = 1 if isinstance(differentiator, Reverse) else differentiator.step
+    for found, expected in zip(in_blocks, whole, strict=True):
+        atol = 1e2 * EPS * max(float(expected.abs().max()), h**-pde.order)
+        torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+    assert residuals.relative_residual(pde, exact(pde), differentiator, batch) == pytest.approx(
+        relative, rel=1e-3, abs=1e3 * EPS
+    )
+
+
+def test_blocks_hold_at_most_so_many_values(monkeypatch):
+    pde, seen = Poisson1D(), []
+    model = features(pde)
+
+    def bank(x):
+        seen.append(len(x))
+        return model.bank(x)
+
+    monkeypatch.setattr(residuals, "BLOCK", 60)
+    residuals.assemble(pde, bank, Reverse(), drawn(pde))
+    assert max(seen) == 60 // 12
+    assert sum(seen) >= 27
+
+
+@both
+def test_weights_scale_the_rows_of_their_equation(differentiator):
+    batch = drawn(Biharmonic1D())
+    model = features(Biharmonic1D())
+    plain = residuals.assemble(Biharmonic1D(), model.bank, differentiator, batch)
+    # powers of 2 scale without rounding
+    weighted = Biharmonic1D(weights={"value": 8.0, "moment": 0.25})
+    scale = torch.tensor([1.0] * 25 + [8.0] * 2 + [0.25] * 2, dtype=torch.float64).unsqueeze(1)
+    for found, expected in zip(residuals.assemble(weighted, model.bank, differentiator, batch), plain, strict=True):
+        torch.testing.assert_close(found, scale * expected, rtol=0, atol=0)
+    by_name = residuals.evaluate(weighted, model.bank, differentiator, batch)
+    unweighted = residuals.evaluate(Biharmonic1D(), model.bank, differentiator, batch)
+    for name, weight in {"biharmonic": 1.0, "value": 8.0, "moment": 0.25}.items():
+        torch.testing.assert_close(by_name[name], weight * unweighted[name], rtol=0, atol=0)
+
+
+def test_rows_come_equation_by_equation_and_point_by_point():
+    pde = Biharmonic1D(boundary="clamped")
+    batch = drawn(pde)
+    found = residuals.evaluate(pde, features(pde), Reverse(), batch)
+    assert list(found) == ["biharmonic", "value", "slope"]
+    assert [len(r) for r in found.values()] == [25, 2, 2]
+    assert residuals.stacked(found).shape == (29, 1)
+    torch.testing.assert_close(residuals.stacked(found)[25:27], found["value"], rtol=0, atol=0)
+
+
+def test_rows_do_not_follow_the_order_of_the_regions():
+    pde = Poisson1D()
+    model, batch = features(pde), drawn(pde)
+    turned = dict(reversed(batch.items()))
+    straight, swapped = (residuals.assemble(pde, model.bank, Reverse(), b) for b in (batch, turned))
+    torch.testing.assert_close(swapped, straight, rtol=0, atol=0)
+    assert list(residuals.evaluate(pde, model, Reverse(), turned)) == list(
+        residuals.evaluate(pde, model, Reverse(), batch)
+    )
+
+
+@pytest.mark.parametrize("forcing", [0.0, 1.0, 1e4], ids=["unforced", "weakly forced", "strongly forced"])
+@pytest.mark.parametrize("reach", [2.0, 100.0])
+def test_a_nonlinear_equation_has_no_system(forcing, reach):
+    pde = Cubic(forcing=forcing)
+    model = RandomFeatures(1, 100, "tanh", reach, seed=0)
+    with pytest.raises(
+        UsageError, match=r"least_squares solves linear equations, and 'cubic' .* is not linear in u: choose"
+    ):
+        residuals.assemble(pde, model.bank, Reverse(), drawn(pde))
+
+
+def test_a_nonlinear_equation_still_has_residuals():
+    pde, batch = Cubic(), drawn(Cubic())
+    found = residuals.evaluate(pde, lambda x: x**2, Reverse(), batch)
+    x = batch["interior"].x
+    close(found["cubic"], -2 + x**6 - torch.sin(x), rounds=10)
+
+
+# --- Loss and residuals
+
+
+def test_the_loss_is_the_sum_of_mean_squares():
+    made = {"a": torch.tensor([[1.0], [3.0]]), "b": torch.tensor([[2.0]]), "c": torch.tensor([[0.0], [0.0], [3.0]])}
+    assert residuals.loss(made) == 5 + 4 + 3
+
+
+def test_the_loss_can_be_differentiated_by_the_parameters():
+    pde = Poisson1D()
+    model, batch = RandomFeatures(1, 12, "tanh", 2.0, seed=0), drawn(pde)
+    a, b = residuals.assemble(pde, model.bank, Reverse(), batch)
+    with torch.no_grad():
+        model.coefficients.fill_(0.3)
+    residuals.loss(residuals.evaluate(pde, model, Reverse(), batch)).backward()
+    # sum over equations of the mean of (A c - b)^2: its gradient is 2 A^T (A c - b) / n_e
+    r = (a @ model.coefficients - b).detach() / torch.tensor([25.0] * 25 + [2.0] * 2, dtype=torch.float64).unsqueeze(1)
+    close(model.coefficients.grad, 2 * a.T @ r)
+
+
+@every_pde
+def test_the_exact_solution_leaves_no_residual(pde):
+    batch = Grid(25, 4 * pde.domain.dimension).draw(pde.domain, np.random.default_rng(0))
+    # derivatives of order n of sin(k x) are k^n times a sine, rounded a few times; relative to the forcing k^n
+    assert residuals.relative_residual(pde, exact(pde), Reverse(), batch) <= 10 * EPS
+
+
+@every_pde
+def test_no_solution_leaves_the_whole_residual(pde):
+    assert residuals.relative_residual(pde, residuals.zero_field, Reverse(), drawn(pde)) == 1
+
+
+def test_differences_leave_the_truncation_of_the_exact_solution():
+    pde = Poisson1D()
+    batch = drawn(pde)
+    h = 1e-2
+    found = residuals.relative_residual(pde, exact(pde), FiniteDifference(2, h), batch)
+    # the leading term of the error of u'' is h^2 / 12 u'''' = k^2 h^2 / 12 u''; the ends have neither
+    assert found == pytest.approx(PI**2 * h**2 / 12, rel=1e-3)
+
+
+def test_a_residual_without_forcing_is_not_divided_by_zero():
+    pde = Cubic(forcing=0.0)
+    assert residuals.relative_residual(pde, residuals.zero_field, Reverse(), drawn(pde)) == 0
+    x = torch.ones(1, 1, dtype=torch.float64)
+    batch = {"interior": Points(x), "boundary": Points(x, x)}
+    # u = 2 x at x = 1: -u'' + u^3 = 8 and u = 2
+    assert residuals.relative_residual(pde, lambda x: 2 * x, Reverse(), batch) == pytest.approx(68**0.5)
+
+
+def test_a_jet_holds_normals_on_the_boundary_only():
+    pde = Poisson2D()
+    batch, equations = drawn(pde), pde.equations()
+    inside = residuals.jet_at(pde, features(pde), Reverse(), batch["interior"], [equations[0]])
+    outside = residuals.jet_at(pde, features(pde), Reverse(), batch["boundary"], [equations[1]])
+    assert set(inside.columns) == {"x", "y", "lap_u"}
+    assert set(outside.columns) == {"x", "y", "u", "n_x", "n_y"}
+    torch.testing.assert_close(torch.cat([outside.n_x, outside.n_y], 1), batch["boundary"].normals, rtol=0, atol=0)
+
+
+def test_a_region_is_differentiated_once_for_all_its_equations():
+    pde, called = Biharmonic1D(), []
+
+    def field(x):
+        called.append(len(x))
+        return torch.sin(x)
+
+    residuals.evaluate(pde, field, Reverse(), drawn(pde))
+    assert called == [25, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_system_keeps_the_precision_of_the_points(dtype):
+    pde = Poisson1D()
+    batch = {region: points.to(dtype=dtype, device="cpu") for region, points in drawn(pde).items()}
+    a, b = residuals.assemble(pde, features(pde).to(dtype).bank, Reverse(), batch)
+    assert (a.dtype, b.dtype) == (dtype, dtype)

@@ -1,0 +1,107 @@
+"""A real process is killed in training and resumed: the same numbers bit for bit, no metric row and no run twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+
+from pde_train.results import Result
+
+STEPS = 1500
+
+ARGUMENTS = [
+    "model=two_layer",
+    "model.width=10",
+    "optimizer=adam_then_lbfgs",
+    "optimizer.switch=1200",
+    "sampler=uniform",
+    "sampler.interior=20",
+    "sampler.resample_every=70",
+    f"method.steps={STEPS}",
+    "method.chunk=25",
+    "method.log_every=100",
+    "method.checkpoint_every=50",
+    "diagnostics.when=[first,100,last]",
+]
+
+
+def start(store: Path, folder: Path, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "pde_train", *ARGUMENTS, f"hydra.run.dir={folder}", *more]
+    command.append(f"tracking.uri=sqlite:///{store / 'mlflow.db'}")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=store, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def wait_for(file: Path, process: subprocess.Popen) -> None:
+    while not file.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
+def rows_of(store: Path) -> dict[str, list[int]]:
+    """The steps of every metric row of the only run in a store."""
+    client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("pde_train")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    return {key: [m.step for m in client.get_metric_history(run.info.run_id, key)] for key in run.data.metrics}
+
+
+def history(folder: Path) -> list[str]:
+    """Every measured number of a run with all its digits, but for wall times."""
+    return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    store = tmp_path_factory.mktemp("undisturbed")
+    process = start(store, store / "run")
+    code, errors = finish(process)
+    assert code == 0, errors
+    return store / "run"
+
+
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, undisturbed, signal_number, code):
+    folder = tmp_path / "run"
+    process = start(tmp_path, folder)
+    wait_for(folder / "checkpoint.ckpt", process)
+    process.send_signal(signal_number)
+    returned, _ = finish(process)
+    assert returned == code
+    step = torch.load(folder / "checkpoint.ckpt", weights_only=True)["pde_train"]["step"]
+    assert 0 < step < STEPS
+
+    returned, errors = finish(start(tmp_path, folder, "resume=true"))
+    assert returned == 0, errors
+
+    assert history(folder) == history(undisturbed)
+    ours, theirs = (torch.load(f / "model.pt", weights_only=True) for f in (folder, undisturbed))
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    rows = rows_of(tmp_path)
+    assert sorted(rows["loss"]) == list(range(STEPS))
+    assert all(len(set(steps)) == len(steps) for steps in rows.values())
+    assert Result.read(folder).status == "finished"
+
+
+def test_resume_without_anything_to_resume_starts_afresh_and_again_does_nothing(tmp_path):
+    short = ["resume=true", "method.steps=20", "diagnostics=none"]
+    assert finish(start(tmp_path, tmp_path / "run", *short))[0] == 0
+    before = (tmp_path / "run" / "model.pt").stat().st_mtime_ns
+    assert finish(start(tmp_path, tmp_path / "run", *short))[0] == 0
+    assert (tmp_path / "run" / "model.pt").stat().st_mtime_ns == before
+    assert rows_of(tmp_path)["steps"] == [20]
+    code, errors = finish(start(tmp_path, tmp_path / "run", *short, "method.steps=30", "seed=1"))
+    assert code == 2
+    assert "holds a run of another configuration" in errors

@@ -1,0 +1,64 @@
+from fractions import Fraction
+from math import factorial
+
+import pytest
+import sympy
+
+from pde_train.differentiators.stencils import ACCURACIES, central_weights
+
+ORDERS = (0, 1, 2, 3, 4)
+
+matrix = pytest.mark.parametrize(("order", "accuracy"), [(n, p) for n in ORDERS for p in ACCURACIES])
+
+
+def moment(weights, power):
+    return sum((w * Fraction(k) ** power for k, w in weights.items()), Fraction(0))
+
+
+@matrix
+def test_weights_are_those_of_sympy(order, accuracy):
+    # A central stencil of 2 r + 1 points has 2 r + 1 >= order + accuracy - (1 for even orders) moments to satisfy.
+    reach = 0 if order == 0 else (order + 1) // 2 - 1 + accuracy // 2
+    nodes = list(range(-reach, reach + 1))
+    expected = sympy.finite_diff_weights(order, nodes, 0)[order][-1]
+    expected = {k: Fraction(int(w.p), int(w.q)) for k, w in zip(nodes, expected, strict=True) if w != 0}
+    found = central_weights(order, accuracy)
+    assert found == expected
+    assert all(isinstance(w, Fraction) for w in found.values())
+
+
+@matrix
+def test_polynomials_below_the_accuracy_are_differentiated_exactly(order, accuracy):
+    weights = central_weights(order, accuracy)
+    for power in range(order + accuracy):
+        assert moment(weights, power) == (factorial(order) if power == order else 0)
+
+
+@pytest.mark.parametrize(("order", "accuracy"), [(n, p) for n in ORDERS[1:] for p in ACCURACIES])
+def test_the_accuracy_is_no_higher_than_it_says(order, accuracy):
+    assert moment(central_weights(order, accuracy), order + accuracy) != 0
+
+
+@matrix
+def test_weights_are_even_or_odd_as_the_order_is(order, accuracy):
+    weights = central_weights(order, accuracy)
+    assert all(weights[-k] == (-1) ** order * w for k, w in weights.items())
+
+
+@matrix
+def test_no_zero_weight_is_kept(order, accuracy):
+    weights = central_weights(order, accuracy)
+    assert len(weights) >= 1
+    assert all(weights.values())
+
+
+@pytest.mark.parametrize("accuracy", ACCURACIES)
+def test_order_zero_is_the_point_itself(accuracy):
+    assert central_weights(0, accuracy) == {0: 1}
+
+
+def test_textbook_stencils():
+    assert central_weights(1, 2) == {-1: Fraction(-1, 2), 1: Fraction(1, 2)}
+    assert central_weights(2, 2) == {-1: 1, 0: -2, 1: 1}
+    assert central_weights(4, 2) == {-2: 1, -1: -4, 0: 6, 1: -4, 2: 1}
+    assert central_weights(2, 4)[0] == Fraction(-5, 2)
