@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from pde_train import figures
@@ -29,13 +30,18 @@ def write(folder: Path, config: Mapping[str, Any], problem: Problem, record: Rec
         lines = [f"{k},{s!r}" for k, s in enumerate(final.tolist())]
         (folder / "spectrum.csv").write_text("\n".join(["index,singular_value", *lines]) + "\n")
         files += [folder / "spectrum.npz", folder / "spectrum.csv"]
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, figure in draw(problem, record, entropy).items():
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=120)
+    return [*files, folder / "figures"]
+
+
+def draw(problem: Problem, record: Record, entropy: Entropy) -> dict[str, Figure]:
+    """Every figure of a run by its name."""
     drawn = {"solution": figures.solution(problem), "error": figures.error(problem)}
     if len(record.series.get("loss", {})) > 1:
         drawn["loss_and_error"] = figures.history(record.series)
     if record.spectra:
         drawn["singular_values"] = figures.spectra(record.spectra)
         drawn["entropy"] = figures.entropy_by_threshold(record.spectra, entropy)
-    (folder / "figures").mkdir(exist_ok=True)
-    for name, figure in drawn.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=120)
-    return [*files, folder / "figures"]
+    return drawn

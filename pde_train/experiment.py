@@ -80,6 +80,7 @@ def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None 
 
     choices: the group choices by name, kept as tags. A checkpoint that lies in `folder` is taken up.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     tracker, problem = experiment.tracker, experiment.problem
     tags = {
@@ -154,10 +155,11 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str]:
 
 
 def _take_up(folder: Path, config_hash: str, resume: bool) -> Result | None:
-    """Make the folder ready for a run; for a resume check that it holds the same one, and return its result if it ended.
+    """Make the folder ready for a run; a resume must find the same one, and gets its result where that had ended.
 
     Without `resume`, what an older run left there is cleared away.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     mark = folder / "config_hash"
     if not resume:
         for old in (CHECKPOINT, RUN_ID_FILE, RESULT_FILE):

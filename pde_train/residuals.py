@@ -99,7 +99,10 @@ def _affine(equation: Equation, jet: Jet) -> tuple[Tensor, Tensor]:
         return equation.residual(Jet({**fixed, **columns}))
 
     zero = {k: torch.zeros_like(v) for k, v in unknown.items()}
-    constant, linear = torch.func.jvp(residual, (zero,), (unknown,))  # type: ignore[misc]
+    constant, pull_back = torch.func.vjp(residual, zero)  # type: ignore[misc]
+    # the transpose of the pullback is the push forward; torch.func.jvp would take a second to load
+    _, push_forward = torch.func.vjp(lambda c: pull_back(c)[0], torch.zeros_like(constant))  # type: ignore[misc]
+    linear = push_forward(unknown)[0]
     both = residual(unknown)
     tolerance = 1e-3 * max(float(linear.abs().max()), float(constant.abs().max()))
     if not bool(((both - linear - constant).abs() <= tolerance).all()):

@@ -40,7 +40,7 @@ both = pytest.mark.parametrize("differentiator", [Reverse(), FiniteDifference(2,
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Tensors this small take a hundred times longer where torch wakes a second thread for them."""
+    """Tensors this small take many times longer where torch wakes a second thread for them."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -96,7 +96,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, undisturbed, signal_num
 
 
 def test_resume_without_anything_to_resume_starts_afresh_and_again_does_nothing(tmp_path):
-    short = ["resume=true", "method.steps=20", "diagnostics=none"]
+    short = ["resume=true", "method.steps=20"]
     assert finish(start(tmp_path, tmp_path / "run", *short))[0] == 0
     before = (tmp_path / "run" / "model.pt").stat().st_mtime_ns
     assert finish(start(tmp_path, tmp_path / "run", *short))[0] == 0

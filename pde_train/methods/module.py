@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ from pde_train.geometry import Batch
 from pde_train.methods.signals import StopSignals
 from pde_train.problem import Problem
 from pde_train.record import Record
+
+log = logging.getLogger(__name__)
 
 
 class ResidualModule(lightning.LightningModule):
@@ -114,6 +117,9 @@ class ResidualModule(lightning.LightningModule):
         self._rng = state["torch_rng"], state["cuda_rng"]
 
     def on_train_start(self) -> None:
+        points = sum(len(p.x) for p in self.batch.values())
+        parameters = sum(p.numel() for p in self.model.parameters())
+        log.info("training %d parameters on %d points from step %d", parameters, points, self.step)
         if hasattr(self, "_rng"):
             torch.set_rng_state(self._rng[0])
             if torch.cuda.is_available():

@@ -1,0 +1,19 @@
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+
+from pde_train import artifacts
+from pde_train.conf_dir import conf_dir
+
+
+@pytest.fixture
+def compose():
+    """Composes a configuration from overrides, without a run around it."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        yield lambda *overrides: hydra_compose("config", ["name=test", "tracking=none", *overrides])
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Drawing takes longer than the small runs of most tests."""
+    monkeypatch.setattr(artifacts, "draw", lambda problem, record, entropy: {})

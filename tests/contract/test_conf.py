@@ -1,0 +1,90 @@
+"""Every YAML choice of every group composes, builds, and keeps the contract of its kind."""
+
+import numpy as np
+import pytest
+import torch
+
+from pde_train.conf_dir import conf_dir
+from pde_train.diagnostics.base import Diagnostics
+from pde_train.differentiators.base import Differentiator
+from pde_train.entropy import Entropy
+from pde_train.experiment import build, run
+from pde_train.methods.base import Method
+from pde_train.pdes.base import PDE
+from pde_train.samplers.base import Sampler
+from pde_train.tracking.base import Tracker
+from pde_train.trust import build_group
+
+pytestmark = pytest.mark.usefixtures("without_figures")
+
+KINDS = {
+    "pde": PDE,
+    "model": torch.nn.Module,
+    "differentiator": Differentiator,
+    "sampler": Sampler,
+    "method": Method,
+    "entropy": Entropy,
+    "diagnostics": Diagnostics,
+    "tracking": Tracker,
+}
+
+SMALL = ["sampler.interior=16", "sampler.boundary=8"]
+
+
+def choices(group):
+    folder = conf_dir() / group
+    return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))
+
+
+CHOICES = [(group, choice) for group in KINDS for choice in choices(group)]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_choice_builds_its_kind(compose, group, choice):
+    cfg = compose(f"{group}={choice}")
+    facts = {"dimension": 1} if group == "model" else {}
+    assert isinstance(build_group(cfg, group, **facts), KINDS[group])
+
+
+@pytest.mark.parametrize("choice", choices("optimizer"))
+def test_optimizer_lowers_the_loss(compose, choice, tmp_path):
+    small = ["model=two_layer", "model.width=5", "method.steps=60", "method.log_every=60", "diagnostics=none", *SMALL]
+    experiment = build(compose(f"optimizer={choice}", *small))
+    losses = run(experiment, tmp_path).series["loss"]
+    assert losses[59] < losses[0]
+
+
+@pytest.mark.parametrize("model", choices("model"))
+@pytest.mark.parametrize("pde", choices("pde"))
+@pytest.mark.parametrize("differentiator", ["reverse", "finite_difference"])
+def test_every_pde_model_and_differentiator_run_together(compose, tmp_path, pde, model, differentiator):
+    short = {
+        "random_features": ["model.features=10"],
+        "two_layer": ["model.width=4", "method.steps=2"],
+        "mlp": ["model.hidden=[4,3]", "method.steps=2"],
+    }
+    cfg = compose(f"pde={pde}", f"model={model}", f"differentiator={differentiator}", *SMALL, *short.get(model, []))
+    metrics = run(build(cfg), tmp_path).last()
+    expected = ["residual", "residual_exact", "error_l2", "error_max", "loss", "seconds", "steps"]
+    expected += ["spectrum/max", "spectrum/min", "spectrum/condition", "spectrum/count/1e-12"]
+    for kind in ("cutoff", "entropy", "entropy_raw", "effective_rank"):
+        expected += [f"{kind}/1e-{k:02}" for k in (4, 6, 8, 10, 12, 14)]
+    assert set(expected) <= set(metrics)
+    assert all(np.isfinite(metrics[key]) for key in expected if key != "spectrum/condition")
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_experiment_composes_and_builds(compose, experiment):
+    assert build(compose(f"experiment={experiment}")).problem.pde.equations()
+
+
+def test_the_model_chooses_the_method_unless_said(compose):
+    assert "LeastSquares" in compose("model=random_features").method._target_
+    assert "GradientDescent" in compose("model=two_layer").method._target_
+    assert "GradientDescent" in compose("model=random_features", "method=gradient_descent").method._target_
+
+
+def test_steps_of_the_diagnostics(compose):
+    spectrum = build_group(compose("diagnostics.when=[first,log,50,last]"), "diagnostics")
+    assert spectrum.steps(200) == {0, 1, 3, 10, 30, 50, 100, 200}
+    assert build_group(compose("diagnostics=none"), "diagnostics").steps(200) == frozenset()

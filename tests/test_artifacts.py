@@ -1,0 +1,45 @@
+"""What a run leaves in its folder."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from pde_train.experiment import build, run
+
+NETWORK = ["model=two_layer", "model.width=5", "method.steps=30", "method.log_every=10", "sampler.interior=16"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "figures"),
+    [
+        (NETWORK, {"solution", "error", "loss_and_error", "singular_values", "entropy"}),
+        ([*NETWORK, "pde=biharmonic_2d", "diagnostics=none"], {"solution", "error", "loss_and_error"}),
+        (["model.features=20"], {"solution", "error", "singular_values", "entropy"}),
+    ],
+)
+def test_figures_show_something(compose, tmp_path, overrides, figures):
+    run(build(compose(*overrides)), tmp_path)
+    found = {file.stem: imread(file) for file in (tmp_path / "figures").iterdir()}
+    assert set(found) == figures
+    for image in found.values():
+        assert min(image.shape[:2]) > 300
+        assert image[..., :3].std() > 0.02  # an empty page has none
+
+
+def test_files_hold_every_digit(compose, tmp_path):
+    experiment = build(compose(*NETWORK))
+    record = run(experiment, tmp_path)
+    stored = np.load(tmp_path / "spectrum.npz")
+    assert {k: stored[f"step_{k}"].tolist() for k in record.spectra} == {
+        k: v.tolist() for k, v in record.spectra.items()
+    }
+    rows = list(csv.reader((tmp_path / "spectrum.csv").open()))[1:]
+    assert [float(s) for _, s in rows] == record.spectra[30].tolist()
+    history = list(csv.reader((tmp_path / "history.csv").open()))[1:]
+    assert [float(v) for k, _, v in history if k == "loss"] == list(record.series["loss"].values())
+    assert len(record.series["loss"]) == 30
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert all(torch.equal(state[k], v) for k, v in experiment.problem.model.state_dict().items())

@@ -1,0 +1,194 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from pde_train.errors import RunError, UsageError
+from pde_train.experiment import build, run, run_config
+from pde_train.results import Result
+
+pytestmark = pytest.mark.usefixtures("without_figures")
+
+NETWORK = ["model=two_layer", "model.width=8", "sampler.interior=20", "method.steps=40", "method.log_every=10"]
+
+
+def test_both_differentiators_of_a_seed_start_from_the_same_bits(compose):
+    for sampler in ("grid", "uniform", "sobol", "latin_hypercube"):
+        for model in ("random_features", "two_layer", "mlp"):
+            problems = []
+            for how in ("reverse", "finite_difference"):
+                torch.manual_seed(len(problems))  # torch's global generator must not matter
+                problems.append(
+                    build(compose(f"differentiator={how}", f"model={model}", f"sampler={sampler}", "seed=3")).problem
+                )
+            one, other = (p.model.state_dict() for p in problems)
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[k], other[k]) for k in one)
+            batches = [p.draw(np.random.default_rng(p.sampler.seed)) for p in problems]
+            assert all(torch.equal(batches[0][r].x, batches[1][r].x) for r in ("interior", "boundary"))
+
+
+def test_another_seed_starts_elsewhere(compose):
+    one, other = (build(compose("model=two_layer", f"seed={s}")).problem.model.state_dict() for s in (0, 1))
+    assert not torch.equal(one["layers.0.weight"], other["layers.0.weight"])
+
+
+def test_a_run_does_not_depend_on_its_chunks(compose, tmp_path):
+    records = [
+        run(build(compose(*NETWORK, "diagnostics.when=[first,7,last]", f"method.chunk={chunk}")), tmp_path / str(chunk))
+        for chunk in (1, 13, 40)
+    ]
+    for record in records[1:]:
+        assert record.series["loss"] == records[0].series["loss"]
+        assert record.series["error_l2"] == records[0].series["error_l2"]
+        assert sorted(record.spectra) == [0, 7, 40]
+        assert all(np.array_equal(record.spectra[k], records[0].spectra[k]) for k in record.spectra)
+
+
+def test_points_are_drawn_again_when_asked(compose, tmp_path):
+    fixed, changing = (
+        run(build(compose(*NETWORK, "sampler=uniform", f"sampler.resample_every={n}")), tmp_path / str(n)).series[
+            "loss"
+        ]
+        for n in (0, 10)
+    )
+    assert [fixed[k] for k in range(10)] == [changing[k] for k in range(10)]
+    assert all(fixed[k] != changing[k] for k in range(10, 40))
+
+
+def test_least_squares_and_gradient_descent_minimise_the_same_residual(compose, tmp_path):
+    small = ["model.features=6", "sampler.interior=30", "model.weight_range=1"]
+    solved = run(build(compose(*small)), tmp_path / "solved").last()
+    descent = ["method=gradient_descent", "optimizer=lbfgs", "method.steps=300", "diagnostics=none"]
+    # equal weights of rows (least squares) and of means (loss) differ: weight the two boundary rows accordingly
+    weight = (30 / 2) ** 0.5
+    trained = run(build(compose(*small, *descent, f"pde.weights.value={1 / weight}")), tmp_path / "trained").last()
+    assert trained["error_l2"] == pytest.approx(solved["error_l2"], rel=1e-3)
+
+
+def test_float32_is_float32_throughout(compose, tmp_path):
+    single, double = (
+        run(build(compose(*NETWORK, f"accelerator.precision={p}")), tmp_path / p) for p in ("float32", "float64")
+    )
+    state = torch.load(tmp_path / "float32" / "model.pt", weights_only=True)
+    assert {t.dtype for t in state.values()} == {torch.float32}
+    assert 1e-9 < abs(single.series["loss"][0] / double.series["loss"][0] - 1) < 1e-5
+
+
+def test_nan_fails_with_a_sentence_and_keeps_what_was_computed(compose, tmp_path):
+    cfg = compose(*NETWORK, "optimizer=gradient", "optimizer.lr=1e6", "diagnostics=none", "method.chunk=5")
+    with pytest.raises(
+        RunError, match=r"nan or infinite at step \d+: expected finite numbers, choose a smaller optimizer.lr"
+    ):
+        run_config(cfg, tmp_path, {}, [])
+    result = Result.read(tmp_path)
+    assert result.status == "failed"
+    assert "choose a smaller optimizer.lr" in result.error
+    assert len((tmp_path / "history.csv").read_text().splitlines()) > 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["differentiator=finite_difference", "differentiator.accuracy=3"], "expected 2, 4, 6 or 8"),
+        (["differentiator=finite_difference", "differentiator.step=-0.1"], "expected auto, grid or a positive number"),
+        (["model.activation=relu"], "up to order 1, and Poisson1D needs order 2: choose a smooth activation"),
+        (["model=two_layer", "method=least_squares"], "needs a model that is linear in its parameters"),
+        (["accelerator.precision=float16"], "expected float64 or float32"),
+        (["pde=poisson_2d", "sampler.interior=1000"], r"not square: expected 961, 1024 or a list"),
+        (["+pde.velocity=1"], "pde.velocity is no field of .*Poisson1D: expected one of frequency, weights"),
+        (["model.features=many"], "model cannot be built"),
+        (["seed=-1"], "expected an integer >= 0"),
+        (["model=two_layer", "method.steps=0"], "method.steps=0 is no number of steps"),
+        (["entropy.thresholds=[]"], "expected numbers >= 0"),
+        (["diagnostics.when=[sometimes]"], "expected first, log, last or steps"),
+        (["method.rcond=2"], "expected 0 <= rcond < 1"),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence(compose, tmp_path, overrides, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        run_config(compose(*overrides), tmp_path, {}, overrides)
+    assert Result.read(tmp_path).status == "failed"
+
+
+def test_a_step_below_rounding_is_refused(compose, tmp_path):
+    cfg = compose("differentiator=finite_difference", "differentiator.step=1e-15")
+    with pytest.raises(UsageError, match=r"lost in the rounding of torch.float64 coordinates: expected at least 2e-14"):
+        run_config(cfg, tmp_path, {}, [])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_gpu_is_refused_where_there_is_none(compose):
+    with pytest.raises(UsageError, match="torch sees no GPU: expected one, choose accelerator=cpu"):
+        build(compose("accelerator=gpu"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("model", ["random_features", "two_layer"])
+def test_gpu_agrees_with_cpu(compose, tmp_path, model):
+    short = ["method.steps=20"] if model == "two_layer" else []
+    cpu, gpu = (
+        run(build(compose(f"model={model}", f"accelerator={a}", *short)), tmp_path / a).last() for a in ("cpu", "gpu")
+    )
+    assert gpu["spectrum/max"] == pytest.approx(cpu["spectrum/max"], rel=1e-9)
+    assert gpu["entropy/1e-08"] == pytest.approx(cpu["entropy/1e-08"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "pde_train.cli.os.system",
+        "pde_train.provenance.subprocess",
+        "torch.load",
+        "torch.nn.os",
+    ],
+)
+def test_a_target_outside_the_trusted_modules_is_refused(compose, target):
+    with pytest.raises(UsageError, match=r"_target_=.* (is not trusted|does not exist)"):
+        build(compose(f"pde._target_={target}"))
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_checkpoint_stays(compose, tmp_path, monkeypatch):
+    import errno
+    import os
+
+    written = []
+
+    def fsync(descriptor):
+        written.append(descriptor)
+        if len(written) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(RunError, match=r"no space left on the disk of .*resume=true"):
+        run_config(compose(*NETWORK, "method.checkpoint_every=10"), tmp_path, {}, [])
+    assert torch.load(tmp_path / "checkpoint.ckpt", weights_only=True)["pde_train"]["step"] == 10
+    assert not list(tmp_path.glob("*.part"))
+    monkeypatch.undo()
+    result = run_config(compose(*NETWORK, "method.checkpoint_every=10", "resume=true"), tmp_path, {}, [])
+    assert result.status == "finished"
+
+
+def test_result_names_what_decided_it(compose, tmp_path):
+    overrides = ["seed=5", "differentiator=finite_difference"]
+    run_config(compose(*overrides), tmp_path, {"pde": "poisson_1d"}, overrides)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["overrides"] == overrides
+    assert result["versions"]["torch"].startswith(torch.__version__.partition("+")[0])
+    same = build(compose(*overrides, "name=other")).config_hash
+    assert result["config_hash"] == same
+    assert build(compose("differentiator=finite_difference")).config_hash != same
+
+
+def test_tracking_none_never_imports_mlflow_and_least_squares_never_lightning(tmp_path):
+    code = (
+        "import sys; from pde_train.cli import main; sys.argv[1:] = ['tracking=none']; main();"
+        "bad = {'mlflow', 'lightning'} & set(sys.modules); print('imported', bad); sys.exit(bool(bad))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
