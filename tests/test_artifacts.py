@@ -32,14 +32,13 @@ def test_figures_show_something(compose, tmp_path, overrides, figures):
 def test_files_hold_every_digit(compose, tmp_path):
     experiment = build(compose(*NETWORK))
     record = run(experiment, tmp_path)
-    stored = np.load(tmp_path / "spectrum.npz")
-    assert {k: stored[f"step_{k}"].tolist() for k in record.spectra} == {
-        k: v.tolist() for k, v in record.spectra.items()
-    }
-    rows = list(csv.reader((tmp_path / "spectrum.csv").open()))[1:]
+    with np.load(tmp_path / "spectrum.npz") as stored:
+        assert set(stored) == {"step_0", "step_1", "step_3", "step_10", "step_30"}
+        assert all(np.array_equal(stored[f"step_{k}"], values) for k, values in record.spectra.items())
+    with (tmp_path / "spectrum.csv").open() as spectrum, (tmp_path / "history.csv").open() as history:
+        rows, metrics = list(csv.reader(spectrum))[1:], list(csv.reader(history))[1:]
     assert [float(s) for _, s in rows] == record.spectra[30].tolist()
-    history = list(csv.reader((tmp_path / "history.csv").open()))[1:]
-    assert [float(v) for k, _, v in history if k == "loss"] == list(record.series["loss"].values())
+    assert [float(v) for k, _, v in metrics if k == "loss"] == list(record.series["loss"].values())
     assert len(record.series["loss"]) == 30
     state = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(torch.equal(state[k], v) for k, v in experiment.problem.model.state_dict().items())

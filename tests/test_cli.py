@@ -30,7 +30,7 @@ def test_help_shows_groups_choices_and_three_examples(tmp_path):
     for group in (g.name for g in conf_dir().iterdir() if g.is_dir() and g.name != "hydra"):
         assert f"\n{group}: " in done.stdout
     assert "poisson_1d" in done.stdout
-    assert done.stdout.count("\n    python -m pde_train") == 3
+    assert done.stdout.partition("Three to try:")[2].partition("\n\n")[0].count("python -m pde_train") == 3
 
 
 @pytest.mark.parametrize("argument", ["--help", "--cfg=job"])

@@ -1,4 +1,4 @@
-"""A PDE, a model and a differentiator from outside the package: one Python file and one YAML file each, nothing else."""
+"""A PDE, a model and a differentiator from outside the package: a Python file and a YAML file each, nothing else."""
 
 import json
 import os

@@ -117,7 +117,7 @@ def test_more_rows_than_one_batch_takes_all_arrive(uri, tmp_path):
     tracker.start("run", tmp_path, {}, {})
     tracker.metrics([("loss", float(k), k) for k in range(2500)])
     client, found = only_run(uri, "many")
-    assert len(client.get_metric_history(found.info.run_id, "loss", max_results=None)) == 2500
+    assert len(client.get_metric_history(found.info.run_id, "loss")) == 2500
 
 
 def test_uris(tmp_path, monkeypatch):
