@@ -32,6 +32,8 @@ class Request:
     coordinates: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("a request names no derivative: expected at least one, such as u")
         for name in self.names:
             _terms(name, self.coordinates)
 

@@ -62,7 +62,7 @@ class Entropy:
             raise UsageError(
                 f"entropy.normalisation={self.normalisation} is unknown: expected one of {', '.join(NORMALISATIONS)}"
             )
-        if not self.thresholds or min(self.thresholds) < 0:
+        if not self.thresholds or not all(a >= 0 for a in self.thresholds):
             raise UsageError(
                 f"entropy.thresholds={list(self.thresholds)} is no list of thresholds: expected numbers >= 0, "
                 "such as [1e-8,1e-12]"
@@ -79,7 +79,8 @@ class Entropy:
         """Every number that a run logs of its singular values, by the metric's name."""
         named = dict(spectrum_summary(values))
         for h in self.at_thresholds(values):
-            at = f"{h.threshold:.0e}"
+            short = f"{h.threshold:.0e}"
+            at = short if float(short) == h.threshold else repr(h.threshold)
             named |= {
                 f"cutoff/{at}": h.cutoff,
                 f"entropy/{at}": h.normalised,

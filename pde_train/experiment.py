@@ -151,6 +151,7 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str]:
         raise UsageError(f"accelerator.precision={precision} is unknown: expected float64 or float32, choose one")
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UsageError("accelerator=gpu was asked for and torch sees no GPU: expected one, choose accelerator=cpu")
+    torch.set_num_threads(cfg.accelerator.threads)
     return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu"
 
 

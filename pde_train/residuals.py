@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from operator import or_
 
@@ -14,6 +14,9 @@ from pde_train.differentiators.base import Differentiator
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch, Points
 from pde_train.pdes.base import PDE, Equation
+from pde_train.progress import progress
+
+Columns = dict[str, Tensor]
 
 BLOCK = 2**16
 """Values of the field (rows times columns) that are differentiated at once where no gradient is wanted."""
@@ -25,7 +28,7 @@ def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -
     for points, equations in _by_region(pde, batch):
         jet = jet_at(pde, u, differentiator, points, equations)
         residuals.update({e.name: _weighted(e, e.residual(jet)) for e in equations})
-    return residuals
+    return {e.name: residuals[e.name] for e in pde.equations() if e.name in residuals}
 
 
 def loss(residuals: Mapping[str, Tensor]) -> Tensor:
@@ -60,7 +63,7 @@ def assemble(pde: PDE, bank: Field, differentiator: Differentiator, batch: Batch
     """
     columns = bank(next(iter(batch.values())).x[:1]).shape[1]
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {e.name: [] for e in pde.equations()}
-    for part in _blocks(batch, columns):
+    for part in progress(list(_blocks(batch, columns)), "assembling", unit="block", leave=False):
         for points, equations in _by_region(pde, part):
             jet = jet_at(pde, bank, differentiator, points, equations)
             for equation in equations:
@@ -95,22 +98,25 @@ def _affine(equation: Equation, jet: Jet) -> tuple[Tensor, Tensor]:
     fixed = {k: v for k, v in jet.columns.items() if not _unknown(k)}
     unknown = {k: v for k, v in jet.columns.items() if _unknown(k)}
 
-    def residual(columns: dict[str, Tensor]) -> Tensor:
+    def residual(columns: Columns) -> Tensor:
         return equation.residual(Jet({**fixed, **columns}))
 
-    zero = {k: torch.zeros_like(v) for k, v in unknown.items()}
-    constant, pull_back = torch.func.vjp(residual, zero)  # type: ignore[misc]
-    # the transpose of the pullback is the push forward; torch.func.jvp would take a second to load
-    _, push_forward = torch.func.vjp(lambda c: pull_back(c)[0], torch.zeros_like(constant))  # type: ignore[misc]
-    linear = push_forward(unknown)[0]
-    both = residual(unknown)
-    tolerance = 1e-3 * max(float(linear.abs().max()), float(constant.abs().max()))
-    if not bool(((both - linear - constant).abs() <= tolerance).all()):
+    constant, linear = _push_forward(residual, {k: torch.zeros_like(v) for k, v in unknown.items()}, unknown)
+    _, elsewhere = _push_forward(residual, unknown, unknown)
+    rounding = 1e3 * torch.finfo(linear.dtype).eps * float(linear.abs().max())
+    if not bool(((elsewhere - linear).abs() <= rounding).all()):
         raise UsageError(
             f"method=least_squares solves linear equations, and {equation.name!r} of this PDE is not linear in u: "
             "choose method=gradient_descent"
         )
     return _weighted(equation, linear), _weighted(equation, constant[:, :1])
+
+
+def _push_forward(residual: Callable[[Columns], Tensor], at: Columns, tangent: Columns) -> tuple[Tensor, Tensor]:
+    """A residual and its derivative along a tangent; the transpose of the pullback, as torch.func.jvp loads slowly."""
+    value, pull_back = torch.func.vjp(residual, at)  # type: ignore[misc]
+    _, push_forward = torch.func.vjp(lambda c: pull_back(c)[0], torch.zeros_like(value))  # type: ignore[misc]
+    return value, push_forward(tangent)[0]
 
 
 def _unknown(name: str) -> bool:

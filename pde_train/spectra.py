@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pde_train.derivatives import Field
 from pde_train.errors import RunError
+from pde_train.progress import progress
 
 BLOCK = 32
 """Directions that the randomised SVD adds at a time."""
@@ -75,7 +76,8 @@ class ResidualJacobian:
 
     def dense(self) -> Tensor:
         """J itself (n, p), BLOCK rows at a time."""
-        return torch.cat([self.rows(block) for block in torch.eye(self.shape[0]).to(self.value).split(BLOCK)])
+        units = torch.eye(self.shape[0]).to(self.value).split(BLOCK)
+        return torch.cat([self.rows(block) for block in progress(units, "Jacobian", unit="block", leave=False)])
 
     def _like_parameters(self, flat: Tensor) -> dict[str, Tensor]:
         sizes = [p.numel() for p in self.parameters.values()]
@@ -96,7 +98,7 @@ def randomised_svd(operator: ResidualJacobian, max_dense: int, seed: int = 0, to
     Adaptive randomised range finder (Halko, Martinsson, Tropp, SIAM Review 53, 2011, algorithms 4.2 and 5.1), BLOCK
     directions at a time from the side of the n residuals: Q spans J's range once new random columns of J lie in it to
     `tolerance`, or once Q and Q^T J have `max_dense` entries. The values are those of Q^T J. `resolution` is how much
-    of a new column was left outside Q, relative to s_1: smaller values are not resolved and are left out.
+    of a new column was left outside Q, relative to s_1: smaller values are not resolved and are left out, but for s_1.
     """
     n, p = operator.shape
     most = min(n, p, max(BLOCK, max_dense // (n + p)))
@@ -114,9 +116,10 @@ def randomised_svd(operator: ResidualJacobian, max_dense: int, seed: int = 0, to
         fresh = torch.linalg.qr(_outside(basis, fresh)).Q
         basis, image = torch.cat([basis, fresh], dim=1), torch.cat([image, rows := operator.rows(fresh.T)])
         largest = max(largest, float(torch.linalg.matrix_norm(rows, 2)))
-    values = singular_values(image)
+    values = singular_values(image) if len(image) else np.zeros(1)
     resolution = max(outside, tolerance * largest) / largest if largest else 0.0
-    return Spectrum(values[values > resolution * largest], "randomised", resolution)
+    resolved = int((values > resolution * largest).sum())
+    return Spectrum(values[: max(resolved, 1)], "randomised", resolution)
 
 
 def _outside(basis: Tensor, sample: Tensor) -> Tensor:

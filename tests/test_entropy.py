@@ -190,7 +190,7 @@ def test_metrics_have_their_names_and_values():
 def test_metrics_follow_the_choice_of_threshold_and_normalisation():
     values = np.array([4.0, 2.0, 1.0, 1e-8])
     absolute = Entropy([1.5], relative=False).metrics(values)
-    assert absolute["cutoff/2e+00"] == 2
+    assert absolute["cutoff/1.5"] == 2
     raw = Entropy([1e-4], normalisation="raw").metrics(values)
     assert raw["entropy/1e-04"] == raw["entropy_raw/1e-04"]
 

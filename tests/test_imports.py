@@ -7,11 +7,12 @@ import pde_train
 
 ROOT = Path(pde_train.__file__).parent
 
-GROUND = {"errors", "derivatives", "geometry"}
+GROUND = {"errors", "derivatives", "geometry", "progress"}
 ALLOWED = {  # what each room may import from the package
     "errors": set(),
     "derivatives": set(),
     "geometry": set(),
+    "progress": set(),
     "conf_dir": set(),
     "entropy": GROUND,
     "differentiators": GROUND,

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import lru_cache
+from types import MappingProxyType
 
 ACCURACIES = (2, 4, 6, 8)
 
 
 @lru_cache
-def central_weights(order: int, accuracy: int) -> dict[int, Fraction]:
+def central_weights(order: int, accuracy: int) -> Mapping[int, Fraction]:
     """Weights w_k with u^(order)(x) = h^-order sum_k w_k u(x + k h) + O(h^accuracy); zero weights are left out.
 
     Fornberg's recursion (Math. Comp. 51, 1988) on the offsets -r..r with r = (order + 1) // 2 - 1 + accuracy // 2, in
     rational arithmetic. Order 0 is the point itself.
     """
     if order == 0:
-        return {0: Fraction(1)}
+        return MappingProxyType({0: Fraction(1)})
     reach = (order + 1) // 2 - 1 + accuracy // 2
     nodes = sorted(range(-reach, reach + 1), key=abs)
     weights = [
@@ -35,4 +37,4 @@ def central_weights(order: int, accuracy: int) -> dict[int, Fraction]:
                 lower = weights[m - 1][old] if m else Fraction(0)
                 weights[m][old] = (nodes[new] * weights[m][old] - m * lower) / (nodes[new] - nodes[old])
         product = product_new
-    return {node: w for node, w in sorted(zip(nodes, weights[order], strict=True)) if w}
+    return MappingProxyType({node: w for node, w in sorted(zip(nodes, weights[order], strict=True)) if w})

@@ -7,11 +7,11 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from tqdm import tqdm
 
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import Interrupted
 from pde_train.methods.module import ResidualModule
+from pde_train.progress import progress
 
 
 class Looks(Callback):
@@ -53,15 +53,15 @@ class Checkpoints(Callback):
 
 
 class StepsBar(ProgressBar):
-    """Lightning's progress bar, in optimiser steps; appears after two seconds, on a terminal."""
+    """Lightning's progress bar, in optimiser steps."""
 
     def __init__(self, steps: int):
         super().__init__()
         self.steps = steps
-        self.bar: tqdm | None = None
+        self.bar: Any = None
 
     def on_train_start(self, trainer: Trainer, module: ResidualModule) -> None:  # type: ignore[override]
-        self.bar = tqdm(total=self.steps, initial=module.step, unit="step", desc="training", delay=2, disable=None)
+        self.bar = progress(None, "training", total=self.steps, initial=module.step, unit="step")
 
     def on_train_batch_end(self, trainer: Trainer, module: ResidualModule, *_: Any) -> None:  # type: ignore[override]
         if self.bar is not None:

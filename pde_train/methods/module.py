@@ -117,6 +117,7 @@ class ResidualModule(lightning.LightningModule):
         self._rng = state["torch_rng"], state["cuda_rng"]
 
     def on_train_start(self) -> None:
+        self.signals.install()
         points = sum(len(p.x) for p in self.batch.values())
         parameters = sum(p.numel() for p in self.model.parameters())
         log.info("training %d parameters on %d points from step %d", parameters, points, self.step)

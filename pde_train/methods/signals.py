@@ -5,26 +5,35 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 
 class StopSignals:
-    """While entered, SIGINT and SIGTERM set `received` to their number; a second one acts as it did before."""
+    """Once installed, SIGINT and SIGTERM set `received` to their number; a second one acts as it did before entering.
+
+    Enter before Lightning's `fit`, which puts handlers of its own in place, and install after it did.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
         return self
+
+    def install(self) -> None:
+        """Take the place of whatever handlers there are."""
+        for number in self._before:
+            signal.signal(number, self._receive)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        signal.signal(number, self._before[number])  # type: ignore[arg-type]
+        signal.signal(number, self._before[signal.Signals(number)])

@@ -29,7 +29,7 @@ class Sampler(ABC):
     def __post_init__(self) -> None:
         for name in ("interior", "boundary"):
             counts = getattr(self, name)
-            if min(counts if isinstance(counts, Sequence) else [counts]) < 1:
+            if min(counts if isinstance(counts, Sequence) else [counts], default=0) < 1:
                 raise UsageError(f"sampler.{name}={counts} leaves no point: expected a positive number, choose one")
         if self.resample_every < 0:
             raise UsageError(
@@ -72,3 +72,11 @@ class Sampler(ABC):
                 f"expected a multiple of {faces}, such as {max(faces, self.boundary // faces * faces)}"
             )
         return self.boundary // faces
+
+
+def fresh(generator: np.random.Generator) -> np.random.Generator:
+    """A generator seeded by a draw from `generator`, whose state then decides everything.
+
+    scipy.stats.qmc spawns children of the generator that it is given, and counts them outside of its state.
+    """
+    return np.random.default_rng(generator.integers(2**63))

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from pde_train.geometry import Box
-from pde_train.samplers.base import Sampler
+from pde_train.samplers.base import Sampler, fresh
 
 
 @dataclass(frozen=True)
@@ -18,5 +18,5 @@ class Sobol(Sampler):
 
     def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
         n = int(np.prod(count))
-        sequence = qmc.Sobol(box.dimension, rng=generator).random_base2((n - 1).bit_length())
+        sequence = qmc.Sobol(box.dimension, rng=fresh(generator)).random_base2((n - 1).bit_length())
         return box.place(sequence[:n])
