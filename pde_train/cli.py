@@ -76,17 +76,14 @@ def main() -> None:
 
 
 def _show(result: Result, cfg: DictConfig) -> None:
-    from rich.console import Console
-
     from pde_train import table
     from pde_train.trust import build_group
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(table.terminal_table(table.pairs([result])))
-    console.print(f"Figures and numbers: {HydraConfig.get().runtime.output_dir}", soft_wrap=True)
+    table.show(table.pairs([result]))
+    print(f"Figures and numbers: {HydraConfig.get().runtime.output_dir}")
     look = build_group(cfg, "tracking").how_to_look
     if look:
-        console.print(f"See every run: {look}", soft_wrap=True)
+        print(f"See every run: {look}")
 
 
 def _sentence(error: Exception) -> str:

@@ -83,7 +83,7 @@ def overlays(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Spectra of a sweep: a panel for each pair, in it a line for each way of taking derivatives."""
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(6 * columns, 3.4 * rows), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 2.8 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (title, lines) in zip(grid, panels.items(), strict=False):
         for i, (label, values) in enumerate(lines.items()):
@@ -92,7 +92,7 @@ def overlays(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
             axes.semilogy(index, _positive(values), marker, color=colour, ms=3.5, mfc="none", ls="", label=label)
         axes.set(title=title, xlabel="index k", ylabel="singular value s_k")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=7)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     return figure

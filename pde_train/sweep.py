@@ -59,8 +59,6 @@ class Sweep(Callback):
         if self._tracker is None:
             return False
         tracker, self._tracker = self._tracker, None
-        from rich.console import Console
-
         from pde_train import figures, table
         from pde_train.results import Result
 
@@ -68,11 +66,10 @@ class Sweep(Callback):
         found = {f: r for f in folders if (r := Result.read(f)) is not None}
         failed = {f: r for f, r in found.items() if r.status != "finished"}
         grouped = table.pairs(list(found.values()))
-        console = Console(width=None if sys.stdout.isatty() else 140)
         if grouped:
-            console.print(table.terminal_table(grouped))
+            table.show(grouped)
         for folder, result in failed.items():
-            console.print(f"{result.status}: {' '.join(result.overrides)}: {result.error} ({folder})", soft_wrap=True)
+            print(f"{result.status}: {' '.join(result.overrides)}: {result.error} ({folder})")
         files = [self._folder / "table.csv"]
         files[0].write_text(table.csv_table(grouped))
         panels = {
@@ -81,13 +78,13 @@ class Sweep(Callback):
         }
         if any(values for lines in panels.values() for values in lines.values()):
             files.append(self._folder / "spectra.png")
-            figures.overlays(panels).savefig(files[1], dpi=120)
+            figures.overlays(panels).savefig(files[1], dpi=100)
         tracker.metrics([("cells/finished", len(found) - len(failed), 0), ("cells/failed", len(failed), 0)])
-        tracker.tags({"mlflow.note.content": table.markdown_table(grouped)})
+        tracker.describe(table.markdown_table(grouped), [file.name for file in files if file.suffix == ".png"])
         tracker.artifacts(files)
         tracker.finish("failed" if failed else "finished")
         if tracker.how_to_look:
-            console.print(f"See every run: {tracker.how_to_look}", soft_wrap=True)
+            print(f"See every run: {tracker.how_to_look}")
         return bool(failed)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pde_train.results import Result
@@ -19,6 +22,9 @@ COLUMNS = {
     "seconds": "seconds",
 }
 """Headings and the metrics below them."""
+
+WIDE = 140
+"""Characters that a terminal must have for the wide table, and that it gets where there is no terminal."""
 
 Pairs = dict[str, dict[str, Result]]
 """Results by what they share, then by the way of taking derivatives."""
@@ -41,17 +47,26 @@ def pairs(results: Sequence[Result]) -> Pairs:
     return grouped
 
 
-def terminal_table(grouped: Pairs) -> Table:
-    """A row a pair; in every cell the ways of taking derivatives stand under each other."""
-    table = Table(title=None, show_lines=True)
-    table.add_column("run")
-    table.add_column("derivatives", no_wrap=True)
+def show(grouped: Pairs) -> None:
+    """A row a pair; in every cell the ways of taking derivatives stand under each other.
+
+    Where the terminal is too narrow for that: a table a pair, with a row a metric, the ways beside each other.
+    """
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    wide = Table("run", "derivatives", show_lines=True)
     for heading in COLUMNS:
-        table.add_column(heading, justify="right", no_wrap=True)
+        wide.add_column(heading, justify="right")
     for title, lines in grouped.items():
         cells = ["\n".join(_number(r.metrics, metric) for r in lines.values()) for metric in COLUMNS.values()]
-        table.add_row(title, "\n".join(lines), *cells)
-    return table
+        wide.add_row(escape(title), escape("\n".join(lines)), *cells)
+    if console.width >= WIDE:
+        console.print(wide)
+        return
+    for title, lines in grouped.items():
+        narrow = Table(escape(title), *map(escape, lines))
+        for heading, metric in COLUMNS.items():
+            narrow.add_row(heading, *(_number(r.metrics, metric) for r in lines.values()))
+        console.print(narrow)
 
 
 def markdown_table(grouped: Pairs) -> str:

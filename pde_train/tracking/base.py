@@ -30,6 +30,10 @@ class Tracker(ABC):
         """Set tags of the run."""
 
     @abstractmethod
+    def describe(self, markdown: str, pictures: Sequence[str]) -> None:
+        """Show a text and pictures, named by their artifacts, on the run's page."""
+
+    @abstractmethod
     def artifacts(self, files: Iterable[Path]) -> None:
         """Keep these files and folders."""
 

@@ -68,6 +68,10 @@ class MlflowTracker(Tracker):
 
         self._send(len(tags), lambda: self._client.log_batch(self.run_id, tags=[RunTag(*t) for t in tags.items()]))
 
+    def describe(self, markdown: str, pictures: Sequence[str]) -> None:
+        shown = [f"![{name}](get-artifact?path={name}&run_uuid={self.run_id})" for name in pictures]
+        self.tags({"mlflow.note.content": "\n\n".join([markdown, *shown])})
+
     def artifacts(self, files: Iterable[Path]) -> None:
         for file in files:
             if file.is_dir():

@@ -29,6 +29,9 @@ class NoTracker(Tracker):
     def tags(self, tags: Mapping[str, str]) -> None:
         pass
 
+    def describe(self, markdown: str, pictures: Sequence[str]) -> None:
+        pass
+
     def artifacts(self, files: Iterable[Path]) -> None:
         pass
 
