@@ -34,7 +34,10 @@ TRACEBACK = "PDE_TRAIN_TRACEBACK"
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def task(cfg: DictConfig) -> str:
     """One run, from its composed configuration; returns `finished`, in a sweep also `failed`."""
-    from pde_train.experiment import run_config
+    from pde_train.progress import waiting
+
+    with waiting("loading torch"):
+        from pde_train.experiment import run_config
 
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN

@@ -21,6 +21,7 @@ from pde_train.entropy import Entropy
 from pde_train.errors import Interrupted, PdeTrainError, RunError, UsageError
 from pde_train.methods.base import Method
 from pde_train.problem import Problem
+from pde_train.progress import waiting
 from pde_train.record import Record
 from pde_train.results import CHECKPOINT, RESULT_FILE, RUN_ID_FILE, Result
 from pde_train.tracking.base import Tracker
@@ -90,7 +91,8 @@ def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None 
         "git_commit": provenance.git_commit(),
         **{f"version.{k}": v for k, v in provenance.versions().items()},
     }
-    tracker.start(experiment.name, folder, provenance.flattened(experiment.config), tags)
+    with waiting("opening the tracking store"):
+        tracker.start(experiment.name, folder, provenance.flattened(experiment.config), tags)
     record = Record(tracker, experiment.entropy)
     status = "failed"
     try:
@@ -122,7 +124,8 @@ def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overri
     about: dict[str, Any] = {"overrides": overrides, "choices": dict(choices), "versions": provenance.versions()}
     ours = not (folder / RESULT_FILE).exists()
     try:
-        experiment = build(cfg)
+        with waiting("loading libraries"):
+            experiment = build(cfg)
         about["config_hash"] = experiment.config_hash
         done = _take_up(folder, experiment.config_hash, cfg.resume)
         if done is not None:

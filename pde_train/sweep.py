@@ -27,15 +27,17 @@ class Sweep(Callback):
         self._folder = Path()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        from pde_train.progress import waiting
         from pde_train.trust import build_group
 
         self._folder = Path(config.hydra.sweep.dir).absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         chosen = config.hydra.runtime.choices.get("experiment") or "sweep"
         try:
-            tracker = build_group(config, "tracking")
-            tracker.prepare()
-            tracker.start(f"{chosen} {self._folder.name}", self._folder, {}, {"sweep": str(chosen)})
+            with waiting("opening the tracking store"):
+                tracker = build_group(config, "tracking")
+                tracker.prepare()
+                tracker.start(f"{chosen} {self._folder.name}", self._folder, {}, {"sweep": str(chosen)})
         except PdeTrainError as error:
             print(error, file=sys.stderr)
             raise SystemExit(error.code) from None
