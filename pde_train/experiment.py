@@ -134,17 +134,16 @@ def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overri
         ours = True
         record = run(experiment, folder, choices)
         result = Result("finished", metrics=record.last(), **about)
+        result.write(folder)
     except (Interrupted, KeyboardInterrupt) as stop:
         Result("interrupted", error=str(stop), **about).write(folder)
         raise
     except Exception as error:
         sentence = _sentence(error, folder)
-        if not isinstance(error, PdeTrainError):
-            (folder / "traceback.txt").write_text(traceback.format_exc())
         if ours:  # a resume that was refused leaves the result of the other run alone
-            Result("failed", error=str(sentence), **about).write(folder)
+            with contextlib.suppress(OSError):  # the disk may be full
+                Result("failed", error=str(sentence), **about).write(folder)
         raise sentence from error
-    result.write(folder)
     return result
 
 
@@ -186,6 +185,7 @@ def _sentence(error: Exception, folder: Path) -> PdeTrainError:
             f"no space left on the disk of {folder}: expected room for checkpoints and results, free some and run "
             f"again with resume=true hydra.run.dir={folder}"
         )
+    (folder / "traceback.txt").write_text(traceback.format_exc())
     return RunError(
         f"{type(error).__name__}: {str(error).strip() or 'no message'} (traceback in {folder}/traceback.txt)"
     )

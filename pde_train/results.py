@@ -29,8 +29,11 @@ class Result:
         """Write it whole or not at all; numbers that JSON does not know (nan, inf) become null."""
         plain = asdict(self) | {"metrics": {k: _finite(v) for k, v in self.metrics.items()}}
         beside = folder / f"{RESULT_FILE}.part"
-        beside.write_text(json.dumps(plain, indent=1) + "\n")
-        beside.replace(folder / RESULT_FILE)
+        try:
+            beside.write_text(json.dumps(plain, indent=1) + "\n")
+            beside.replace(folder / RESULT_FILE)
+        finally:
+            beside.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, folder: Path) -> Result | None:
