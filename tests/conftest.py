@@ -1,9 +1,16 @@
 import pytest
+import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 from pde_train import artifacts
 from pde_train.conf_dir import conf_dir
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tensors this small take many times longer where torch wakes a second thread for them."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -38,15 +38,6 @@ every_pde = pytest.mark.parametrize(
 both = pytest.mark.parametrize("differentiator", [Reverse(), FiniteDifference(2, 1e-2)], ids=["reverse", "differences"])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small take many times longer where torch wakes a second thread for them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def drawn(pde, interior=25, boundary=8):
     return Uniform(interior, boundary).draw(pde.domain, np.random.default_rng(0))
 

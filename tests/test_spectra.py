@@ -21,15 +21,6 @@ EPS = torch.finfo(torch.float64).eps
 EVERYTHING = 10**9
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small take many times longer where torch wakes a second thread for them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def orthonormal(rows, columns, seed):
     generator = torch.Generator().manual_seed(seed)
     return torch.linalg.qr(torch.randn(rows, columns, generator=generator, dtype=torch.float64)).Q

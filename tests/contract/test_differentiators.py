@@ -51,15 +51,6 @@ every_activation = pytest.mark.parametrize("activation", SMOOTH)
 every_name = pytest.mark.parametrize(("dimension", "name"), [(d, name) for d in NAMES for name in NAMES[d]])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors this small take many times longer where torch wakes a second thread for them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def points(dimension, dtype=torch.float64):
     return torch.tensor(POINTS[dimension], dtype=dtype)
 
