@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ def write(folder: Path, config: Mapping[str, Any], problem: Problem, record: Rec
     """Write config.yaml, model.pt, history.csv, spectrum.npz, spectrum.csv and figures; return what was written."""
     files = [folder / "config.yaml", folder / "model.pt", folder / "history.csv"]
     OmegaConf.save(OmegaConf.create(dict(config)), files[0])
-    torch.save(problem.model.state_dict(), files[1])
+    buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
+    torch.save(problem.model.state_dict(), buffer)
+    files[1].write_bytes(buffer.getvalue())
     rows = [f"{key},{step},{value!r}" for key, values in record.series.items() for step, value in values.items()]
     files[2].write_text("\n".join(["metric,step,value", *rows]) + "\n")
     if record.spectra:

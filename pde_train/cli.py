@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import traceback
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import hydra
@@ -19,7 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pde_train.conf_dir import conf_dir
-from pde_train.errors import Interrupted, PdeTrainError
+from pde_train.errors import Interrupted, PdeTrainError, sentence
 from pde_train.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -45,11 +48,12 @@ def task(cfg: DictConfig) -> str:
     try:
         result = run_config(cfg, Path(here.runtime.output_dir), choices, list(here.overrides.task))
     except Interrupted as stop:
-        log.error("%s; go on with resume=true hydra.run.dir=%s", stop, here.runtime.output_dir)
-        raise SystemExit(stop.code) from None  # no Exception, or Hydra would go on with the next run
+        how = f"hydra.sweep.dir={here.sweep.dir}" if sweeping else f"hydra.run.dir={here.runtime.output_dir}"
+        log.error("%s; go on with the same command and resume=true %s", stop, how)
+        raise SystemExit(stop.code) from None  # an Exception would make Hydra go on with the next run
     except PdeTrainError as error:
         if sweeping:  # the other runs go on; the sweep's table names this one
-            log.error("%s", error)
+            log.error("%s", error, exc_info=TRACEBACK in os.environ)
             return "failed"
         if TRACEBACK in os.environ:
             raise
@@ -65,17 +69,36 @@ def main() -> None:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ[TRACEBACK] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us
+    signal.signal(signal.SIGTERM, _terminate)
+    code = 0
     try:
         task()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
-        sys.exit(130)
+        print("stopped by Ctrl-C; go on with the same command, resume=true and the same folder", file=sys.stderr)
+        code = 130
     except Exception as error:
         if TRACEBACK in os.environ:
-            raise
-        print(_sentence(error), file=sys.stderr)
-        sys.exit(2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1)
-    finally:
-        Sweep.close()
+            traceback.print_exc()
+        else:
+            print(_sentence(error), file=sys.stderr)
+        code = 2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1
+    unfinished = _close_sweep()
+    sys.exit(code or unfinished)
+
+
+def _close_sweep() -> int:
+    """End the sweep, if there is one; 1 where a run of it did not finish, or its table could not be written."""
+    try:
+        return 0 if Sweep.close() else 1
+    except Exception as error:
+        print(sentence(error), file=sys.stderr)
+        return 1
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _show(result: Result, cfg: DictConfig) -> None:
@@ -95,5 +118,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and isinstance(cause.parent_node, DictConfig):
         keys = ", ".join(str(k) for k in cause.parent_node if k not in ("_target_", "_partial_"))
         return f"{cause.full_key} is no key of this configuration: expected one of {keys}; see --cfg job"
+    if not isinstance(error, (HydraException, OmegaConfBaseException)):
+        return sentence(error)
     text, _, _ = str(error).partition("Config search path")
     return f"{' '.join(text.split())}; see --help"

@@ -17,7 +17,7 @@ class TruncatedEntropy:
     """What the singular values above one threshold say; see `truncated_entropy` for the definitions."""
 
     threshold: float
-    cutoff: int
+    cutoff: float
     raw: float
     normalised: float
     effective_rank: float
@@ -62,9 +62,9 @@ class Entropy:
             raise UsageError(
                 f"entropy.normalisation={self.normalisation} is unknown: expected one of {', '.join(NORMALISATIONS)}"
             )
-        if not self.thresholds or not all(a >= 0 for a in self.thresholds):
+        if not isinstance(self.thresholds, Sequence) or not self.thresholds or not all(a >= 0 for a in self.thresholds):
             raise UsageError(
-                f"entropy.thresholds={list(self.thresholds)} is no list of thresholds: expected numbers >= 0, "
+                f"entropy.thresholds={self.thresholds} is no list of thresholds: expected numbers >= 0, "
                 "such as [1e-8,1e-12]"
             )
 
@@ -75,10 +75,16 @@ class Entropy:
             for a in self.thresholds
         ]
 
-    def metrics(self, values: np.ndarray) -> dict[str, float]:
-        """Every number that a run logs of its singular values, by the metric's name."""
-        named = dict(spectrum_summary(values))
+    def metrics(self, values: np.ndarray, resolution: float = 0.0) -> dict[str, float]:
+        """Every number that a run logs of its singular values, by the metric's name.
+
+        resolution: values below this times s_1 are missing from `values`; what depends on them is nan.
+        """
+        named = dict(spectrum_summary(values, resolution))
         for h in self.at_thresholds(values):
+            if (h.threshold if self.relative else h.threshold / (values[0] or 1.0)) < resolution:
+                nan = float("nan")
+                h = TruncatedEntropy(h.threshold, nan, nan, nan, nan, nan)
             short = f"{h.threshold:.0e}"
             at = short if float(short) == h.threshold else repr(h.threshold)
             named |= {
@@ -91,20 +97,20 @@ class Entropy:
         return named
 
 
-def spectrum_summary(values: np.ndarray) -> dict[str, float]:
+def spectrum_summary(values: np.ndarray, resolution: float = 0.0) -> dict[str, float]:
     """Largest, smallest, s_1 / s_n, count above 1e-12 s_1, stable rank and decay rate of descending singular values.
 
     Stable rank is sum s_k^2 / s_1^2. The decay rate is minus the least-squares slope of log10 s_k against k over the
-    values above 1e-12 s_1, in decades per index.
+    values above 1e-12 s_1, in decades per index. With a resolution (see `Entropy.metrics`) the smallest value is nan.
     """
-    largest, smallest = float(values[0]), float(values[-1])
+    largest, smallest = float(values[0]), float("nan") if resolution else float(values[-1])
     above = values[values > 1e-12 * largest]
     decay = -float(np.polyfit(np.arange(len(above)), np.log10(above), 1)[0]) if len(above) > 1 else 0.0
     return {
         "spectrum/max": largest,
         "spectrum/min": smallest,
         "spectrum/condition": largest / smallest if smallest else float("inf"),
-        "spectrum/count/1e-12": len(above),
+        "spectrum/count/1e-12": float("nan") if resolution > 1e-12 else len(above),
         "spectrum/stable_rank": float(np.sum((values / (largest or 1.0)) ** 2)),
         "spectrum/decay": decay,
     }

@@ -23,3 +23,10 @@ class Interrupted(PdeTrainError):
     def __init__(self, signal_number: int, step: int):
         super().__init__(f"stopped by signal {signal_number} at step {step}, a checkpoint was written")
         self.code = 128 + signal_number
+
+
+def sentence(error: BaseException) -> str:
+    """What to print of an error: ours are sentences, an OSError of a folder gets what to do about it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename} was to be written; expected a folder with room, choose another one"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -29,6 +29,9 @@ from pde_train.trust import build_group
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
+NOT_OF_THE_RUN = ("resume=", "tracking.uri=")
+"""Overrides that are no part of what was run, or may hide a password."""
+
 log = logging.getLogger(__name__)
 
 
@@ -97,21 +100,19 @@ def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None 
     status = "failed"
     try:
         steps = experiment.method.fit(problem, record, experiment.diagnostics, folder)
-        record.log(steps, {"steps": steps, **problem.errors()})
-        record.log(steps, {"residual_exact": problem.residual_exact()})
+        record.log(steps, {"steps": steps, "residual_exact": problem.residual_exact(), **problem.errors()})
         record.log(steps, {"seconds_total": time.perf_counter() - started})
+        tracker.metrics(record.final_spectrum())
         status = "finished"
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt, SystemExit):
         status = "interrupted"
         raise
     finally:
         record.flush()
+        tracker.tags(record.tags)
         # what is said of a failure must not be hidden by a second one
         with contextlib.nullcontext() if status == "finished" else contextlib.suppress(Exception):
-            files = artifacts.write(folder, experiment.config, problem, record, experiment.entropy)
-            tracker.artifacts(files)
-        tracker.tags(record.tags)
-        tracker.metrics(record.final_spectrum())
+            tracker.artifacts(artifacts.write(folder, experiment.config, problem, record, experiment.entropy))
         tracker.finish(status)
     return record
 
@@ -121,8 +122,12 @@ def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overri
 
     cfg.resume: take up what an interrupted run of the same configuration left in `folder`.
     """
-    about: dict[str, Any] = {"overrides": overrides, "choices": dict(choices), "versions": provenance.versions()}
-    ours = not (folder / RESULT_FILE).exists()
+    about: dict[str, Any] = {
+        "overrides": [o for o in overrides if not o.startswith(NOT_OF_THE_RUN)],
+        "choices": dict(choices),
+        "versions": provenance.versions(),
+    }
+    owned = not (folder / RESULT_FILE).exists()  # a resume that is refused leaves the result of the other run alone
     try:
         with waiting("loading libraries"):
             experiment = build(cfg)
@@ -131,29 +136,37 @@ def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overri
         if done is not None:
             log.info("%s holds this run, finished: nothing to resume", folder)
             return done
-        ours = True
+        owned = True
         record = run(experiment, folder, choices)
-        result = Result("finished", metrics=record.last(), **about)
+        result = Result("finished", metrics=record.last(), notes=record.tags, **about)
         result.write(folder)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        Result("interrupted", error=str(stop), **about).write(folder)
+    except (Interrupted, KeyboardInterrupt, SystemExit) as stop:
+        _write(Result("interrupted", error=str(stop) or "stopped by a signal", **about), folder)
         raise
     except Exception as error:
         sentence = _sentence(error, folder)
-        if ours:  # a resume that was refused leaves the result of the other run alone
-            with contextlib.suppress(OSError):  # the disk may be full
-                Result("failed", error=str(sentence), **about).write(folder)
+        if owned:
+            _write(Result("failed", error=str(sentence), **about), folder)
         raise sentence from error
     return result
 
 
+def _write(result: Result, folder: Path) -> None:
+    with contextlib.suppress(OSError):  # the disk may be full: the sentence about it comes first
+        result.write(folder)
+
+
 def _place(cfg: DictConfig) -> tuple[torch.dtype, str]:
-    precision, accelerator = cfg.accelerator.precision, cfg.accelerator.accelerator
+    precision, accelerator, threads = (cfg.accelerator[key] for key in ("precision", "accelerator", "threads"))
+    if accelerator not in ("cpu", "gpu"):
+        raise UsageError(f"accelerator.accelerator={accelerator} is unknown: expected cpu or gpu, choose one")
+    if not (isinstance(threads, int) and threads >= 1):
+        raise UsageError(f"accelerator.threads={threads} is no number of threads: expected a positive integer")
     if precision not in PRECISIONS:
         raise UsageError(f"accelerator.precision={precision} is unknown: expected float64 or float32, choose one")
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UsageError("accelerator=gpu was asked for and torch sees no GPU: expected one, choose accelerator=cpu")
-    torch.set_num_threads(cfg.accelerator.threads)
+    torch.set_num_threads(threads)
     return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu"
 
 
@@ -165,7 +178,7 @@ def _take_up(folder: Path, config_hash: str, resume: bool) -> Result | None:
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / "config_hash"
     if not resume:
-        for old in (CHECKPOINT, RUN_ID_FILE, RESULT_FILE):
+        for old in (CHECKPOINT, RUN_ID_FILE, RESULT_FILE, "spectrum.csv", "spectrum.npz", "traceback.txt"):
             (folder / old).unlink(missing_ok=True)
     elif mark.exists() and mark.read_text() != config_hash:
         raise UsageError(
@@ -185,7 +198,8 @@ def _sentence(error: Exception, folder: Path) -> PdeTrainError:
             f"no space left on the disk of {folder}: expected room for checkpoints and results, free some and run "
             f"again with resume=true hydra.run.dir={folder}"
         )
-    (folder / "traceback.txt").write_text(traceback.format_exc())
+    with contextlib.suppress(OSError):
+        (folder / "traceback.txt").write_text(traceback.format_exc())
     return RunError(
         f"{type(error).__name__}: {str(error).strip() or 'no message'} (traceback in {folder}/traceback.txt)"
     )

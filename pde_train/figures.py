@@ -113,7 +113,7 @@ def _positive(values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _sampled(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x = problem.test_batch()["interior"].x
+    x = problem.test_batch["interior"].x
     with torch.no_grad():
         found, exact = problem.model(x), problem.exact(x)
     return x.cpu().numpy(), found.cpu().numpy()[:, 0], exact.cpu().numpy()[:, 0]

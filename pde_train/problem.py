@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ class Problem:
         """Training points from the sampler."""
         return self._placed(self.sampler.draw(self.pde.domain, generator))
 
+    @cached_property
     def test_batch(self) -> Batch:
         """The uniform points on which errors and exact residuals are measured: 1001, or 101 x 101."""
         dimension = self.pde.domain.dimension
@@ -53,7 +55,7 @@ class Problem:
 
     def errors(self) -> dict[str, float]:
         """error_l2 = |u - u*|_2 / |u*|_2 and error_max = max|u - u*| / max|u*| on the test points."""
-        x = self.test_batch()["interior"].x
+        x = self.test_batch["interior"].x
         with torch.no_grad():
             exact = self.exact(x)
             difference = self.model(x) - exact
@@ -70,7 +72,7 @@ class Problem:
     def residual_exact(self) -> float:
         """The relative residual of the same function with exact derivatives, on the test points."""
         with torch.no_grad():
-            return residuals.relative_residual(self.pde, self.model, Reverse(), self.test_batch())
+            return residuals.relative_residual(self.pde, self.model, Reverse(), self.test_batch)
 
     def _placed(self, batch: Batch) -> Batch:
         return {region: points.to(dtype=self.dtype, device=self.device) for region, points in batch.items()}

@@ -18,7 +18,7 @@ NOT_DECISIVE = ("tracking", "name", "resume", "trusted_modules")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits of everything in a resolved configuration that decides the numbers of its run."""
+    """Twelve hexadecimal digits of what decides the numbers of a run of this version, in a resolved configuration."""
     decisive = {key: value for key, value in config.items() if key not in NOT_DECISIVE}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 

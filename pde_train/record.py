@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor
 from pde_train.entropy import Entropy
 from pde_train.spectra import Spectrum
 from pde_train.tracking.base import Row, Tracker
+
+log = logging.getLogger(__name__)
 
 FLUSH_ROWS = 1000
 FLUSH_SECONDS = 10.0
@@ -28,6 +31,7 @@ class Record:
         self._tracker = tracker
         self._entropy = entropy
         self._unsent: list[Row] = []
+        self._delivered = True
         self._flushed = time.monotonic()
         self.series: dict[str, dict[int, float]] = {}
         self.spectra: dict[int, np.ndarray] = {}
@@ -39,7 +43,8 @@ class Record:
             if step not in self.series.setdefault(key, {}):
                 self.series[key][step] = float(value)
                 self._unsent.append((key, float(value), step))
-        if len(self._unsent) >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+        waited = time.monotonic() - self._flushed
+        if waited > FLUSH_SECONDS or (len(self._unsent) >= FLUSH_ROWS and self._delivered):
             self.flush()
 
     def losses(self, first_step: int, values: Tensor) -> None:
@@ -51,12 +56,22 @@ class Record:
         """Keep the singular values of one step, and every entropy of them."""
         self.spectra[step] = found.values
         self.tags["spectrum_method"] = found.method
-        self.log(step, self._entropy.metrics(found.values) | {"spectrum/resolution": found.resolution})
+        if found.method != "dense":
+            log.warning(
+                "the spectrum at step %d is by an adaptive %s SVD: nothing below %.1e s_max is resolved, what would "
+                "need it is nan; a larger diagnostics.max_dense takes it dense",
+                step,
+                found.method,
+                found.resolution,
+            )
+        metrics = self._entropy.metrics(found.values, found.resolution)
+        self.log(step, metrics | {"spectrum/resolution": found.resolution})
 
     def flush(self) -> None:
-        """Send what the tracker has not got yet."""
-        self._tracker.metrics(self._unsent)
-        self._unsent = []
+        """Send what the tracker has not got yet; what cannot be delivered now is kept for the next time."""
+        self._delivered = self._tracker.metrics(self._unsent)
+        if self._delivered:
+            self._unsent = []
         self._flushed = time.monotonic()
 
     def last(self) -> dict[str, float]:
@@ -81,9 +96,10 @@ class Record:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state; the tracker is offered every row again and takes those that it lacks."""
         self.series = {
             k: dict(zip(v["steps"].tolist(), v["values"].tolist(), strict=True)) for k, v in state["series"].items()
         }
         self.spectra = {k: v.numpy() for k, v in state["spectra"].items()}
         self.tags = dict(state["tags"])
+        self._unsent = [(key, value, step) for key, values in self.series.items() for step, value in values.items()]

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from pde_train.errors import RunError
+
 RESULT_FILE = "result.json"
 CHECKPOINT = "checkpoint.ckpt"
 RUN_ID_FILE = "mlflow_run_id"
@@ -15,7 +17,10 @@ RUN_ID_FILE = "mlflow_run_id"
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one run: `finished`, `failed` with a sentence, or `interrupted`. Kept as `result.json`."""
+    """The outcome of one run: `finished`, `failed` with a sentence, or `interrupted`. Kept as `result.json`.
+
+    notes: words about the metrics, such as how a spectrum was taken. folder: where it was read from.
+    """
 
     status: str
     overrides: list[str] = field(default_factory=list)
@@ -24,10 +29,14 @@ class Result:
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     def write(self, folder: Path) -> None:
         """Write it whole or not at all; numbers that JSON does not know (nan, inf) become null."""
-        plain = asdict(self) | {"metrics": {k: _finite(v) for k, v in self.metrics.items()}}
+        plain = {k: v for k, v in asdict(self).items() if k != "folder"} | {
+            "metrics": {k: _finite(v) for k, v in self.metrics.items()}
+        }
         beside = folder / f"{RESULT_FILE}.part"
         try:
             beside.write_text(json.dumps(plain, indent=1) + "\n")
@@ -39,7 +48,14 @@ class Result:
     def read(cls, folder: Path) -> Result | None:
         """The result in a folder, None where there is none."""
         file = folder / RESULT_FILE
-        return cls(**json.loads(file.read_text())) if file.exists() else None
+        if not file.exists():
+            return None
+        try:
+            return cls(**json.loads(file.read_text()), folder=folder)
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"{file} is not the result of a run ({error}): expected one, remove it to run again"
+            ) from error
 
 
 def _finite(value: float | None) -> float | None:

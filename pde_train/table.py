@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -97,7 +98,7 @@ def _short(override: str) -> str:
 
 def _number(metrics: Mapping[str, float | None], metric: str) -> str:
     value = metrics.get(metric)
-    if value is None:
+    if value is None or math.isnan(value):
         return "-"
     if metric.startswith("spectrum/count"):
         return f"{value:.0f}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pde_train.errors import PdeTrainError, UsageError
 
@@ -19,6 +19,8 @@ TRUSTED = ("pde_train", "torch.nn", "torch.optim", "lightning.pytorch")
 def build_group(cfg: DictConfig, group: str, **facts: Any) -> Any:
     """Instantiate one group of the configuration with facts that code supplies; what is wrong becomes one sentence."""
     node = OmegaConf.to_container(cfg[group], resolve=True)
+    if not isinstance(cfg.trusted_modules, ListConfig):
+        raise UsageError(f"trusted_modules={cfg.trusted_modules} is no list: expected one, such as [my_module]")
     for target, keys in _targets(node):
         _check_keys(group, target, locate(target, tuple(cfg.trusted_modules)), keys)
     try:
@@ -59,7 +61,7 @@ def _targets(node: Any) -> Iterator[tuple[str, list[str]]]:
     """Every `_target_` below a node, with the keyword arguments beside it."""
     if isinstance(node, Mapping):
         if "_target_" in node:
-            yield str(node["_target_"]), [key for key in node if key not in ("_target_", "_partial_")]
+            yield str(node["_target_"]), [key for key in node if not key.startswith("_")]
         for value in node.values():
             yield from _targets(value)
     elif isinstance(node, list):

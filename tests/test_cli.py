@@ -1,9 +1,12 @@
 """The command as a user types it, in a process of its own."""
 
+import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -101,9 +104,46 @@ def test_a_sweep_goes_on_after_a_failing_run_and_ends_with_its_table(tmp_path):
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert [c.info.status for c in children] == ["FINISHED"] * 2
     assert parent.info.status == "FAILED"
-    assert parent.data.metrics == {"cells/finished": 2, "cells/failed": 2}
+    assert (parent.data.tags["runs.finished"], parent.data.tags["runs.not_finished"]) == ("2", "2")
     assert "| activation=tanh | reverse |" in parent.data.tags["mlflow.note.content"]
     assert {a.path for a in client.list_artifacts(parent.info.run_id)} == {"table.csv", "spectra.png"}
+
+
+def test_a_sweep_that_was_stopped_ends_with_its_table_and_goes_on(tmp_path):
+    arguments = ["--multirun", "hydra.sweep.dir=sweep", "differentiator=reverse,finite_difference", "model=two_layer"]
+    arguments += ["model.width=5", "sampler.interior=16", "method.steps=3000", "method.checkpoint_every=100"]
+    command = [sys.executable, "-m", "pde_train", *arguments]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PDE_TRAIN", "HYDRA"))}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "sweep" / "1" / "checkpoint.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: " in output
+    assert "resume=true hydra.sweep.dir=sweep" in output
+
+    def parent():
+        client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        runs = client.search_runs([client.get_experiment_by_name("pde_train").experiment_id])
+        assert len(runs) == 3
+        return next(r for r in runs if "mlflow.parentRunId" not in r.data.tags)
+
+    assert parent().info.status == "KILLED"
+    done = pde_train(tmp_path, *arguments, "resume=true")
+    assert done.returncode == 0, done.stderr
+    assert parent().info.status == "FINISHED"
+    assert parent().data.tags["runs.finished"] == "2"
+    with (tmp_path / "sweep" / "table.csv").open() as table:
+        titles = [row[0] for row in csv.reader(table)]
+    assert titles == ["run", "poisson_1d, two_layer", "poisson_1d, two_layer"]  # one pair, though one was resumed
+
+
+def test_one_store_wherever_hydra_runs_the_job(tmp_path):
+    done = pde_train(tmp_path, "--multirun", "hydra.job.chdir=true", "model.features=5,6", "hydra.sweep.dir=sweep")
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("mlflow.db")) == [tmp_path / "mlflow.db"]
 
 
 def test_a_sweep_that_cannot_be_composed_still_ends_with_what_it_did(tmp_path):

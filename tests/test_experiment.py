@@ -106,6 +106,19 @@ def test_nan_fails_with_a_sentence_and_keeps_what_was_computed(compose, tmp_path
         (["entropy.thresholds=[]"], "expected numbers >= 0"),
         (["diagnostics.when=[sometimes]"], "expected first, log, last or steps"),
         (["method.rcond=2"], "expected 0 <= rcond < 1"),
+        (["accelerator.accelerator=tpu"], "expected cpu or gpu"),
+        (["accelerator.threads=0"], "expected a positive integer"),
+        (["pde.frequency=0"], "pde.frequency=0 makes no wave"),
+        (["pde.frequency=high"], "expected a number other than 0"),
+        (["pde.weights=null"], "expected numbers by the names of its equations, poisson, value"),
+        (["pde.weights.value=heavy"], "expected a finite number"),
+        (["sampler.interior=null"], "sampler.interior=None leaves no point"),
+        (["sampler=uniform", "sampler.interior=[10,20]"], "is for a grid: expected one number, 200 in all"),
+        (["differentiator=finite_difference", "differentiator.step=null"], "expected auto, grid or a positive number"),
+        (["entropy.thresholds=1e-8"], "is no list of thresholds"),
+        (["diagnostics.when=first"], "expected first, log, last or steps"),
+        (["trusted_modules=rod"], "trusted_modules=rod is no list"),
+        (["model=two_layer", "optimizer.lr=-1"], "optimizer cannot be made"),
     ],
 )
 def test_bad_input_is_refused_with_a_sentence(compose, tmp_path, overrides, sentence):
@@ -172,6 +185,34 @@ def test_a_full_disk_is_one_sentence_and_the_old_checkpoint_stays(compose, tmp_p
     monkeypatch.undo()
     result = run_config(compose(*NETWORK, "method.checkpoint_every=10", "resume=true"), tmp_path, {}, [])
     assert result.status == "finished"
+
+
+def test_a_randomised_spectrum_says_so_and_gives_no_number_that_it_does_not_resolve(compose, tmp_path, caplog):
+    overrides = ["pde=biharmonic_2d", "model=mlp", "model.hidden=[10,10]", "sampler.interior=64", "method.steps=2"]
+    overrides += ["diagnostics.when=[last]", "diagnostics.max_dense=1000"]
+    result = run_config(compose(*overrides), tmp_path, {}, overrides)
+    assert "adaptive randomised SVD: nothing below" in caplog.text
+    assert result.notes["spectrum_method"] == "randomised"
+    metrics = json.loads((tmp_path / "result.json").read_text())["metrics"]
+    assert metrics["spectrum/resolution"] > 1e-4
+    assert metrics["spectrum/max"] > 1
+    for name in ("spectrum/min", "spectrum/condition", "spectrum/count/1e-12", "entropy/1e-08", "cutoff/1e-08"):
+        assert metrics[name] is None
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_lbfgs_trains_where_gradients_are_large(compose, tmp_path, precision):
+    overrides = ["pde=biharmonic_1d", "model=two_layer", "optimizer=lbfgs", "method.steps=60", "diagnostics=none"]
+    losses = run(build(compose(*overrides, f"accelerator.precision={precision}")), tmp_path).series["loss"]
+    assert losses[59] < losses[0] / 10
+
+
+def test_a_password_reaches_neither_the_result_nor_the_sentence(compose, tmp_path):
+    overrides = ["tracking=mlflow", "tracking.uri=http://bob:s3cret@127.0.0.1:9"]
+    with pytest.raises(RunError, match="cannot be used") as raised:
+        run_config(compose(*overrides), tmp_path, {}, overrides)
+    assert "s3cret" not in str(raised.value)
+    assert "s3cret" not in (tmp_path / "result.json").read_text()
 
 
 def test_result_names_what_decided_it(compose, tmp_path):

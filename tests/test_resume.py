@@ -58,6 +58,14 @@ def rows_of(store: Path) -> dict[str, list[int]]:
     return {key: [m.step for m in client.get_metric_history(run.info.run_id, key)] for key in run.data.metrics}
 
 
+def final_spectrum(store: Path) -> list[float]:
+    """The metric `spectrum/final` of the only run in a store."""
+    client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("pde_train").experiment_id])
+    rows = client.get_metric_history(run.info.run_id, "spectrum/final")
+    return [m.value for m in sorted(rows, key=lambda m: m.step)]
+
+
 def history(folder: Path) -> list[str]:
     """Every measured number of a run with all its digits, but for wall times."""
     return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
@@ -92,6 +100,8 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, undisturbed, signal_num
     rows = rows_of(tmp_path)
     assert sorted(rows["loss"]) == list(range(STEPS))
     assert all(len(set(steps)) == len(steps) for steps in rows.values())
+    stored = (folder / "spectrum.csv").read_text().splitlines()[1:]
+    assert final_spectrum(tmp_path) == [float(line.partition(",")[2]) for line in stored]
     assert Result.read(folder).status == "finished"
 
 

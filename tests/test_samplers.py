@@ -224,10 +224,9 @@ def test_sobol_points_come_in_any_number_without_a_warning(n):
 
 
 @every_random
-def test_a_list_of_counts_is_multiplied(sampler):
-    made = sampler([4, 5], 8)
-    assert made.total == 20
-    assert made.draw(BOXES[2], generator())["interior"].x.shape == (20, 2)
+def test_a_list_of_counts_is_for_grids(sampler):
+    with pytest.raises(UsageError, match="is for a grid: expected one number, 20 in all"):
+        sampler([4, 5], 8).draw(BOXES[2], generator())
 
 
 def test_the_spacing_of_a_grid_is_the_distance_of_its_points():

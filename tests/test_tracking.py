@@ -1,10 +1,15 @@
 import logging
+import subprocess
+import sys
 
 import pytest
 from mlflow.tracking import MlflowClient
 
+import pde_train.record as record_module
+from pde_train.entropy import Entropy
 from pde_train.errors import RunError
 from pde_train.experiment import build, run
+from pde_train.record import Record
 from pde_train.tracking.mlflow import MlflowTracker, absolute, masked
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -83,6 +88,43 @@ def test_a_store_that_goes_away_costs_one_warning_and_no_number(compose, uri, tm
     assert "secret" not in warning
 
 
+def test_rows_of_a_flush_that_failed_are_delivered_later_and_once(uri, tmp_path, monkeypatch):
+    tracker = MlflowTracker(uri, "flaky")
+    tracker.start("run", tmp_path, {}, {})
+    record = Record(tracker, Entropy([1e-8]))
+    record.log(0, {"loss": 1.0})
+    record.flush()
+    client = tracker._client
+    monkeypatch.setattr(record_module, "FLUSH_ROWS", 2)
+
+    class Away:
+        def __init__(self):
+            self.calls = 0
+
+        def __getattr__(self, name):
+            self.calls += 1
+            raise ConnectionError("away")
+
+    tracker._client = Away()
+    for step in range(1, 50):
+        record.log(step, {"loss": 1.0 / step})
+    assert tracker._client.calls == 1  # a store that is away is not asked again at every row
+    tracker._client = client
+    resumed = Record(tracker, Entropy([1e-8]))  # and a resumed run offers every row again
+    resumed.load_state_dict(record.state_dict())
+    for again in (record, resumed):
+        again.flush()
+    _, found = only_run(uri, "flaky")
+    rows = client.get_metric_history(found.info.run_id, "loss")
+    assert sorted(m.step for m in rows) == list(range(50))
+
+
+def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path):
+    code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'many').prepare()"
+    started = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
+    assert [process.wait(timeout=120) for process in started] == [0, 0, 0]
+
+
 def test_children_are_nested_under_the_parent_that_the_launcher_names(uri, tmp_path, monkeypatch):
     parent = MlflowTracker(uri, "nested")
     parent.prepare()
@@ -126,3 +168,4 @@ def test_uris(tmp_path, monkeypatch):
     assert absolute("sqlite:////data/mlflow.db") == "sqlite:////data/mlflow.db"
     assert absolute("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
     assert masked("postgresql+psycopg2://user:secret@host/db") == "postgresql+psycopg2://***@host/db"
+    assert masked("http://user:se@cret@host/db?password=hidden&x=1") == "http://***@host/db?password=***&x=1"

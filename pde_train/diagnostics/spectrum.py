@@ -24,8 +24,10 @@ class SpectrumProbe(Diagnostics):
     max_dense: int = 16_000_000
 
     def __post_init__(self) -> None:
-        for word in self.when:
-            if not (word in ("first", "log", "last") or (isinstance(word, int) and word >= 0)):
+        for word in self.when if isinstance(self.when, (list, tuple)) else [self.when]:
+            if not isinstance(self.when, (list, tuple)) or not (
+                word in ("first", "log", "last") or (isinstance(word, int) and word >= 0)
+            ):
                 raise UsageError(
                     f"diagnostics.when has {word!r}: expected first, log, last or steps, as in [first,100,last]"
                 )

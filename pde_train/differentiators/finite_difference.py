@@ -45,7 +45,7 @@ class FiniteDifference(Differentiator):
             )
         if self.step in ("auto", "grid"):
             return
-        if isinstance(self.step, (str, bool)) or not 0 < self.step < math.inf:
+        if isinstance(self.step, bool) or not isinstance(self.step, (int, float)) or not 0 < self.step < math.inf:
             raise UsageError(
                 f"differentiator.step={self.step} is no step: expected auto, grid or a positive number, such as 1e-3"
             )

@@ -65,7 +65,7 @@ class StepsBar(ProgressBar):
 
     def on_train_batch_end(self, trainer: Trainer, module: ResidualModule, *_: Any) -> None:  # type: ignore[override]
         if self.bar is not None:
-            self.bar.set_postfix(loss=f"{module.record.last()['loss']:.2e}", refresh=False)
+            self.bar.set_postfix(loss=f"{module.record.series['loss'][module.step - 1]:.2e}", refresh=False)
             self.bar.update(module.step - self.bar.n)
 
     def teardown(self, trainer: Trainer, module: Any, stage: str) -> None:

@@ -64,12 +64,11 @@ class GradientDescent(Method):
             starts = [taken] + [stop for stop in stops if stop > taken]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module="lightning")
-                trainer.fit(
-                    module,
-                    train_dataloaders=Chunks(list(itertools.pairwise(starts))),
-                    ckpt_path=checkpoint if taken else None,
-                    weights_only=True,
-                )
+                chunks = Chunks(list(itertools.pairwise(starts)))
+                try:
+                    trainer.fit(module, chunks, ckpt_path=checkpoint if taken else None, weights_only=True)
+                except SystemExit:  # Lightning's answer to a Ctrl-C that it caught itself
+                    raise KeyboardInterrupt from None
         record.log(self.steps, {"seconds": module.seconds, "residual": problem.residual(module.batch)})
         return self.steps
 

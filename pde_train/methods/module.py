@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pde_train import residuals
-from pde_train.errors import RunError
+from pde_train.errors import RunError, UsageError
 from pde_train.geometry import Batch
 from pde_train.methods.signals import StopSignals
 from pde_train.problem import Problem
@@ -46,11 +46,15 @@ class ResidualModule(lightning.LightningModule):
         self.signals = signals
         self.step = 0
         self.seconds = 0.0
+        self.saved_rng: tuple[Tensor, list[Tensor]] | None = None
         self.generator = np.random.default_rng(problem.sampler.seed)
         self.draw()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.make_optimizer(self.model.parameters())
+        try:
+            return self.make_optimizer(self.model.parameters())
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"optimizer cannot be made ({error}): compare its values with --cfg job") from error
 
     def draw(self) -> None:
         """Draw new points, remembering the generator's state before them."""
@@ -114,14 +118,14 @@ class ResidualModule(lightning.LightningModule):
         self.generator.bit_generator.state = state["drawn_from"]
         self.draw()
         self.record.load_state_dict(state["record"])
-        self._rng = state["torch_rng"], state["cuda_rng"]
+        self.saved_rng = state["torch_rng"], state["cuda_rng"]
 
     def on_train_start(self) -> None:
         self.signals.install()
         points = sum(len(p.x) for p in self.batch.values())
         parameters = sum(p.numel() for p in self.model.parameters())
         log.info("training %d parameters on %d points from step %d", parameters, points, self.step)
-        if hasattr(self, "_rng"):
-            torch.set_rng_state(self._rng[0])
+        if self.saved_rng is not None:
+            torch.set_rng_state(self.saved_rng[0])
             if torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(self._rng[1])
+                torch.cuda.set_rng_state_all(self.saved_rng[1])

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-SCALE = 2.0**40
-"""A power of two, so that scaling rounds nothing."""
+SCALES = {torch.float64: 2.0**40, torch.float32: 2.0**10}
+"""Powers of two, so that scaling rounds nothing; squares of scaled gradients must not overflow."""
 
 
 class LBFGS(torch.optim.LBFGS):
     """torch's L-BFGS with a strong Wolfe line search; one step is one iteration, and nothing but the budget stops it.
 
     torch keeps a curvature pair only where y . s > 1e-10, an absolute size: once a residual loss is near 1e-6 it stops
-    learning curvature and all but stands still. L-BFGS does not depend on the scale of its objective, so it is given
-    SCALE times the loss.
+    learning curvature and all but stands still. L-BFGS does not depend on the scale of its objective, so it is given a
+    large multiple of the loss (SCALES).
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1.0, history_size: int = 50, max_eval: int = 25):
@@ -30,6 +30,7 @@ class LBFGS(torch.optim.LBFGS):
             tolerance_grad=0.0,
             tolerance_change=0.0,
         )
+        self.scale = SCALES[self.param_groups[0]["params"][0].dtype]
 
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
         """One iteration; closure computes the loss and its gradients. Returns the loss before the iteration."""
@@ -40,7 +41,7 @@ class LBFGS(torch.optim.LBFGS):
             for group in self.param_groups:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
-                        parameter.grad.mul_(SCALE)
-            return value * SCALE
+                        parameter.grad.mul_(self.scale)
+            return value * self.scale
 
-        return super().step(scaled) / SCALE
+        return super().step(scaled) / self.scale

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -50,19 +52,23 @@ class PDE(ABC):
     domain: Box
     weights: Mapping[str, float]
 
+    def __post_init__(self) -> None:
+        marked = self._marked()
+        if not isinstance(self.weights, Mapping) or not set(self.weights) <= set(marked):
+            raise UsageError(
+                f"pde.weights={self.weights} does not fit {type(self).__name__}: expected numbers by the names of its "
+                f"equations, {', '.join(marked)}"
+            )
+        for name, weight in self.weights.items():
+            if not isinstance(weight, Real) or not math.isfinite(weight):
+                raise UsageError(f"pde.weights.{name}={weight} is no weight: expected a finite number, such as 1.0")
+
     @abstractmethod
     def exact(self, d: Jet) -> Tensor:
         """The exact solution (n, 1) at the coordinates of the jet."""
 
     def equations(self) -> tuple[Equation, ...]:
         """The equations of this instance, those of the interior first, in the order of their definition."""
-        marked = {name: method.equation for name, method in vars(type(self)).items() if hasattr(method, "equation")}
-        unknown = sorted(set(self.weights) - set(marked))
-        if unknown:
-            raise UsageError(
-                f"pde.weights names {', '.join(unknown)}, but the equations of {type(self).__name__} are "
-                f"{', '.join(marked)}: weight one of these"
-            )
         found = [
             Equation(
                 name,
@@ -71,10 +77,14 @@ class PDE(ABC):
                 getattr(self, name),
                 float(self.weights.get(name, 1.0)),
             )
-            for name, (region, needs, when) in marked.items()
+            for name, (region, needs, when) in self._marked().items()
             if when(self)
         ]
         return tuple(sorted(found, key=lambda equation: equation.region != "interior"))
+
+    def _marked(self) -> dict[str, tuple[str, str, Callable[[Any], bool]]]:
+        """What `@on` said of each marked method, in the order of their definition."""
+        return {name: method.equation for name, method in vars(type(self)).items() if hasattr(method, "equation")}
 
     @property
     def order(self) -> int:
@@ -89,3 +99,9 @@ def check_boundary(boundary: str) -> None:
     """Refuse anything but the two ways of holding a plate or beam."""
     if boundary not in BOUNDARIES:
         raise UsageError(f"pde.boundary={boundary} is unknown: expected one of {', '.join(BOUNDARIES)}, choose one")
+
+
+def check_frequency(frequency: float) -> None:
+    """Refuse a frequency that makes no wave, or one whose fourth power is no number."""
+    if not isinstance(frequency, Real) or not 0 < abs(frequency) < 1e6:
+        raise UsageError(f"pde.frequency={frequency} makes no wave: expected a number other than 0, such as 1.0")

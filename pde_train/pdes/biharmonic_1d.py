@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pde_train.derivatives import Jet
 from pde_train.geometry import Box
-from pde_train.pdes.base import PDE, check_boundary, on
+from pde_train.pdes.base import PDE, check_boundary, check_frequency, on
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Biharmonic1D(PDE):
     domain = Box((-1.0,), (1.0,))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_frequency(self.frequency)
         check_boundary(self.boundary)
 
     def exact(self, d: Jet) -> Tensor:

@@ -29,6 +29,7 @@ class Biharmonic2D(PDE):
     domain = Box((0.0, 0.0), (1.0, 1.0))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_boundary(self.boundary)
 
     @property

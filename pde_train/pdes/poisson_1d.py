@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pde_train.derivatives import Jet
 from pde_train.geometry import Box
-from pde_train.pdes.base import PDE, on
+from pde_train.pdes.base import PDE, check_frequency, on
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Poisson1D(PDE):
 
     coordinates = ("x",)
     domain = Box((-1.0,), (1.0,))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_frequency(self.frequency)
 
     def exact(self, d: Jet) -> Tensor:
         return torch.sin(self.frequency * pi * d.x)

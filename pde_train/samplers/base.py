@@ -29,7 +29,8 @@ class Sampler(ABC):
     def __post_init__(self) -> None:
         for name in ("interior", "boundary"):
             counts = getattr(self, name)
-            if min(counts if isinstance(counts, Sequence) else [counts], default=0) < 1:
+            each = counts if isinstance(counts, list) else [counts]
+            if not each or not all(isinstance(n, int) and n >= 1 for n in each):
                 raise UsageError(f"sampler.{name}={counts} leaves no point: expected a positive number, choose one")
         if self.resample_every < 0:
             raise UsageError(
@@ -72,6 +73,13 @@ class Sampler(ABC):
                 f"expected a multiple of {faces}, such as {max(faces, self.boundary // faces * faces)}"
             )
         return self.boundary // faces
+
+
+def number(count: int | Sequence[int]) -> int:
+    """A count of points that lie on no axes."""
+    if isinstance(count, Sequence):
+        raise UsageError(f"sampler.interior={list(count)} is for a grid: expected one number, {np.prod(count)} in all")
+    return count
 
 
 def fresh(generator: np.random.Generator) -> np.random.Generator:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from pde_train.geometry import Box
-from pde_train.samplers.base import Sampler, fresh
+from pde_train.samplers.base import Sampler, fresh, number
 
 
 @dataclass(frozen=True)
@@ -17,4 +17,4 @@ class LatinHypercube(Sampler):
     """n points with one in each of n equal slices along every coordinate (scipy.stats.qmc)."""
 
     def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
-        return box.place(qmc.LatinHypercube(box.dimension, rng=fresh(generator)).random(int(np.prod(count))))
+        return box.place(qmc.LatinHypercube(box.dimension, rng=fresh(generator)).random(number(count)))

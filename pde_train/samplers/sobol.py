@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from pde_train.geometry import Box
-from pde_train.samplers.base import Sampler, fresh
+from pde_train.samplers.base import Sampler, fresh, number
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,6 @@ class Sobol(Sampler):
     """The first n points of an Owen-scrambled Sobol sequence; balanced where n is a power of 2 (scipy.stats.qmc)."""
 
     def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
-        n = int(np.prod(count))
+        n = number(count)
         sequence = qmc.Sobol(box.dimension, rng=fresh(generator)).random_base2((n - 1).bit_length())
         return box.place(sequence[:n])

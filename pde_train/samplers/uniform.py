@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pde_train.geometry import Box
-from pde_train.samplers.base import Sampler
+from pde_train.samplers.base import Sampler, number
 
 
 @dataclass(frozen=True)
@@ -16,4 +16,4 @@ class Uniform(Sampler):
     """Independent points, uniform in the box."""
 
     def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
-        return box.place(generator.random((int(np.prod(count)), box.dimension)))
+        return box.place(generator.random((number(count), box.dimension)))

@@ -11,7 +11,7 @@ Row = tuple[str, float, int]
 
 
 class Tracker(ABC):
-    """One run in a store. Logging never waits for another process and never doubles a row of a resumed run."""
+    """One run in a store. Logging never fails the run and never doubles a row."""
 
     @abstractmethod
     def prepare(self) -> None:
@@ -22,8 +22,8 @@ class Tracker(ABC):
         """Open a new run, or the one that `folder` already belongs to."""
 
     @abstractmethod
-    def metrics(self, rows: Sequence[Row]) -> None:
-        """Keep these rows."""
+    def metrics(self, rows: Sequence[Row]) -> bool:
+        """Keep these rows; whether all of them arrived. Offered again, those that had arrived are passed over."""
 
     @abstractmethod
     def tags(self, tags: Mapping[str, str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,15 +36,15 @@ class MlflowTracker(Tracker):
     uri: `sqlite:///file.db`, relative to the working directory, or anything else that MLflow takes as a tracking uri.
     experiment: its name there; of a local store the artifacts lie in `mlartifacts/` beside the database.
 
-    A store that cannot be reached at the start is an error. One that goes away later costs one warning: the run goes on
-    and everything stays in its folder.
+    A store that cannot be reached at the start is an error. One that goes away later costs one warning: the run goes
+    on, everything stays in its folder, and rows that were not delivered are offered again.
     """
 
     uri: str
     experiment: str
     run_id: str | None = field(default=None, init=False)
     _client: Any = field(default=None, init=False, repr=False)
-    _lost: str | None = field(default=None, init=False)
+    _warned: bool = field(default=False, init=False)
     _known: dict[str, set[int]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -60,8 +62,11 @@ class MlflowTracker(Tracker):
     def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         self._reach(lambda: self._start(name, folder, params, tags))
 
-    def metrics(self, rows: Sequence[Row]) -> None:
-        self._send(len(rows), lambda: self._metrics(rows))
+    def metrics(self, rows: Sequence[Row]) -> bool:
+        delivered = self._send(len(rows), lambda: self._metrics(rows))
+        if not delivered:
+            self._known = {}  # part of the rows may have arrived: ask the store before the next try
+        return delivered
 
     def tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -102,6 +107,10 @@ class MlflowTracker(Tracker):
             self._client.log_batch(self.run_id, params=pairs[start : start + 100])
 
     def _experiment_id(self) -> str:
+        with alone(self.uri):  # processes that make a new store's tables at once break it for good
+            return self._find_or_create_experiment()
+
+    def _find_or_create_experiment(self) -> str:
         client = self._connect()
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
@@ -134,9 +143,12 @@ class MlflowTracker(Tracker):
         fresh = [Metric(key, value, now, step) for key, value, step in rows if not self._has(key, step)]
         for start in range(0, len(fresh), BATCH):
             self._client.log_batch(self.run_id, metrics=fresh[start : start + BATCH])
+        if self._known is not None:
+            for metric in fresh:
+                self._known[metric.key].add(metric.step)
 
     def _has(self, key: str, step: int) -> bool:
-        """Whether a resumed run's store has this row already; a new run's store has none."""
+        """Whether the store has this row already; asked only where it may: in a resumed run, or after a failed call."""
         if self._known is None:
             return False
         if key not in self._known:
@@ -152,19 +164,33 @@ class MlflowTracker(Tracker):
                 "answers, start it, correct tracking.uri or choose tracking=none"
             ) from error
 
-    def _send(self, count: int, call: Callable[[], object]) -> None:
-        """Deliver something, unless the store has gone away; then say so once, and never fail the run."""
-        if self._lost is not None or count == 0:
-            return
+    def _send(self, count: int, call: Callable[[], object]) -> bool:
+        """Deliver something, if there is anything; a store that has gone away is said once and never fails the run."""
+        if count == 0:
+            return True
         try:
             call()
         except Exception as error:
-            self._lost = first_line(error)
-            log.warning(
-                "the tracking store %s went away (%s): the run goes on, and its folder keeps everything",
-                masked(self.uri),
-                self._lost,
-            )
+            if not self._warned:
+                log.warning(
+                    "the tracking store %s went away (%s): the run goes on, and its folder keeps everything",
+                    masked(self.uri),
+                    first_line(error),
+                )
+            self._warned = True
+            return False
+        return True
+
+
+@contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Hold a lock beside the file of a sqlite store; other stores lock for themselves."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    with Path(f"{uri.removeprefix('sqlite:///')}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def absolute(uri: str) -> str:
@@ -175,7 +201,7 @@ def absolute(uri: str) -> str:
 
 def masked(uri: str) -> str:
     """The uri without a password."""
-    return re.sub(r"//[^/@]*@", "//***@", uri)
+    return re.sub(r"(?i)(password|token)=[^&\s]*", r"\1=***", re.sub(r"//[^/]*@", "//***@", uri))
 
 
 def first_line(error: BaseException) -> str:

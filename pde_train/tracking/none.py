@@ -23,8 +23,8 @@ class NoTracker(Tracker):
     def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         pass
 
-    def metrics(self, rows: Sequence[Row]) -> None:
-        pass
+    def metrics(self, rows: Sequence[Row]) -> bool:
+        return True
 
     def tags(self, tags: Mapping[str, str]) -> None:
         pass

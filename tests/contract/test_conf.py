@@ -41,7 +41,7 @@ CHOICES = [(group, choice) for group in KINDS for choice in choices(group)]
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_choice_builds_its_kind(compose, group, choice):
-    cfg = compose(f"{group}={choice}")
+    cfg = compose(f"{group}={choice}", *(["tracking.uri=sqlite:///mlflow.db"] if choice == "mlflow" else []))
     facts = {"dimension": 1} if group == "model" else {}
     assert isinstance(build_group(cfg, group, **facts), KINDS[group])
 
