@@ -70,6 +70,7 @@ def main() -> None:
         os.environ[TRACEBACK] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us
     signal.signal(signal.SIGTERM, _terminate)
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     code = 0
     try:
         task()
