@@ -97,22 +97,28 @@ def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None 
     with waiting("opening the tracking store"):
         tracker.start(experiment.name, folder, provenance.flattened(experiment.config), tags)
     record = Record(tracker, experiment.entropy)
-    status = "failed"
+
+    def written() -> list[Path]:
+        return artifacts.write(folder, experiment.config, problem, record, experiment.entropy)
+
+    status, files = "failed", []
     try:
         steps = experiment.method.fit(problem, record, experiment.diagnostics, folder)
         record.log(steps, {"steps": steps, "residual_exact": problem.residual_exact(), **problem.errors()})
         record.log(steps, {"seconds_total": time.perf_counter() - started})
+        files = written()
         tracker.metrics(record.final_spectrum())
         status = "finished"
     except (Interrupted, KeyboardInterrupt, SystemExit):
         status = "interrupted"
         raise
     finally:
+        if not files:
+            with contextlib.suppress(Exception):  # a second failure must not hide the first
+                files = written()
         record.flush()
         tracker.tags(record.tags)
-        # what is said of a failure must not be hidden by a second one
-        with contextlib.nullcontext() if status == "finished" else contextlib.suppress(Exception):
-            tracker.artifacts(artifacts.write(folder, experiment.config, problem, record, experiment.entropy))
+        tracker.artifacts(files)
         tracker.finish(status)
     return record
 
@@ -141,7 +147,10 @@ def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overri
         result = Result("finished", metrics=record.last(), notes=record.tags, **about)
         result.write(folder)
     except (Interrupted, KeyboardInterrupt, SystemExit) as stop:
-        _write(Result("interrupted", error=str(stop) or "stopped by a signal", **about), folder)
+        _write(
+            Result("interrupted", error=str(stop) if isinstance(stop, Interrupted) else "stopped by a signal", **about),
+            folder,
+        )
         raise
     except Exception as error:
         sentence = _sentence(error, folder)
