@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -67,31 +68,37 @@ class FiniteDifference(Differentiator):
         return (float(self.step),) * dimension
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
-        stencils = {a: self._stencil(a, x) for a in sorted(axes)}
-        offsets = sorted({offset for stencil in stencils.values() for offset in stencil})
+        steps = {a: self.steps(len(a), x) for a in sorted(axes)}
+        taken = [h for a in steps if a for h in steps[a]]  # u itself takes no step
+        if taken:
+            _check(min(taken), x)
+        stencils = {a: dict(stencil(a, self.accuracy, h)) for a, h in steps.items()}
+        offsets = sorted({offset for weights in stencils.values() for offset in weights})
         points = x + x.new_tensor(offsets).unsqueeze(1)  # (offsets, n, d)
         values = u(points.flatten(0, 1)).unflatten(0, (len(offsets), x.shape[0]))  # (offsets, n, m)
-        weights = x.new_tensor([[stencil.get(offset, 0.0) for offset in offsets] for stencil in stencils.values()])
+        weights = x.new_tensor([[s.get(offset, 0.0) for offset in offsets] for s in stencils.values()])
         sums = torch.tensordot(weights, values, dims=1)  # small rationals first, h^-n after: no rounding of the weights
-        return {a: sums[i] / math.prod(self.steps(len(a), x)[j] for j in a) for i, a in enumerate(stencils)}
-
-    def _stencil(self, axes: Axes, x: Tensor) -> dict[Offset, float]:
-        """Weights by offset, without the factor h^-n."""
-        steps = self.steps(len(axes), x)
-        if axes:
-            _check(steps, x)
-        orders = Counter(axes)
-        lines = [central_weights(orders[i], self.accuracy).items() for i in range(x.shape[1])]
-        return {
-            tuple(k * h for (k, _), h in zip(nodes, steps, strict=True)): math.prod(float(w) for _, w in nodes)
-            for nodes in itertools.product(*lines)
-        }
+        return {a: sums[i] / math.prod(steps[a][j] for j in a) for i, a in enumerate(stencils)}
 
 
-def _check(steps: tuple[float, ...], x: Tensor) -> None:
+@lru_cache(maxsize=1024)
+def stencil(axes: Axes, accuracy: int, steps: tuple[float, ...]) -> tuple[tuple[Offset, float], ...]:
+    """Offsets and weights, without the factor h^-n, of one derivative: the product of one-dimensional stencils."""
+    orders = Counter(axes)
+    lines = [central_weights(orders[i], accuracy).items() for i in range(len(steps))]
+    return tuple(
+        (
+            tuple(k * h for (k, _), h in zip(nodes, steps, strict=True)),
+            math.prod(float(w) for _, w in nodes),
+        )
+        for nodes in itertools.product(*lines)
+    )
+
+
+def _check(step: float, x: Tensor) -> None:
     smallest = SMALLEST_STEP * torch.finfo(x.dtype).eps * max(1.0, float(x.abs().max()))
-    if min(steps) < smallest:
+    if step < smallest:
         raise UsageError(
-            f"differentiator.step={min(steps):.0e} is lost in the rounding of {x.dtype} coordinates: "
+            f"differentiator.step={step:.0e} is lost in the rounding of {x.dtype} coordinates: "
             f"expected at least {smallest:.0e}, choose a larger step or auto"
         )
