@@ -34,6 +34,9 @@ TRACEBACK = "PDE_TRAIN_TRACEBACK"
 """Environment variable that is set where the user asked for tracebacks by HYDRA_FULL_ERROR=1."""
 
 
+GO_ON = "go on with the same command, resume=true and the same folder"
+
+
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def task(cfg: DictConfig) -> str:
     """One run, from its composed configuration; returns `finished`, in a sweep also `failed`."""
@@ -77,7 +80,7 @@ def main() -> None:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C; go on with the same command, resume=true and the same folder", file=sys.stderr)
+        print(f"stopped by Ctrl-C; {GO_ON}", file=sys.stderr)
         code = 130
     except Exception as error:
         if TRACEBACK in os.environ:
@@ -99,6 +102,7 @@ def _close_sweep() -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    print(f"stopped by signal {number}; {GO_ON}", file=sys.stderr)
     raise SystemExit(128 + number)
 
 
