@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 TRACEBACK = "PDE_TRAIN_TRACEBACK"
 """Environment variable that is set where the user asked for tracebacks by HYDRA_FULL_ERROR=1."""
 
-
 GO_ON = "go on with the same command, resume=true and the same folder"
 
 

@@ -49,7 +49,7 @@ class Experiment:
 
     @property
     def config_hash(self) -> str:
-        """Names the numbers of this run: equal hashes, equal numbers."""
+        """Names what decides the numbers of this run, see `provenance.config_hash`."""
         return provenance.config_hash(self.config)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import reduce
-from operator import or_
 
 import torch
 from torch import Tensor
 
-from pde_train.derivatives import Field, Jet
+from pde_train.derivatives import Field, Jet, Request
 from pde_train.differentiators.base import Differentiator
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch, Points
@@ -25,8 +23,7 @@ BLOCK = 2**16
 def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> dict[str, Tensor]:
     """The weighted residual (n_e, m) of every equation e of `pde` for the field u at the points of its region."""
     residuals = {}
-    for points, equations in _by_region(pde, batch):
-        jet = jet_at(pde, u, differentiator, points, equations)
+    for equations, jet in _jets(pde, u, differentiator, batch):
         residuals.update({e.name: _weighted(e, e.residual(jet)) for e in equations})
     return {e.name: residuals[e.name] for e in pde.equations() if e.name in residuals}
 
@@ -64,8 +61,7 @@ def assemble(pde: PDE, bank: Field, differentiator: Differentiator, batch: Batch
     columns = bank(next(iter(batch.values())).x[:1]).shape[1]
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {e.name: [] for e in pde.equations()}
     for part in progress(list(_blocks(batch, columns)), "assembling", unit="block", leave=False):
-        for points, equations in _by_region(pde, part):
-            jet = jet_at(pde, bank, differentiator, points, equations)
+        for equations, jet in _jets(pde, bank, differentiator, part):
             for equation in equations:
                 linear, constant = _affine(equation, jet)
                 parts[equation.name].append((linear, -constant))
@@ -73,20 +69,21 @@ def assemble(pde: PDE, bank: Field, differentiator: Differentiator, batch: Batch
     return torch.cat([a for a, _ in blocks]), torch.cat([b for _, b in blocks])
 
 
-def jet_at(pde: PDE, u: Field, differentiator: Differentiator, points: Points, equations: list[Equation]) -> Jet:
-    """The jet of u that the equations of one region need, with the normals where the region has them."""
-    jet = differentiator(u, points.x, reduce(or_, [e.request for e in equations]))
+def jet_at(pde: PDE, u: Field, differentiator: Differentiator, points: Points, request: Request) -> Jet:
+    """The requested jet of u at the points of one region, with the normals where the region has them."""
+    jet = differentiator(u, points.x, request)
     if points.normals is None:
         return jet
     normals = {f"n_{c}": points.normals[:, i : i + 1] for i, c in enumerate(pde.coordinates)}
     return Jet({**jet.columns, **normals})
 
 
-def _by_region(pde: PDE, batch: Batch) -> Iterator[tuple[Points, list[Equation]]]:
+def _jets(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> Iterator[tuple[list[Equation], Jet]]:
+    """The equations of each region of the batch, and the jet of u that they need."""
     for region, points in batch.items():
-        equations = [e for e in pde.equations() if e.region == region]
-        if equations:
-            yield points, equations
+        if region in pde.regions:
+            equations, request = pde.regions[region]
+            yield equations, jet_at(pde, u, differentiator, points, request)
 
 
 def _weighted(equation: Equation, residual: Tensor) -> Tensor:

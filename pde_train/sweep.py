@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -13,7 +13,10 @@ from omegaconf import DictConfig
 
 from pde_train.errors import PdeTrainError, sentence
 from pde_train.results import Result
-from pde_train.tracking.base import Tracker
+from pde_train.tracking.base import PARENT, Tracker
+
+if TYPE_CHECKING:
+    from pde_train.table import Pairs
 
 
 class Sweep(Callback):
@@ -25,9 +28,8 @@ class Sweep(Callback):
 
     opened: ClassVar[Sweep | None] = None  # Hydra makes the callback; the command finds it here
 
-    def __init__(self) -> None:
-        self._tracker: Tracker | None = None
-        self._folder = Path()
+    _folder: Path
+    _tracker: Tracker
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         from pde_train.progress import waiting
@@ -46,26 +48,25 @@ class Sweep(Callback):
             print(sentence(error), file=sys.stderr)
             raise SystemExit(getattr(error, "code", 1)) from None  # an Exception would be swallowed
         if tracker.run_id is not None:
-            os.environ["PDE_TRAIN_PARENT_RUN"] = tracker.run_id
+            os.environ[PARENT] = tracker.run_id
         self._tracker = tracker
         Sweep.opened = self
 
     @classmethod
     def close(cls) -> bool:
         """Table, overlay and the end of the parent run, where there is a sweep; whether all of its runs finished."""
-        if cls.opened is None or cls.opened._tracker is None:
+        if cls.opened is None:
             return True
         sweep, tracker, cls.opened = cls.opened, cls.opened._tracker, None
-        os.environ.pop("PDE_TRAIN_PARENT_RUN", None)
-        results = sweep._results()
-        finished = [r for r in results if r.status == "finished"]
-        files = sweep._report(results)
+        os.environ.pop(PARENT, None)
         from pde_train import table
 
+        results = sweep._results()
+        finished = [r for r in results if r.status == "finished"]
+        grouped = table.pairs(results)
+        files = sweep._report(results, grouped)
         tracker.tags({"runs.finished": str(len(finished)), "runs.not_finished": str(len(results) - len(finished))})
-        tracker.describe(
-            table.markdown_table(table.pairs(results)), [file.name for file in files if file.suffix == ".png"]
-        )
+        tracker.describe(table.markdown_table(grouped), [file.name for file in files if file.suffix == ".png"])
         tracker.artifacts(files)
         worst = next((s for s in ("interrupted", "failed") if any(r.status == s for r in results)), "finished")
         tracker.finish(worst)
@@ -79,11 +80,10 @@ class Sweep(Callback):
         nothing = "the run left no result"
         return [Result.read(job) or Result("failed", error=nothing, folder=job) for job in jobs]
 
-    def _report(self, results: list[Result]) -> list[Path]:
+    def _report(self, results: list[Result], grouped: Pairs) -> list[Path]:
         """Print the table and what did not finish; write table.csv and spectra.png."""
         from pde_train import figures, table
 
-        grouped = table.pairs(results)
         if grouped:
             table.show(grouped)
         for result in results:

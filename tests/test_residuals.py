@@ -321,8 +321,8 @@ def test_a_residual_without_forcing_is_not_divided_by_zero():
 def test_a_jet_holds_normals_on_the_boundary_only():
     pde = Poisson2D()
     batch, equations = drawn(pde), pde.equations()
-    inside = residuals.jet_at(pde, features(pde), Reverse(), batch["interior"], [equations[0]])
-    outside = residuals.jet_at(pde, features(pde), Reverse(), batch["boundary"], [equations[1]])
+    inside = residuals.jet_at(pde, features(pde), Reverse(), batch["interior"], equations[0].request)
+    outside = residuals.jet_at(pde, features(pde), Reverse(), batch["boundary"], equations[1].request)
     assert set(inside.columns) == {"x", "y", "lap_u"}
     assert set(outside.columns) == {"x", "y", "u", "n_x", "n_y"}
     torch.testing.assert_close(torch.cat([outside.n_x, outside.n_y], 1), batch["boundary"].normals, rtol=0, atol=0)

@@ -24,13 +24,12 @@ class SpectrumProbe(Diagnostics):
     max_dense: int = 16_000_000
 
     def __post_init__(self) -> None:
-        for word in self.when if isinstance(self.when, (list, tuple)) else [self.when]:
-            if not isinstance(self.when, (list, tuple)) or not (
-                word in ("first", "log", "last") or (isinstance(word, int) and word >= 0)
-            ):
-                raise UsageError(
-                    f"diagnostics.when has {word!r}: expected first, log, last or steps, as in [first,100,last]"
-                )
+        expected = "expected first, log, last or steps, as in [first,100,last]"
+        if not isinstance(self.when, (list, tuple)):
+            raise UsageError(f"diagnostics.when={self.when} is no list: {expected}")
+        for word in self.when:
+            if not (word in ("first", "log", "last") or (isinstance(word, int) and word >= 0)):
+                raise UsageError(f"diagnostics.when has {word!r}: {expected}")
 
     def steps(self, total: int) -> frozenset[int]:
         decades = (m * 10**k for k in range(len(str(total))) for m in (1, 3))

@@ -6,7 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, reduce
 from numbers import Real
+from operator import or_
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -69,6 +71,18 @@ class PDE(ABC):
 
     def equations(self) -> tuple[Equation, ...]:
         """The equations of this instance, those of the interior first, in the order of their definition."""
+        return self._equations
+
+    @cached_property
+    def regions(self) -> dict[str, tuple[list[Equation], Request]]:
+        """The equations of every region that has any, and all that they need, fused into one request."""
+        found: dict[str, list[Equation]] = {}
+        for equation in self._equations:
+            found.setdefault(equation.region, []).append(equation)
+        return {region: (here, reduce(or_, [e.request for e in here])) for region, here in found.items()}
+
+    @cached_property
+    def _equations(self) -> tuple[Equation, ...]:
         found = [
             Equation(
                 name,

@@ -29,7 +29,7 @@ class Sampler(ABC):
     def __post_init__(self) -> None:
         for name in ("interior", "boundary"):
             counts = getattr(self, name)
-            each = counts if isinstance(counts, list) else [counts]
+            each = counts if isinstance(counts, Sequence) else [counts]
             if not each or not all(isinstance(n, int) and n >= 1 for n in each):
                 raise UsageError(f"sampler.{name}={counts} leaves no point: expected a positive number, choose one")
         if self.resample_every < 0:

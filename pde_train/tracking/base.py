@@ -9,6 +9,9 @@ from pathlib import Path
 Row = tuple[str, float, int]
 """A metric's name, value and step."""
 
+PARENT = "PDE_TRAIN_PARENT_RUN"
+"""Environment variable by which the launching process names the parent run to its jobs."""
+
 
 class Tracker(ABC):
     """One run in a store. Logging never fails the run and never doubles a row."""

@@ -16,10 +16,7 @@ from typing import Any
 
 from pde_train.errors import RunError
 from pde_train.results import RUN_ID_FILE
-from pde_train.tracking.base import Row, Tracker
-
-PARENT = "PDE_TRAIN_PARENT_RUN"
-"""Environment variable by which the launching process names the parent run to its jobs."""
+from pde_train.tracking.base import PARENT, Row, Tracker
 
 BATCH = 1000
 """MLflow takes at most this many metrics in one call."""
