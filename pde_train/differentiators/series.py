@@ -1,0 +1,297 @@
+"""Truncated Taylor series along several directions at once, pushed through any row-wise program of torch functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pde_train.errors import UsageError
+
+Coefficient = Tensor | None
+"""One coefficient of a series; None where it is known to be 0."""
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The directions of a series, those that go to the highest order first.
+
+    counts: how many of them, from the first, still have a coefficient of degree 0, 1, ..., order.
+    collapse: maps a coefficient (directions, n, w) of the highest degree to the weighted sums over directions that are
+        kept in its place, (sums, n, w). Every operation is linear in that coefficient, so it passes the sums on as it
+        would each summand (the forward Laplacian, Li et al., arXiv 2307.08214, for any degree).
+    """
+
+    counts: tuple[int, ...]
+    collapse: Callable[[Tensor], Tensor]
+
+    @property
+    def order(self) -> int:
+        return len(self.counts) - 1
+
+
+class Series:
+    """u(x + s v) = sum_k c_k s^k along directions v: c_0 (n, w), and c_k (directions, n or 1, w) for k >= 1.
+
+    A coefficient that is the same at all n points has one row; one that is 0 is None. Not a Tensor: torch's functions
+    reach it by `__torch_function__`, each through the rule of its name in RULES.
+    """
+
+    def __init__(self, coefficients: Sequence[Coefficient], directions: Directions):
+        value, *rest = coefficients
+        assert value is not None
+        width = value.shape[-1]
+        self.value = value
+        self.rest = [c if c is None or c.shape[-1] == width else c.expand(*c.shape[:-1], width) for c in rest]
+        self.directions = directions
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.value.shape
+
+    def map(self, linear: Callable[[Tensor], Tensor], value: Tensor | None = None) -> Series:
+        """The same linear map of every coefficient; `value` in place of that of c_0 where the map is affine."""
+        rest = [None if c is None else linear(c) for c in self.rest]
+        return Series([linear(self.value) if value is None else value, *rest], self.directions)
+
+    @classmethod
+    def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return rule_of(func.__name__)(*args, **(kwargs or {}))
+
+    def __getattr__(self, name: str) -> Callable:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        rule = rule_of(name)
+        return lambda *args, **kwargs: rule(self, *args, **kwargs)
+
+    def __add__(self, other: Operand) -> Series:
+        return add(self, other)
+
+    def __radd__(self, other: Operand) -> Series:
+        return add(self, other)
+
+    def __sub__(self, other: Operand) -> Series:
+        return add(self, -other)
+
+    def __rsub__(self, other: Operand) -> Series:
+        return add(-self, other)
+
+    def __neg__(self) -> Series:
+        return self.map(lambda c: -c)
+
+    def __mul__(self, other: Operand) -> Series:
+        return multiply(self, other)
+
+    def __rmul__(self, other: Operand) -> Series:
+        return multiply(self, other)
+
+    def __truediv__(self, other: Operand) -> Series:
+        return divide(self, other)
+
+    def __rtruediv__(self, other: Operand) -> Series:
+        return divide(other, self)
+
+    def __pow__(self, exponent: Any) -> Series:
+        return rule_of("pow")(self, exponent)
+
+    def __matmul__(self, other: Tensor) -> Series:
+        return linear(self, other.mT)
+
+    def __getitem__(self, index: Any) -> Series:
+        rows, *columns = index if isinstance(index, tuple) else (index,)
+        if rows is Ellipsis or rows == slice(None):
+            return self.map(lambda c: c[(..., *columns)])
+        raise UsageError(f"differentiator=taylor cannot take rows {rows} out of its points: expected [:, columns]")
+
+
+Operand = Series | Tensor | float
+
+RULES: dict[str, Callable] = {}
+"""What torch's functions do to a series, by the function's name."""
+
+
+def rule_of(name: str) -> Callable:
+    """The rule of a torch function."""
+    name = name.strip("_")
+    if name not in RULES:
+        raise UsageError(
+            f"differentiator=taylor has no rule for the operation {name!r}: expected one of "
+            f"{', '.join(sorted(RULES))}; add a rule in pde_train/differentiators/taylor_rules.py or choose "
+            "differentiator=reverse"
+        )
+    return RULES[name]
+
+
+def rule(*names: str) -> Callable[[Callable], Callable]:
+    """Register a function of series as the rule of the torch functions of these names."""
+
+    def register(function: Callable) -> Callable:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def plus(a: Coefficient, b: Coefficient) -> Coefficient:
+    """The sum of two coefficients."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
+
+
+def times(a: Coefficient, b: Coefficient) -> Coefficient:
+    """The product of two coefficients, for the directions that both have."""
+    if a is None or b is None:
+        return None
+    if a.dim() == b.dim() == 3 and a.shape[0] != b.shape[0]:
+        count = min(a.shape[0], b.shape[0])
+        return a[:count] * b[:count]
+    return a * b
+
+
+@rule("add", "radd")
+def add(a: Operand, b: Operand, alpha: float = 1) -> Series:
+    """a + alpha b."""
+    if alpha != 1:
+        b = alpha * b
+    if not isinstance(a, Series):
+        a, b = b, a
+    assert isinstance(a, Series)
+    if not isinstance(b, Series):
+        return Series([a.value + b, *a.rest], a.directions)
+    return Series([a.value + b.value, *map(plus, a.rest, b.rest)], a.directions)
+
+
+@rule("sub", "subtract")
+def subtract(a: Operand, b: Operand, alpha: float = 1) -> Series:
+    """a - alpha b."""
+    return add(a, -(alpha * b) if alpha != 1 else -b)
+
+
+@rule("rsub")
+def subtract_from(a: Operand, b: Operand) -> Series:
+    """b - a."""
+    return add(-a, b)
+
+
+@rule("mul", "multiply", "rmul")
+def multiply(a: Operand, b: Operand) -> Series:
+    """The product of series, by Cauchy."""
+    if not isinstance(a, Series):
+        a, b = b, a
+    assert isinstance(a, Series)
+    if not isinstance(b, Series):
+        factor = b
+        return a.map(lambda c: c * factor)
+    rest = [plus(times(a.value, b.rest[k - 1]), times(b.value, a.rest[k - 1])) for k in range(1, len(a.rest) + 1)]
+    for k in range(2, len(rest) + 1):
+        rest[k - 1] = plus(rest[k - 1], convolved(a.rest, b.rest, k, a.directions))
+    return Series([a.value * b.value, *rest], a.directions)
+
+
+@rule("div", "divide", "true_divide")
+def divide(a: Operand, b: Operand) -> Series:
+    """a / b."""
+    return multiply(a, rule_of("reciprocal")(b) if isinstance(b, Series) else 1 / b)
+
+
+def convolved(a: Sequence[Coefficient], b: Sequence[Coefficient], degree: int, directions: Directions) -> Coefficient:
+    """sum over 0 < i < degree of a_i b_(degree - i), where a[0] is of degree 1; collapsed in the highest degree."""
+    total: Coefficient = None
+    for i in range(1, degree):
+        j = degree - i
+        if a is b and i > j:
+            break
+        term = _for_degree(times(a[i - 1], b[j - 1]), degree, directions)
+        total = plus(total, 2 * term if a is b and i < j and term is not None else term)
+    return directions.collapse(total) if total is not None and degree == directions.order else total
+
+
+def _for_degree(coefficient: Coefficient, degree: int, directions: Directions) -> Coefficient:
+    """The coefficient for those directions that go to this degree."""
+    count = directions.counts[degree]
+    if coefficient is None or coefficient.shape[0] == count:
+        return coefficient
+    return coefficient[:count]
+
+
+def composed(outer: Sequence[Coefficient], z: Series) -> Series:
+    """f(z) from the coefficients a_m = f^(m)(z_0) / m! (n, w) of f at the value of z: sum_m a_m (z - z_0)^m."""
+    directions, order = z.directions, len(z.rest)
+    rest: list[Coefficient] = [times(outer[1], c) for c in z.rest]
+    power = z.rest  # (z - z_0)^m, degree by degree
+    for m in range(2, order + 1):
+        below, power = power, [None] * order
+        for degree in range(m, order + 1):
+            power[degree - 1] = convolved(below, z.rest, degree, directions)
+            rest[degree - 1] = plus(rest[degree - 1], times(outer[m], power[degree - 1]))
+    assert outer[0] is not None
+    return Series([outer[0], *rest], directions)
+
+
+@rule("linear")
+def linear(z: Series, weight: Tensor, bias: Tensor | None = None) -> Series:
+    """z weight^T + bias: one product for all coefficients that differ from point to point."""
+    full = [c for c in z.rest if c is not None and c.shape[1] == z.value.shape[0]]
+    sizes = [1] + [c.shape[0] for c in full]
+    stacked = torch.cat([z.value.unsqueeze(0), *full]) if full else z.value.unsqueeze(0)
+    value, *images = torch.nn.functional.linear(stacked, weight).split(sizes)
+    value = value.squeeze(0)
+    through = iter(images)
+    rest = [
+        None
+        if c is None
+        else next(through)
+        if c.shape[1] == z.value.shape[0]
+        else torch.nn.functional.linear(c, weight)
+        for c in z.rest
+    ]
+    return Series([value if bias is None else value + bias, *rest], z.directions)
+
+
+@rule("matmul")
+def matmul(z: Operand, matrix: Operand) -> Series:
+    """z @ matrix, row by row."""
+    if not isinstance(z, Series) or not isinstance(matrix, Tensor):
+        raise UsageError("differentiator=taylor multiplies points by matrices from the right: expected x @ matrix")
+    return z @ matrix
+
+
+@rule("cat", "concat", "hstack")
+def concatenate(parts: Sequence[Operand], dim: int = -1) -> Series:
+    """Columns side by side; tensors among them are constants."""
+    series = next(p for p in parts if isinstance(p, Series))
+    if dim not in (1, -1):
+        raise UsageError(f"differentiator=taylor cannot concatenate along dimension {dim}: expected columns, dim=1")
+    value = torch.cat([p.value if isinstance(p, Series) else p for p in parts], dim=-1)  # type: ignore[misc]
+    rest: list[Coefficient] = []
+    for k in range(len(series.rest)):
+        present = [p.rest[k] if isinstance(p, Series) else None for p in parts]
+        shapes = [c.shape[:2] for c in present if c is not None]
+        if not shapes:
+            rest.append(None)
+            continue
+        rows = max(shape[1] for shape in shapes)
+        filled = [
+            value.new_zeros(shapes[0][0], rows, p.shape[-1]) if c is None else c.expand(-1, rows, -1)  # type: ignore
+            for c, p in zip(present, parts, strict=True)
+        ]
+        rest.append(torch.cat(filled, dim=-1))
+    return Series([value, *rest], series.directions)
+
+
+@rule("sum")
+def sum_columns(z: Series, dim: int = 0, keepdim: bool = False) -> Series:
+    """The sum over columns."""
+    if dim not in (1, -1) or not keepdim:
+        raise UsageError("differentiator=taylor sums over columns only: expected dim=1 and keepdim=True")
+    return z.map(lambda c: c.sum(-1, keepdim=True))
+
+
+@rule("mean")
+def mean_columns(z: Series, dim: int = 0, keepdim: bool = False) -> Series:
+    """The mean over columns."""
+    return sum_columns(z, dim, keepdim) * (1 / z.shape[1])

@@ -1,0 +1,122 @@
+"""Taylor mode: one forward pass carries truncated Taylor series along all directions that a request needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from pde_train.derivatives import Axes, Field, Jet, Request
+from pde_train.differentiators import taylor_rules  # noqa: F401  its rules register themselves
+from pde_train.differentiators.base import Differentiator
+from pde_train.differentiators.directions import Combination, Direction, combination
+from pde_train.differentiators.series import Coefficient, Directions, Series
+
+
+@dataclass(frozen=True)
+class Taylor(Differentiator):
+    """Truncated Taylor series pushed through the field; exact to rounding.
+
+    Mixed partials come by polarisation from directional derivatives, a sum such as lap u or bih u from the weighted sum
+    of its directions, whose highest coefficient is carried as that one sum (for lap u: the forward Laplacian, Li et
+    al., arXiv 2307.08214). Source of the rules: Griewank and Walther, Evaluating Derivatives, chapter 13.
+    """
+
+    def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
+        return push(u, x, _plan_of_axes(axes, x.shape[1]))  # type: ignore[return-value]
+
+    def __call__(self, u: Field, x: Tensor, request: Request) -> Jet:
+        columns = {c: x[:, i : i + 1] for i, c in enumerate(request.coordinates)}
+        return Jet(columns | push(u, x, _plan_of_request(request)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which directions to push, how far each, and what the results are made of.
+
+    counts: directions, from the first, that have a coefficient of degree 0, 1, ...
+    sums: for each result its order n and the weights w of sum_v w_v D_v^n by the index of v.
+    """
+
+    directions: tuple[Direction, ...]
+    counts: tuple[int, ...]
+    sums: dict[Hashable, tuple[int, dict[int, float]]]
+
+    @classmethod
+    def of(cls, wanted: Mapping[Hashable, tuple[int, Combination]]) -> Plan:
+        """The plan for sums of n-th derivatives along directions, by the names of the results."""
+        orders: dict[Direction, int] = {}
+        for order, weights in wanted.values():
+            for direction in weights:
+                orders[direction] = max(order, orders.get(direction, 0))
+        directions = tuple(sorted(orders, key=lambda v: -orders[v]))
+        place = {v: i for i, v in enumerate(directions)}
+        highest = max(orders.values(), default=0)
+        return cls(
+            directions,
+            tuple(sum(n >= degree for n in orders.values()) for degree in range(highest + 1)),
+            {key: (n, {place[v]: w for v, w in weights.items()}) for key, (n, weights) in wanted.items()},
+        )
+
+    @property
+    def order(self) -> int:
+        return len(self.counts) - 1
+
+
+@lru_cache(maxsize=256)
+def _plan_of_axes(axes: frozenset[Axes], dimension: int) -> Plan:
+    return Plan.of({a: (len(a), combination({a: 1.0}, dimension)) for a in axes})
+
+
+@lru_cache(maxsize=256)
+def _plan_of_request(request: Request) -> Plan:
+    dimension = len(request.coordinates)
+    return Plan.of({n: (len(next(iter(t))), combination(t, dimension)) for n, t in request.terms.items()})
+
+
+def push(u: Field, x: Tensor, plan: Plan) -> dict[Hashable, Tensor]:
+    """The results of a plan at points x (n, d), each (n, m)."""
+    if plan.order == 0:
+        return {key: u(x) for key in plan.sums}
+    top = [key for key, (order, _) in plan.sums.items() if order == plan.order]
+    collapsed = len(top) < plan.counts[-1]
+    weights = x.new_tensor([[plan.sums[k][1].get(i, 0.0) for i in range(plan.counts[-1])] for k in top])
+    directions = Directions(plan.counts, (lambda c: weighted(c, weights)) if collapsed else (lambda c: c))
+    first = x.new_tensor(plan.directions).unsqueeze(1)  # (directions, 1, d)
+    if plan.order == 1:
+        first = directions.collapse(first)
+    series = u(Series([x, first, *[None] * (plan.order - 1)], directions))  # type: ignore[arg-type]
+    if not isinstance(series, Series):  # the field does not depend on x
+        return {key: series if order == 0 else torch.zeros_like(series) for key, (order, _) in plan.sums.items()}
+    results = {}
+    for key, (order, sum_weights) in plan.sums.items():
+        if order == 0:
+            results[key] = series.value
+        elif order == plan.order and collapsed:
+            results[key] = _derivative(series, order, {top.index(key): 1.0})
+        else:
+            results[key] = _derivative(series, order, sum_weights)
+    return results
+
+
+def weighted(coefficient: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums (sums, n, w) over directions of a coefficient (directions, n, w); weights (sums, directions)."""
+    return (weights[:, :, None, None] * coefficient).sum(1)
+
+
+def _derivative(series: Series, order: int, weights: dict[int, float]) -> Tensor:
+    """order! times the weighted sum of the series' coefficients of that degree, (n, m)."""
+    coefficient: Coefficient = series.rest[order - 1]
+    if coefficient is None:
+        return torch.zeros_like(series.value)
+    factors = {i: math.factorial(order) * w for i, w in weights.items()}
+    if len(factors) > 8:
+        rows = coefficient.new_tensor([factors.get(i, 0.0) for i in range(coefficient.shape[0])])
+        total = weighted(coefficient, rows.unsqueeze(0))[0]
+    else:
+        total = torch.stack([coefficient[i] * f for i, f in factors.items()]).sum(0)
+    return total.expand(series.value.shape)
