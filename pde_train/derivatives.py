@@ -19,12 +19,15 @@ Field = Callable[[Tensor], Tensor]
 TIME = "t"
 """The coordinate that lap_u and bih_u leave out."""
 
+COORDINATE = r"[A-Za-z]\d*"
+"""What a coordinate is called: a letter, or a letter and a number, so that u_x1x12 reads in one way only."""
+
 
 @dataclass(frozen=True)
 class Request:
     """The derivatives that somebody needs, as names, over named coordinates.
 
-    A name is `u`, `u_` and coordinate letters in any order (`u_xxy`), `lap_u` (sum of second derivatives over the
+    A name is `u`, `u_` and coordinates in any order (`u_xxy`, `u_x1x12`), `lap_u` (sum of second derivatives over the
     spatial coordinates) or `bih_u` (lap lap u). `a | b` fuses two requests into one pass.
     """
 
@@ -69,19 +72,21 @@ def _terms(name: str, coordinates: tuple[str, ...]) -> dict[Axes, float]:
         return {(i, i): 1.0 for i in space}
     if name == "bih_u":
         return dict(Counter(tuple(sorted((i, i, j, j))) for i in space for j in space))
-    match = re.fullmatch(rf"u_([{''.join(coordinates)}]+)", name)
-    if match is None:
+    along = re.findall(COORDINATE, name[2:])
+    if not along or name != "u_" + "".join(along) or not set(along) <= set(coordinates):
+        listed = coordinates if len(coordinates) <= 5 else (*coordinates[:3], "...", coordinates[-1])
         raise ValueError(
-            f"{name!r} names no derivative over the coordinates {', '.join(coordinates)}: "
+            f"{name!r} names no derivative over the coordinates {', '.join(listed)}: "
             f"expected u, u_{coordinates[0]}, u_{coordinates[0] * 2}, ..., lap_u or bih_u"
         )
-    return {tuple(sorted(coordinates.index(c) for c in match[1])): 1.0}
+    return {tuple(sorted(coordinates.index(c) for c in along)): 1.0}
 
 
 class Jet:
     """Read-only named columns at n points: coordinates and normals (n, 1), u and its derivatives (n, m).
 
-    `d.x`, `d.u`, `d.u_xx`, `d.lap_u`, and on a boundary `d.n_x`, the outward unit normal.
+    `d.x`, `d.u`, `d.u_xx`, `d.lap_u`, and on a boundary `d.n_x`, the outward unit normal. On a periodic region also
+    `d.across_u` and the like, the same column at the opposite points.
     """
 
     __slots__ = ("_columns",)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pde_train.entropy import Entropy
+from pde_train.geometry import Box
 from pde_train.problem import Problem
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -113,14 +114,24 @@ def _positive(values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _sampled(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points (n, d), the model and the exact solution there: on the plane of the first two coordinates where d > 2."""
     x = problem.test_batch["interior"].x
+    if x.shape[1] > 2:
+        x = x.new_tensor(_plane(problem.pde.domain))
     with torch.no_grad():
         found, exact = problem.model(x), problem.exact(x)
     return x.cpu().numpy(), found.cpu().numpy()[:, 0], exact.cpu().numpy()[:, 0]
 
 
+def _plane(box: Box) -> np.ndarray:
+    """A grid of 101 x 101 points over the first two coordinates, with the others in the middle of the box."""
+    unit = np.full((101**2, box.dimension), 0.5)
+    unit[:, :2] = np.stack(np.meshgrid(*[np.linspace(0, 1, 101)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    return box.place(unit)
+
+
 def _maps(problem: Problem, fields: Mapping[str, np.ndarray]) -> Figure:
-    """Fields over the first two coordinates, which the test points cover as a square grid."""
+    """Fields over the first two coordinates, at points that cover them as a square grid."""
     box, side = problem.pde.domain, round(len(next(iter(fields.values()))) ** 0.5)
     figure = Figure(figsize=(5 * len(fields), 4), layout="constrained")
     for axes, (title, values) in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True):

@@ -16,6 +16,9 @@ from pde_train.progress import progress
 
 Columns = dict[str, Tensor]
 
+ACROSS = "across_"
+"""Prefix of the columns at the opposite points of a periodic region."""
+
 BLOCK = 2**16
 """Values of the field (rows times columns) that are differentiated at once where no gradient is wanted."""
 
@@ -28,9 +31,14 @@ def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -
     return {e.name: residuals[e.name] for e in pde.equations() if e.name in residuals}
 
 
-def loss(residuals: Mapping[str, Tensor]) -> Tensor:
-    """The sum over equations of the mean square of their residuals."""
-    return torch.stack([r.square().mean() for r in residuals.values()]).sum()
+def loss(residuals: Mapping[str, Tensor], rows: Mapping[str, int] | None = None) -> Tensor:
+    """The sum over equations of the mean square of their residuals.
+
+    rows: points of each equation, where `residuals` are those of some of them: the part that they have in the loss.
+    """
+    if rows is None:
+        return torch.stack([r.square().mean() for r in residuals.values()]).sum()
+    return torch.stack([r.square().sum() / rows[name] for name, r in residuals.items()]).sum()
 
 
 def stacked(residuals: Mapping[str, Tensor]) -> Tensor:
@@ -70,8 +78,13 @@ def assemble(pde: PDE, bank: Field, differentiator: Differentiator, batch: Batch
 
 
 def jet_at(pde: PDE, u: Field, differentiator: Differentiator, points: Points, request: Request) -> Jet:
-    """The requested jet of u at the points of one region, with the normals where the region has them."""
-    jet = differentiator(u, points.x, request)
+    """The requested jet of u at the points of one region, with its normals and opposite columns where it has them."""
+    if points.across is None:
+        jet = differentiator(u, points.x, request)
+    else:
+        columns = differentiator(u, torch.cat([points.x, points.across]), request).columns
+        halves = {name: column.chunk(2) for name, column in columns.items()}
+        jet = Jet({prefix + k: v[i] for i, prefix in enumerate(("", ACROSS)) for k, v in halves.items()})
     if points.normals is None:
         return jet
     normals = {f"n_{c}": points.normals[:, i : i + 1] for i, c in enumerate(pde.coordinates)}
@@ -117,6 +130,7 @@ def _push_forward(residual: Callable[[Columns], Tensor], at: Columns, tangent: C
 
 
 def _unknown(name: str) -> bool:
+    name = name.removeprefix(ACROSS)
     return name == "u" or name.startswith("u_") or name.endswith("_u")
 
 

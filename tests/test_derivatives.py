@@ -54,6 +54,17 @@ def test_bih_u_is_the_square_of_lap_u(dimension):
     assert sympy.expand(symbols["bih_u"] - symbols["lap_u"] ** 2) == 0
 
 
+def test_coordinates_may_be_numbered():
+    coordinates = tuple(f"x{i}" for i in range(1, 13))
+    assert terms("u_x1x12", coordinates) == {(0, 11): 1}
+    assert terms("u_x12x1x1", coordinates) == {(0, 0, 11): 1}
+    assert terms("lap_u", coordinates) == {(i, i): 1 for i in range(12)}
+    with pytest.raises(ValueError, match=r"'u_x13' names no .* coordinates x1, x2, x3, \.\.\., x12: exp"):
+        Request.parse("u_x13", coordinates)
+    with pytest.raises(ValueError, match="'u_x' names no derivative"):
+        Request.parse("u_x", coordinates)
+
+
 @pytest.mark.parametrize("coordinates", [("x", "y", "t"), ("t", "x", "y"), ("x", "t", "y")])
 def test_time_is_left_out_of_lap_u_and_bih_u(coordinates):
     x, y = coordinates.index("x"), coordinates.index("y")

@@ -11,7 +11,7 @@ GROUND = {"errors", "derivatives", "geometry", "progress"}
 ALLOWED = {  # what each room may import from the package
     "errors": set(),
     "derivatives": set(),
-    "geometry": set(),
+    "geometry": {"derivatives", "errors"},
     "progress": set(),
     "conf_dir": set(),
     "entropy": GROUND,
@@ -29,7 +29,7 @@ ALLOWED = {  # what each room may import from the package
     "record": {"entropy", "spectra", "tracking"},
     "diagnostics": GROUND | {"problem", "spectra"},
     "methods": GROUND | {"diagnostics", "problem", "record", "residuals", "results", "spectra"},
-    "figures": {"entropy", "problem"},
+    "figures": GROUND | {"entropy", "problem"},
     "artifacts": {"entropy", "figures", "problem", "record"},
 }
 HYDRA = {"cli", "sweep", "trust", "experiment", "artifacts", "__main__"}

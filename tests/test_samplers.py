@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pde_train.errors import UsageError
-from pde_train.geometry import Box
+from pde_train.geometry import Box, faces_of
 from pde_train.samplers.grid import Grid
 from pde_train.samplers.latin_hypercube import LatinHypercube
 from pde_train.samplers.sobol import Sobol
@@ -122,6 +122,86 @@ def test_drawing_leaves_the_global_generators_alone(sampler):
     drawn(sampler, 2)
     assert (np.random.get_state()[1] == before[0]).all()
     assert torch.equal(torch.get_rng_state(), before[1])
+
+
+# --- Regions
+
+
+@every_sampler
+def test_regions_of_an_evolution_lie_on_their_faces(sampler):
+    box, coordinates = BOXES[2], ("x", "t")
+    regions = {r: faces_of(r, coordinates) for r in ("boundary", "initial", "periodic", "x_upper")}
+    batch = sampler(16, 8, initial=5).draw(box, generator(), regions)
+    assert list(batch) == ["interior", *regions]
+    assert {region: len(points.x) for region, points in batch.items()} == {
+        "interior": 16,
+        "boundary": 8,
+        "initial": 5,
+        "periodic": 8,
+        "x_upper": 8,
+    }
+    assert batch["boundary"].x[:, 0].tolist() == [-1.0] * 4 + [3.0] * 4
+    assert batch["boundary"].normals.tolist() == [[-1.0, 0.0]] * 4 + [[1.0, 0.0]] * 4
+    assert batch["initial"].x[:, 1].tolist() == [2.0] * 5
+    assert batch["initial"].normals.tolist() == [[0.0, -1.0]] * 5
+    assert batch["x_upper"].x[:, 0].tolist() == [3.0] * 8
+    for points in batch.values():
+        assert ((points.x.numpy() >= box.lower) & (points.x.numpy() <= box.upper)).all()
+
+
+@every_sampler
+def test_points_of_a_periodic_region_know_those_across(sampler):
+    box = BOXES[3]
+    batch = sampler(64, 8, initial=4).draw(box, generator(), {"periodic": faces_of("periodic", ("x", "t", "y"))})
+    points = batch["periodic"]
+    assert points.x.shape == points.across.shape == (8, 3)
+    for rows, axis in ((slice(0, 4), 0), (slice(4, 8), 2)):
+        assert (points.x[rows, axis] == box.lower[axis]).all()
+        assert (points.across[rows, axis] == box.upper[axis]).all()
+        others = [i for i in range(3) if i != axis]
+        assert torch.equal(points.x[rows][:, others], points.across[rows][:, others])
+    part = points.rows(2, 5).to(dtype=torch.float32, device="cpu")
+    assert torch.equal(part.across, points.across[2:5].float())
+    assert batch["interior"].across is None
+
+
+@every_sampler
+def test_another_region_leaves_the_points_of_those_before_it_alone(sampler):
+    box, regions = BOXES[2], {"boundary": BOXES[2].faces()}
+    one = sampler(16, 16).draw(box, generator(), regions)
+    other = sampler(16, 16, initial=3).draw(box, generator(), regions | {"initial": [(1, -1)]})
+    assert equal(one, other)
+    assert equal(one, drawn(sampler, 2))
+
+
+def test_an_end_of_an_interval_is_one_point():
+    batch = Uniform(5, 80).draw(BOXES[1], generator(), {"x_lower": [(0, -1)], "x_upper": [(0, 1)]})
+    assert batch["x_lower"].x.tolist() == [[-1.0]]
+    assert batch["x_upper"].x.tolist() == [[3.0]]
+
+
+@every_random
+@pytest.mark.parametrize("dimension", [4, 1000])
+def test_points_of_many_faces_lie_on_faces_drawn_at_random(sampler, dimension):
+    box = Box((-1.0,) * dimension, (2.0,) * dimension)
+    boundary = sampler(10, 100).draw(box, generator())["boundary"]
+    x, normals = boundary.x.numpy(), boundary.normals.numpy()
+    assert x.shape == normals.shape == (100, dimension)
+    assert (np.abs(normals).sum(axis=1) == 1).all()
+    assert (x[normals < 0] == -1).all()
+    assert (x[normals > 0] == 2).all()
+    assert ((x > -1) & (x < 2)).sum() == 100 * (dimension - 1)
+    # of 8 faces all are met, of 2000 nearly as many as there are points
+    assert len(np.unique(normals, axis=0)) >= min(2 * dimension, 90)
+
+
+def test_a_grid_on_many_axes_is_refused():
+    box = Box((0.0,) * 1000, (1.0,) * 1000)
+    sentence = r"a grid of 400 points on 1000 axes is not square, .*: expected points off a grid, choose sampler"
+    with pytest.raises(UsageError, match=sentence):
+        Grid(400, 100).draw(box, generator())
+    with pytest.raises(UsageError, match=sentence):
+        Grid(400, 100).spacing(box)
 
 
 # --- Grid
@@ -251,7 +331,7 @@ def test_the_spacing_of_one_point_is_the_box(sampler):
 
 @every_sampler
 @pytest.mark.parametrize("count", [0, -3])
-@pytest.mark.parametrize("name", ["interior", "boundary"])
+@pytest.mark.parametrize("name", ["interior", "boundary", "initial"])
 def test_counts_must_be_positive(sampler, name, count):
     with pytest.raises(UsageError, match=rf"sampler\.{name}={count} leaves no point: expected a positive number"):
         sampler(**({"interior": 16, "boundary": 16} | {name: count}))
@@ -298,6 +378,27 @@ def test_rows_are_taken_with_their_normals():
     assert torch.equal(part.x, boundary.x[3:6])
     assert torch.equal(part.normals, boundary.normals[3:6])
     assert drawn(Uniform, 2)["interior"].rows(0, 2).x.shape == (2, 2)
+
+
+def test_regions_are_made_of_faces():
+    evolution, space = ("x", "t", "y"), ("x1", "x2")
+    assert faces_of("interior", evolution) == []
+    assert faces_of("boundary", evolution) == [(0, -1), (0, 1), (2, -1), (2, 1)]
+    assert faces_of("initial", evolution) == faces_of("t_lower", evolution) == [(1, -1)]
+    assert faces_of("periodic", evolution) == [(0, -1), (2, -1)]
+    assert faces_of("y_upper", evolution) == [(2, 1)]
+    assert faces_of("x2_lower", space) == [(1, -1)]
+    assert faces_of("boundary", space) == Box((0.0, 0.0), (1.0, 1.0)).faces()
+
+
+@pytest.mark.parametrize(
+    ("region", "coordinates"), [("initial", ("x", "y")), ("boundry", ("x",)), ("y_lower", ("x",)), ("x_left", ("x",))]
+)
+def test_an_unknown_region_is_refused_with_what_is_known(region, coordinates):
+    with pytest.raises(
+        UsageError, match=rf"'{region}' is no region of this PDE: expected interior, .* x_lower, .* @on"
+    ):
+        faces_of(region, coordinates)
 
 
 def test_a_box_knows_its_faces():

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from numbers import Real
 from operator import or_
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
-from pde_train.derivatives import Jet, Request
+from pde_train.derivatives import COORDINATE, Jet, Request
 from pde_train.errors import UsageError
-from pde_train.geometry import Box
+from pde_train.geometry import Box, Face, faces_of
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class Equation:
 
 
 def on(region: str, needs: str, when: Callable[[Any], bool] = lambda pde: True) -> Callable:
-    """Mark a method of a PDE as the residual of an equation on a region, `"interior"` or `"boundary"`.
+    """Mark a method of a PDE as the residual of an equation on a region, such as `"interior"` or `"boundary"`.
 
-    needs: names of derivatives, as in `"u u_t u_xx"`. when: whether the equation belongs to this instance.
+    region: see `pde_train.geometry.faces_of`. needs: names of derivatives, as in `"u u_t u_xx"`. when: whether the
+    equation belongs to this instance.
     """
 
     def mark(method: Callable) -> Callable:
@@ -50,11 +52,17 @@ class PDE(ABC):
     loss and in the rows of a linear system alike.
     """
 
-    coordinates: ClassVar[tuple[str, ...]]
+    coordinates: tuple[str, ...]
     domain: Box
     weights: Mapping[str, float]
 
     def __post_init__(self) -> None:
+        for coordinate in self.coordinates:
+            if not re.fullmatch(COORDINATE, coordinate):
+                raise UsageError(
+                    f"{type(self).__name__} has a coordinate {coordinate!r}: expected a letter, or a letter and a "
+                    "number, such as x, t or x12"
+                )
         marked = self._marked()
         if not isinstance(self.weights, Mapping) or not set(self.weights) <= set(marked):
             raise UsageError(
@@ -80,6 +88,11 @@ class PDE(ABC):
         for equation in self._equations:
             found.setdefault(equation.region, []).append(equation)
         return {region: (here, reduce(or_, [e.request for e in here])) for region, here in found.items()}
+
+    @cached_property
+    def faces(self) -> dict[str, list[Face]]:
+        """The faces of every region but the interior, where equations of this instance hold."""
+        return {region: faces_of(region, self.coordinates) for region in self.regions if region != "interior"}
 
     @cached_property
     def _equations(self) -> tuple[Equation, ...]:

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from pde_train.errors import UsageError
-from pde_train.geometry import Batch, Box, Points
+from pde_train.geometry import Batch, Box, Face, Points
+
+MOST_SHARED = 6
+"""Faces that share their points equally, those of a box in three dimensions; of more faces each point draws its own."""
 
 
 @dataclass(frozen=True)
 class Sampler(ABC):
     """Chooses points in a box and on its faces, from a generator that the caller owns.
 
-    interior: points in the interior. boundary: points on all faces together, the same number on each; the two ends
-    in one dimension. resample_every: optimiser steps between two draws, 0 for never.
+    interior: points in the interior. boundary: points on every other region, the same number on each of its faces, or
+    on faces drawn at random where it has more than 6; an end of an interval is one point. resample_every: optimiser
+    steps between two draws, 0 for never. initial: points at the initial time, where there is one.
     """
 
     interior: int | Sequence[int]
     boundary: int
     seed: int = 0
     resample_every: int = 0
+    initial: int = 80
 
     def __post_init__(self) -> None:
-        for name in ("interior", "boundary"):
+        for name in ("interior", "boundary", "initial"):
             counts = getattr(self, name)
             each = counts if isinstance(counts, Sequence) else [counts]
             if not each or not all(isinstance(n, int) and n >= 1 for n in each):
@@ -50,29 +55,50 @@ class Sampler(ABC):
     def total(self) -> int:
         return int(np.prod(self.interior))
 
-    def draw(self, box: Box, generator: np.random.Generator) -> Batch:
-        """Points of the interior and, with their outward normals, of the boundary; float64."""
-        interior = Points(torch.from_numpy(self.fill(box, self.interior, generator)))
-        faces = [self._face(box, axis, side, generator) for axis, side in box.faces()]
-        x, normals = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*faces, strict=True))
-        return {"interior": interior, "boundary": Points(x, normals)}
+    def draw(
+        self, box: Box, generator: np.random.Generator, regions: Mapping[str, Sequence[Face]] | None = None
+    ) -> Batch:
+        """Points of the interior and, with their outward normals, of regions by their faces; float64.
 
-    def _face(self, box: Box, axis: int, side: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        count = self._on_each_face(box)
-        across = np.zeros((1, 0)) if box.dimension == 1 else self.fill(box.across(axis), count, generator)
-        x = np.insert(across, axis, box.upper[axis] if side > 0 else box.lower[axis], axis=1)
+        regions: by default all faces, as `boundary`. The points of `periodic` know those across the box.
+        """
+        batch = {"interior": Points(torch.from_numpy(self.fill(box, self.interior, generator)))}
+        for region, faces in ({"boundary": box.faces()} if regions is None else regions).items():
+            x, normals = self._on(box, faces, self.initial if region == "initial" else self.boundary, generator)
+            across = torch.from_numpy(np.where(normals < 0, box.upper, x)) if region == "periodic" else None
+            batch[region] = Points(torch.from_numpy(x), torch.from_numpy(normals), across)
+        return batch
+
+    def _on(
+        self, box: Box, faces: Sequence[Face], count: int, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Points (n, d) on faces, face by face, and their outward normals (n, d)."""
+        if len(faces) > MOST_SHARED:
+            x = self.fill(box, count, generator)
+            on = np.asarray(faces)[generator.integers(len(faces), size=len(x))]
+        else:
+            share = _share(count, len(faces)) if box.dimension > 1 else 1
+            on = np.repeat(faces, share, axis=0)
+            x = np.concatenate([self._across(box, axis, share, generator) for axis, _ in faces])
+        rows, axes, sides = np.arange(len(x)), on[:, 0], on[:, 1]
+        x[rows, axes] = np.where(sides < 0, np.asarray(box.lower)[axes], np.asarray(box.upper)[axes])
         normals = np.zeros_like(x)
-        normals[:, axis] = side
+        normals[rows, axes] = sides
         return x, normals
 
-    def _on_each_face(self, box: Box) -> int:
-        faces = 2 * box.dimension
-        if box.dimension > 1 and self.boundary % faces:
-            raise UsageError(
-                f"sampler.boundary={self.boundary} cannot be shared by {faces} faces: "
-                f"expected a multiple of {faces}, such as {max(faces, self.boundary // faces * faces)}"
-            )
-        return self.boundary // faces
+    def _across(self, box: Box, axis: int, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Points (n, d) on a face, but for their coordinate `axis`."""
+        x = np.zeros((1, 0)) if box.dimension == 1 else self.fill(box.across(axis), count, generator)
+        return np.insert(x, axis, 0.0, axis=1)
+
+
+def _share(count: int, faces: int) -> int:
+    if count % faces:
+        raise UsageError(
+            f"sampler.boundary={count} cannot be shared by {faces} faces: "
+            f"expected a multiple of {faces}, such as {max(faces, count // faces * faces)}"
+        )
+    return count // faces
 
 
 def number(count: int | Sequence[int]) -> int:

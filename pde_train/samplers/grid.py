@@ -36,6 +36,11 @@ def _per_axis(count: int | Sequence[int], dimension: int) -> list[int]:
             )
         return list(count)
     root = round(count ** (1 / dimension))
+    if root**dimension != count and dimension > 3:
+        raise UsageError(
+            f"a grid of {count} points on {dimension} axes is not square, and those that are have very many points: "
+            "expected points off a grid, choose sampler=sobol or sampler=uniform"
+        )
     if root**dimension != count:
         lower = int(count ** (1 / dimension))
         raise UsageError(
