@@ -1,5 +1,6 @@
 import dataclasses
 import importlib
+import math
 import operator
 from types import SimpleNamespace
 
@@ -11,13 +12,23 @@ from omegaconf import OmegaConf
 
 from pde_train.conf_dir import conf_dir
 from pde_train.errors import UsageError
+from pde_train.geometry import faces_of
 from pde_train.pdes.base import BOUNDARIES
 from pde_train.pdes.biharmonic_1d import Biharmonic1D
 from pde_train.pdes.biharmonic_2d import Biharmonic2D
+from pde_train.pdes.burgers_1d import Burgers1D
+from pde_train.pdes.convection_1d import Convection1D
+from pde_train.pdes.euler_beam import EulerBeam
 from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.pdes.poisson_2d import Poisson2D
+from pde_train.pdes.poisson_nd import PoissonND
 
-FREQUENCY = sympy.Rational(4, 3)  # neither sine nor cosine vanishes at the ends, so no condition holds by chance
+EXACT = {
+    "frequency": sympy.Rational(4, 3),  # neither sine nor cosine vanishes at the ends: no condition holds by chance
+    "beta": sympy.Rational(5, 7),
+    "dimension": 3,
+}
+"""Parameters without rounding, in place of those of the YAML files."""
 
 
 def plain(value):
@@ -63,18 +74,23 @@ def choices():
 
 
 every_choice = pytest.mark.parametrize(("file", "overrides"), choices())
+every_closed_form = pytest.mark.parametrize(  # the quadrature of Burgers' solution has a test file of its own
+    ("file", "overrides"), [c for c in choices() if c.id != "burgers_1d"]
+)
 
 
 def built(file, overrides):
-    return instantiate(OmegaConf.load(file), **overrides)
+    node = OmegaConf.load(file)
+    return instantiate({k: v for k, v in node.items() if k != "defaults"}, **overrides)
 
 
 def exactly(monkeypatch, pde):
-    """The PDE with every number of its formulas exact: pi by sympy, and a frequency other than 1."""
+    """The PDE with every number of its formulas exact: pi by sympy, and parameters other than 1."""
     module = importlib.import_module(type(pde).__module__)
     if hasattr(module, "pi"):
         monkeypatch.setattr(module, "pi", sympy.pi)
-    return dataclasses.replace(pde, frequency=FREQUENCY) if hasattr(pde, "frequency") else pde
+    names = {f.name for f in dataclasses.fields(pde)}
+    return dataclasses.replace(pde, **{name: value for name, value in EXACT.items() if name in names})
 
 
 def symbols_of(pde):
@@ -105,11 +121,26 @@ def exact_solution(pde):
     return plain(pde.exact(SimpleNamespace(**coordinates_of(pde))))
 
 
-def residual(pde, equation, u, normal=None):
+def residual(pde, equation, u, columns=None):
     """An equation's own formula at the derivatives of the expression u that it asks for, and at no others."""
     asked = {name: Symbolic(derivative(u, name, pde)) for name in equation.request.names}
-    normals = {} if normal is None else {f"n_{c}": Symbolic(n) for c, n in zip(pde.coordinates, normal, strict=True)}
-    return plain(equation.residual(SimpleNamespace(**coordinates_of(pde), **asked, **normals)))
+    return plain(equation.residual(SimpleNamespace(**coordinates_of(pde), **asked, **(columns or {}))))
+
+
+def end(pde, axis, side):
+    """An end of the domain, exactly: rational, or a rational multiple of pi."""
+    value = (pde.domain.lower if side < 0 else pde.domain.upper)[axis]
+    turns = sympy.Rational(value / math.pi)
+    return sympy.Rational(value) if turns.q > 100 else turns * sympy.pi
+
+
+def on_face(pde, equation, u, axis, side):
+    """The residual of an equation on one face of its region."""
+    columns = {f"n_{c}": Symbolic(sympy.Integer(side * (i == axis))) for i, c in enumerate(pde.coordinates)}
+    if equation.region == "periodic":
+        opposite = {symbols_of(pde)[axis]: end(pde, axis, 1)}
+        columns |= {f"across_{n}": Symbolic(derivative(u, n, pde).subs(opposite)) for n in equation.request.names}
+    return residual(pde, equation, u, columns).subs(symbols_of(pde)[axis], end(pde, axis, side))
 
 
 def simplified(expression):
@@ -125,17 +156,14 @@ def wrong_equations(pde, u):
             if left != 0:
                 wrong[equation.name, "interior"] = left
             continue
-        assert equation.region == "boundary"
-        for axis, side in pde.domain.faces():
-            place = sympy.Rational(pde.domain.lower[axis] if side < 0 else pde.domain.upper[axis])
-            normal = [sympy.Integer(side if i == axis else 0) for i in range(pde.domain.dimension)]
-            left = simplified(residual(pde, equation, u, normal).subs(symbols_of(pde)[axis], place))
+        for axis, side in faces_of(equation.region, pde.coordinates):
+            left = simplified(on_face(pde, equation, u, axis, side))
             if left != 0:
                 wrong[equation.name, axis, side] = left
     return wrong
 
 
-@every_choice
+@every_closed_form
 def test_the_exact_solution_satisfies_every_equation_exactly(file, overrides, monkeypatch):
     pde = exactly(monkeypatch, built(file, overrides))
     u = exact_solution(pde)
@@ -143,7 +171,7 @@ def test_the_exact_solution_satisfies_every_equation_exactly(file, overrides, mo
     assert wrong_equations(pde, u) == {}
 
 
-@every_choice
+@every_closed_form
 def test_a_wrong_solution_is_caught_by_every_equation(file, overrides, monkeypatch):
     # exp(x + 2 y) is harmonic in no dimension, vanishes nowhere, and neither do its derivatives
     pde = exactly(monkeypatch, built(file, overrides))
@@ -164,6 +192,55 @@ def test_the_exact_solution_of_the_other_boundary_is_caught(boundary, monkeypatc
 def test_a_solution_turned_upside_down_is_caught(monkeypatch):
     pde = exactly(monkeypatch, Poisson1D())
     assert {place[0] for place in wrong_equations(pde, -exact_solution(pde))} == {"poisson", "value"}
+
+
+def test_a_wave_of_another_speed_is_caught_inside_alone(monkeypatch):
+    pde, other = (exactly(monkeypatch, Convection1D()) for _ in range(2))
+    other = dataclasses.replace(other, beta=sympy.Rational(1, 7))
+    assert {place[0] for place in wrong_equations(pde, exact_solution(other))} == {"convection"}
+
+
+def test_a_beam_clamped_at_the_wrong_end_is_caught(monkeypatch):
+    pde = exactly(monkeypatch, EulerBeam())
+    x = symbols_of(pde)[0]
+    turned = exact_solution(pde).subs(x, 1 - x)
+    assert {place[0] for place in wrong_equations(pde, turned)} == {"value", "slope", "moment", "shear"}
+
+
+@pytest.mark.parametrize(
+    ("pde", "regions", "order"),
+    [
+        (
+            EulerBeam(),
+            {"beam": "interior", "value": "x_lower", "slope": "x_lower", "moment": "x_upper", "shear": "x_upper"},
+            4,
+        ),
+        (Convection1D(), {"convection": "interior", "start": "initial", "seam": "periodic"}, 1),
+        (Burgers1D(), {"burgers": "interior", "start": "initial", "walls": "boundary"}, 2),
+        (PoissonND(), {"poisson": "interior", "value": "boundary"}, 2),
+    ],
+    ids=repr,
+)
+def test_equations_know_their_region_and_order(pde, regions, order):
+    assert {equation.name: equation.region for equation in pde.equations()} == regions
+    assert list(pde.faces) == [r for r in dict.fromkeys(regions.values()) if r != "interior"]
+    assert pde.order == order
+
+
+@pytest.mark.parametrize(
+    ("pde", "parameter", "sentence"),
+    [
+        (Convection1D, {"beta": float("nan")}, r"pde\.beta=nan is no speed: expected a finite number"),
+        (Convection1D, {"beta": "fast"}, r"pde\.beta=fast is no speed: expected a finite number"),
+        (Burgers1D, {"viscosity": 0.0}, r"pde\.viscosity=0\.0 has no accurate reference: expected 0\.001 to 0\.2"),
+        (Burgers1D, {"viscosity": 1}, r"pde\.viscosity=1 has no accurate reference: expected 0\.001 to 0\.2"),
+        (PoissonND, {"dimension": 0}, r"pde\.dimension=0 is none: expected a positive integer"),
+        (PoissonND, {"dimension": 2.5}, r"pde\.dimension=2\.5 is none: expected a positive integer"),
+    ],
+)
+def test_a_parameter_that_makes_no_equation_is_refused(pde, parameter, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        pde(**parameter)
 
 
 @pytest.mark.parametrize(

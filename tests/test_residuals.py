@@ -15,8 +15,11 @@ from pde_train.models.random_features import RandomFeatures
 from pde_train.pdes.base import PDE, on
 from pde_train.pdes.biharmonic_1d import Biharmonic1D
 from pde_train.pdes.biharmonic_2d import Biharmonic2D
+from pde_train.pdes.convection_1d import Convection1D
+from pde_train.pdes.euler_beam import EulerBeam
 from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.pdes.poisson_2d import Poisson2D
+from pde_train.pdes.poisson_nd import PoissonND
 from pde_train.samplers.grid import Grid
 from pde_train.samplers.uniform import Uniform
 
@@ -266,6 +269,82 @@ def test_a_nonlinear_equation_still_has_residuals():
     found = residuals.evaluate(pde, lambda x: x**2, Reverse(), batch)
     x = batch["interior"].x
     close(found["cubic"], -2 + x**6 - torch.sin(x), rounds=10)
+
+
+# --- Regions beside the boundary
+
+
+@dataclass(frozen=True)
+class Wheel(PDE):
+    """A third-order equation with u, u' and u'' periodic, so that across columns of every name are needed."""
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    coordinates = ("x",)
+    domain = Box((-1.0,), (1.0,))
+
+    def exact(self, d):
+        return torch.sin(PI * d.x)
+
+    @on("interior", needs="u u_xxx")
+    def wheel(self, d):
+        return d.u_xxx + PI**3 * torch.cos(PI * d.x) + d.u - self.exact(d)
+
+    @on("periodic", needs="u u_x")
+    def value(self, d):
+        return d.u - d.across_u + (d.x + 1) + (d.across_x - 1)
+
+    @on("periodic", needs="lap_u u_x")
+    def bend(self, d):
+        return d.n_x * (d.lap_u - d.across_lap_u) + 3 * (d.u_x - d.across_u_x)
+
+
+def test_a_periodic_region_compares_opposite_points():
+    pde = Wheel()
+    batch = Uniform(25, 8).draw(pde.domain, np.random.default_rng(0), pde.faces)
+    assert batch["periodic"].x.tolist() == [[-1.0]]
+    a, b = residuals.assemble(pde, lambda x: torch.cat([x, x**2, x**3], dim=1), Reverse(), batch)
+    # u(-1) - u(1), and -(u''(-1) - u''(1)) + 3 (u'(-1) - u'(1)), of x, x^2, x^3
+    close(a[-2:], torch.tensor([[-2.0, 0.0, -2.0], [0.0, -12.0, 12.0]], dtype=torch.float64), rounds=10)
+    close(b[-2:], torch.zeros(2, 1, dtype=torch.float64), rounds=10)
+    assert residuals.relative_residual(pde, exact(pde), Reverse(), batch) <= 100 * EPS
+
+
+every_region = pytest.mark.parametrize("pde", [EulerBeam(), Convection1D(beta=2.0), PoissonND()], ids=repr)
+
+
+@both
+@every_region
+def test_every_region_enters_the_system(pde, differentiator):
+    model = features(pde, activation="sin")
+    batch = Uniform(25, 8, initial=7).draw(pde.domain, np.random.default_rng(0), pde.faces)
+    a, b = residuals.assemble(pde, model.bank, differentiator, batch)
+    rows = {e.name: len(batch[e.region].x) for e in pde.equations()}
+    assert a.shape == (sum(rows.values()), 12)
+    assert {k: len(v) for k, v in residuals.evaluate(pde, model, differentiator, batch).items()} == rows
+    with torch.no_grad():
+        model.coefficients.copy_(torch.linspace(-1, 1, 12, dtype=torch.float64).unsqueeze(1))
+    found = residuals.stacked(residuals.evaluate(pde, model, differentiator, batch))
+    # rounding is divided by h^n, as in the test of the other equations above
+    h = 1 if isinstance(differentiator, Reverse) else differentiator.step
+    atol = 1e3 * EPS * max(float(a.abs().max()), float(b.abs().max()), h**-pde.order)
+    torch.testing.assert_close(found, a @ model.coefficients - b, rtol=0, atol=atol)
+
+
+@every_region
+def test_the_exact_solution_leaves_no_residual_on_any_region(pde):
+    batch = Uniform(25, 8, initial=7).draw(pde.domain, np.random.default_rng(0), pde.faces)
+    assert residuals.relative_residual(pde, exact(pde), Reverse(), batch) <= 20 * EPS
+
+
+def test_blocks_keep_opposite_points_together(monkeypatch):
+    pde = Convection1D()
+    model = features(pde, activation="sin")
+    batch = Uniform(25, 8, initial=7).draw(pde.domain, np.random.default_rng(0), pde.faces)
+    whole = residuals.assemble(pde, model.bank, Reverse(), batch)
+    monkeypatch.setattr(residuals, "BLOCK", 40)
+    for found, expected in zip(residuals.assemble(pde, model.bank, Reverse(), batch), whole, strict=True):
+        close(found, expected, rounds=100)
 
 
 # --- Loss and residuals

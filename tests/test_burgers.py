@@ -1,0 +1,79 @@
+"""The reference solution of Burgers' equation against a second formula, and against the equation itself."""
+
+from types import SimpleNamespace
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+
+from pde_train import residuals
+from pde_train.derivatives import Request
+from pde_train.differentiators.reverse import Reverse
+from pde_train.geometry import Points
+from pde_train.pdes.burgers_1d import VISCOSITIES, Burgers1D
+
+
+def exact(pde):
+    return lambda x: pde.exact(SimpleNamespace(x=x[:, :1], t=x[:, 1:]))
+
+
+def points(xs, ts):
+    return torch.cartesian_prod(torch.tensor(xs, dtype=torch.float64), torch.tensor(ts, dtype=torch.float64))
+
+
+def by_series(points, viscosity):
+    """u = -2 nu phi_x / phi, phi the Fourier series of the heat equation from exp(-a cos pi x), a = 1 / (2 pi nu).
+
+    Its coefficients are Bessel functions (Basdevant et al., Computers & Fluids 14, 1986). Terms of alternating sign
+    cancel by exp(2 a), up to 10^138 here, so that 180 digits and 4 a terms are needed.
+    """
+    found = []
+    with mpmath.workdps(180):
+        nu, pi = mpmath.mpf(viscosity), mpmath.pi
+        a = 1 / (2 * pi * nu)
+        start = [(1 if k == 0 else 2) * (-1) ** k * mpmath.besseli(k, a) for k in range(int(4 * a) + 50)]
+        for x, t in points:
+            terms = [c * mpmath.exp(-nu * (k * pi) ** 2 * t) for k, c in enumerate(start)]
+            phi = mpmath.fsum(c * mpmath.cos(k * pi * x) for k, c in enumerate(terms))
+            slope = mpmath.fsum(-c * k * pi * mpmath.sin(k * pi * x) for k, c in enumerate(terms))
+            found.append(float(-2 * nu * slope / phi))
+    return found
+
+
+@pytest.mark.parametrize("viscosity", [*VISCOSITIES, Burgers1D().viscosity])
+def test_the_quadrature_agrees_with_the_fourier_series(viscosity):
+    at = points([-0.7, -0.01, 0.001, 0.4], [0.0, 1e-3, 0.3, 1.0])
+    found = exact(Burgers1D(viscosity=viscosity))(at)
+    np.testing.assert_allclose(found[:, 0].numpy(), by_series(at.tolist(), viscosity), rtol=0, atol=1e-12)
+
+
+def test_the_solution_starts_at_the_initial_condition_and_keeps_the_walls():
+    x = np.linspace(-1, 1, 41).tolist()
+    start = points(x, [0.0])
+    torch.testing.assert_close(exact(Burgers1D())(start), -torch.sin(torch.pi * start[:, :1]), rtol=0, atol=1e-14)
+    walls = exact(Burgers1D())(points([-1.0, 0.0, 1.0], np.linspace(0, 1, 11).tolist()))
+    torch.testing.assert_close(walls, torch.zeros_like(walls), rtol=0, atol=1e-12)
+
+
+def test_a_column_comes_back_in_its_precision():
+    at = points([0.3, 0.5], [0.0, 0.5])
+    double, single = exact(Burgers1D())(at), exact(Burgers1D())(at.float())
+    assert single.dtype == torch.float32
+    # exponents up to 50, whose rounding is 50 eps
+    torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("viscosity", [0.1, Burgers1D().viscosity])
+def test_the_solution_satisfies_the_equation(viscosity):
+    pde = Burgers1D(viscosity=viscosity)
+    at = points([-0.9, -0.6, -0.3, 0.2, 0.5, 0.95], [0.05, 0.2, 0.5, 1.0])
+    jet = Reverse()(exact(pde), at, Request.parse("u u_t u_x u_xx", pde.coordinates))
+    assert float(jet.u_t.abs().max()) > 0.1  # something moves
+    left = pde.burgers(jet)
+    # derivatives of the exponent cos(pi y) / (2 pi nu) cancel: their size is 1 / (2 nu)
+    torch.testing.assert_close(left, torch.zeros_like(left), rtol=0, atol=1e-11)
+    # the equation as its formula, not as the reference: a field that does not solve it
+    parabola = residuals.evaluate(pde, lambda x: x[:, :1] ** 2 * x[:, 1:], Reverse(), {"interior": Points(at)})
+    x, t = at[:, :1], at[:, 1:]
+    torch.testing.assert_close(parabola["burgers"], x**2 + 2 * x**3 * t**2 - viscosity * 2 * t)

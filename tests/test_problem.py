@@ -1,0 +1,102 @@
+"""Test points, errors and pictures of problems in many dimensions, and with a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from pde_train import figures, problem
+from pde_train.derivatives import Jet
+from pde_train.differentiators.reverse import Reverse
+from pde_train.experiment import build, run
+from pde_train.models.mlp import MLP
+from pde_train.pdes.burgers_1d import Burgers1D
+from pde_train.pdes.convection_1d import Convection1D
+from pde_train.pdes.euler_beam import EulerBeam
+from pde_train.pdes.poisson_2d import Poisson2D
+from pde_train.pdes.poisson_nd import PoissonND
+from pde_train.problem import Problem
+from pde_train.samplers.uniform import Uniform
+
+
+def posed(pde):
+    return Problem(pde, MLP(pde.domain.dimension, [4], "tanh", seed=0).double(), Reverse(), Uniform(16, 8))
+
+
+class Solution(torch.nn.Module):
+    def __init__(self, pde):
+        super().__init__()
+        self.pde = pde
+
+    def forward(self, x):
+        return self.pde.exact(Jet({c: x[:, i : i + 1] for i, c in enumerate(self.pde.coordinates)}))
+
+
+@pytest.mark.parametrize(
+    ("pde", "counts"),
+    [
+        (EulerBeam(), {"interior": 1001, "x_lower": 1, "x_upper": 1}),
+        (Poisson2D(), {"interior": 101**2, "boundary": 404}),
+        (Convection1D(), {"interior": 101**2, "initial": 101, "periodic": 404}),
+        (Burgers1D(), {"interior": 101**2, "initial": 101, "boundary": 404}),
+        (PoissonND(dimension=3), {"interior": 4096, "boundary": 960}),
+        (PoissonND(dimension=20), {"interior": 4096, "boundary": 960}),
+    ],
+    ids=repr,
+)
+def test_test_points_cover_every_region(pde, counts):
+    one = posed(pde)
+    assert {region: len(points.x) for region, points in one.test_batch.items()} == counts
+    assert all(torch.equal(posed(pde).test_batch[r].x, points.x) for r, points in one.test_batch.items())
+    one.model = Solution(pde)
+    assert one.errors() == {"error_l2": 0, "error_max": 0}
+
+
+def test_a_thousand_dimensions():
+    pde = PoissonND(dimension=1000)
+    assert pde.regions["interior"][1].terms == {"lap_u": {(i, i): 1 for i in range(1000)}}
+    batch = posed(pde).draw(np.random.default_rng(0))
+    jet = Jet({c: batch["interior"].x[:, i : i + 1] for i, c in enumerate(pde.coordinates)})
+    exact = pde.exact(jet)
+    torch.testing.assert_close(exact, torch.sin(torch.pi * batch["interior"].x).sum(1, keepdim=True))
+    left = pde.poisson(Jet({**jet.columns, "lap_u": -(torch.pi**2) * exact}))
+    torch.testing.assert_close(left, torch.zeros_like(left))
+
+
+def test_exact_residuals_are_measured_on_fewer_points_in_many_dimensions(monkeypatch):
+    one, seen = posed(PoissonND(dimension=20)), []
+    monkeypatch.setattr(problem.residuals, "relative_residual", lambda *args: seen.append(args[-1]) or 0.0)
+    one.residual_exact()
+    monkeypatch.setattr(problem, "MOST_COORDINATES", 200)
+    one.residual_exact()
+    assert [{r: len(p.x) for r, p in batch.items()} for batch in seen] == [
+        {"interior": 2**16 // 20, "boundary": 960},
+        {"interior": 10, "boundary": 10},
+    ]
+
+
+def test_many_dimensions_are_drawn_on_the_plane_of_the_first_two():
+    one = posed(PoissonND(dimension=4))
+    one.model = Solution(one.pde)
+    images = [axes.images[0].get_array() for axes in figures.solution(one).axes[:2]]
+    assert images[0].shape == (101, 101)
+    s = np.sin(np.pi * np.linspace(0, 1, 101))
+    np.testing.assert_allclose(images[1], s[:, None] + s[None, :] + 2, atol=1e-14)
+
+
+def test_a_pde_may_choose_its_sampler_and_model(compose):
+    assert "Uniform" in compose("pde=poisson_nd").sampler._target_
+    assert "Grid" in compose("pde=poisson_nd", "sampler=grid").sampler._target_
+    cfg = compose("pde=burgers_1d")
+    assert "MLP" in cfg.model._target_
+    assert "GradientDescent" in cfg.method._target_
+    assert "RandomFeatures" in compose("pde=burgers_1d", "model=random_features").model._target_
+    assert "two_layer" in compose("pde=burgers_1d", "experiment=two_layer_accuracy").model._target_
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(
+    ("pde", "overrides", "most"),
+    [("euler_beam", [], 1e-11), ("convection_1d", ["model.activation=sin"], 1e-5)],
+)
+def test_random_features_solve_the_linear_ones(compose, tmp_path, pde, overrides, most):
+    assert run(build(compose(f"pde={pde}", *overrides)), tmp_path).last()["error_l2"] < most
