@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.set-up
 
-.PHONY: help setup run test lint types bench ui wheel clean
+REFERENCES := deepxde pina neurodiffeq jax
+
+.PHONY: help setup run test lint types bench bench-references ui wheel clean
 
 help:  ## show this
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(DONE)  ## .venv with pinned dependencies; every target below does this first where it is missing
 
@@ -32,6 +34,13 @@ types: $(DONE)  ## static types
 bench: $(DONE)  ## timings as ratios against references of the same run
 	$(BIN)/python -m benchmarks
 
+bench-references: $(REFERENCES:%=.bench/%/.set-up)  ## .bench/<library>: other libraries, which `make bench` then times too
+
+.bench/%/.set-up: benchmarks/references/requirements-%.txt
+	$(PYTHON) -m venv .bench/$*
+	.bench/$*/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
 ui: $(DONE)  ## the MLflow UI on http://127.0.0.1:5000, at the runs made here
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
 	  --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1
@@ -39,5 +48,5 @@ ui: $(DONE)  ## the MLflow UI on http://127.0.0.1:5000, at the runs made here
 wheel: $(DONE)  ## dist/*.whl, configuration included
 	$(BIN)/python -m build --wheel --no-isolation
 
-clean:  ## remove the environment and what builds left; runs stay
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache
+clean:  ## remove the environments and what builds left; runs stay
+	rm -rf $(VENV) .bench dist build .pytest_cache .ruff_cache .mypy_cache

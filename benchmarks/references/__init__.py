@@ -1,0 +1,1 @@
+"""The step-time benchmark's references: a hand-written loop and other libraries, each in an environment of its own."""

@@ -1,0 +1,91 @@
+"""What the scripts of the step-time benchmark share: arguments, threads, timing, and the line of JSON they print."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from benchmarks.references.problems import PROBLEMS, Problem
+
+Train = Callable[[int], float]
+"""Takes so many optimiser steps, end to end as a user would; returns a loss met on the way: of 1 step the one before."""
+
+
+class Task(NamedTuple):
+    """What a script is asked to train, and how."""
+
+    problem: Problem
+    variant: str
+    threads: int
+
+
+def main(
+    library: str,
+    version: str,
+    build: Callable[[Task], Train],
+    variants: Sequence[str] = ("default",),
+    repeats: int = 3,
+) -> None:
+    """Time one problem and print a line of JSON.
+
+    variants: what --variant may name, its default first.
+    """
+    parser = argparse.ArgumentParser(description=f"seconds of one optimisation step: {library}")
+    parser.add_argument("--problem", choices=PROBLEMS, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--variant", choices=variants, default=variants[0])
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--steps", type=int, help="of the long run of a repeat; by default as many as fit in --seconds")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of all repeats together")
+    given = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])  # also bounds the threads of XLA
+    with contextlib.redirect_stdout(sys.stderr):  # the libraries' own prints
+        train = build(Task(PROBLEMS[given.problem], given.variant, given.threads))
+        first = train(1)
+        steps = given.steps or enough(train, given.seconds / given.repeats)
+        seconds = [per_step(train, steps) for _ in range(given.repeats)]
+        last = train(2)
+    if not (math.isfinite(first) and last < first):
+        raise SystemExit(f"{library} on {given.problem}: the loss went from {first} to {last}, it must fall")
+    line = {
+        "library": library,
+        "version": version,
+        "problem": given.problem,
+        "variant": given.variant,
+        "threads": given.threads,
+        "seconds_per_step": seconds,
+        "steps_per_repeat": steps,
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "first_loss": first,
+        "last_loss": last,
+    }
+    print(json.dumps(line))
+
+
+def clock(train: Train, steps: int) -> float:
+    """Seconds of `steps` steps, fixed costs of the call included."""
+    began = time.perf_counter()
+    train(steps)
+    return time.perf_counter() - began
+
+
+def per_step(train: Train, steps: int) -> float:
+    """Seconds of a step: a long run less a short one, so that the fixed costs of a call cancel."""
+    short = max(1, steps // 5)
+    return (clock(train, steps) - clock(train, short)) / (steps - short)
+
+
+def enough(train: Train, seconds: float) -> int:
+    """Steps that take about `seconds`: doubled until they outweigh half of the fixed costs of a call."""
+    fixed, steps = clock(train, 1), 2
+    while (spent := clock(train, steps) - fixed) < 0.1 * seconds + 0.5 * fixed:
+        steps *= 2
+    return max(5, round(steps * seconds / spent))
