@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -10,7 +11,12 @@ from pde_train.derivatives import Axes, Field, Jet, Request
 
 
 class Differentiator(ABC):
-    """A way of taking derivatives of a row-wise field at points."""
+    """A way of taking derivatives of a row-wise field at points.
+
+    compilable: whether one evaluation does the same operations as the next, so that it may be compiled once.
+    """
+
+    compilable: ClassVar[bool] = True
 
     @abstractmethod
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:

@@ -96,7 +96,11 @@ def stencil(axes: Axes, accuracy: int, steps: tuple[float, ...]) -> tuple[tuple[
 
 
 def _check(step: float, x: Tensor) -> None:
-    smallest = SMALLEST_STEP * torch.finfo(x.dtype).eps * max(1.0, float(x.abs().max()))
+    try:
+        reach = float(x.abs().max())
+    except RuntimeError:  # no values while a graph is traced; the same points were checked before that
+        return
+    smallest = SMALLEST_STEP * torch.finfo(x.dtype).eps * max(1.0, reach)
     if step < smallest:
         raise UsageError(
             f"differentiator.step={step:.0e} is lost in the rounding of {x.dtype} coordinates: "

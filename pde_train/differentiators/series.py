@@ -234,22 +234,26 @@ def composed(outer: Sequence[Coefficient], z: Series) -> Series:
 
 @rule("linear")
 def linear(z: Series, weight: Tensor, bias: Tensor | None = None) -> Series:
-    """z weight^T + bias: one product for all coefficients that differ from point to point."""
-    full = [c for c in z.rest if c is not None and c.shape[1] == z.value.shape[0]]
-    sizes = [1] + [c.shape[0] for c in full]
-    stacked = torch.cat([z.value.unsqueeze(0), *full]) if full else z.value.unsqueeze(0)
-    value, *images = torch.nn.functional.linear(stacked, weight).split(sizes)
+    """z weight^T + bias: one product for all coefficients that differ from point to point.
+
+    A single column, as a network's last layer, is one product each, so that those which nobody asks for cost nothing.
+    """
+    product = torch.nn.functional.linear
+    if weight.shape[0] == 1:
+        return z.map(lambda c: product(c, weight), product(z.value, weight, bias))
+    rows = z.value.shape[0]
+    full = [c for c in z.rest if c is not None and c.shape[1] == rows]
+    stacked = torch.cat([z.value.unsqueeze(0), *full])
+    value, *images = product(stacked, weight).split([1, *(c.shape[0] for c in full)])
     value = value.squeeze(0)
     through = iter(images)
-    rest = [
-        None
-        if c is None
-        else next(through)
-        if c.shape[1] == z.value.shape[0]
-        else torch.nn.functional.linear(c, weight)
-        for c in z.rest
-    ]
-    return Series([value if bias is None else value + bias, *rest], z.directions)
+
+    def image(c: Tensor) -> Tensor:
+        return next(through) if c.shape[1] == rows else product(c, weight)
+
+    return Series(
+        [value if bias is None else value + bias, *(None if c is None else image(c) for c in z.rest)], z.directions
+    )
 
 
 @rule("matmul")

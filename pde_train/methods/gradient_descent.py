@@ -17,6 +17,7 @@ from pde_train.errors import RunError, UsageError
 from pde_train.methods.base import Method
 from pde_train.methods.callbacks import Checkpoints, Looks, StepsBar
 from pde_train.methods.checkpoint import AtomicCheckpointIO
+from pde_train.methods.choice import MODES
 from pde_train.methods.module import ResidualModule
 from pde_train.methods.signals import StopSignals
 from pde_train.problem import Problem
@@ -29,7 +30,8 @@ class GradientDescent(Method):
     """`steps` optimiser steps on the sum of mean squares of the residuals, full batch.
 
     optimizer: makes a torch optimiser from parameters. chunk: steps in one Lightning batch. log_every: steps between
-    two looks at the error. checkpoint_every: steps between two checkpoints.
+    two looks at the error. checkpoint_every: steps between two checkpoints. compile: `auto`, `always` or `never`, see
+    `pde_train.methods.choice`.
     """
 
     optimizer: Callable[..., torch.optim.Optimizer]
@@ -37,19 +39,24 @@ class GradientDescent(Method):
     chunk: int = 250
     log_every: int = 100
     checkpoint_every: int = 1000
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("steps", "chunk", "log_every", "checkpoint_every"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1):
                 raise UsageError(f"method.{name}={value} is no number of steps: expected a positive integer")
+        if self.compile not in MODES:
+            raise UsageError(
+                f"method.compile={self.compile} is unknown: expected one of {', '.join(MODES)}, choose one"
+            )
 
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> int:
         checkpoint = folder / CHECKPOINT
         spectrum_steps = diagnostics.steps(self.steps)
         error_steps = frozenset(range(0, self.steps + 1, self.log_every))
         with StopSignals() as signals:
-            module = ResidualModule(problem, record, self.optimizer, signals)
+            module = ResidualModule(problem, record, self.optimizer, signals, self.compile, self.steps)
             trainer = _trainer(
                 folder,
                 problem.device,

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pde_train import residuals
 from pde_train.errors import RunError, UsageError
 from pde_train.geometry import Batch
+from pde_train.methods.choice import choose
 from pde_train.methods.signals import StopSignals
+from pde_train.methods.steps import CompiledSteps, Steps
 from pde_train.problem import Problem
 from pde_train.record import Record
 
@@ -36,6 +37,8 @@ class ResidualModule(lightning.LightningModule):
         record: Record,
         optimizer: Callable[..., torch.optim.Optimizer],
         signals: StopSignals,
+        compile: str,
+        total: int,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -44,6 +47,9 @@ class ResidualModule(lightning.LightningModule):
         self.record = record
         self.make_optimizer = optimizer
         self.signals = signals
+        self.compile_mode = compile
+        self.total = total
+        self.steps: Steps
         self.step = 0
         self.seconds = 0.0
         self.saved_rng: tuple[Tensor, list[Tensor]] | None = None
@@ -67,7 +73,7 @@ class ResidualModule(lightning.LightningModule):
         if every and start and start % every == 0:
             self.draw()
         began = time.perf_counter()
-        losses = self.take_steps(stop - start)
+        losses = self.steps.take(self.batch, stop - start)
         self.seconds += time.perf_counter() - began
         self.record.losses(start, losses)
         self.step = start + len(losses)
@@ -79,34 +85,13 @@ class ResidualModule(lightning.LightningModule):
                 "choose a smaller optimizer.lr or a larger differentiator.step"
             )
 
-    def take_steps(self, count: int) -> Tensor:
-        """Take up to `count` optimiser steps on the present points; the loss before each, (steps taken,).
-
-        Fewer when a signal asks to stop. The one place that knows how a step is computed.
-        """
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
-        losses = []
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            value = residuals.loss(
-                residuals.evaluate(self.problem.pde, self.model, self.problem.differentiator, self.batch)
-            )
-            value.backward()
-            return value.detach()
-
-        for _ in range(count):
-            losses.append(optimizer.step(closure))
-            if self.signals.received is not None:
-                break
-        return torch.stack(losses)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.pop("loops", None)  # Lightning's own counts: the chunks still to do follow from `step`
         checkpoint["pde_train"] = {
             "step": self.step,
             "seconds": self.seconds,
             "drawn_from": self.drawn_from,
+            "compile": self.compile_mode,
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "record": self.record.state_dict(),
@@ -114,7 +99,7 @@ class ResidualModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["pde_train"]
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.compile_mode = state["step"], state["seconds"], state["compile"]
         self.generator.bit_generator.state = state["drawn_from"]
         self.draw()
         self.record.load_state_dict(state["record"])
@@ -122,6 +107,7 @@ class ResidualModule(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         self.signals.install()
+        self._choose_steps()
         points = sum(len(p.x) for p in self.batch.values())
         parameters = sum(p.numel() for p in self.model.parameters())
         log.info("training %d parameters on %d points from step %d", parameters, points, self.step)
@@ -129,3 +115,15 @@ class ResidualModule(lightning.LightningModule):
             torch.set_rng_state(self.saved_rng[0])
             if torch.cuda.is_available():
                 torch.cuda.set_rng_state_all(self.saved_rng[1])
+
+    def _choose_steps(self) -> None:
+        """Settle how steps are computed; a resumed run goes on as it began, to the same bits."""
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        began = time.perf_counter()
+        self.steps, why = choose(
+            self.compile_mode, self.problem, optimizer, self.signals, self.batch, self.total - self.step
+        )
+        self.compile_mode = "always" if isinstance(self.steps, CompiledSteps) else "never"
+        self.record.tags["steps"] = why
+        self.record.log(self.step, {"seconds_compile": time.perf_counter() - began})
+        log.info("%s", why)

@@ -1,0 +1,88 @@
+"""Whether compiling a run's steps pays."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import torch
+
+from pde_train.geometry import Batch
+from pde_train.methods.signals import StopSignals
+from pde_train.methods.steps import CompiledSteps, EagerSteps, Steps
+from pde_train.problem import Problem
+from pde_train.progress import waiting
+
+MODES = ("auto", "always", "never")
+
+TRACE_SECONDS = 1.0
+"""What it takes to look whether compiled code is there."""
+
+COMPILE_SECONDS = 30.0
+"""What it takes to compile."""
+
+SAVED = 0.7
+"""The part of an eager step's time that compiled code is expected to save; measured: 0.6 to 0.9."""
+
+AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
+"""The largest relative difference between the eager and the compiled loss that passes for rounding."""
+
+log = logging.getLogger(__name__)
+
+
+def choose(
+    mode: str,
+    problem: Problem,
+    optimizer: torch.optim.Optimizer,
+    signals: StopSignals,
+    batch: Batch,
+    steps: int,
+) -> tuple[Steps, str]:
+    """How `steps` steps are best computed, and why.
+
+    `auto` compiles where that is expected to cost less time than it saves, from the measured time of one eager step;
+    code that an earlier run compiled costs next to nothing. A failed compilation is one warning and eager steps.
+    """
+    eager = EagerSteps(problem, optimizer, signals)
+    if mode == "never":
+        return eager, "eager: method.compile=never"
+    if not problem.differentiator.compilable:
+        return eager, f"eager: {type(problem.differentiator).__name__} changes from step to step"
+    seconds, loss = _eager_step(eager, batch)
+    saved = SAVED * seconds * steps
+    about = f"{steps} steps of {seconds:.1e} s"
+    if mode == "auto" and saved < TRACE_SECONDS:
+        return eager, f"eager: compiling {about} would save {saved:.1f} s"
+    try:
+        with waiting("tracing the optimisation step"):
+            compiled = CompiledSteps(problem, optimizer, signals, batch)
+        cached = compiled.cached
+        if mode == "auto" and not cached and saved < COMPILE_SECONDS:
+            return eager, f"eager: compiling {about} would save {saved:.0f} s and cost about {COMPILE_SECONDS:.0f} s"
+        began = time.perf_counter()
+        with waiting("compiling the optimisation step"):
+            compiled.compile()
+        _compare(compiled, batch, loss)
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("the steps could not be compiled (%s): they are taken eagerly", first)
+        return eager, "eager: the compilation failed"
+    how = "compiled by an earlier run" if cached else f"compiled in {time.perf_counter() - began:.0f} s"
+    return compiled, f"compiled: {how}, expected to save {saved:.0f} s over {about}"
+
+
+def _eager_step(eager: EagerSteps, batch: Batch) -> tuple[float, float]:
+    """Seconds of one eager gradient, the best of two, and the loss."""
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        loss = float(eager.gradient(batch))
+        times.append(time.perf_counter() - began)
+    return min(times), loss
+
+
+def _compare(compiled: CompiledSteps, batch: Batch, loss: float) -> None:
+    found = float(compiled.loss(batch))
+    tolerance = AGREEMENT[next(iter(compiled.parameters.values())).dtype]
+    if not abs(found - loss) <= tolerance * abs(loss):
+        raise ArithmeticError(f"the compiled loss is {found}, the eager one {loss}")
