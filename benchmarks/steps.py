@@ -97,7 +97,7 @@ def show(cells: Cells, whose: Sequence[str], problems: Sequence[str]) -> None:
             who,
             *(f"{statistics.median(r):.2f} ({min(r):.2f} ... {max(r):.2f})" if r else "-" for r in found.values()),
         )
-    Console().print(table)
+    Console(width=140).print(table)
 
 
 def rows(cells: Cells, threads: int) -> str:

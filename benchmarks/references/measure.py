@@ -16,7 +16,7 @@ from typing import NamedTuple
 from benchmarks.references.problems import PROBLEMS, Problem
 
 Train = Callable[[int], float]
-"""Takes so many optimiser steps, end to end as a user would; returns a loss met on the way: of 1 step the one before."""
+"""Takes so many optimiser steps, end to end as a user would; returns a loss met on the way: of 1 step that before it."""
 
 
 class Task(NamedTuple):
@@ -44,7 +44,7 @@ def main(
     parser.add_argument("--variant", choices=variants, default=variants[0])
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--steps", type=int, help="of the long run of a repeat; by default as many as fit in --seconds")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of all repeats together")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of all repeats together")
     given = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])  # also bounds the threads of XLA
     with contextlib.redirect_stdout(sys.stderr):  # the libraries' own prints
