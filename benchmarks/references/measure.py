@@ -16,7 +16,7 @@ from typing import NamedTuple
 from benchmarks.references.problems import PROBLEMS, Problem
 
 Train = Callable[[int], float]
-"""Takes so many optimiser steps, end to end as a user would; returns a loss met on the way: of 1 step that before it."""
+"""Takes so many optimiser steps, end to end as a user would; returns a loss met on the way, for 1 step its own."""
 
 
 class Task(NamedTuple):
@@ -84,8 +84,12 @@ def per_step(train: Train, steps: int) -> float:
 
 
 def enough(train: Train, seconds: float) -> int:
-    """Steps that take about `seconds`: doubled until they outweigh half of the fixed costs of a call."""
-    fixed, steps = clock(train, 1), 2
-    while (spent := clock(train, steps) - fixed) < 0.1 * seconds + 0.5 * fixed:
-        steps *= 2
-    return max(5, round(steps * seconds / spent))
+    """Steps that take `seconds` or more, and no less than the fixed costs of a call, whose noise would drown them.
+
+    The faster of two runs counts: a disturbed one would pass for enough.
+    """
+    fixed, steps = clock(train, 1), 5
+    goal = max(seconds, fixed)
+    while (spent := min(clock(train, steps) for _ in range(2)) - fixed) < goal:
+        steps = math.ceil(steps * min(8.0, max(1.5, 1.1 * goal / max(spent, 1e-9))))
+    return steps
