@@ -58,6 +58,7 @@ def build(cfg: DictConfig) -> Experiment:
     if not (isinstance(cfg.seed, int) and cfg.seed >= 0):
         raise UsageError(f"seed={cfg.seed} is no seed: expected an integer >= 0, such as seed=0")
     dtype, device = _place(cfg)
+    torch.manual_seed(cfg.seed)  # of the directions of differentiator=stochastic
     pde = build_group(cfg, "pde")
     sampler = build_group(cfg, "sampler")
     model = build_group(cfg, "model", dimension=pde.domain.dimension).to(device=device, dtype=dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,10 +12,12 @@ from pde_train.derivatives import Axes, Field, Jet, Request
 class Differentiator(ABC):
     """A way of taking derivatives of a row-wise field at points.
 
-    compilable: whether one evaluation does the same operations as the next, so that it may be compiled once.
+    compilable: whether one evaluation does the same real operations as the next, so that it may be compiled once.
+    adaptive: whether `adapted` has anything to choose.
     """
 
-    compilable: ClassVar[bool] = True
+    compilable: bool = True
+    adaptive: bool = False
 
     @abstractmethod
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
@@ -36,6 +37,10 @@ class Differentiator(ABC):
 
     def fitted(self, spacing: tuple[float, ...]) -> Differentiator:
         """This differentiator for points with that distance along each coordinate; most have no use for it."""
+        return self
+
+    def adapted(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> Differentiator:
+        """This differentiator with what it chooses by itself, such as a step, chosen for a field as it is now."""
         return self
 
 

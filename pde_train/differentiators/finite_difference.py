@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from pde_train.derivatives import Axes, Field
 from pde_train.differentiators.base import Differentiator
-from pde_train.differentiators.stencils import ACCURACIES, central_weights
+from pde_train.differentiators.stencils import ACCURACIES, central_weights, richardson_weights
+from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import UsageError
 
 Offset = tuple[float, ...]
@@ -22,43 +24,97 @@ SMALLEST_STEP = 100
 """A step below this many rounding errors of a coordinate moves the stencil points by more than a percent of itself."""
 
 
+POLICIES = ("auto", "grid", "optimal")
+
+
 @dataclass(frozen=True)
 class FiniteDifference(Differentiator):
     """Central differences; mixed partials are products of one-dimensional stencils.
 
     accuracy: order of the truncation error in h; 2, 4, 6 or 8.
-    step: `"auto"` takes h = eps^(1 / (n + accuracy)) for a derivative of total order n, which balances truncation
-        and rounding of a function of scale 1; `"grid"` takes the distance of the sampler's points along each
-        coordinate; a number is the step itself, in the units of the coordinates, for every derivative.
+    step: `"auto"` takes h = eps^(1 / (n + p)) for a derivative of total order n with truncation error of order p, which
+        balances truncation and rounding of a function of scale 1; `"optimal"` balances them for the function at hand,
+        from the size of its next derivatives, again and again while it changes (see `adapted`); `"grid"` takes the
+        distance of the sampler's points along each coordinate; a number is the step itself, in the units of the
+        coordinates, for every derivative.
+    richardson: extrapolations from h, h/2, ..., each of which adds 2 to the order of the truncation error.
     spacing: the distances that `"grid"` means; the composition root supplies them by `fitted`.
+    chosen: the steps that `"optimal"` means, by derivative; `adapted` supplies them, until then they are those of auto.
 
     All stencils of a request share one stacked evaluation of u on their unique points.
     """
 
     accuracy: int = 2
     step: float | str = "auto"
+    richardson: int = 0
     spacing: tuple[float, ...] | None = None
+    chosen: tuple[tuple[Axes, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.accuracy not in ACCURACIES:
             raise UsageError(
                 f"differentiator.accuracy={self.accuracy} has no central stencil: expected 2, 4, 6 or 8, choose one"
             )
-        if self.step in ("auto", "grid"):
+        if not isinstance(self.richardson, int) or not 0 <= self.richardson <= 4:
+            raise UsageError(
+                f"differentiator.richardson={self.richardson} is no number of extrapolations: expected 0 to 4"
+            )
+        if self.step in POLICIES:
             return
         if isinstance(self.step, bool) or not isinstance(self.step, (int, float)) or not 0 < self.step < math.inf:
             raise UsageError(
-                f"differentiator.step={self.step} is no step: expected auto, grid or a positive number, such as 1e-3"
+                f"differentiator.step={self.step} is no step: expected {', '.join(POLICIES)} or a positive number, "
+                "such as 1e-3"
             )
+
+    @property
+    def adaptive(self) -> bool:  # type: ignore[override]
+        return self.step == "optimal"
+
+    @property
+    def compilable(self) -> bool:  # type: ignore[override]
+        return not self.adaptive
+
+    @property
+    def truncation(self) -> int:
+        """The order of the truncation error in h, extrapolations included."""
+        return self.accuracy + 2 * self.richardson
 
     def fitted(self, spacing: tuple[float, ...]) -> FiniteDifference:
         return replace(self, spacing=spacing)
 
-    def steps(self, order: int, x: Tensor) -> tuple[float, ...]:
-        """The step along each of the d coordinates of x (n, d), for a derivative of that total order."""
+    def adapted(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> FiniteDifference:
+        """With the step of least error bound for each derivative of u at x, where `step` is `"optimal"`.
+
+        The bound is T h^p + R / h^n: T from the root mean square of the next derivatives that the stencil leaves over
+        (by Taylor mode) times its own moments, R = eps |u|_max sum_k |w_k|.
+        """
+        if not self.adaptive:
+            return self
+        taken = sorted(a for a in axes if a)
+        left = {a: _left_over(a, self.accuracy, self.richardson, x.shape[1]) for a in taken}
+        needed = frozenset(b for moments in left.values() for b in moments) | {()}
+        with torch.no_grad():
+            sizes = {b: float(v.square().mean().sqrt()) for b, v in Taylor().partials(u, x, needed).items()}
+            largest = float(u(x).abs().max())
+        eps, p = torch.finfo(x.dtype).eps, self.truncation
+        chosen = []
+        for a in taken:
+            truncation = sum(moment * sizes[b] for b, moment in left[a].items())
+            unit = stencil(a, self.accuracy, (1.0,) * x.shape[1], self.richardson)
+            rounding = eps * largest * sum(abs(w) for _, w in unit)
+            if not truncation or not rounding:  # as before training, where a model may be 0
+                continue
+            h = (len(a) * rounding / (p * truncation)) ** (1 / (len(a) + p))
+            chosen.append((a, min(max(h, 2 * SMALLEST_STEP * eps * max(1.0, float(x.abs().max()))), 1.0)))
+        return replace(self, chosen=tuple(chosen))
+
+    def steps(self, axes: Axes, x: Tensor) -> tuple[float, ...]:
+        """The step along each of the d coordinates of x (n, d), for the derivative along `axes`."""
         dimension = x.shape[1]
-        if self.step == "auto":
-            return (torch.finfo(x.dtype).eps ** (1 / (max(order, 1) + self.accuracy)),) * dimension
+        if self.step in ("auto", "optimal"):
+            auto = torch.finfo(x.dtype).eps ** (1 / (max(len(axes), 1) + self.truncation))
+            return (dict(self.chosen).get(axes, auto),) * dimension
         if self.step == "grid":
             if self.spacing is None:
                 raise UsageError(
@@ -68,11 +124,11 @@ class FiniteDifference(Differentiator):
         return (float(self.step),) * dimension
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
-        steps = {a: self.steps(len(a), x) for a in sorted(axes)}
+        steps = {a: self.steps(a, x) for a in sorted(axes)}
         taken = [h for a in steps if a for h in steps[a]]  # u itself takes no step
         if taken:
-            _check(min(taken), x)
-        stencils = {a: dict(stencil(a, self.accuracy, h)) for a, h in steps.items()}
+            _check(min(taken) / 2**self.richardson, x)
+        stencils = {a: dict(stencil(a, self.accuracy, h, self.richardson)) for a, h in steps.items()}
         offsets = sorted({offset for weights in stencils.values() for offset in weights})
         points = x + x.new_tensor(offsets).unsqueeze(1)  # (offsets, n, d)
         values = u(points.flatten(0, 1)).unflatten(0, (len(offsets), x.shape[0]))  # (offsets, n, m)
@@ -82,17 +138,31 @@ class FiniteDifference(Differentiator):
 
 
 @lru_cache(maxsize=1024)
-def stencil(axes: Axes, accuracy: int, steps: tuple[float, ...]) -> tuple[tuple[Offset, float], ...]:
+def stencil(
+    axes: Axes, accuracy: int, steps: tuple[float, ...], richardson: int = 0
+) -> tuple[tuple[Offset, float], ...]:
     """Offsets and weights, without the factor h^-n, of one derivative: the product of one-dimensional stencils."""
     orders = Counter(axes)
     lines = [central_weights(orders[i], accuracy).items() for i in range(len(steps))]
-    return tuple(
-        (
-            tuple(k * h for (k, _), h in zip(nodes, steps, strict=True)),
-            math.prod(float(w) for _, w in nodes),
-        )
-        for nodes in itertools.product(*lines)
-    )
+    total: dict[Offset, Fraction] = {}
+    for level, factor in enumerate(richardson_weights(accuracy, richardson)):
+        for nodes in itertools.product(*lines):
+            offset = tuple(k * h / 2**level for (k, _), h in zip(nodes, steps, strict=True))
+            weight = factor * 2 ** (level * len(axes)) * math.prod(w for _, w in nodes)
+            total[offset] = total.get(offset, Fraction(0)) + weight
+    return tuple((offset, float(weight)) for offset, weight in total.items() if weight)
+
+
+def _left_over(axes: Axes, accuracy: int, richardson: int, dimension: int) -> dict[Axes, float]:
+    """The derivatives that remain in the truncation error of a stencil of unit step, and the size of their factors."""
+    order = accuracy + 2 * richardson
+    weights = stencil(axes, accuracy, (1.0,) * dimension, richardson)
+    found = {}
+    for i in set(axes):
+        beyond = Counter(axes) + Counter({i: order})
+        moment = sum(w * math.prod(k[j] ** n for j, n in beyond.items()) for k, w in weights)
+        found[tuple(sorted(beyond.elements()))] = abs(moment) / math.prod(map(math.factorial, beyond.values()))
+    return found
 
 
 def _check(step: float, x: Tensor) -> None:

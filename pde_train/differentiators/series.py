@@ -43,14 +43,30 @@ class Series:
     def __init__(self, coefficients: Sequence[Coefficient], directions: Directions):
         value, *rest = coefficients
         assert value is not None
+        if value.dim() != 2:
+            raise UsageError(
+                f"differentiator=taylor carries columns (n, w), and an operation made {tuple(value.shape)} of them: "
+                "expected x[:, :1] rather than x[:, 0], or choose differentiator=reverse"
+            )
         width = value.shape[-1]
         self.value = value
         self.rest = [c if c is None or c.shape[-1] == width else c.expand(*c.shape[:-1], width) for c in rest]
         self.directions = directions
 
-    @property
-    def shape(self) -> torch.Size:
-        return self.value.shape
+    shape = property(lambda self: self.value.shape)
+    dtype = property(lambda self: self.value.dtype)
+    device = property(lambda self: self.value.device)
+    ndim = 2
+    __array_ufunc__ = None  # numpy's numbers leave operations to us
+
+    def dim(self) -> int:
+        return 2
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+    def __len__(self) -> int:
+        return len(self.value)
 
     def map(self, linear: Callable[[Tensor], Tensor], value: Tensor | None = None) -> Series:
         """The same linear map of every coefficient; `value` in place of that of c_0 where the map is affine."""
@@ -59,7 +75,8 @@ class Series:
 
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        return rule_of(func.__name__)(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        return rule_of(func.__name__ + "_" * bool(kwargs.get("inplace")))(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Callable:
         if name.startswith("_"):
@@ -97,14 +114,29 @@ class Series:
     def __pow__(self, exponent: Any) -> Series:
         return rule_of("pow")(self, exponent)
 
+    def __rpow__(self, base: Any) -> Series:
+        return rule_of("pow")(base, self)
+
     def __matmul__(self, other: Tensor) -> Series:
-        return linear(self, other.mT)
+        return matmul(self, other)
+
+    def __abs__(self) -> Series:
+        return rule_of("abs")(self)
+
+    def __gt__(self, other: Operand) -> Tensor:
+        return rule_of("gt")(self, other)
+
+    def __lt__(self, other: Operand) -> Tensor:
+        return rule_of("lt")(self, other)
 
     def __getitem__(self, index: Any) -> Series:
         rows, *columns = index if isinstance(index, tuple) else (index,)
-        if rows is Ellipsis or rows == slice(None):
+        if rows is Ellipsis or (isinstance(rows, slice) and rows == slice(None)):
             return self.map(lambda c: c[(..., *columns)])
         raise UsageError(f"differentiator=taylor cannot take rows {rows} out of its points: expected [:, columns]")
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        rule_of("setitem_")
 
 
 Operand = Series | Tensor | float
@@ -115,6 +147,11 @@ RULES: dict[str, Callable] = {}
 
 def rule_of(name: str) -> Callable:
     """The rule of a torch function."""
+    if name.endswith("_") and not name.startswith("__"):
+        raise UsageError(
+            f"differentiator=taylor changes nothing in place, as {name!r} would: expected {name.strip('_')!r}, whose "
+            "result is new (inplace=False, torch.cat in place of assignments), or choose differentiator=reverse"
+        )
     name = name.strip("_")
     if name not in RULES:
         raise UsageError(
@@ -169,6 +206,12 @@ def add(a: Operand, b: Operand, alpha: float = 1) -> Series:
 def subtract(a: Operand, b: Operand, alpha: float = 1) -> Series:
     """a - alpha b."""
     return add(a, -(alpha * b) if alpha != 1 else -b)
+
+
+@rule("neg", "negative")
+def negative(a: Series) -> Series:
+    """-a."""
+    return -a
 
 
 @rule("rsub")
@@ -256,16 +299,22 @@ def linear(z: Series, weight: Tensor, bias: Tensor | None = None) -> Series:
     )
 
 
-@rule("matmul")
+@rule("matmul", "mm")
 def matmul(z: Operand, matrix: Operand) -> Series:
     """z @ matrix, row by row."""
-    if not isinstance(z, Series) or not isinstance(matrix, Tensor):
+    if not isinstance(z, Series) or not isinstance(matrix, Tensor) or matrix.dim() != 2:
         raise UsageError("differentiator=taylor multiplies points by matrices from the right: expected x @ matrix")
-    return z @ matrix
+    return linear(z, matrix.mT)
 
 
-@rule("cat", "concat", "hstack")
-def concatenate(parts: Sequence[Operand], dim: int = -1) -> Series:
+@rule("hstack")
+def side_by_side(parts: Sequence[Operand]) -> Series:
+    """Columns side by side."""
+    return concatenate(parts, dim=1)
+
+
+@rule("cat", "concat")
+def concatenate(parts: Sequence[Operand], dim: int = 0) -> Series:
     """Columns side by side; tensors among them are constants."""
     series = next(p for p in parts if isinstance(p, Series))
     if dim not in (1, -1):

@@ -38,3 +38,19 @@ def central_weights(order: int, accuracy: int) -> Mapping[int, Fraction]:
                 weights[m][old] = (nodes[new] * weights[m][old] - m * lower) / (nodes[new] - nodes[old])
         product = product_new
     return MappingProxyType({node: w for node, w in sorted(zip(nodes, weights[order], strict=True)) if w})
+
+
+@lru_cache
+def richardson_weights(accuracy: int, levels: int) -> tuple[Fraction, ...]:
+    """Weights c_l with sum_l c_l D(h / 2^l) of accuracy `accuracy` + 2 `levels`, l = 0 ... levels.
+
+    Richardson's extrapolation of D(h) = D + e_1 h^p + e_2 h^(p + 2) + ..., by Neville's scheme.
+    """
+    rows = [tuple(Fraction(int(i == level)) for i in range(levels + 1)) for level in range(levels + 1)]
+    for step in range(levels):
+        gain = 2 ** (accuracy + 2 * step)
+        rows = [
+            tuple((gain * fine - coarse) / (gain - 1) for coarse, fine in zip(rows[i], rows[i + 1], strict=True))
+            for i in range(len(rows) - 1)
+        ]
+    return rows[0]

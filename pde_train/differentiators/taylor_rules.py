@@ -50,7 +50,7 @@ def sigmoid(z: Tensor, order: int) -> list[Tensor]:
 
 
 @elementwise("logsigmoid", "log_sigmoid")
-def logsigmoid(z: Tensor, order: int) -> list[Coefficient]:
+def logsigmoid(z: Tensor, order: int) -> list[Tensor]:
     slope = sigmoid(-z, max(order - 1, 0))  # y'(z) = sigmoid(-z)
     return [torch.nn.functional.logsigmoid(z), *(a * ((-1) ** m / (m + 1)) for m, a in enumerate(slope[:order]))]
 
@@ -128,12 +128,15 @@ def relu(z: Tensor, order: int) -> list[Coefficient]:
     return [torch.relu(z), (z > 0).to(z.dtype), *[None] * (order - 1)]
 
 
-@rule("pow", "rpow")
-def power(z: Series, exponent: Any) -> Series:
-    """z ** exponent, for a number that does not depend on the points."""
-    if not isinstance(z, Series) or not isinstance(exponent, Real):
-        raise UsageError("differentiator=taylor takes powers with a fixed number as exponent: expected x ** 3")
-    return composed(_power(z.value, float(exponent), len(z.rest)), z)
+@rule("pow")
+def power(base: Any, exponent: Any) -> Series:
+    """base ** exponent, one of which is a number that does not depend on the points."""
+    if isinstance(base, Series) and isinstance(exponent, Real):
+        return composed(_power(base.value, float(exponent), len(base.rest)), base)
+    if isinstance(exponent, Series) and isinstance(base, Real) and float(base) > 0:
+        y, slope = float(base) ** exponent.value, math.log(base)
+        return composed([y * (slope**m / math.factorial(m)) for m in range(len(exponent.rest) + 1)], exponent)
+    raise UsageError("differentiator=taylor takes powers with a fixed number in them: expected x ** 3 or 2 ** x")
 
 
 @rule("silu")
@@ -150,7 +153,17 @@ def gelu(z: Series, approximate: str = "none") -> Series:
 
 @rule("softplus")
 def softplus(z: Series, beta: float = 1, threshold: float = 20) -> Series:
-    return rule_of("logsigmoid")(z * -beta) * (-1 / beta)
+    """log(1 + e^(beta z)) / beta, and z itself where beta z > threshold, as torch has it."""
+    smooth = logsigmoid(z.value * -beta, len(z.rest))
+    straight = (z.value, torch.ones_like(z.value))
+    zero = torch.zeros_like(z.value)
+    return composed(
+        [
+            torch.where(z.value * beta > threshold, straight[m] if m < 2 else zero, a * (-((-beta) ** m) / beta))
+            for m, a in enumerate(smooth)
+        ],
+        z,
+    )
 
 
 def _cauchy(a: list[Tensor], b: list[Tensor], degree: int) -> Tensor:

@@ -56,7 +56,7 @@ class GradientDescent(Method):
         spectrum_steps = diagnostics.steps(self.steps)
         error_steps = frozenset(range(0, self.steps + 1, self.log_every))
         with StopSignals() as signals:
-            module = ResidualModule(problem, record, self.optimizer, signals, self.compile, self.steps)
+            module = ResidualModule(problem, record, self.optimizer, signals, self.compile, self.steps, self.log_every)
             trainer = _trainer(
                 folder,
                 problem.device,
@@ -76,6 +76,8 @@ class GradientDescent(Method):
                     trainer.fit(module, chunks, ckpt_path=checkpoint if taken else None, weights_only=True)
                 except SystemExit:  # Lightning's answer to a Ctrl-C that it caught itself
                     raise KeyboardInterrupt from None
+        if problem.differentiator.adaptive:
+            record.tags["differentiator_chosen"] = str(getattr(problem.differentiator, "chosen", ""))
         record.log(self.steps, {"seconds": module.seconds, "residual": problem.residual(module.batch)})
         return self.steps
 

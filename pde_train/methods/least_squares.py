@@ -40,6 +40,7 @@ class LeastSquares(Method):
             )
         model: Any = problem.model
         batch = problem.draw(np.random.default_rng(problem.sampler.seed))
+        problem.adapt(model.bank, batch)
         with torch.no_grad():  # once on few points, so that `seconds` does not count what torch loads at its first use
             few = {region: points.rows(0, 1) for region, points in batch.items()}
             residuals.assemble(problem.pde, model.bank, problem.differentiator, few)

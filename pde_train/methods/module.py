@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -39,6 +40,7 @@ class ResidualModule(lightning.LightningModule):
         signals: StopSignals,
         compile: str,
         total: int,
+        adapt_every: int,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -49,12 +51,14 @@ class ResidualModule(lightning.LightningModule):
         self.signals = signals
         self.compile_mode = compile
         self.total = total
+        self.adapt_every = adapt_every
         self.steps: Steps
         self.step = 0
         self.seconds = 0.0
         self.saved_rng: tuple[Tensor, list[Tensor]] | None = None
         self.generator = np.random.default_rng(problem.sampler.seed)
         self.draw()
+        problem.adapt(self.model, self.batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         try:
@@ -73,6 +77,8 @@ class ResidualModule(lightning.LightningModule):
         if every and start and start % every == 0:
             self.draw()
         began = time.perf_counter()
+        if start and start % self.adapt_every == 0:
+            self.problem.adapt(self.model, self.batch)
         losses = self.steps.take(self.batch, stop - start)
         self.seconds += time.perf_counter() - began
         self.record.losses(start, losses)
@@ -92,6 +98,7 @@ class ResidualModule(lightning.LightningModule):
             "seconds": self.seconds,
             "drawn_from": self.drawn_from,
             "compile": self.compile_mode,
+            "chosen": getattr(self.problem.differentiator, "chosen", None),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "record": self.record.state_dict(),
@@ -102,6 +109,8 @@ class ResidualModule(lightning.LightningModule):
         self.step, self.seconds, self.compile_mode = state["step"], state["seconds"], state["compile"]
         self.generator.bit_generator.state = state["drawn_from"]
         self.draw()
+        if state["chosen"] is not None:
+            self.problem.differentiator = replace(self.problem.differentiator, chosen=state["chosen"])  # type: ignore
         self.record.load_state_dict(state["record"])
         self.saved_rng = state["torch_rng"], state["cuda_rng"]
 

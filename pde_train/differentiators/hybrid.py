@@ -1,0 +1,57 @@
+"""Finite differences of first derivatives by automatic differentiation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from torch import Tensor
+
+from pde_train.derivatives import Axes, Field
+from pde_train.differentiators.base import Differentiator
+from pde_train.differentiators.finite_difference import FiniteDifference
+from pde_train.differentiators.reverse import Reverse
+from pde_train.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Hybrid(Differentiator):
+    """A derivative of order n is the finite difference of order n - 1 of a first derivative by reverse mode.
+
+    The last coordinate of its axes is differentiated automatically and the others by stencils: u_x is exact, u_xx is
+    (u_x(x + h) - u_x(x - h)) / 2h (coupled automatic-numerical differentiation, Chiu et al., CMAME 395, 2022).
+    accuracy, step, richardson, spacing: of the finite differences, see `FiniteDifference`.
+    """
+
+    accuracy: int = 2
+    step: float | str = "auto"
+    richardson: int = 0
+    spacing: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.step == "optimal":
+            raise UsageError("differentiator.step=optimal is for finite_difference: expected auto, grid or a number")
+        _ = self.differences  # its own checks
+
+    @cached_property
+    def differences(self) -> FiniteDifference:
+        """What differentiates the first derivatives."""
+        return FiniteDifference(self.accuracy, self.step, self.richardson, self.spacing)
+
+    def fitted(self, spacing: tuple[float, ...]) -> Hybrid:
+        return replace(self, spacing=spacing)
+
+    def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
+        found: dict[Axes, Tensor] = {(): u(x)} if () in axes else {}
+        outer: dict[int, set[Axes]] = defaultdict(set)
+        for a in axes - {()}:
+            outer[a[-1]].add(a[:-1])
+        for i, before in outer.items():
+
+            def slope(y: Tensor, along: Axes = (i,)) -> Tensor:
+                return Reverse().partials(u, y, frozenset([along]))[along]
+
+            columns = self.differences.partials(slope, x, frozenset(before))
+            found |= {(*a, i): column for a, column in columns.items()}
+        return found
