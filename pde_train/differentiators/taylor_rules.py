@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,10 +20,13 @@ from pde_train.errors import UsageError
 Coefficients = Callable[[Tensor, int], Sequence[Coefficient]]
 
 
-def elementwise(*names: str) -> Callable[[Coefficients], Coefficients]:
+Function = TypeVar("Function", bound=Coefficients)
+
+
+def elementwise(*names: str) -> Callable[[Function], Function]:
     """Register Taylor coefficients a_m = f^(m)(z) / m!, m = 0 ... order, as the rule of torch functions."""
 
-    def register(coefficients: Coefficients) -> Coefficients:
+    def register(coefficients: Function) -> Function:
         def apply(z: Series, inplace: bool = False) -> Series:
             return composed(coefficients(z.value, len(z.rest)), z)
 
