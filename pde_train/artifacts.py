@@ -12,10 +12,10 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from pde_train import figures
+from pde_train import figures, table
 from pde_train.entropy import Entropy
 from pde_train.problem import Problem
-from pde_train.record import Record
+from pde_train.record import Record, comparison_in
 
 
 def write(folder: Path, config: Mapping[str, Any], problem: Problem, record: Record, entropy: Entropy) -> list[Path]:
@@ -33,6 +33,10 @@ def write(folder: Path, config: Mapping[str, Any], problem: Problem, record: Rec
         lines = [f"{k},{s!r}" for k, s in enumerate(final.tolist())]
         (folder / "spectrum.csv").write_text("\n".join(["index,singular_value", *lines]) + "\n")
         files += [folder / "spectrum.npz", folder / "spectrum.csv"]
+    comparison = comparison_in(record.last())
+    if comparison:
+        (folder / "comparison.csv").write_text(table.csv_comparison(comparison))
+        files.append(folder / "comparison.csv")
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in draw(problem, record, entropy).items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=120)
@@ -47,4 +51,8 @@ def draw(problem: Problem, record: Record, entropy: Entropy) -> dict[str, Figure
     if record.spectra:
         drawn["singular_values"] = figures.spectra(record.spectra)
         drawn["entropy"] = figures.entropy_by_threshold(record.spectra, entropy)
+    comparison = comparison_in(record.last())
+    if comparison:
+        drawn["comparison"] = figures.comparison(comparison)
+        drawn["compared_singular_values"] = figures.overlays({"Same parameters, same points": record.compared_spectra})
     return drawn

@@ -107,9 +107,13 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _show(result: Result, cfg: DictConfig) -> None:
     from pde_train import table
+    from pde_train.record import comparison_in
     from pde_train.trust import build_group
 
     table.show(table.pairs([result]))
+    comparison = comparison_in({k: v for k, v in result.metrics.items() if v is not None})
+    if comparison:
+        table.show_comparison(comparison)
     print(f"Figures and numbers: {HydraConfig.get().runtime.output_dir}")
     look = build_group(cfg, "tracking").how_to_look
     if look:

@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from pde_train import artifacts, provenance
+from pde_train.audit import Audit
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.entropy import Entropy
 from pde_train.errors import Interrupted, PdeTrainError, RunError, UsageError
@@ -44,6 +45,7 @@ class Experiment:
     method: Method
     diagnostics: Diagnostics
     entropy: Entropy
+    audit: Audit
     tracker: Tracker
     config: Mapping[str, Any]
 
@@ -75,6 +77,7 @@ def build(cfg: DictConfig) -> Experiment:
         method=build_group(cfg, "method"),
         diagnostics=build_group(cfg, "diagnostics"),
         entropy=build_group(cfg, "entropy"),
+        audit=build_group(cfg, "audit"),
         tracker=build_group(cfg, "tracking"),
         config=_public(OmegaConf.to_container(cfg, resolve=True)),  # type: ignore[arg-type]
     )
@@ -104,8 +107,9 @@ def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None 
 
     status, files = "failed", []
     try:
-        steps = experiment.method.fit(problem, record, experiment.diagnostics, folder)
+        steps, batch = experiment.method.fit(problem, record, experiment.diagnostics, folder)
         record.log(steps, {"steps": steps, "residual_exact": problem.residual_exact(), **problem.errors()})
+        record.log(steps, experiment.audit.metrics(problem, batch, record.last()["residual"]))
         record.log(steps, {"seconds_total": time.perf_counter() - started})
         files = written()
         tracker.metrics(record.final_spectrum())

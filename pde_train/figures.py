@@ -80,7 +80,25 @@ def error(problem: Problem) -> Figure:
     return _maps(problem, {"u - exact": found - exact})
 
 
-def overlays(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+def comparison(numbers: Mapping[str, Mapping[str, float]]) -> Figure:
+    """The worst relative error of a derivative, and that of the gradient, against the time of one gradient."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    worst = {n: max(v for k, v in q.items() if k.startswith("error/")) for n, q in numbers.items()}
+    gradient = {n: q["gradient_error"] for n, q in numbers.items()}
+    panels = {"worst relative error of a derivative": worst, "relative error of the gradient": gradient}
+    for axes, (title, values) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for i, (name, value) in enumerate(values.items()):
+            colour, marker = COLOURS[i % len(COLOURS)], "o+x^vsdP*<>"[i % 11]
+            seconds = 1e3 * numbers[name]["seconds"]
+            axes.loglog(seconds, max(value, 1e-17), marker, color=colour, label=name)
+        axes.set_xlabel("one loss and gradient (ms)")
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=7)
+    return figure
+
+
+def overlays(panels: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]) -> Figure:
     """Spectra of a sweep: a panel for each pair, in it a line for each way of taking derivatives."""
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)

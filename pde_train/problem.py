@@ -66,6 +66,11 @@ class Problem:
         """All weighted residuals of a field under each other, (rows, 1)."""
         return residuals.stacked(residuals.evaluate(self.pde, u, self.differentiator, batch))
 
+    @property
+    def field(self) -> Field:
+        """The model, or all its features (n, m) where it is linear in its parameters."""
+        return getattr(self.model, "bank", self.model)
+
     def adapt(self, u: Field, batch: Batch) -> None:
         """Let the differentiator choose what it chooses by itself, such as a step, for the field u as it is now."""
         if self.differentiator.adaptive:
@@ -90,13 +95,13 @@ class Problem:
         with torch.no_grad():
             return residuals.relative_residual(self.pde, self.model, self.differentiator, batch)
 
-    def residual_exact(self) -> float:
-        """The relative residual of the same function with exact derivatives, on the test points.
+    def residual_exact(self, batch: Batch | None = None) -> float:
+        """The relative residual of the same function with exact derivatives, on the test points or those of a batch.
 
         In many dimensions on the first of them, and by Taylor mode: nested reverse mode takes a minute at d = 1000.
         """
         most = MOST_COORDINATES // self.pde.domain.dimension
-        batch = {region: points.rows(0, most) for region, points in self.test_batch.items()}
+        batch = {region: points.rows(0, most) for region, points in (batch or self.test_batch).items()}
         with torch.no_grad():
             exact = Reverse() if self.pde.domain.dimension <= 3 else Taylor()
             return residuals.relative_residual(self.pde, self.model, exact, batch)

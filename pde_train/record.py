@@ -20,11 +20,15 @@ log = logging.getLogger(__name__)
 FLUSH_ROWS = 1000
 FLUSH_SECONDS = 10.0
 
+COMPARE = "compare"
+"""First part of the metrics of a comparison."""
+
 
 class Record:
     """Metrics and spectra of one run by step, sent to the tracker in batches.
 
-    `series` maps a metric to its value by step; `spectra` a step to the singular values seen there.
+    `series` maps a metric to its value by step; `spectra` a step to the singular values seen there; `compared_spectra`
+    a differentiator to those of the last comparison.
     """
 
     def __init__(self, tracker: Tracker, entropy: Entropy):
@@ -35,6 +39,7 @@ class Record:
         self._flushed = time.monotonic()
         self.series: dict[str, dict[int, float]] = {}
         self.spectra: dict[int, np.ndarray] = {}
+        self.compared_spectra: dict[str, np.ndarray] = {}
         self.tags: dict[str, str] = {}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -67,6 +72,12 @@ class Record:
         metrics = self._entropy.metrics(found.values, found.resolution)
         self.log(step, metrics | {"spectrum/resolution": found.resolution})
 
+    def compared(self, step: int, name: str, numbers: Mapping[str, float], found: Spectrum) -> None:
+        """Keep what a comparison measured of one differentiator, as metrics `compare/<name>/...`."""
+        self.compared_spectra[name] = found.values
+        metrics = dict(numbers) | self._entropy.metrics(found.values, found.resolution)
+        self.log(step, {f"{COMPARE}/{name}/{key}": value for key, value in metrics.items()})
+
     def flush(self) -> None:
         """Send what the tracker has not got yet; what cannot be delivered now is kept for the next time."""
         self._delivered = self._tracker.metrics(self._unsent)
@@ -92,6 +103,7 @@ class Record:
         return {
             "series": series,
             "spectra": {k: torch.from_numpy(v) for k, v in self.spectra.items()},
+            "compared_spectra": {k: torch.from_numpy(v) for k, v in self.compared_spectra.items()},
             "tags": self.tags,
         }
 
@@ -101,5 +113,17 @@ class Record:
             k: dict(zip(v["steps"].tolist(), v["values"].tolist(), strict=True)) for k, v in state["series"].items()
         }
         self.spectra = {k: v.numpy() for k, v in state["spectra"].items()}
+        self.compared_spectra = {k: v.numpy() for k, v in state["compared_spectra"].items()}
         self.tags = dict(state["tags"])
         self._unsent = [(key, value, step) for key, values in self.series.items() for step, value in values.items()]
+
+
+def comparison_in(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """The numbers of a comparison among the metrics of a run, by differentiator; empty without one."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        first, _, rest = key.partition("/")
+        if first == COMPARE:
+            name, _, quantity = rest.partition("/")
+            found.setdefault(name, {})[quantity] = value
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,6 +26,9 @@ COLUMNS = {
 
 WIDE = 140
 """Characters that a terminal must have for the wide table, and that it gets where there is no terminal."""
+
+Comparison = Mapping[str, Mapping[str, float]]
+"""Numbers by differentiator and by quantity, see `pde_train.comparison`."""
 
 Pairs = dict[str, dict[str, Result]]
 """Results by what they share, then by the way of taking derivatives."""
@@ -88,6 +91,43 @@ def csv_table(grouped: Pairs) -> str:
             values = [result.metrics.get(metric) for metric in COLUMNS.values()]
             lines.append(",".join([f'"{title}"', f'"{label}"', *("" if v is None else repr(v) for v in values)]))
     return "\n".join(lines) + "\n"
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """A row a differentiator."""
+    headings, rows = _comparison_cells(comparison)
+    found = Table()
+    for i, heading in enumerate(headings):
+        found.add_column(heading, justify="right" if i else "left", no_wrap=not i)
+    for row in rows:
+        found.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(found)
+
+
+def csv_comparison(comparison: Comparison) -> str:
+    """Every number of a comparison, as csv text: a row a differentiator."""
+    quantities = sorted({quantity for numbers in comparison.values() for quantity in numbers})
+    lines = [",".join(["differentiator", *quantities])]
+    for name, numbers in comparison.items():
+        lines.append(",".join([name, *(repr(numbers[q]) if q in numbers else "" for q in quantities)]))
+    return "\n".join(lines) + "\n"
+
+
+def _comparison_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    errors = sorted({q for numbers in comparison.values() for q in numbers if q.startswith("error/")})
+    columns: dict[str, Callable[[Mapping[str, float]], str]] = {
+        **{f"error of {e.removeprefix('error/')}": lambda n, e=e: f"{n[e]:.1e}" for e in errors},  # type: ignore[misc]
+        "residual": lambda n: f"{n['residual']:.3g}",
+        "1 - cosine": lambda n: f"{max(0.0, 1 - n['gradient_cosine']):.1e}",
+        "|gradient| - 1": lambda n: f"{n['gradient_ratio'] - 1:+.1e}",
+        "s_min": lambda n: f"{n['spectrum/min']:.1e}",
+        "#>1e-12": lambda n: f"{n['spectrum/count/1e-12']:.0f}",
+        "H_A(1e-8)": lambda n: f"{n['entropy/1e-08']:.4f}" if "entropy/1e-08" in n else "-",
+        "ms": lambda n: f"{1e3 * n['seconds']:.2f}",
+        "MB": lambda n: f"{n['memory'] / 1e6:.2f}",
+    }
+    rows = [[escape(name), *(cell(numbers) for cell in columns.values())] for name, numbers in comparison.items()]
+    return ["derivatives", *columns], rows
 
 
 def _short(override: str) -> str:

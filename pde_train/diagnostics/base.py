@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
+from torch import Tensor
+
+from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
-from pde_train.spectra import Spectrum
+from pde_train.record import Record
 
 
 class Diagnostics(ABC):
-    """Decides at which optimiser steps a spectrum is taken, and takes that of a network."""
+    """Looks at a run's model at some optimiser steps, beyond its loss and error."""
 
     @abstractmethod
     def steps(self, total: int) -> frozenset[int]:
-        """The steps, of 0 (before training) ... total (after it), at which a spectrum is wanted."""
+        """The steps, of 0 (before training) ... total (after it), at which to look."""
 
     @abstractmethod
-    def spectrum(self, problem: Problem, batch: Batch) -> Spectrum:
-        """The singular values of the residual Jacobian of the problem's model at its present parameters."""
+    def look(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
+        """Look at the model with its present parameters at the training points, and tell the record.
+
+        matrix: the system matrix of these points, where the method has made it.
+        """
+
+
+def check_when(when: object) -> None:
+    """Refuse anything but a list of `first`, `last`, `log` and steps."""
+    expected = "expected first, log, last or steps, as in [first,100,last]"
+    if not isinstance(when, (list, tuple)):
+        raise UsageError(f"diagnostics.when={when} is no list: {expected}")
+    for word in when:
+        if not (word in ("first", "log", "last") or (isinstance(word, int) and word >= 0)):
+            raise UsageError(f"diagnostics.when has {word!r}: {expected}")
+
+
+def steps_of(when: Sequence[str | int], total: int) -> frozenset[int]:
+    """The steps of 0 ... total that a list of words and numbers means; `log` is 1, 3, 10, 30, ..."""
+    decades = (m * 10**k for k in range(len(str(total))) for m in (1, 3))
+    words = {"first": [0], "last": [total], "log": list(decades)}
+    wanted = {step for word in when for step in (words[word] if isinstance(word, str) else [word])}
+    return frozenset(step for step in wanted if step <= total)

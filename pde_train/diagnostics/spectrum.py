@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pde_train.diagnostics.base import Diagnostics
-from pde_train.errors import UsageError
+from torch import Tensor
+
+from pde_train.diagnostics.base import Diagnostics, check_when, steps_of
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
-from pde_train.spectra import ResidualJacobian, Spectrum
+from pde_train.record import Record
+from pde_train.spectra import ResidualJacobian, Spectrum, singular_values
 
 
 @dataclass(frozen=True)
@@ -24,19 +26,14 @@ class SpectrumProbe(Diagnostics):
     max_dense: int = 16_000_000
 
     def __post_init__(self) -> None:
-        expected = "expected first, log, last or steps, as in [first,100,last]"
-        if not isinstance(self.when, (list, tuple)):
-            raise UsageError(f"diagnostics.when={self.when} is no list: {expected}")
-        for word in self.when:
-            if not (word in ("first", "log", "last") or (isinstance(word, int) and word >= 0)):
-                raise UsageError(f"diagnostics.when has {word!r}: {expected}")
+        check_when(self.when)
 
     def steps(self, total: int) -> frozenset[int]:
-        decades = (m * 10**k for k in range(len(str(total))) for m in (1, 3))
-        words = {"first": [0], "last": [total], "log": list(decades)}
-        wanted = {step for word in self.when for step in (words[word] if isinstance(word, str) else [word])}
-        return frozenset(step for step in wanted if step <= total)
+        return steps_of(self.when, total)
 
-    def spectrum(self, problem: Problem, batch: Batch) -> Spectrum:
-        jacobian = ResidualJacobian(problem.model, lambda u: problem.residual_vector(u, batch))
-        return jacobian.spectrum(self.max_dense)
+    def look(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
+        if matrix is not None:
+            record.spectrum(step, Spectrum(singular_values(matrix)))
+        elif step not in record.spectra:  # a resumed run may have looked before
+            jacobian = ResidualJacobian(problem.model, lambda u: problem.residual_vector(u, batch))
+            record.spectrum(step, jacobian.spectrum(self.max_dense))

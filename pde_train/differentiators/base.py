@@ -12,10 +12,12 @@ from pde_train.derivatives import Axes, Field, Jet, Request
 class Differentiator(ABC):
     """A way of taking derivatives of a row-wise field at points.
 
+    exact: whether it is exact to rounding.
     compilable: whether one evaluation does the same real operations as the next, so that it may be compiled once.
     adaptive: whether `adapted` has anything to choose.
     """
 
+    exact: bool = True
     compilable: bool = True
     adaptive: bool = False
 

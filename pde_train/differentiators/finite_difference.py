@@ -50,6 +50,8 @@ class FiniteDifference(Differentiator):
     spacing: tuple[float, ...] | None = None
     chosen: tuple[tuple[Axes, float], ...] = ()
 
+    exact = False
+
     def __post_init__(self) -> None:
         if self.accuracy not in ACCURACIES:
             raise UsageError(

@@ -29,6 +29,8 @@ class Hybrid(Differentiator):
     richardson: int = 0
     spacing: tuple[float, ...] | None = None
 
+    exact = False
+
     def __post_init__(self) -> None:
         if self.step == "optimal":
             raise UsageError("differentiator.step=optimal is for finite_difference: expected auto, grid or a number")

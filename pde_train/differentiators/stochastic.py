@@ -32,6 +32,7 @@ class Stochastic(Differentiator):
     probes: int = 16
     kind: str = "random"
 
+    exact = False
     compilable = False  # the directions change from step to step
 
     def __post_init__(self) -> None:

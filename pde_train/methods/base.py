@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from pde_train.diagnostics.base import Diagnostics
+from pde_train.geometry import Batch
 from pde_train.problem import Problem
 from pde_train.record import Record
 
@@ -14,9 +15,10 @@ class Method(ABC):
     """A way of finding the parameters of a problem's model."""
 
     @abstractmethod
-    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> int:
-        """Change the parameters of `problem.model` for the better; return the number of optimiser steps taken.
+    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
+        """Change the parameters of `problem.model` for the better.
 
-        Metrics and spectra go to `record`, among them `seconds`, the time of the fit alone, and `residual`, the
-        relative residual on the last training points. What an interrupted fit left in `folder` is taken up.
+        Returns the number of optimiser steps taken and the last training points. Metrics and spectra go to `record`,
+        among them `seconds`, the time of the fit alone, and `residual`, the relative residual on those points. What an
+        interrupted fit left in `folder` is taken up.
         """

@@ -15,7 +15,7 @@ from pde_train.progress import progress
 
 
 class Looks(Callback):
-    """Errors every `log_every` steps, spectra at the steps of the diagnostics, both into the record."""
+    """Errors every `log_every` steps and the diagnostics at theirs, both into the record."""
 
     def __init__(self, diagnostics: Diagnostics, error_steps: frozenset[int], spectrum_steps: frozenset[int]):
         self.diagnostics = diagnostics
@@ -32,8 +32,8 @@ class Looks(Callback):
     def _look(self, module: ResidualModule) -> None:
         if module.step in self.error_steps:
             module.record.log(module.step, module.problem.errors())
-        if module.step in self.spectrum_steps and module.step not in module.record.spectra:
-            module.record.spectrum(module.step, self.diagnostics.spectrum(module.problem, module.batch))
+        if module.step in self.spectrum_steps:
+            self.diagnostics.look(module.problem, module.batch, module.step, module.record)
 
 
 class Checkpoints(Callback):

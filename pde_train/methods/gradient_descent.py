@@ -14,6 +14,7 @@ import torch
 
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import RunError, UsageError
+from pde_train.geometry import Batch
 from pde_train.methods.base import Method
 from pde_train.methods.callbacks import Checkpoints, Looks, StepsBar
 from pde_train.methods.checkpoint import AtomicCheckpointIO
@@ -51,7 +52,7 @@ class GradientDescent(Method):
                 f"method.compile={self.compile} is unknown: expected one of {', '.join(MODES)}, choose one"
             )
 
-    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> int:
+    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
         checkpoint = folder / CHECKPOINT
         spectrum_steps = diagnostics.steps(self.steps)
         error_steps = frozenset(range(0, self.steps + 1, self.log_every))
@@ -79,7 +80,7 @@ class GradientDescent(Method):
         if problem.differentiator.adaptive:
             record.tags["differentiator_chosen"] = str(getattr(problem.differentiator, "chosen", ""))
         record.log(self.steps, {"seconds": module.seconds, "residual": problem.residual(module.batch)})
-        return self.steps
+        return self.steps, module.batch
 
     def _stops(self, looks: frozenset[int], resample_every: int) -> list[int]:
         """The steps at which a chunk ends: every `chunk` steps, and wherever something is to be done."""

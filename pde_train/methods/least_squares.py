@@ -13,10 +13,11 @@ import torch
 from pde_train import residuals
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import UsageError
+from pde_train.geometry import Batch
 from pde_train.methods.base import Method
 from pde_train.problem import Problem
 from pde_train.record import Record
-from pde_train.spectra import Spectrum, finite_array, singular_values
+from pde_train.spectra import finite_array
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LeastSquares(Method):
         if not 0 <= self.rcond < 1:
             raise UsageError(f"method.rcond={self.rcond} is no relative size: expected 0 <= rcond < 1, such as 1e-14")
 
-    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> int:
+    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
         if not hasattr(problem.model, "bank"):
             raise UsageError(
                 f"method=least_squares needs a model that is linear in its parameters, and "
@@ -40,7 +41,7 @@ class LeastSquares(Method):
             )
         model: Any = problem.model
         batch = problem.draw(np.random.default_rng(problem.sampler.seed))
-        problem.adapt(model.bank, batch)
+        problem.adapt(problem.field, batch)
         with torch.no_grad():  # once on few points, so that `seconds` does not count what torch loads at its first use
             few = {region: points.rows(0, 1) for region, points in batch.items()}
             residuals.assemble(problem.pde, model.bank, problem.differentiator, few)
@@ -55,8 +56,8 @@ class LeastSquares(Method):
             loss = residuals.loss(residuals.evaluate(problem.pde, model, problem.differentiator, batch))
         record.log(0, {"seconds": seconds, "residual": float(left), "loss": float(loss)})
         if diagnostics.steps(0):
-            record.spectrum(0, Spectrum(singular_values(a)))
-        return 0
+            diagnostics.look(problem, batch, 0, record, a)
+        return 0, batch
 
 
 def solve(a: np.ndarray, f: np.ndarray, rcond: float) -> np.ndarray:

@@ -1,0 +1,148 @@
+"""All ways of taking derivatives at the same point: the same parameters, the same training points."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pde_train import residuals
+from pde_train.derivatives import Request
+from pde_train.differentiators.base import Differentiator
+from pde_train.differentiators.reverse import Reverse
+from pde_train.differentiators.taylor import Taylor
+from pde_train.errors import PdeTrainError
+from pde_train.geometry import Batch
+from pde_train.problem import Problem
+from pde_train.spectra import ResidualJacobian, Spectrum
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one differentiator gave: numbers by name, and the singular values.
+
+    error/<name>: |D u - D* u| / |D* u| of each derivative that the equations name, at the interior training points (for
+        a model that is linear in its parameters: of all its features at once).
+    residual: the relative residual as this differentiator sees it. gradient_cosine, gradient_ratio, gradient_error: of
+        the gradient g of the loss, its cosine with the oracle's g*, |g| / |g*| and |g - g*| / |g*|.
+    seconds, memory: of one loss and gradient, the median of several; the most bytes of tensors alive at once in it.
+    """
+
+    numbers: dict[str, float]
+    spectrum: Spectrum
+
+
+def compare(
+    problem: Problem, batch: Batch, differentiators: Mapping[str, Differentiator], max_dense: int, repeats: int
+) -> dict[str, Measured]:
+    """Measure every differentiator on the present parameters of the problem's model at the points of a batch.
+
+    The oracle is Taylor mode in float64, for Taylor mode itself nested reverse mode. One that cannot serve this
+    problem is left out with a warning.
+    """
+    oracles = {exact: _oracle(problem, batch, exact) for exact in (Taylor(), Reverse())}
+    found = {}
+    for name, differentiator in differentiators.items():
+        oracle = oracles[Reverse() if isinstance(differentiator, Taylor) else Taylor()]
+        spacing = problem.sampler.spacing(problem.pde.domain)
+        here = replace(problem, differentiator=differentiator.fitted(spacing))
+        try:
+            found[name] = _measured(here, batch, oracle, max_dense, repeats)
+        except PdeTrainError as error:
+            log.warning("%s is left out of the comparison: %s", name, error)
+    return found
+
+
+@dataclass(frozen=True)
+class _Exact:
+    derivatives: dict[str, Tensor]
+    gradient: Tensor
+
+
+def _oracle(problem: Problem, batch: Batch, exact: Differentiator) -> _Exact:
+    model = copy.deepcopy(problem.model).double()
+    here = replace(problem, model=model, differentiator=exact, dtype=torch.float64)
+    precise = {region: points.to(dtype=torch.float64, device=problem.device) for region, points in batch.items()}
+    return _Exact(_derivatives(here, precise), _gradient(here, precise))
+
+
+def _measured(problem: Problem, batch: Batch, oracle: _Exact, max_dense: int, repeats: int) -> Measured:
+    problem.adapt(problem.field, batch)
+    numbers = {
+        f"error/{name}": _distance(column, oracle.derivatives[name])
+        for name, column in _derivatives(problem, batch).items()
+    }
+    gradient = _gradient(problem, batch).double()
+    lengths = torch.linalg.vector_norm(gradient), torch.linalg.vector_norm(oracle.gradient)
+    numbers |= {
+        "residual": problem.residual(batch),
+        "gradient_cosine": float(gradient @ oracle.gradient / (lengths[0] * lengths[1])),
+        "gradient_ratio": float(lengths[0] / lengths[1]),
+        "gradient_error": float(torch.linalg.vector_norm(gradient - oracle.gradient) / lengths[1]),
+    }
+    with PeakMemory() as memory:
+        _gradient(problem, batch)
+    times = [_seconds(lambda: _gradient(problem, batch)) for _ in range(repeats)]
+    numbers |= {"seconds": statistics.median(times), "memory": float(memory.peak)}
+    jacobian = ResidualJacobian(problem.model, lambda u: problem.residual_vector(u, batch))
+    return Measured(numbers, jacobian.spectrum(max_dense))
+
+
+def _derivatives(problem: Problem, batch: Batch) -> dict[str, Tensor]:
+    """Every derivative that some equation names, of the field or of all features, (n, m) at the interior points."""
+    names = frozenset().union(*(request.names for _, request in problem.pde.regions.values())) - {"u"}
+    with torch.no_grad():
+        jet = problem.differentiator(problem.field, batch["interior"].x, Request(names, problem.pde.coordinates))
+    return {name: jet.columns[name] for name in sorted(names)}
+
+
+def _gradient(problem: Problem, batch: Batch) -> Tensor:
+    parameters = [p for p in problem.model.parameters() if p.requires_grad]
+    found = residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch)
+    return torch.cat([g.flatten() for g in torch.autograd.grad(residuals.loss(found), parameters)])
+
+
+def _distance(found: Tensor, exact: Tensor) -> float:
+    return float(torch.linalg.vector_norm(found.double() - exact) / torch.linalg.vector_norm(exact))
+
+
+def _seconds(call: Callable[[], Tensor]) -> float:
+    began = time.perf_counter()
+    float(call()[0])  # waits for a GPU, too
+    return time.perf_counter() - began
+
+
+class PeakMemory(TorchDispatchMode):
+    """The most bytes of tensors, made while it is on, that are alive at once: `peak`.
+
+    Counted from storages, not from the process, so that it is the same each time and on every device.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        older = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in older:
+                    self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self._alive = {key: held for key, held in self._alive.items() if not held[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return result

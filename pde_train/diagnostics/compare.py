@@ -1,0 +1,44 @@
+"""Every way of taking derivatives, compared on the parameters of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pde_train.comparison import compare
+from pde_train.diagnostics.base import Diagnostics, check_when, steps_of
+from pde_train.diagnostics.spectrum import SpectrumProbe
+from pde_train.differentiators.base import Differentiator
+from pde_train.errors import UsageError
+from pde_train.geometry import Batch
+from pde_train.problem import Problem
+from pde_train.record import Record
+
+
+@dataclass(frozen=True)
+class Compare(Diagnostics):
+    """The run's own spectrum, and at the same steps `comparison.compare` of many differentiators.
+
+    differentiators: what to compare, by the name that stands in tables and metrics. when, max_dense: see
+    `SpectrumProbe`. repeats: timed gradients of each.
+    """
+
+    differentiators: Mapping[str, Differentiator]
+    when: Sequence[str | int] = ("first", "last")
+    max_dense: int = 16_000_000
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        check_when(self.when)
+        if not (isinstance(self.repeats, int) and self.repeats >= 1):
+            raise UsageError(f"diagnostics.repeats={self.repeats} times nothing: expected a positive integer")
+
+    def steps(self, total: int) -> frozenset[int]:
+        return steps_of(self.when, total)
+
+    def look(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
+        SpectrumProbe(self.when, self.max_dense).look(problem, batch, step, record, matrix)
+        for name, measured in compare(problem, batch, self.differentiators, self.max_dense, self.repeats).items():
+            record.compared(step, name, measured.numbers, measured.spectrum)

@@ -1,0 +1,53 @@
+"""No training: a look at a model as it is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pde_train.diagnostics.base import Diagnostics
+from pde_train.errors import UsageError
+from pde_train.geometry import Batch
+from pde_train.methods.base import Method
+from pde_train.problem import Problem
+from pde_train.record import Record
+
+
+@dataclass(frozen=True)
+class Probe(Method):
+    """The diagnostics at the parameters of `checkpoint`, a run's model.pt or checkpoint.ckpt, or at initial ones."""
+
+    checkpoint: str | None = None
+
+    def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
+        if self.checkpoint is not None:
+            problem.model.load_state_dict(self._parameters(problem))
+        batch = problem.draw(np.random.default_rng(problem.sampler.seed))
+        problem.adapt(problem.field, batch)
+        began = time.perf_counter()
+        diagnostics.look(problem, batch, 0, record)
+        record.log(0, {"seconds": time.perf_counter() - began, "residual": problem.residual(batch)})
+        return 0, batch
+
+    def _parameters(self, problem: Problem) -> dict[str, torch.Tensor]:
+        expected = problem.model.state_dict()
+        try:
+            state = torch.load(str(self.checkpoint), map_location=problem.device, weights_only=True)
+            state = state.get("state_dict", state)
+            found = {key.removeprefix("model."): value for key, value in state.items()}
+            shapes = {key: tuple(value.shape) for key, value in found.items()}
+        except Exception as error:
+            raise UsageError(
+                f"method.checkpoint={self.checkpoint} cannot be read ({type(error).__name__}): expected the "
+                "model.pt or checkpoint.ckpt of a run, correct the path"
+            ) from error
+        if shapes != {key: tuple(value.shape) for key, value in expected.items()}:
+            raise UsageError(
+                f"method.checkpoint={self.checkpoint} holds another model ({shapes}): expected the model of this "
+                "configuration, choose the same model=..., width and features as that run"
+            )
+        return found
