@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,8 +27,8 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 def cache_folder() -> Path:
     """Where compiled code is kept."""
-    named = os.environ.get(CACHE)
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pde_train"
+    named = os.environ.get(CACHE) or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/pde_train"
+    return Path(named).expanduser().absolute()
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,19 @@ def load(library: Path, device: str) -> Function:
 
 
 def trace(function: Function, state: Sequence[Tensor], data: Sequence[Tensor]) -> Traced:
-    """Trace a function of state and data; fails where its control flow depends on the values of tensors."""
+    """Trace a function of state and data; fails where its control flow depends on the values of tensors, or on chance.
+
+    Functionalised, as a tensor that is changed in place would look as if it did not depend on the state.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*state, *data)
+        pure = torch.func.functionalize(function, remove="mutations")
+        graph = make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(*state, *data)
+    for node in graph.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise RuntimeError(f"{node.target} draws random numbers, which compiled code would draw otherwise")
     prepare, step = _split(graph, len(state))
     return Traced(prepare, step, _key(step))
 
@@ -120,5 +128,16 @@ def _key(step: fx.GraphModule) -> str:
         for n in step.graph.nodes
         if n.op == "placeholder"
     ]
-    compiler = (torch.__version__, torch.backends.cpu.get_cpu_capability())
+    compiler = [torch.__version__, _processor(), torch.get_num_threads()]  # the number of threads is part of the code
+    if any("cuda" in device for _, _, device, _ in shapes):
+        compiler.append(torch.cuda.get_device_capability())
     return hashlib.sha256(repr((step.code, shapes, compiler)).encode()).hexdigest()[:20]
+
+
+def _processor() -> str:
+    """What tells processors apart whose instructions differ: code is made for the one that it is made on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return f"{platform.machine()} {platform.processor()}"

@@ -4,6 +4,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 from pde_train import artifacts
+from pde_train.compiling import CACHE
 from pde_train.conf_dir import conf_dir
 
 
@@ -11,6 +12,14 @@ from pde_train.conf_dir import conf_dir
 def one_thread():
     """Tensors this small take many times longer where torch wakes a second thread for them."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_compiled_code(tmp_path_factory):
+    """Compiled code of this session alone: what runs compiled must not depend on what a user has run before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE, str(tmp_path_factory.mktemp("compiled")))
+        yield
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ ALLOWED = {  # what each room may import from the package
     "derivatives": set(),
     "geometry": {"derivatives", "errors"},
     "progress": set(),
+    "compiling": {"errors"},
     "conf_dir": set(),
     "entropy": GROUND,
     "differentiators": GROUND,
@@ -28,7 +29,7 @@ ALLOWED = {  # what each room may import from the package
     "tracking": GROUND | {"results"},
     "record": {"entropy", "spectra", "tracking"},
     "diagnostics": GROUND | {"problem", "spectra"},
-    "methods": GROUND | {"diagnostics", "problem", "record", "residuals", "results", "spectra"},
+    "methods": GROUND | {"compiling", "diagnostics", "problem", "record", "residuals", "results", "spectra"},
     "figures": GROUND | {"entropy", "problem"},
     "artifacts": {"entropy", "figures", "problem", "record"},
 }

@@ -67,7 +67,7 @@ class CompiledSteps(Steps):
         flat = self._flat(self.parameters)
         first, blocks = split(batch)
         self.adam = _plain_adam(optimizer)
-        update = [flat.clone(), flat.clone(), flat[0].clone(), flat.new_zeros(4)] if self.adam else []
+        update = [flat.clone(), flat.clone(), *self._double(0.0, [0.0] * 4)] if self.adam else []
         self.state = [flat, flat.clone(), flat[0].clone(), *update]
         self.first = _Compiled(self._adam_step if self.adam else self._gradient, self.state, first)
         self.blocks = _Compiled(self._gradient, self.state[:3], blocks[0]) if blocks else None
@@ -100,6 +100,12 @@ class CompiledSteps(Steps):
         gradient, loss = self._over_blocks(flat, batch)
         update = [*self._moments(), self._hyper()] if self.adam else []
         return self.first.run([flat, gradient, loss, *update, *self.kept[0]])[-1]
+
+    def nudged_loss(self, batch: Batch) -> Tensor:
+        """The loss, not compiled, at parameters one rounding away: its distance is what rounding does to the loss."""
+        flat = self._flat(self.parameters)
+        with torch.no_grad():
+            return self._loss(flat * (1 + torch.finfo(flat.dtype).eps), batch)
 
     def take(self, batch: Batch, count: int) -> Tensor:
         if not self.adam:
@@ -144,7 +150,10 @@ class CompiledSteps(Steps):
         *tensors: Tensor,
         layout: Layout,
     ) -> Any:
-        """torch.optim.Adam's step on one vector; hyper is lr, beta_1, beta_2, eps."""
+        """torch.optim.Adam's step on one vector; hyper is lr, beta_1, beta_2, eps.
+
+        The count of steps and hyper are float64, as torch's Python numbers are: 1 - 0.999 in float32 is off by 1e-5.
+        """
         gradient, loss = self._gradient(flat, gradient, loss, *tensors, layout=layout)
         lr, beta_1, beta_2, eps = hyper.unbind()
         step = step + 1
@@ -170,16 +179,19 @@ class CompiledSteps(Steps):
 
     def _hyper(self) -> Tensor:
         group = self.optimizer.param_groups[0]
-        return self.state[0].new_tensor([group["lr"], *group["betas"], group["eps"]])
+        return self._double([float(v) for v in (group["lr"], *group["betas"], group["eps"])])[0]
+
+    def _double(self, *values: Any) -> list[Tensor]:
+        return [torch.tensor(v, dtype=torch.float64, device=self.problem.device) for v in values]
 
     def _moments(self) -> list[Tensor]:
         """Adam's mean and square of the gradient as vectors, and its count of steps."""
         flat = self._flat(self.parameters)
         states = [self.optimizer.state[p] for p in self.parameters.values()]
         if not states[0]:
-            return [torch.zeros_like(flat), torch.zeros_like(flat), flat.new_zeros(())]
+            return [torch.zeros_like(flat), torch.zeros_like(flat), *self._double(0.0)]
         mean, square = (torch.cat([s[key].flatten() for s in states]) for key in ("exp_avg", "exp_avg_sq"))
-        return [mean, square, states[0]["step"].to(flat)]
+        return [mean, square, states[0]["step"].to(flat.device, torch.float64)]
 
     def _put_back(self, flat: Tensor, mean: Tensor, square: Tensor, step: Tensor) -> None:
         vectors = zip(self.parameters.values(), *(v.split(self.sizes) for v in (flat, mean, square)), strict=True)

@@ -1,0 +1,550 @@
+"""Compiled steps: the graphs that are compiled, the steps against torch's own, the choice, and runs that are resumed.
+
+Compiling is slow: here two functions of Adam's steps and one of L-BFGS are compiled in all, on the first use of the
+fixture `library`; whatever asks for the mathematics alone interprets the same graphs (`interpreted`).
+"""
+
+import logging
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from pde_train import compiling
+from pde_train.compiling import trace
+from pde_train.errors import Interrupted, UsageError
+from pde_train.experiment import build, run, run_config
+from pde_train.methods import choice, steps
+from pde_train.methods.callbacks import Checkpoints
+from pde_train.methods.signals import StopSignals
+from pde_train.methods.steps import CompiledSteps, EagerSteps
+
+pytestmark = pytest.mark.usefixtures("without_figures")
+compiles = pytest.mark.skipif(
+    not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))), reason="no C++ compiler is found here"
+)
+
+# A large eps of Adam: with a small one, an entry of the gradient that is 0 but for rounding makes a step of full size.
+SMALL = [
+    "model=two_layer",
+    "model.width=4",
+    "differentiator=taylor",
+    "sampler=uniform",
+    "sampler.interior=20",
+    "optimizer.lr=1e-2",
+    "optimizer.eps=1e-2",
+    "diagnostics=none",
+]
+ROUNDING = 1e-11
+"""Relative: some thousand roundings a step, each of which Adam amplifies by up to 1 / eps = 100, in 20 steps."""
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """20 interior points make a first block of 4 and two of 8."""
+    monkeypatch.setattr(steps, "BLOCK_ROWS", 8)
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """The graphs that would be compiled, computed operation by operation."""
+
+    def compile(self, device):
+        self.run = lambda tensors: list(self.traced.step(*tensors))
+
+    monkeypatch.setattr(steps._Compiled, "compile", compile)
+
+
+def refuse_to_compile(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr("torch._inductor.aot_compile", refuse)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """Fails where anything is compiled."""
+    refuse_to_compile(monkeypatch)
+
+
+def posed(compose, *overrides):
+    """A problem, its points, and an optimiser of its parameters."""
+    experiment = build(compose(*SMALL, *overrides))
+    problem = experiment.problem
+    batch = problem.draw(np.random.default_rng(0))
+    return problem, experiment.method.optimizer(problem.model.parameters()), batch
+
+
+def eager(compose, *overrides):
+    problem, optimizer, batch = posed(compose, *overrides)
+    return EagerSteps(problem, optimizer, StopSignals()), batch
+
+
+def compiled(compose, *overrides):
+    problem, optimizer, batch = posed(compose, *overrides)
+    made = CompiledSteps(problem, optimizer, StopSignals(), batch)
+    made.compile()
+    return made, batch
+
+
+def state_of(taken):
+    """Every tensor that a step changes, by name."""
+    model, optimizer = taken.problem.model, taken.optimizer
+    found = {k: p.detach().clone() for k, p in model.named_parameters()}
+    for k, p in model.named_parameters():
+        found |= {f"{k} {name}": v.clone() for name, v in optimizer.state[p].items() if torch.is_tensor(v)}
+    return found
+
+
+def agree(one, other, rounding=ROUNDING):
+    assert one.keys() == other.keys()
+    for name, expected in other.items():
+        assert one[name].dtype == expected.dtype
+        assert one[name].shape == expected.shape
+        size = max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(one[name], expected, rtol=0, atol=rounding * size, msg=lambda m: f"{name}: {m}")  # noqa: B023
+
+
+# --- The graphs
+
+
+def product(state, data):
+    """Half of it does not change with the state."""
+    return torch.sin(data).square() @ state, state.sum() + torch.cos(data).sum()
+
+
+def vectors():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(3, generator=generator), torch.rand(4, 3, generator=generator)
+
+
+def operations(graph):
+    return [str(node.target).split(".")[1] for node in graph.graph.nodes if node.op == "call_function"]
+
+
+def test_what_does_not_depend_on_the_state_is_prepared():
+    state, data = vectors()
+    traced = trace(product, [state], [data])
+    assert sorted(operations(traced.prepare)) == ["cos", "pow", "sin", "sum"]
+    assert sorted(operations(traced.step)) == ["add", "mv", "sum"]
+    for k in range(3):
+        kept = traced.prepare(data + k)
+        for found, expected in zip(traced.step(state * k, *kept), product(state * k, data + k), strict=True):
+            assert torch.equal(found, expected)
+
+
+def test_outputs_may_be_the_state_itself_or_independent_of_it():
+    state, data = vectors()
+    traced = trace(lambda s, d: (s, d.sum(), s + 1, d), [state], [data])
+    found = traced.step(2 * state, *traced.prepare(3 * data))
+    assert [
+        torch.equal(a, b) for a, b in zip(found, (2 * state, (3 * data).sum(), 2 * state + 1, 3 * data), strict=True)
+    ]
+
+
+def test_a_tensor_that_is_changed_in_place_depends_on_what_it_is_changed_to():
+    state, data = vectors()
+
+    def assigned(state, data):
+        out = torch.zeros(4, 2)
+        out[:, 0] = data @ state
+        return (out.square().sum(),)
+
+    traced = trace(assigned, [state], [data])
+    assert torch.equal(traced.step(2 * state, *traced.prepare(data))[0], assigned(2 * state, data)[0])
+
+
+def test_constants_of_a_function_are_prepared_and_no_part_of_the_compiled_code():
+    state, data = vectors()
+
+    def scaled_by(constant):
+        return trace(lambda s, d: (s * constant + d.sum(),), [state], [data])
+
+    one, other = scaled_by(torch.ones(3)), scaled_by(torch.zeros(3))
+    assert one.key == other.key
+    assert not torch.equal(one.step(state, *one.prepare(data))[0], other.step(state, *other.prepare(data))[0])
+    assert all(node.op != "get_attr" for node in one.step.graph.nodes)
+
+
+def test_what_depends_on_values_or_on_chance_cannot_be_traced():
+    state, data = vectors()
+    with pytest.raises(Exception, match=r"(?i)data.dependent"):
+        trace(lambda s, d: (s if s.sum() > 0 else -s,), [state], [data])
+    with pytest.raises(RuntimeError, match="draws random numbers"):
+        trace(lambda s, d: (s + torch.rand_like(d).sum(),), [state], [data])
+
+
+def test_the_key_is_that_of_the_graph_and_its_shapes(monkeypatch):
+    state, data = vectors()
+    key = trace(product, [state], [data]).key
+    assert trace(product, [state + 1], [2 * data]).key == key
+    others = {
+        trace(product, [state], [torch.rand(5, 3)]).key,
+        trace(product, [state.double()], [data.double()]).key,
+        trace(lambda s, d: product(2 * s, d), [state], [data]).key,
+        trace(lambda s, d: product(3 * s, d), [state], [data]).key,
+        trace(lambda s, d: (d @ s, s.sum()), [state], [data]).key,
+        trace(lambda s, d: (d @ s, s.sum()), [state], [data.T.contiguous().T]).key,
+    }
+    assert len(others | {key}) == 7
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert trace(product, [state], [data]).key != key
+    monkeypatch.undo()
+    monkeypatch.setattr(compiling, "_processor", lambda: "another one")
+    assert trace(product, [state], [data]).key != key
+
+
+def test_seeds_and_learning_rates_share_code_and_shapes_do_not(compose):
+    def keys(*overrides):
+        problem, optimizer, batch = posed(compose, *overrides)
+        return [part.traced.key for part in CompiledSteps(problem, optimizer, StopSignals(), batch).parts]
+
+    first = keys()
+    for same in ("seed=7", "optimizer.lr=0.5", "optimizer.betas=[0.5,0.7]", "sampler.seed=3"):
+        assert keys(same) == first
+    others = [
+        keys(o)
+        for o in ("model.width=5", "accelerator.precision=float32", "pde=biharmonic_1d", "differentiator=reverse")
+    ]
+    assert len({key for pair in [first, *others] for key in pair}) == 10
+    # other points in all: a first block of another size, and another number of points in the mean
+    assert set(keys("sampler.interior=22")).isdisjoint(first)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({"PDE_TRAIN_CACHE": "/a/b"}, "/a/b"),
+        ({"PDE_TRAIN_CACHE": "", "XDG_CACHE_HOME": "/c"}, "/c/pde_train"),
+        ({"PDE_TRAIN_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/h"}, "/h/.cache/pde_train"),
+        ({"PDE_TRAIN_CACHE": "~/x", "HOME": "/h"}, "/h/x"),
+    ],
+)
+def test_where_compiled_code_is_kept(monkeypatch, named, expected):
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    assert str(compiling.cache_folder()) == expected
+
+
+# --- Steps, by the graphs that would be compiled
+
+
+POSED = [
+    ["pde=poisson_1d"],
+    ["pde=biharmonic_1d", "differentiator=reverse"],
+    ["pde=poisson_1d", "differentiator=finite_difference"],
+    ["pde=euler_beam"],
+    ["pde=poisson_2d", "sampler.interior=19"],
+    ["pde=convection_1d"],
+    ["pde=burgers_1d", "model.activation=gelu"],
+    ["pde=poisson_nd", "pde.dimension=3", "sampler.boundary=12"],
+    ["pde=poisson_1d", "sampler.interior=8"],
+    ["pde=poisson_1d", "sampler.interior=3"],
+    ["pde=poisson_1d", "sampler.interior=9"],
+]
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("overrides", POSED, ids=lambda o: " ".join(o))
+@pytest.mark.parametrize("optimizer", ["adam", "gradient"])
+def test_gradients_added_up_over_blocks_are_those_of_the_whole(compose, overrides, optimizer):
+    descent = [o for o in SMALL if not o.startswith("optimizer")] if optimizer == "gradient" else SMALL
+
+    def problem_of():
+        experiment = build(compose(*descent, f"optimizer={optimizer}", *overrides))
+        return experiment.problem, experiment.method.optimizer(experiment.problem.model.parameters())
+
+    (one, first), (other, second) = problem_of(), problem_of()
+    batch = one.draw(np.random.default_rng(0))
+    plain, graphs = EagerSteps(one, first, StopSignals()), CompiledSteps(other, second, StopSignals(), batch)
+    graphs.compile()
+    assert graphs.adam == (optimizer == "adam")
+    # u_xx by finite differences holds eps^(1/2) = 1.5e-8 of u, which another order of sums moves, and Adam times 100
+    rounding = 1e-5 if "differentiator=finite_difference" in overrides else ROUNDING
+    for _ in range(3):
+        expected, found = plain.take(batch, 1), graphs.take(batch, 1)
+        torch.testing.assert_close(found, expected, rtol=rounding, atol=0)
+        agree(state_of(graphs), state_of(plain), rounding)
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_adam_in_float32_is_right_to_its_rounding(compose):
+    (plain, batch), (graphs, _) = (f(compose, "accelerator.precision=float32") for f in (eager, compiled))
+    expected, found = plain.take(batch, 5), graphs.take(batch, 5)
+    assert found.dtype == torch.float32
+    # the same roundings as ROUNDING, of float32: eps is 5e8 times as large. 1 - 0.999 in float32 is off by 1e-5.
+    torch.testing.assert_close(found, expected, rtol=2e-6, atol=0)
+    agree(state_of(graphs), state_of(plain), 2e-6)
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("variant", ["optimizer.eps=0.5", "+optimizer.amsgrad=true", "+optimizer.weight_decay=0.1"])
+def test_variants_of_adam_are_torchs_own(compose, variant):
+    (plain, batch), (graphs, _) = (f(compose, variant) for f in (eager, compiled))
+    assert graphs.adam == (variant == "optimizer.eps=0.5")
+    torch.testing.assert_close(graphs.take(batch, 5), plain.take(batch, 5), rtol=ROUNDING, atol=0)
+    agree(state_of(graphs), state_of(plain))
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_frozen_parameters_stay_where_they_are(compose):
+    plain, batch = eager(compose)
+    problem, _, _ = posed(compose)
+    for frozen in (plain.problem, problem):
+        frozen.model.layers[0].bias.requires_grad_(False)
+    optimizer = torch.optim.Adam(problem.model.parameters(), lr=1e-2, eps=1e-2)
+    graphs = CompiledSteps(problem, optimizer, StopSignals(), batch)
+    graphs.compile()
+    torch.testing.assert_close(graphs.take(batch, 5), plain.take(batch, 5), rtol=ROUNDING, atol=0)
+    assert torch.equal(problem.model.layers[0].bias, plain.problem.model.layers[0].bias)
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("optimizer", ["adam", "gradient"])
+def test_a_signal_ends_the_steps_after_the_one_in_progress(compose, optimizer):
+    problem, _, batch = posed(compose)
+    kind = {"adam": torch.optim.Adam, "gradient": torch.optim.SGD}[optimizer]
+    graphs = CompiledSteps(problem, kind(problem.model.parameters(), lr=1e-3), StopSignals(), batch)
+    graphs.compile()
+    before = state_of(graphs)
+    graphs.signals.received = 15
+    assert graphs.take(batch, 10).shape == (1,)
+    assert not torch.equal(state_of(graphs)["layers.0.weight"], before["layers.0.weight"])
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_a_look_at_the_loss_changes_nothing(compose):
+    graphs, batch = compiled(compose)
+    plain, _ = eager(compose)
+    before = state_of(graphs)
+    assert float(graphs.loss(batch)) == pytest.approx(float(plain.gradient(batch)), rel=ROUNDING)
+    agree(state_of(graphs), before, 0)
+
+
+# --- Steps, compiled
+
+
+@pytest.fixture(scope="module")
+def library():
+    """What was compiled so far, an entry each."""
+    import torch._inductor
+
+    count, compile = [], torch._inductor.aot_compile
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch._inductor, "aot_compile", lambda *a, **k: count.append(1) or compile(*a, **k))
+        yield count
+
+
+@compiles
+@pytest.mark.parametrize("betas", ["[0.9,0.999]", "[0.5,0.0]"])
+def test_compiled_steps_of_adam_are_torchs_own(compose, library, betas):
+    (plain, batch), (fast, _) = (f(compose, f"optimizer.betas={betas}") for f in (eager, compiled))
+    assert len(batch["interior"].x) == 20
+    assert fast.blocks is not None
+    expected, found = plain.take(batch, 20), torch.cat([fast.take(batch, k) for k in (1, 7, 12)])
+    assert expected[19] < expected[0]
+    torch.testing.assert_close(found, expected, rtol=ROUNDING, atol=0)
+    agree(state_of(fast), state_of(plain))
+    assert len(library) <= 2  # the step of Adam and the gradient of a block, whatever the betas
+
+
+@compiles
+def test_eager_steps_go_on_where_compiled_ones_stop_and_the_other_way_round(compose, library):
+    (plain, batch), (fast, _) = eager(compose), compiled(compose)
+    expected = plain.take(batch, 24)
+    slow = EagerSteps(fast.problem, fast.optimizer, StopSignals())
+    found = torch.cat([s.take(batch, 6) for s in (fast, slow, fast, slow)])
+    torch.testing.assert_close(found, expected, rtol=ROUNDING, atol=0)
+    agree(state_of(fast), state_of(plain))
+    state, usual = fast.optimizer.state_dict()["state"][0], plain.optimizer.state_dict()["state"][0]
+    assert state.keys() == usual.keys()
+    assert state["step"] == usual["step"] == 24
+
+
+@pytest.fixture
+def no_more_compiling(compose, library, monkeypatch):
+    """The steps of Adam are compiled; nothing may be compiled from here on."""
+    compiled(compose)
+    refuse_to_compile(monkeypatch)
+
+
+@compiles
+@pytest.mark.usefixtures("no_more_compiling")
+def test_other_points_of_the_same_shape_need_no_other_code(compose):
+    fast, _ = compiled(compose, "seed=1")
+    plain, _ = eager(compose, "seed=1")
+    for draw in range(3):
+        batch = plain.problem.draw(np.random.default_rng(draw))
+        torch.testing.assert_close(fast.take(batch, 2), plain.take(batch, 2), rtol=ROUNDING, atol=0)
+
+
+@compiles
+def test_lbfgs_takes_the_steps_that_it_takes_with_eager_gradients(compose, library):
+    lbfgs = [o for o in SMALL if not o.startswith("optimizer")] + ["optimizer=lbfgs"]
+    taken = []
+    for mode in ("never", "always"):
+        experiment = build(compose(*lbfgs))
+        problem = experiment.problem
+        batch = problem.draw(np.random.default_rng(0))
+        optimizer = experiment.method.optimizer(problem.model.parameters())
+        taken.append(choice.choose(mode, problem, optimizer, StopSignals(), batch, 10)[0])
+    plain, fast = taken
+    assert isinstance(fast, CompiledSteps)
+    expected, found = plain.take(batch, 8), fast.take(batch, 8)
+    assert expected[7] < expected[0] / 3
+    # a line search amplifies rounding by the condition of the problem, a decade or so in every step
+    torch.testing.assert_close(found[:4], expected[:4], rtol=1e-10, atol=0)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    assert len(library) <= 3
+
+
+# --- Whole runs
+
+
+RUN = ["method.steps=40", "method.log_every=20", "method.chunk=25", "method.checkpoint_every=20"]
+RESAMPLED = [*RUN, "sampler.resample_every=7"]
+
+
+def losses(compose, folder, *overrides):
+    record = run(build(compose(*SMALL, *overrides)), folder)
+    return torch.tensor([record.series["loss"][k] for k in range(40)], dtype=torch.float64), record.tags["steps"]
+
+
+@compiles
+def test_a_compiled_run_uses_the_points_that_are_drawn_again(compose, tmp_path, library):
+    found, how = losses(compose, tmp_path / "compiled", *RESAMPLED, "method.compile=always")
+    expected, _ = losses(compose, tmp_path / "eager", *RESAMPLED, "method.compile=never")
+    fixed, _ = losses(compose, tmp_path / "fixed", *RUN, "method.compile=never")
+    assert how.startswith("compiled: ")
+    torch.testing.assert_close(found, expected, rtol=ROUNDING, atol=0)
+    assert (expected[:7] == fixed[:7]).all()
+    assert (expected[7:] != fixed[7:]).all()
+
+
+def history(folder):
+    """Every measured number of a run with all its digits, but for wall times."""
+    return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
+
+
+@compiles
+@pytest.mark.parametrize("mode", ["always", "auto"])
+def test_a_resumed_compiled_run_ends_in_the_bits_of_an_undisturbed_one(compose, tmp_path, library, monkeypatch, mode):
+    cfg = compose(*SMALL, *RESAMPLED, f"method.compile={mode}")
+    if mode == "auto":  # the first run finds it worthwhile; the resumed one must not ask again
+        monkeypatch.setattr(choice, "SAVED", 1e6)
+    run_config(cfg, tmp_path / "undisturbed", {}, [])
+    saved = Checkpoints.on_train_batch_end
+
+    def killed(self, trainer, module, *rest):
+        saved(self, trainer, module, *rest)
+        if module.step == 21:
+            raise Interrupted(9, 21)
+
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", killed)
+    with pytest.raises(Interrupted):
+        run_config(cfg, tmp_path / "killed", {}, [])
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", saved)
+    monkeypatch.setattr(choice, "SAVED", 0.0)
+    assert torch.load(tmp_path / "killed" / "checkpoint.ckpt", weights_only=True)["pde_train"]["step"] == 20
+    cfg.resume = True
+    result = run_config(cfg, tmp_path / "killed", {}, [])
+    assert result.notes["steps"].startswith("compiled: compiled by an earlier run")
+    assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
+    ours, theirs = (torch.load(tmp_path / f / "model.pt", weights_only=True) for f in ("killed", "undisturbed"))
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+# --- The choice
+
+
+def chosen(compose, mode, *overrides, count=40):
+    problem, optimizer, batch = posed(compose, *overrides)
+    return choice.choose(mode, problem, optimizer, StopSignals(), batch, count)
+
+
+@compiles
+@pytest.mark.usefixtures("no_more_compiling")
+def test_code_of_an_earlier_run_is_loaded_not_compiled(compose):
+    for mode in ("always", "auto"):
+        found, why = chosen(compose, mode, "seed=5", count=10**7)
+        assert isinstance(found, CompiledSteps)
+        assert why.startswith("compiled: compiled by an earlier run, expected to save")
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_a_small_budget_stays_eager_and_says_why(compose, tmp_path):
+    _, why = losses(compose, tmp_path, *RUN)
+    assert why.startswith("eager: compiling 40 steps of ")
+    assert "would save 0." in why
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_less_saved_than_compiling_costs_stays_eager(compose, monkeypatch):
+    monkeypatch.setattr(choice, "_eager_step", lambda steps, batch: (1.0, float(steps.gradient(batch))))
+    found, why = chosen(compose, "auto", "model.width=6", count=20)
+    assert type(found) is EagerSteps
+    assert why == "eager: compiling 20 steps of 1.0e+00 s would save 14 s and cost about 30 s"
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_more_saved_than_compiling_costs_is_compiled(compose, monkeypatch):
+    monkeypatch.setattr(choice, "_eager_step", lambda steps, batch: (1.0, float(steps.gradient(batch))))
+    found, why = chosen(compose, "auto", "model.width=6", count=100)
+    assert isinstance(found, CompiledSteps)
+    assert why.startswith("compiled: compiled in ")
+    assert why.endswith("expected to save 70 s over 100 steps of 1.0e+00 s")
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_what_changes_from_step_to_step_is_not_compiled(compose):
+    found, why = chosen(compose, "always", "differentiator=stochastic")
+    assert type(found) is EagerSteps
+    assert why == "eager: Stochastic changes from step to step"
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_never_is_never(compose):
+    found, why = chosen(compose, "never", count=10**9)
+    assert (type(found), why) == (EagerSteps, "eager: method.compile=never")
+
+
+def test_a_failed_compilation_is_one_warning_and_eager_steps(compose, tmp_path, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise RuntimeError("C++ compile error\nand much more")
+
+    monkeypatch.setattr("torch._inductor.aot_compile", fail)
+    found, why = losses(compose, tmp_path / "failed", *RUN, "model.width=7", "method.compile=always")
+    assert why == "eager: the compilation failed"
+    (warning,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert warning.message == "the steps could not be compiled (C++ compile error): they are taken eagerly"
+    expected, _ = losses(compose, tmp_path / "never", *RUN, "model.width=7", "method.compile=never")
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("wrong", [1 + 1e-7, float("nan")])
+def test_a_wrong_compiled_loss_is_not_used(compose, monkeypatch, caplog, wrong):
+    right = CompiledSteps.loss
+    monkeypatch.setattr(CompiledSteps, "loss", lambda self, batch: wrong * right(self, batch))
+    found, why = chosen(compose, "always")
+    assert type(found) is EagerSteps
+    assert why == "eager: the compilation failed"
+    (warning,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert "(the compiled loss is " in warning.message
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_rounding_that_finite_differences_magnify_is_no_wrong_loss(compose, monkeypatch):
+    # u_xxxx by steps of 1e-3 holds eps / h^4 = 2e-4 of u: another order of sums moves the loss by 1e-7 of it
+    right = CompiledSteps.loss
+    monkeypatch.setattr(CompiledSteps, "loss", lambda self, batch: (1 + 1e-7) * right(self, batch))
+    found, _ = chosen(compose, "always", "pde=biharmonic_1d", "differentiator=finite_difference/1e-3")
+    assert isinstance(found, CompiledSteps)
+
+
+def test_another_mode_is_refused_with_a_sentence(compose):
+    with pytest.raises(UsageError, match=r"method\.compile=sometimes is unknown: expected one of auto, always, never"):
+        build(compose(*SMALL, "method.compile=sometimes"))
