@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import cmath
 import math
-from collections.abc import Callable
+from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pde_train.derivatives import Axes, Field
-from pde_train.differentiators.base import Differentiator
-from pde_train.differentiators.directions import polarised
+from pde_train.differentiators.base import Differentiator, sum_of
+from pde_train.differentiators.complex_points import ComplexPoints
+from pde_train.differentiators.directions import Direction, polarised
 from pde_train.errors import UsageError
 
 RADII = (2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02, 0.01)
@@ -25,6 +24,12 @@ NODES = (16, 32, 64)
 
 REFERENCE = 128
 """Nodes of the rule against which `"auto"` compares."""
+
+APART = 1000
+"""How many times their least distance so far the results of two radii in turn may be apart; larger is no rounding."""
+
+Derivatives = dict[tuple[Direction, int], Tensor]
+"""Derivatives, each (n, m), by direction and order."""
 
 
 @dataclass(frozen=True)
@@ -65,148 +70,82 @@ class ComplexStep(Differentiator):
     def adapted(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> ComplexStep:
         """With the radius and nodes, where `"auto"`, that come closest to many nodes on u's higher derivatives at x.
 
-        Of rules within a factor 3 of the closest, the one with the fewest nodes.
+        Of rules within a factor 3 of the closest, the one with the fewest nodes. Radii count from the smallest up, as
+        long as they agree: a circle around a singularity converges too, to something else.
         """
         higher = frozenset(a for a in axes if len(a) > 1)
         if not self.adaptive or not higher:
             return self
-        radii = RADII if self.radius == "auto" else (self.circle[0],)
+        radii = sorted(RADII) if self.radius == "auto" else [self.circle[0]]
         counts = NODES if self.nodes == "auto" else (self.circle[1],)
-        errors = {}
+        errors: dict[tuple[float, int], float] = {}
         with torch.no_grad():
+            size = u(x).norm()
+            fine, least = None, math.inf
             for radius in radii:
-                fine = ComplexStep(radius, REFERENCE).partials(u, x, higher)
+                before, fine = fine, ComplexStep(radius, REFERENCE).partials(u, x, higher)
+                gap = _apart(fine, before or fine, size)
+                least = min(gap, least) if before else least
+                if not gap <= APART * max(least, torch.finfo(x.dtype).eps):
+                    break
                 for nodes in counts:
-                    found = ComplexStep(radius, nodes).partials(u, x, higher)
-                    worst = max(float((found[a] - fine[a]).norm() / fine[a].norm().clamp_min(1e-300)) for a in higher)
-                    errors[radius, nodes] = worst if math.isfinite(worst) else math.inf
-        best = min(errors.values())
-        chosen = min((c for c in errors if errors[c] <= 3 * best), key=lambda c: (c[1], errors[c]))
-        return replace(self, chosen=chosen)
+                    errors[radius, nodes] = _apart(ComplexStep(radius, nodes).partials(u, x, higher), fine, size)
+        best = min(errors.values(), default=math.nan)
+        near = [c for c in errors if errors[c] <= 3 * best]
+        return replace(self, chosen=min(near, key=lambda c: (c[1], errors[c]))) if near else self
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
-        directions: dict[tuple[float, ...], set[int]] = {}
+        directions: dict[tuple[float, ...], set[int]] = defaultdict(set)
         for a in axes - {()}:
             for v, _ in polarised(a, x.shape[1]):
-                directions.setdefault(v, set()).add(len(a))
-        along = {(v, n): d for v, orders in directions.items() for n, d in self._along(u, x, v, orders).items()}
+                directions[v].add(len(a))
+        along = self._first(u, x, sorted(v for v in directions if 1 in directions[v]))
+        along |= self._higher(u, x, {v: orders - {1} for v, orders in sorted(directions.items()) if orders - {1}})
         found = {a: u(x) for a in axes if not a}
         for a in axes - {()}:
-            found[a] = torch.stack([float(w) * along[v, len(a)] for v, w in polarised(a, x.shape[1])]).sum(0)
+            found[a] = sum_of([float(w) * along[v, len(a)] for v, w in polarised(a, x.shape[1])])
         return found
 
-    def _along(self, u: Field, x: Tensor, direction: tuple[float, ...], orders: set[int]) -> dict[int, Tensor]:
-        """The derivatives of those orders along a direction, each (n, m)."""
+    def _first(self, u: Field, x: Tensor, directions: list[Direction]) -> Derivatives:
+        """First derivatives along directions, by one evaluation."""
+        if not directions:
+            return {}
+        tiny = 1e-20 if x.dtype == torch.float64 else 1e-15
+        shape = (len(directions), *x.shape)
+        steps = tiny * x.new_tensor(directions).unsqueeze(1)
+        values = _at(u, torch.complex(x.expand(shape), steps.expand(shape)))
+        return {(v, 1): values[i].imag / tiny for i, v in enumerate(directions)}
+
+    def _higher(self, u: Field, x: Tensor, orders: dict[Direction, set[int]]) -> Derivatives:
+        """Derivatives of the orders that belong to each direction, all of them by one evaluation."""
+        if not orders:
+            return {}
+        radius, nodes = self.circle
+        half = nodes // 2
+        circle = [cmath.exp(1j * math.pi * (k + 0.5) / half) for k in range(half)]
+        units = [[c / math.hypot(*v) for c in v] for v in orders]
+        shape = (len(orders), half, *x.shape)
+        steps = x.new_tensor([[[(z * radius * c).real for c in v] for z in circle] for v in units]).unsqueeze(2)
+        heights = x.new_tensor([[[(z * radius * c).imag for c in v] for z in circle] for v in units]).unsqueeze(2)
+        values = _at(u, torch.complex(x + steps, heights.expand(shape)))
         found = {}
-        v = x.new_tensor(direction)
-        if 1 in orders:
-            tiny = 1e-20 if x.dtype == torch.float64 else 1e-15
-            found[1] = self._at(u, torch.complex(x, (tiny * v).expand_as(x))).imag / tiny
-        if orders - {1}:
-            radius, nodes = self.circle
-            radius /= math.sqrt(sum(c * c for c in direction))
-            half = nodes // 2
-            circle = [cmath.exp(1j * math.pi * (k + 0.5) / half) for k in range(half)]
-            points = torch.stack([torch.complex(x + radius * z.real * v, radius * z.imag * v + 0 * x) for z in circle])
-            values = self._at(u, points.flatten(0, 1)).unflatten(0, (half, x.shape[0]))
-            for n in orders - {1}:
+        for i, v in enumerate(orders):
+            for n in orders[v]:
                 weights = torch.tensor([z**-n for z in circle], dtype=values.dtype, device=x.device)
-                found[n] = torch.tensordot(weights, values, dims=1).real * (math.factorial(n) / (half * radius**n))
+                scale = math.factorial(n) / half * (math.hypot(*v) / radius) ** n
+                found[v, n] = torch.tensordot(weights, values[i], dims=1).real * scale
         return found
 
-    def _at(self, u: Field, z: Tensor) -> Tensor:
-        values = u(ComplexPoints(z))  # type: ignore[arg-type]
-        return values.tensor if isinstance(values, ComplexPoints) else torch.complex(values, torch.zeros_like(values))
+
+def _at(u: Field, z: Tensor) -> Tensor:
+    """The values of u at complex points (..., n, d), each (..., n, m)."""
+    values = u(ComplexPoints(z.flatten(0, -2)))  # type: ignore[arg-type]
+    found = values.tensor if isinstance(values, ComplexPoints) else torch.complex(values, torch.zeros_like(values))
+    return found.unflatten(0, z.shape[:-1])
 
 
-class ComplexPoints:
-    """Complex numbers on their way through a program that was written for real ones.
-
-    Not a Tensor: torch's functions reach it by `__torch_function__`, with every real tensor beside it made complex.
-    """
-
-    def __init__(self, tensor: Tensor):
-        self.tensor = tensor
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.tensor.shape
-
-    @classmethod
-    def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        name = func.__name__.strip("_")
-        if name in NOT_ANALYTIC:
-            raise UsageError(
-                f"differentiator=complex_step needs an analytic function, and {name} is not: choose a smooth "
-                "activation such as tanh, sin or gelu, or another differentiator"
-            )
-        function = ANALYTIC.get(name, func)
-        dtype = next(a.tensor.dtype for a in _flat(args) if isinstance(a, ComplexPoints))
-        try:
-            return cls(function(*_made_complex(args, dtype), **(kwargs or {})))
-        except (RuntimeError, NotImplementedError) as error:
-            raise UsageError(
-                f"differentiator=complex_step cannot evaluate {name} at complex points "
-                f"({str(error).splitlines()[0]}): add it to ANALYTIC in pde_train/differentiators/complex_step.py or "
-                "choose differentiator=taylor"
-            ) from error
-
-    def __getattr__(self, name: str) -> Callable:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return lambda *args, **kwargs: self.__torch_function__(getattr(torch.Tensor, name), (), (self, *args), kwargs)
-
-    def __getitem__(self, index: Any) -> ComplexPoints:
-        return ComplexPoints(self.tensor[index])
-
-
-def _operator(name: str) -> Callable:
-    return lambda self, *others: ComplexPoints.__torch_function__(getattr(torch.Tensor, name), (), (self, *others))
-
-
-for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "neg", "matmul"):
-    setattr(ComplexPoints, f"__{_name}__", _operator(f"__{_name}__"))
-
-
-def _flat(args: Any) -> list[Any]:
-    return [a for arg in args for a in (_flat(arg) if isinstance(arg, (list, tuple)) else [arg])]
-
-
-def _made_complex(args: Any, dtype: torch.dtype) -> Any:
-    def change(arg: Any) -> Any:
-        if isinstance(arg, ComplexPoints):
-            return arg.tensor
-        if isinstance(arg, Tensor) and arg.is_floating_point():
-            return arg.to(dtype)
-        return type(arg)(map(change, arg)) if isinstance(arg, (list, tuple)) else arg
-
-    return [change(arg) for arg in args]
-
-
-NOT_ANALYTIC = {"relu", "abs", "sign", "where", "maximum", "minimum", "clamp", "leaky_relu", "elu", "max", "min"}
-
-
-def _erf(z: Tensor) -> Tensor:
-    """erf at complex numbers near the real line: erf(Re z) and the integral from there to z, by Gauss and Legendre."""
-    nodes, weights = np.polynomial.legendre.leggauss(32)
-    height = z.imag
-    total = torch.zeros_like(z)
-    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-        total = total + float(weight) * torch.exp(-torch.complex(z.real, float(node) * height).square())
-    return torch.erf(z.real) + 2j / math.sqrt(math.pi) * height * total
-
-
-def _logsigmoid(z: Tensor) -> Tensor:
-    return -torch.log(1 + torch.exp(-z))
-
-
-ANALYTIC: dict[str, Callable] = {
-    "erf": _erf,
-    "special_erf": _erf,
-    "logsigmoid": _logsigmoid,
-    "log_sigmoid": _logsigmoid,
-    "softplus": lambda z, beta=1, threshold=20: -_logsigmoid(-beta * z) / beta,
-    "silu": lambda z, inplace=False: z * torch.sigmoid(z),
-    "gelu": lambda z, approximate="none": 0.5 * z * (1 + _erf(z * math.sqrt(0.5))),
-}
-"""Functions that torch does not evaluate at complex numbers."""
+def _apart(found: dict[Axes, Tensor], other: dict[Axes, Tensor], size: Tensor) -> float:
+    """The largest relative distance of two sets of columns, relative to u where a derivative is smaller than u is."""
+    tiny = torch.finfo(size.dtype).tiny
+    ratios = [(found[a] - other[a]).norm() / torch.maximum(other[a].norm(), size).clamp_min(tiny) for a in other]
+    return float(torch.stack(ratios).max())  # nan where any is

@@ -97,9 +97,14 @@ class FiniteDifference(Differentiator):
         left = {a: _left_over(a, self.accuracy, self.richardson, x.shape[1]) for a in taken}
         needed = frozenset(b for moments in left.values() for b in moments) | {()}
         with torch.no_grad():
-            sizes = {b: float(v.square().mean().sqrt()) for b, v in Taylor().partials(u, x, needed).items()}
+            try:
+                found = Taylor().partials(u, x, needed)
+            except UsageError as error:
+                raise UsageError(f"differentiator.step=optimal measures this field by Taylor mode: {error}") from error
+            sizes = {b: float(v.double().square().mean().sqrt()) for b, v in found.items()}  # float32 would overflow
             largest = float(u(x).abs().max())
         eps, p = torch.finfo(x.dtype).eps, self.truncation
+        smallest = 2 * SMALLEST_STEP * 2**self.richardson * eps * max(1.0, float(x.detach().abs().max()))
         chosen = []
         for a in taken:
             truncation = sum(moment * sizes[b] for b, moment in left[a].items())
@@ -108,7 +113,7 @@ class FiniteDifference(Differentiator):
             if not truncation or not rounding:  # as before training, where a model may be 0
                 continue
             h = (len(a) * rounding / (p * truncation)) ** (1 / (len(a) + p))
-            chosen.append((a, min(max(h, 2 * SMALLEST_STEP * eps * max(1.0, float(x.abs().max()))), 1.0)))
+            chosen.append((a, min(max(h, smallest), 1.0)))
         return replace(self, chosen=tuple(chosen))
 
     def steps(self, axes: Axes, x: Tensor) -> tuple[float, ...]:
@@ -169,7 +174,7 @@ def _left_over(axes: Axes, accuracy: int, richardson: int, dimension: int) -> di
 
 def _check(step: float, x: Tensor) -> None:
     try:
-        reach = float(x.abs().max())
+        reach = float(x.detach().abs().max())
     except RuntimeError:  # no values while a graph is traced; the same points were checked before that
         return
     smallest = SMALLEST_STEP * torch.finfo(x.dtype).eps * max(1.0, reach)

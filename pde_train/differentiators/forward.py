@@ -34,7 +34,7 @@ def _columns(u: Field, x: Tensor, axes: frozenset[Axes]) -> Columns:
     ends = sorted({a[-1] for a in axes if a})
     for end in ends:
         ending = frozenset(a for a in axes if a and a[-1] == end)
-        before = frozenset(a[:-1] for a in ending) | (axes - ending if end == ends[-1] else frozenset())
+        before = frozenset(a[:-1] for a in ending) | (axes & {()} if end == ends[-1] else frozenset())
         direction = torch.zeros_like(x)
         direction[:, end] = 1
         values, slopes = torch.func.jvp(lambda y, b=before: _columns(u, y, b), (x,), (direction,))  # type: ignore[misc]
