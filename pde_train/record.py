@@ -45,17 +45,25 @@ class Record:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Keep metrics of one step."""
         for key, value in values.items():
-            if step not in self.series.setdefault(key, {}):
-                self.series[key][step] = float(value)
-                self._unsent.append((key, float(value), step))
-        waited = time.monotonic() - self._flushed
-        if waited > FLUSH_SECONDS or (len(self._unsent) >= FLUSH_ROWS and self._delivered):
-            self.flush()
+            self._keep(key, step, [float(value)])
+        self._flush_when_due()
 
     def losses(self, first_step: int, values: Tensor) -> None:
         """Keep the losses of consecutive steps, (k,)."""
-        for offset, value in enumerate(values.tolist()):
-            self.log(first_step + offset, {"loss": value})
+        self._keep("loss", first_step, values.tolist())
+        self._flush_when_due()
+
+    def _keep(self, key: str, first_step: int, values: Iterable[float]) -> None:
+        series = self.series.setdefault(key, {})
+        for step, value in enumerate(values, first_step):
+            if step not in series:
+                series[step] = value
+                self._unsent.append((key, value, step))
+
+    def _flush_when_due(self) -> None:
+        waited = time.monotonic() - self._flushed
+        if waited > FLUSH_SECONDS or (len(self._unsent) >= FLUSH_ROWS and self._delivered):
+            self.flush()
 
     def spectrum(self, step: int, found: Spectrum) -> None:
         """Keep the singular values of one step, and every entropy of them."""

@@ -38,6 +38,18 @@ def main(
 
     variants: what --variant may name, its default first.
     """
+    given = arguments(library, variants, repeats)
+    with contextlib.redirect_stdout(sys.stderr):  # the libraries' own prints
+        train = build(Task(PROBLEMS[given.problem], given.variant, given.threads))
+        first = train(1)
+        steps = given.steps or enough(train, given.seconds / given.repeats)
+        seconds = [per_step(train, steps) for _ in range(given.repeats)]
+        last = train(2)
+    report(library, version, given, seconds, steps, (first, last))
+
+
+def arguments(library: str, variants: Sequence[str], repeats: int) -> argparse.Namespace:
+    """What the command line asks for; binds the process to as many cores as it asks threads."""
     parser = argparse.ArgumentParser(description=f"seconds of one optimisation step: {library}")
     parser.add_argument("--problem", choices=PROBLEMS, required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -47,12 +59,19 @@ def main(
     parser.add_argument("--seconds", type=float, default=2.0, help="of all repeats together")
     given = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])  # also bounds the threads of XLA
-    with contextlib.redirect_stdout(sys.stderr):  # the libraries' own prints
-        train = build(Task(PROBLEMS[given.problem], given.variant, given.threads))
-        first = train(1)
-        steps = given.steps or enough(train, given.seconds / given.repeats)
-        seconds = [per_step(train, steps) for _ in range(given.repeats)]
-        last = train(2)
+    return given
+
+
+def report(
+    library: str,
+    version: str,
+    given: argparse.Namespace,
+    seconds: Sequence[float],
+    steps: int,
+    losses: tuple[float, float],
+) -> None:
+    """Print the line of JSON; losses are an early and a late one, which must have fallen."""
+    first, last = losses
     if not (math.isfinite(first) and last < first):
         raise SystemExit(f"{library} on {given.problem}: the loss went from {first} to {last}, it must fall")
     line = {
@@ -61,7 +80,7 @@ def main(
         "problem": given.problem,
         "variant": given.variant,
         "threads": given.threads,
-        "seconds_per_step": seconds,
+        "seconds_per_step": list(seconds),
         "steps_per_repeat": steps,
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "first_loss": first,

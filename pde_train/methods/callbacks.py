@@ -15,12 +15,11 @@ from pde_train.progress import progress
 
 
 class Looks(Callback):
-    """Errors every `log_every` steps and the diagnostics at theirs, both into the record."""
+    """The diagnostics, at their steps."""
 
-    def __init__(self, diagnostics: Diagnostics, error_steps: frozenset[int], spectrum_steps: frozenset[int]):
+    def __init__(self, diagnostics: Diagnostics, steps: frozenset[int]):
         self.diagnostics = diagnostics
-        self.error_steps = error_steps
-        self.spectrum_steps = spectrum_steps
+        self.steps = steps
 
     def on_train_start(self, trainer: Trainer, module: ResidualModule) -> None:  # type: ignore[override]
         if module.step == 0:
@@ -30,9 +29,7 @@ class Looks(Callback):
         self._look(module)
 
     def _look(self, module: ResidualModule) -> None:
-        if module.step in self.error_steps:
-            module.record.log(module.step, module.problem.errors())
-        if module.step in self.spectrum_steps:
+        if module.step in self.steps:
             self.diagnostics.look(module.problem, module.batch, module.step, module.record)
 
 
@@ -62,8 +59,10 @@ class StepsBar(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, module: ResidualModule) -> None:  # type: ignore[override]
         self.bar = progress(None, "training", total=self.steps, initial=module.step, unit="step")
+        module.progress = lambda: self.show(module)
 
-    def on_train_batch_end(self, trainer: Trainer, module: ResidualModule, *_: Any) -> None:  # type: ignore[override]
+    def show(self, module: ResidualModule) -> None:
+        """Move the bar to the module's step."""
         if self.bar is not None:
             self.bar.set_postfix(loss=f"{module.record.series['loss'][module.step - 1]:.2e}", refresh=False)
             self.bar.update(module.step - self.bar.n)

@@ -37,7 +37,7 @@ class GradientDescent(Method):
 
     optimizer: Callable[..., torch.optim.Optimizer]
     steps: int
-    chunk: int = 250
+    chunk: int = 1000
     log_every: int = 100
     checkpoint_every: int = 1000
     compile: str = "auto"
@@ -54,21 +54,20 @@ class GradientDescent(Method):
 
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
         checkpoint = folder / CHECKPOINT
-        spectrum_steps = diagnostics.steps(self.steps)
-        error_steps = frozenset(range(0, self.steps + 1, self.log_every))
+        looks = diagnostics.steps(self.steps)
         with StopSignals() as signals:
             module = ResidualModule(problem, record, self.optimizer, signals, self.compile, self.steps, self.log_every)
             trainer = _trainer(
                 folder,
                 problem.device,
                 [
-                    Looks(diagnostics, error_steps, spectrum_steps),
+                    Looks(diagnostics, looks),
                     Checkpoints(checkpoint, self.checkpoint_every),
                     StepsBar(self.steps),
                 ],
             )
             taken = _step_of(checkpoint) if checkpoint.exists() else 0
-            stops = self._stops(spectrum_steps | error_steps, problem.sampler.resample_every)
+            stops = self._stops(looks, problem.sampler.resample_every)
             starts = [taken] + [stop for stop in stops if stop > taken]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module="lightning")

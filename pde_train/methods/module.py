@@ -40,7 +40,7 @@ class ResidualModule(lightning.LightningModule):
         signals: StopSignals,
         compile: str,
         total: int,
-        adapt_every: int,
+        log_every: int,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -51,7 +51,8 @@ class ResidualModule(lightning.LightningModule):
         self.signals = signals
         self.compile_mode = compile
         self.total = total
-        self.adapt_every = adapt_every
+        self.log_every = log_every
+        self.progress: Callable[[], None] = lambda: None
         self.steps: Steps
         self.step = 0
         self.seconds = 0.0
@@ -76,10 +77,19 @@ class ResidualModule(lightning.LightningModule):
         every = self.problem.sampler.resample_every
         if every and start and start % every == 0:
             self.draw()
-        began = time.perf_counter()
-        if start and start % self.adapt_every == 0:
+        looks = range((start // self.log_every + 1) * self.log_every, stop, self.log_every)
+        for until in (*looks, stop):
+            self._train(until)
+            self.progress()
+            if self.signals.received is not None:
+                break
+
+    def _train(self, until: int) -> None:
+        """Take steps, keep their losses, and every `log_every` steps the error of the model."""
+        began, start = time.perf_counter(), self.step
+        if start and start % self.log_every == 0:
             self.problem.adapt(self.model, self.batch)
-        losses = self.steps.take(self.batch, stop - start)
+        losses = self.steps.take(self.batch, until - start)
         self.seconds += time.perf_counter() - began
         self.record.losses(start, losses)
         self.step = start + len(losses)
@@ -90,6 +100,8 @@ class ResidualModule(lightning.LightningModule):
                 f"the loss or a parameter became nan or infinite at step {bad}: expected finite numbers, "
                 "choose a smaller optimizer.lr or a larger differentiator.step"
             )
+        if self.step % self.log_every == 0:
+            self.record.log(self.step, self.problem.errors())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.pop("loops", None)  # Lightning's own counts: the chunks still to do follow from `step`
@@ -117,6 +129,8 @@ class ResidualModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         self.signals.install()
         self._choose_steps()
+        if self.step == 0:
+            self.record.log(0, self.problem.errors())
         points = sum(len(p.x) for p in self.batch.values())
         parameters = sum(p.numel() for p in self.model.parameters())
         log.info("training %d parameters on %d points from step %d", parameters, points, self.step)
