@@ -4,7 +4,7 @@ from math import factorial
 import pytest
 import sympy
 
-from pde_train.differentiators.stencils import ACCURACIES, central_weights
+from pde_train.differentiators.stencils import ACCURACIES, central_weights, richardson_weights
 
 ORDERS = (0, 1, 2, 3, 4)
 
@@ -62,3 +62,21 @@ def test_textbook_stencils():
     assert central_weights(2, 2) == {-1: 1, 0: -2, 1: 1}
     assert central_weights(4, 2) == {-2: 1, -1: -4, 0: 6, 1: -4, 2: 1}
     assert central_weights(2, 4)[0] == Fraction(-5, 2)
+
+
+@pytest.mark.parametrize("levels", range(5))
+@pytest.mark.parametrize("accuracy", ACCURACIES)
+def test_extrapolation_keeps_the_value_and_removes_one_power_after_another(accuracy, levels):
+    weights = richardson_weights(accuracy, levels)
+    assert len(weights) == levels + 1
+    assert sum(weights) == 1
+    for power in range(accuracy, accuracy + 2 * levels, 2):
+        assert sum(w * Fraction(1, 2**level) ** power for level, w in enumerate(weights)) == 0
+    power = accuracy + 2 * levels
+    assert sum(w * Fraction(1, 2**level) ** power for level, w in enumerate(weights)) != 0
+
+
+def test_textbook_extrapolations():
+    assert richardson_weights(2, 0) == (1,)
+    assert richardson_weights(2, 1) == (Fraction(-1, 3), Fraction(4, 3))
+    assert richardson_weights(2, 2) == (Fraction(1, 45), Fraction(-20, 45), Fraction(64, 45))
