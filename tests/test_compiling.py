@@ -16,6 +16,7 @@ from pde_train import compiling
 from pde_train.compiling import trace
 from pde_train.errors import Interrupted, UsageError
 from pde_train.experiment import build, run, run_config
+from pde_train.geometry import Points
 from pde_train.methods import choice, steps
 from pde_train.methods.callbacks import Checkpoints
 from pde_train.methods.signals import StopSignals
@@ -230,6 +231,16 @@ def test_where_compiled_code_is_kept(monkeypatch, named, expected):
 
 
 # --- Steps, by the graphs that would be compiled
+
+
+@pytest.mark.parametrize("total", [1, 7, 8, 9, 16, 17, 20])
+def test_blocks_are_of_one_size_and_hold_every_point_once(total):
+    x, wall = torch.arange(float(total)).unsqueeze(1), torch.zeros(9, 1)
+    first, blocks = steps.split({"interior": Points(x), "boundary": Points(wall)})
+    assert torch.equal(torch.cat([part["interior"].x for part in (first, *blocks)]), x)
+    assert 1 <= len(first["interior"].x) <= 8
+    assert all(len(block["interior"].x) == 8 and block.keys() == {"interior"} for block in blocks)
+    assert first["boundary"].x is wall
 
 
 POSED = [

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import mpmath
 import numpy as np
 import pytest
@@ -332,5 +334,13 @@ def test_the_probe_keeps_to_its_budget():
     p = problem(Poisson1D())
     batch = p.draw(np.random.default_rng(1))
     entries = len(p.residual_vector(p.model, batch)) * sum(q.numel() for q in p.model.parameters())
-    assert SpectrumProbe(max_dense=entries).spectrum(p, batch).method == "dense"
-    assert SpectrumProbe(max_dense=entries - 1).spectrum(p, batch).method == "randomised"
+    found = {}
+    for budget in (entries, entries - 1):
+        record = SimpleNamespace(
+            spectra={}, spectrum=lambda step, spectrum, budget=budget: found.update({budget: spectrum})
+        )
+        SpectrumProbe(max_dense=budget).look(p, batch, 0, record)
+    assert {budget: spectrum.method for budget, spectrum in found.items()} == {
+        entries: "dense",
+        entries - 1: "randomised",
+    }

@@ -388,6 +388,14 @@ def test_the_highest_coefficient_is_carried_as_one_sum_for_each_name(names, dime
     close(found, jet(Reverse(), u, x, names))
 
 
+@pytest.mark.parametrize("names", ["lap_u", "lap_u u_x0x0x0", "u lap_u u_x3 u_x1x2"])
+def test_many_dimensions(names):
+    coordinates = tuple(f"x{i}" for i in range(12))
+    u, x = made("residual", 12), some(3, 12)
+    found, expected = (d(u, x, Request.parse(names, coordinates)).columns for d in (Taylor(), Reverse()))
+    close(found, expected)
+
+
 @pytest.mark.parametrize("names", REQUESTS)
 def test_the_field_is_called_once(names):
     called = []
