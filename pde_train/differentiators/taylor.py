@@ -87,8 +87,6 @@ def push(u: Field, x: Tensor, plan: Plan) -> dict[Hashable, Tensor]:
     weights = x.new_tensor([[plan.sums[k][1].get(i, 0.0) for i in range(plan.counts[-1])] for k in top])
     directions = Directions(plan.counts, (lambda c: weighted(c, weights)) if collapsed else (lambda c: c))
     first = x.new_tensor(plan.directions).unsqueeze(1)  # (directions, 1, d)
-    if plan.order == 1:
-        first = directions.collapse(first)
     series = u(Series([x, first, *[None] * (plan.order - 1)], directions))  # type: ignore[arg-type]
     if not isinstance(series, Series):  # the field does not depend on x
         return {key: series if order == 0 else torch.zeros_like(series) for key, (order, _) in plan.sums.items()}

@@ -118,10 +118,10 @@ class ResidualModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["pde_train"]
-        self.step, self.seconds, self.compile_mode = state["step"], state["seconds"], state["compile"]
+        self.step, self.seconds, self.compile_mode = state["step"], state["seconds"], state.get("compile", "never")
         self.generator.bit_generator.state = state["drawn_from"]
         self.draw()
-        if state["chosen"] is not None:
+        if state.get("chosen") is not None:
             self.problem.differentiator = replace(self.problem.differentiator, chosen=state["chosen"])  # type: ignore
         self.record.load_state_dict(state["record"])
         self.saved_rng = state["torch_rng"], state["cuda_rng"]
@@ -147,6 +147,7 @@ class ResidualModule(lightning.LightningModule):
             self.compile_mode, self.problem, optimizer, self.signals, self.batch, self.total - self.step
         )
         self.compile_mode = "always" if isinstance(self.steps, CompiledSteps) else "never"
-        self.record.tags["steps"] = why
+        if not self.step:  # a resumed run keeps the reason that it began with
+            self.record.tags["steps"] = why
         self.record.log(self.step, {"seconds_compile": time.perf_counter() - began})
-        log.info("%s", why)
+        log.info("%s", self.record.tags["steps"])

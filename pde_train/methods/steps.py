@@ -237,10 +237,15 @@ class _Compiled:
             return list(self.traced.prepare(*self.layout.tensors(batch)))
 
     def compile(self, device: str) -> None:
-        library = self.traced.library or self.traced.compile(
-            self.state, self.kept(self.layout.batch(tuple(self.example)))
-        )
-        self.run = load(library, device)
+        library = self.traced.library
+        if library is not None:
+            try:
+                self.run = load(library, device)
+                return
+            except RuntimeError:  # a damaged file, or one of another machine: it is made anew
+                pass
+        kept = self.kept(self.layout.batch(tuple(self.example)))
+        self.run = load(self.traced.compile(self.state, kept), device)
 
 
 def split(batch: Batch) -> tuple[Batch, list[Batch]]:
