@@ -1,0 +1,81 @@
+"""What a differentiator chooses by itself while it trains: when it is chosen again, and that a resumed run knows it."""
+
+import ast
+
+import pytest
+import torch
+
+from pde_train.errors import Interrupted
+from pde_train.experiment import build, run, run_config
+from pde_train.methods.callbacks import Checkpoints
+from pde_train.problem import Problem
+
+pytestmark = pytest.mark.usefixtures("without_figures")
+
+SMALL = ["model=two_layer", "model.width=6", "sampler=uniform", "sampler.interior=20", "diagnostics=none", "audit.factor=null"]
+RUN = [*SMALL, "method.steps=40", "method.log_every=12", "method.chunk=7", "method.checkpoint_every=10"]
+OPTIMAL = ["differentiator=finite_difference", "differentiator.step=optimal"]
+CHOOSING = {
+    "finite_difference": OPTIMAL,
+    "richardson": [*OPTIMAL, "differentiator.richardson=1"],
+    "complex_step": ["differentiator=complex_step"],
+    "stochastic": ["differentiator=stochastic", "differentiator.probes=2", "pde=poisson_2d"],
+}
+
+
+def history(folder):
+    """Every measured number of a run with all its digits, but for wall times."""
+    return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
+
+
+@pytest.mark.parametrize("how", CHOOSING)
+def test_a_resumed_run_goes_on_with_what_was_chosen_to_the_same_bits(compose, tmp_path, monkeypatch, how):
+    cfg = compose(*RUN, *CHOOSING[how], "sampler.resample_every=9")
+    run_config(cfg, tmp_path / "undisturbed", {}, [])
+    saved = Checkpoints.on_train_batch_end
+
+    def killed(self, trainer, module, *rest):
+        saved(self, trainer, module, *rest)
+        if module.step == 21:
+            raise Interrupted(9, 21)
+
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", killed)
+    with pytest.raises(Interrupted):
+        run_config(cfg, tmp_path / "killed", {}, [])
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", saved)
+    # the checkpoint lies between two choices, so that its own is that of step 12 and not of the model as it is at 20
+    state = torch.load(tmp_path / "killed" / "checkpoint.ckpt", weights_only=True)["pde_train"]
+    assert state["step"] == 20
+    assert bool(state["chosen"]) == (how != "stochastic")
+    cfg.resume = True
+    run_config(cfg, tmp_path / "killed", {}, [])
+    assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
+    ours, theirs = (torch.load(tmp_path / f / "model.pt", weights_only=True) for f in ("killed", "undisturbed"))
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+@pytest.mark.parametrize("how", ["finite_difference", "complex_step"])
+def test_choices_are_made_before_training_and_every_log_every_steps(compose, tmp_path, monkeypatch, how):
+    experiment, seen, losses = build(compose(*RUN, *CHOOSING[how])), [], []
+    adapt = Problem.adapt
+
+    def watched(self, u, batch):
+        with torch.no_grad():
+            losses.append(float(next(self.model.parameters()).sum()))
+        adapt(self, u, batch)
+        seen.append(self.differentiator.chosen)
+
+    monkeypatch.setattr(Problem, "adapt", watched)
+    record = run(experiment, tmp_path)
+    assert len(seen) == 4  # at steps 0, 12, 24, 36
+    assert len(set(losses)) == 4
+    assert ast.literal_eval(record.tags["differentiator_chosen"]) == seen[-1]
+    if how == "finite_difference":
+        assert len(set(seen)) == 4  # the model is another each time, and so is its step
+        assert all({axes for axes, _ in choice} == {(0, 0)} for choice in seen)  # u itself takes no step
+
+
+def test_a_fixed_choice_is_not_made_again(compose, tmp_path, monkeypatch):
+    monkeypatch.setattr("pde_train.differentiators.finite_difference.Taylor", None)  # would be needed to choose
+    record = run(build(compose(*RUN, "differentiator=finite_difference")), tmp_path)
+    assert "differentiator_chosen" not in record.tags
