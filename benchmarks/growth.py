@@ -137,8 +137,10 @@ def main() -> None:
                 axes = grid[row][column]
                 axes.loglog(list(values), heights, "o+x^vsd*"[i] + "-", ms=4, lw=1, color=COLOURS[i % 7], label=name)
                 axes.set(xlabel=title, ylabel=f"{label}, one loss and gradient")
+                axes.set_xticks(sizes, [str(size) for size in sizes])
+                axes.minorticks_off()
                 axes.grid(alpha=0.3)
-    grid[0][1].legend(fontsize=7)
+    figure.legend(*grid[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=len(EXACT) + 1)
     figure.savefig(IMAGES / "growth.png", dpi=110)
 
 

@@ -7,6 +7,7 @@ computed once, and the rest is compiled by AOTInductor to a shared library, whic
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import tempfile
@@ -96,20 +97,24 @@ def trace(function: Function, state: Sequence[Tensor], data: Sequence[Tensor]) -
 THIN = 2
 """The largest side of a matrix that makes a product thin."""
 
+SMALL = 2**13
+"""The most multiplications of a product for which a call of BLAS costs more than the numbers do."""
+
 
 def _thin_product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b spelled out where one of its three sizes is tiny, as at the ends of a network.
+    """a @ b spelled out where it is small and one of its three sizes tiny, as at the ends of a small network.
 
-    The compiler then fuses it with its surroundings, which costs less than a call of BLAS.
+    The compiler then fuses it with its surroundings.
     """
-    if a.shape[1] <= THIN:
-        total = a[:, :1] * b[:1]
-        for k in range(1, a.shape[1]):
-            total = total + a[:, k : k + 1] * b[k : k + 1]
-        return total
-    if min(a.shape[0], b.shape[1]) <= THIN:
+    sides = (*a.shape, b.shape[1])
+    if math.prod(sides) > SMALL or min(sides) > THIN:
+        return NotImplemented
+    if a.shape[1] > THIN:
         return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1)
-    return NotImplemented
+    total = a[:, :1] * b[:1]
+    for k in range(1, a.shape[1]):
+        total = total + a[:, k : k + 1] * b[k : k + 1]
+    return total
 
 
 def _thin_product_plus(c: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -117,16 +122,9 @@ def _thin_product_plus(c: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: 
     return product if product is NotImplemented else beta * c + alpha * product
 
 
-def _tanh(z: Tensor) -> Tensor:
-    """tanh by expm1, to 2 units in the last place and in half the time of the vectorised tanh."""
-    grown = torch.expm1(2 * z.clamp(-20, 20))  # beyond, tanh is 1 in float64
-    return grown / (grown + 2)
-
-
 SPELLED_OUT: dict[Any, Function] = {
     torch.ops.aten.mm.default: _thin_product,
     torch.ops.aten.addmm.default: _thin_product_plus,
-    torch.ops.aten.tanh.default: _tanh,
 }
 """What the compiler gets in place of some of torch's operations."""
 
