@@ -18,7 +18,7 @@ from pde_train.models.activations import ACTIVATIONS
 
 F = nn.functional
 TO_FOUR = frozenset((0,) * n for n in range(5))
-LINE = torch.linspace(-1, 1, 41, dtype=torch.float64).unsqueeze(1)
+LINE = torch.linspace(-1, 1, 25, dtype=torch.float64).unsqueeze(1)
 
 
 def uniform(generator, *shape, weights=1.0):
@@ -40,8 +40,8 @@ def relative_errors(differentiator, u, x, axes=TO_FOUR, exact=None):
 @pytest.mark.parametrize("activation", SMOOTH)
 def test_networks_are_differentiated_to_twelve_digits(activation, hidden, weights):
     generator, s = np.random.default_rng(1), ACTIVATIONS[activation].function
-    w, b, c = (uniform(generator, *shape, weights=weights) for shape in ((1, 20), (20,), (20,)))
-    v, a = uniform(generator, 20, 20, weights=weights / math.sqrt(20)), uniform(generator, 20, 1)
+    w, b, c = (uniform(generator, *shape, weights=weights) for shape in ((1, 12), (12,), (12,)))
+    v, a = uniform(generator, 12, 12, weights=weights / math.sqrt(12)), uniform(generator, 12, 1)
 
     def u(x):
         inner = s(x @ w + b)

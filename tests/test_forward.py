@@ -52,10 +52,9 @@ def test_no_derivative_is_pushed_forward_twice(names, calls):
     assert called == [(2, 2)] * calls
 
 
-@pytest.mark.parametrize("names", ["u_x", "u u_xx"])
-def test_no_warning_escapes_at_first_use(names):
+def test_no_warning_escapes_at_first_use():
     # what torch loads the first time warns of itself, so a fresh process it must be
-    program = f"""
+    program = """
 import warnings
 import torch
 from pde_train.derivatives import Request
@@ -63,7 +62,7 @@ from pde_train.differentiators.forward import Forward
 warnings.simplefilter("error")
 x = torch.rand(3, 1, dtype=torch.float64)
 w = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
-jet = Forward()(lambda x: torch.tanh(x @ w), x, Request.parse({names!r}, ("x",)))
+jet = Forward()(lambda x: torch.tanh(x @ w), x, Request.parse("u u_xx", ("x",)))
 sum(c.square().sum() for c in jet.columns.values()).backward()
 print(float(w.grad.abs()) > 0)
 """

@@ -24,7 +24,7 @@ from pde_train.differentiators.reverse import Reverse
 
 in_both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 every_activation = pytest.mark.parametrize("activation", SMOOTH)
-every_name = pytest.mark.parametrize(("dimension", "name"), [(d, name) for d in NAMES for name in NAMES[d]])
+every_name = pytest.mark.parametrize(("dimension", "name"), [(d, name) for d in (1, 2) for name in NAMES[d]])
 
 
 @in_both_dtypes

@@ -47,13 +47,12 @@ from pde_train.trust import build_group
 FOLDER = conf_dir() / "differentiator"
 VARIANTS = {
     "finite_difference": [
-        *("accuracy=4", "accuracy=6", "accuracy=8"),
-        *("richardson=1", "richardson=2", "accuracy=4 richardson=1"),
-        *("step=optimal", "step=optimal accuracy=8", "step=optimal richardson=1", "step=grid"),
+        *("accuracy=4", "accuracy=8", "richardson=2", "accuracy=4 richardson=1"),
+        *("step=optimal accuracy=8", "step=optimal richardson=1", "step=grid"),
     ],
-    "hybrid": ["accuracy=4", "accuracy=8", "richardson=1", "step=grid", "step=1e-2"],
+    "hybrid": ["accuracy=8", "richardson=1", "step=grid"],
     "complex_step": ["radius=0.4 nodes=32"],
-    "stochastic": ["kind=sparse", "probes=1"],
+    "stochastic": ["kind=sparse"],
 }
 """Settings of a choice that are tried besides its own."""
 
@@ -75,6 +74,7 @@ every_choice = pytest.mark.parametrize("choice", CHOICES)
 exact_choices = pytest.mark.parametrize(
     "choice", [c for c in CHOICES if built(c).exact or isinstance(built(c), Stochastic)]
 )
+every_class = pytest.mark.parametrize("choice", [c for c in CHOICES if "/" not in c])
 in_both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 every_dimension = pytest.mark.parametrize("dimension", [1, 2, 3])
 every_activation = pytest.mark.parametrize("activation", SMOOTH)
@@ -148,8 +148,8 @@ def refuses(differentiator, dtype):
 )
 @every_choice
 def test_derivatives_to_order_four_are_right_within_the_accuracy(choice, activation, dimension, dtype):
-    if "/" in choice and dimension > 1:
-        return  # the same class once more
+    if "/" in choice and (dimension > 1 or activation != "tanh"):
+        return  # the same class with another number
     x, differentiator = points(dimension, dtype), built(choice, dimension)
     if refuses(differentiator, dtype):
         return
@@ -276,7 +276,7 @@ def close(found, expected, atol):
     torch.testing.assert_close(found, expected, rtol=0, atol=atol)
 
 
-@every_choice
+@every_class
 def test_derivatives_are_linear_in_the_field(differentiator):
     x, several = points(2), request(SEVERAL, 2)
     f, g = bank("tanh", 2), bank("sin", 2)
@@ -287,7 +287,7 @@ def test_derivatives_are_linear_in_the_field(differentiator):
         close(getattr(mixed, name), expected, roundings(differentiator, 4))
 
 
-@every_choice
+@every_class
 def test_derivatives_move_with_the_field(differentiator):
     x, several, shift = points(2), request(SEVERAL, 2), torch.tensor([0.3, -0.2], dtype=torch.float64)
     moved = differentiator(lambda x: bank("tanh", 2)(x + shift), x, several)
@@ -296,7 +296,7 @@ def test_derivatives_move_with_the_field(differentiator):
         close(getattr(moved, name), getattr(there, name), roundings(differentiator, 4))
 
 
-@every_choice
+@every_class
 def test_rows_do_not_see_each_other(differentiator):
     x = torch.rand(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     several, order, field = request(SEVERAL, 2), [3, 0, 6, 2, 5, 1, 4], network("tanh", 2)
@@ -308,7 +308,7 @@ def test_rows_do_not_see_each_other(differentiator):
         close(getattr(single, name), column[2:3], atol)
 
 
-@every_choice
+@every_class
 def test_a_bank_is_its_columns_one_by_one(differentiator):
     x, several, features = points(2), request(SEVERAL, 2), bank("gelu", 2)
     together = differentiator(features, x, several)
@@ -318,7 +318,7 @@ def test_a_bank_is_its_columns_one_by_one(differentiator):
             close(getattr(together, name)[:, j : j + 1], getattr(alone, name), roundings(differentiator, 4))
 
 
-@every_choice
+@every_class
 def test_the_jet_has_coordinates_and_every_name_as_columns(differentiator):
     x = points(2)
     jet = differentiator(bank("tanh", 2), x, request(SEVERAL, 2))
@@ -328,7 +328,7 @@ def test_the_jet_has_coordinates_and_every_name_as_columns(differentiator):
     assert all(getattr(jet, name).shape == (2, 3) for name in SEVERAL.split())
 
 
-@every_choice
+@every_class
 @every_dimension
 def test_u_alone_is_the_field_itself(choice, dimension):
     x, u, differentiator = points(dimension), bank("silu", dimension), built(choice, dimension)
@@ -345,19 +345,19 @@ CONSTANTS = {
 }
 
 
-@every_choice
-@pytest.mark.parametrize("field", CONSTANTS)
-def test_a_constant_field_has_no_derivatives(differentiator, field):
+@every_class
+def test_a_constant_field_has_no_derivatives(differentiator):
     x = points(2)
-    jet = differentiator(CONSTANTS[field], x, request(SEVERAL, 2))
-    assert torch.equal(jet.u, CONSTANTS[field](x))
-    # weights that add up to 0 leave their rounding over h^n, nothing else
-    for name in ("u_x", "u_xy", "lap_u"):
-        assert getattr(jet, name).shape == jet.u.shape
-        assert float(getattr(jet, name).abs().max()) <= roundings(differentiator, 2)
+    for label, field in CONSTANTS.items():
+        jet = differentiator(field, x, request(SEVERAL, 2))
+        assert torch.equal(jet.u, field(x)), label
+        # weights that add up to 0 leave their rounding over h^n, nothing else
+        for name in ("u_x", "u_xy", "lap_u"):
+            assert getattr(jet, name).shape == jet.u.shape, label
+            assert float(getattr(jet, name).abs().max()) <= roundings(differentiator, 2), (label, name)
 
 
-@every_choice
+@every_class
 def test_constant_and_linear_fields_may_be_adapted_to(choice):
     x, asked = points(2), request(SEVERAL, 2)
     for field in (*CONSTANTS.values(), lambda x: x[:, :1] - 2 * x[:, 1:]):
@@ -365,7 +365,7 @@ def test_constant_and_linear_fields_may_be_adapted_to(choice):
         assert made(network("tanh", 2), x, asked).u_xy.isfinite().all()
 
 
-@every_choice
+@every_class
 def test_points_are_only_read(differentiator):
     x = points(2)
     before, version = x.clone(), x._version
@@ -375,7 +375,7 @@ def test_points_are_only_read(differentiator):
     assert not x.requires_grad
 
 
-@every_choice
+@every_class
 def test_points_that_want_a_gradient_get_one(choice):
     # d/dx of sum u_x is u_xx, row by row
     x = points(1).requires_grad_()
@@ -440,11 +440,14 @@ def by_backward(differentiator, activation, name):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu"])
-@pytest.mark.parametrize("name", ["u", "u_x", "u_xy", "lap_u", "u_xxy", "u_yyyy"])
-@every_choice
-def test_gradients_by_the_parameters_are_exact_within_the_accuracy(choice, differentiator, name, activation):
-    if is_estimated(differentiator.made, name, 2):
-        return
+@every_class
+def test_gradients_by_the_parameters_are_exact_within_the_accuracy(choice, differentiator, activation):
+    for name in ("u", "u_x", "u_xy", "lap_u", "u_xxy", "u_yyyy"):
+        if not is_estimated(differentiator.made, name, 2):
+            check_gradients(differentiator, activation, name)
+
+
+def check_gradients(differentiator, activation, name):
     exact = exact_gradient(activation, name)
     order = max(map(sum, partials_of(name, 2)))
     # a gradient is a derivative of s or of s', times x or a, all of them at most 1.2, or of a power of w
@@ -452,11 +455,11 @@ def test_gradients_by_the_parameters_are_exact_within_the_accuracy(choice, diffe
     bound = 4 * (1 + order) * sum(bounds)
     plain, functional = (by(differentiator, activation, name) for by in (by_backward, by_jacrev))
     for k in exact:
-        assert (difference(plain[k], exact[k]) <= bound).all(), k
-        assert (difference(functional[k], exact[k]) <= bound).all(), k
+        assert (difference(plain[k], exact[k]) <= bound).all(), (name, k)
+        assert (difference(functional[k], exact[k]) <= bound).all(), (name, k)
 
 
-@every_choice
+@every_class
 def test_the_loss_of_many_derivatives_has_a_gradient_for_each_weight(differentiator):
     p = {k: v.requires_grad_() for k, v in parameters().items()}
     jet = differentiator(with_parameters("tanh", p), points(2), request(SEVERAL, 2))
