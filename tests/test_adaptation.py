@@ -12,7 +12,14 @@ from pde_train.problem import Problem
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
-SMALL = ["model=two_layer", "model.width=6", "sampler=uniform", "sampler.interior=20", "diagnostics=none", "audit.factor=null"]
+SMALL = [
+    "model=two_layer",
+    "model.width=6",
+    "sampler=uniform",
+    "sampler.interior=20",
+    "diagnostics=none",
+    "audit.factor=null",
+]
 RUN = [*SMALL, "method.steps=40", "method.log_every=12", "method.chunk=7", "method.checkpoint_every=10"]
 OPTIMAL = ["differentiator=finite_difference", "differentiator.step=optimal"]
 CHOOSING = {
