@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pde_train.errors import UsageError
@@ -31,6 +30,45 @@ class Directions:
     @property
     def order(self) -> int:
         return len(self.counts) - 1
+
+
+RULES: dict[str, Callable] = {}
+"""What torch's functions do to a series, by the function's name."""
+
+
+def rule_of(name: str) -> Callable:
+    """The rule of a torch function."""
+    if name.endswith("_") and not name.startswith("__"):
+        raise UsageError(
+            f"differentiator=taylor changes nothing in place, as {name!r} would: expected {name.strip('_')!r}, whose "
+            "result is new (inplace=False, torch.cat in place of assignments), or choose differentiator=reverse"
+        )
+    name = name.strip("_")
+    if name not in RULES:
+        raise UsageError(
+            f"differentiator=taylor has no rule for the operation {name!r}: expected one of "
+            f"{', '.join(sorted(RULES))}; add a rule in pde_train/differentiators/taylor_rules.py or choose "
+            "differentiator=reverse"
+        )
+    return RULES[name]
+
+
+def rule(*names: str) -> Callable[[Callable], Callable]:
+    """Register a function of series as the rule of the torch functions of these names."""
+
+    def register(function: Callable) -> Callable:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    return lambda *operands: rule_of(name)(*operands)
+
+
+def _reflected(name: str) -> Callable[..., Any]:
+    return lambda self, other: rule_of(name)(other, self)
 
 
 class Series:
@@ -84,50 +122,13 @@ class Series:
         rule = rule_of(name)
         return lambda *args, **kwargs: rule(self, *args, **kwargs)
 
-    def __add__(self, other: Operand) -> Series:
-        return add(self, other)
-
-    def __radd__(self, other: Operand) -> Series:
-        return add(self, other)
-
-    def __sub__(self, other: Operand) -> Series:
-        return add(self, -other)
-
-    def __rsub__(self, other: Operand) -> Series:
-        return add(-self, other)
-
-    def __neg__(self) -> Series:
-        return self.map(lambda c: -c)
-
-    def __mul__(self, other: Operand) -> Series:
-        return multiply(self, other)
-
-    def __rmul__(self, other: Operand) -> Series:
-        return multiply(self, other)
-
-    def __truediv__(self, other: Operand) -> Series:
-        return divide(self, other)
-
-    def __rtruediv__(self, other: Operand) -> Series:
-        return divide(other, self)
-
-    def __pow__(self, exponent: Any) -> Series:
-        return rule_of("pow")(self, exponent)
-
-    def __rpow__(self, base: Any) -> Series:
-        return rule_of("pow")(base, self)
-
-    def __matmul__(self, other: Tensor) -> Series:
-        return matmul(self, other)
-
-    def __abs__(self) -> Series:
-        return rule_of("abs")(self)
-
-    def __gt__(self, other: Operand) -> Tensor:
-        return rule_of("gt")(self, other)
-
-    def __lt__(self, other: Operand) -> Tensor:
-        return rule_of("lt")(self, other)
+    __add__ = __radd__ = _operator("add")
+    __sub__, __rsub__ = _operator("sub"), _operator("rsub")
+    __mul__ = __rmul__ = _operator("mul")
+    __truediv__, __rtruediv__ = _operator("div"), _reflected("div")
+    __pow__, __rpow__ = _operator("pow"), _reflected("pow")
+    __matmul__, __abs__, __neg__ = _operator("matmul"), _operator("abs"), _operator("neg")
+    __gt__, __lt__ = _operator("gt"), _operator("lt")
 
     def __getitem__(self, index: Any) -> Series:
         rows, *columns = index if isinstance(index, tuple) else (index,)
@@ -137,39 +138,6 @@ class Series:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         rule_of("setitem_")
-
-
-Operand = Series | Tensor | float
-
-RULES: dict[str, Callable] = {}
-"""What torch's functions do to a series, by the function's name."""
-
-
-def rule_of(name: str) -> Callable:
-    """The rule of a torch function."""
-    if name.endswith("_") and not name.startswith("__"):
-        raise UsageError(
-            f"differentiator=taylor changes nothing in place, as {name!r} would: expected {name.strip('_')!r}, whose "
-            "result is new (inplace=False, torch.cat in place of assignments), or choose differentiator=reverse"
-        )
-    name = name.strip("_")
-    if name not in RULES:
-        raise UsageError(
-            f"differentiator=taylor has no rule for the operation {name!r}: expected one of "
-            f"{', '.join(sorted(RULES))}; add a rule in pde_train/differentiators/taylor_rules.py or choose "
-            "differentiator=reverse"
-        )
-    return RULES[name]
-
-
-def rule(*names: str) -> Callable[[Callable], Callable]:
-    """Register a function of series as the rule of the torch functions of these names."""
-
-    def register(function: Callable) -> Callable:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return register
 
 
 def plus(a: Coefficient, b: Coefficient) -> Coefficient:
@@ -187,58 +155,6 @@ def times(a: Coefficient, b: Coefficient) -> Coefficient:
         count = min(a.shape[0], b.shape[0])
         return a[:count] * b[:count]
     return a * b
-
-
-@rule("add", "radd")
-def add(a: Operand, b: Operand, alpha: float = 1) -> Series:
-    """a + alpha b."""
-    if alpha != 1:
-        b = alpha * b
-    if not isinstance(a, Series):
-        a, b = b, a
-    assert isinstance(a, Series)
-    if not isinstance(b, Series):
-        return Series([a.value + b, *a.rest], a.directions)
-    return Series([a.value + b.value, *map(plus, a.rest, b.rest)], a.directions)
-
-
-@rule("sub", "subtract")
-def subtract(a: Operand, b: Operand, alpha: float = 1) -> Series:
-    """a - alpha b."""
-    return add(a, -(alpha * b) if alpha != 1 else -b)
-
-
-@rule("neg", "negative")
-def negative(a: Series) -> Series:
-    """-a."""
-    return -a
-
-
-@rule("rsub")
-def subtract_from(a: Operand, b: Operand) -> Series:
-    """b - a."""
-    return add(-a, b)
-
-
-@rule("mul", "multiply", "rmul")
-def multiply(a: Operand, b: Operand) -> Series:
-    """The product of series, by Cauchy."""
-    if not isinstance(a, Series):
-        a, b = b, a
-    assert isinstance(a, Series)
-    if not isinstance(b, Series):
-        factor = b
-        return a.map(lambda c: c * factor)
-    rest = [plus(times(a.value, b.rest[k - 1]), times(b.value, a.rest[k - 1])) for k in range(1, len(a.rest) + 1)]
-    for k in range(2, len(rest) + 1):
-        rest[k - 1] = plus(rest[k - 1], convolved(a.rest, b.rest, k, a.directions))
-    return Series([a.value * b.value, *rest], a.directions)
-
-
-@rule("div", "divide", "true_divide")
-def divide(a: Operand, b: Operand) -> Series:
-    """a / b."""
-    return multiply(a, rule_of("reciprocal")(b) if isinstance(b, Series) else 1 / b)
 
 
 def convolved(a: Sequence[Coefficient], b: Sequence[Coefficient], degree: int, directions: Directions) -> Coefficient:
@@ -273,78 +189,3 @@ def composed(outer: Sequence[Coefficient], z: Series) -> Series:
             rest[degree - 1] = plus(rest[degree - 1], times(outer[m], power[degree - 1]))
     assert outer[0] is not None
     return Series([outer[0], *rest], directions)
-
-
-@rule("linear")
-def linear(z: Series, weight: Tensor, bias: Tensor | None = None) -> Series:
-    """z weight^T + bias: one product for all coefficients that differ from point to point.
-
-    A single column, as a network's last layer, is one product each, so that those which nobody asks for cost nothing.
-    """
-    product = torch.nn.functional.linear
-    if weight.shape[0] == 1:
-        return z.map(lambda c: product(c, weight), product(z.value, weight, bias))
-    rows = z.value.shape[0]
-    full = [c for c in z.rest if c is not None and c.shape[1] == rows]
-    stacked = torch.cat([z.value.unsqueeze(0), *full])
-    value, *images = product(stacked, weight).split([1, *(c.shape[0] for c in full)])
-    value = value.squeeze(0)
-    through = iter(images)
-
-    def image(c: Tensor) -> Tensor:
-        return next(through) if c.shape[1] == rows else product(c, weight)
-
-    return Series(
-        [value if bias is None else value + bias, *(None if c is None else image(c) for c in z.rest)], z.directions
-    )
-
-
-@rule("matmul", "mm")
-def matmul(z: Operand, matrix: Operand) -> Series:
-    """z @ matrix, row by row."""
-    if not isinstance(z, Series) or not isinstance(matrix, Tensor) or matrix.dim() != 2:
-        raise UsageError("differentiator=taylor multiplies points by matrices from the right: expected x @ matrix")
-    return linear(z, matrix.mT)
-
-
-@rule("hstack")
-def side_by_side(parts: Sequence[Operand]) -> Series:
-    """Columns side by side."""
-    return concatenate(parts, dim=1)
-
-
-@rule("cat", "concat")
-def concatenate(parts: Sequence[Operand], dim: int = 0) -> Series:
-    """Columns side by side; tensors among them are constants."""
-    series = next(p for p in parts if isinstance(p, Series))
-    if dim not in (1, -1):
-        raise UsageError(f"differentiator=taylor cannot concatenate along dimension {dim}: expected columns, dim=1")
-    value = torch.cat([p.value if isinstance(p, Series) else p for p in parts], dim=-1)  # type: ignore[misc]
-    rest: list[Coefficient] = []
-    for k in range(len(series.rest)):
-        present = [p.rest[k] if isinstance(p, Series) else None for p in parts]
-        shapes = [c.shape[:2] for c in present if c is not None]
-        if not shapes:
-            rest.append(None)
-            continue
-        rows = max(shape[1] for shape in shapes)
-        filled = [
-            value.new_zeros(shapes[0][0], rows, p.shape[-1]) if c is None else c.expand(-1, rows, -1)  # type: ignore
-            for c, p in zip(present, parts, strict=True)
-        ]
-        rest.append(torch.cat(filled, dim=-1))
-    return Series([value, *rest], series.directions)
-
-
-@rule("sum")
-def sum_columns(z: Series, dim: int = 0, keepdim: bool = False) -> Series:
-    """The sum over columns."""
-    if dim not in (1, -1) or not keepdim:
-        raise UsageError("differentiator=taylor sums over columns only: expected dim=1 and keepdim=True")
-    return z.map(lambda c: c.sum(-1, keepdim=True))
-
-
-@rule("mean")
-def mean_columns(z: Series, dim: int = 0, keepdim: bool = False) -> Series:
-    """The mean over columns."""
-    return sum_columns(z, dim, keepdim) * (1 / z.shape[1])

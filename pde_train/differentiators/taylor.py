@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pde_train.derivatives import Axes, Field, Jet, Request
-from pde_train.differentiators import taylor_rules  # noqa: F401  its rules register themselves
+from pde_train.differentiators import arithmetic_rules, taylor_rules  # noqa: F401  their rules register themselves
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.directions import Combination, Direction, combination
 from pde_train.differentiators.series import Coefficient, Directions, Series

@@ -8,8 +8,9 @@ import time
 import torch
 
 from pde_train.geometry import Batch
+from pde_train.methods.compiled_steps import CompiledSteps
 from pde_train.methods.signals import StopSignals
-from pde_train.methods.steps import CompiledSteps, EagerSteps, Steps
+from pde_train.methods.steps import EagerSteps, Steps
 from pde_train.problem import Problem
 from pde_train.progress import waiting
 

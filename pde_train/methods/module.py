@@ -16,8 +16,9 @@ from torch import Tensor
 from pde_train.errors import RunError, UsageError
 from pde_train.geometry import Batch
 from pde_train.methods.choice import choose
+from pde_train.methods.compiled_steps import CompiledSteps
 from pde_train.methods.signals import StopSignals
-from pde_train.methods.steps import CompiledSteps, Steps
+from pde_train.methods.steps import Steps
 from pde_train.problem import Problem
 from pde_train.record import Record
 

@@ -1,0 +1,140 @@
+"""What Taylor mode does to sums, products, linear maps and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pde_train.differentiators.series import Coefficient, Series, convolved, plus, rule, rule_of, times
+from pde_train.errors import UsageError
+
+Operand = Series | Tensor | float
+
+
+@rule("add", "radd")
+def add(a: Operand, b: Operand, alpha: float = 1) -> Series:
+    """a + alpha b."""
+    if alpha != 1:
+        b = alpha * b
+    if not isinstance(a, Series):
+        a, b = b, a
+    assert isinstance(a, Series)
+    if not isinstance(b, Series):
+        return Series([a.value + b, *a.rest], a.directions)
+    return Series([a.value + b.value, *map(plus, a.rest, b.rest)], a.directions)
+
+
+@rule("sub", "subtract")
+def subtract(a: Operand, b: Operand, alpha: float = 1) -> Series:
+    """a - alpha b."""
+    return add(a, -(alpha * b) if alpha != 1 else -b)
+
+
+@rule("neg", "negative")
+def negative(a: Series) -> Series:
+    """-a."""
+    return a.map(lambda c: -c)
+
+
+@rule("rsub")
+def subtract_from(a: Operand, b: Operand) -> Series:
+    """b - a."""
+    return add(-a, b)
+
+
+@rule("mul", "multiply", "rmul")
+def multiply(a: Operand, b: Operand) -> Series:
+    """The product of series, by Cauchy."""
+    if not isinstance(a, Series):
+        a, b = b, a
+    assert isinstance(a, Series)
+    if not isinstance(b, Series):
+        factor = b
+        return a.map(lambda c: c * factor)
+    rest = [plus(times(a.value, b.rest[k - 1]), times(b.value, a.rest[k - 1])) for k in range(1, len(a.rest) + 1)]
+    for k in range(2, len(rest) + 1):
+        rest[k - 1] = plus(rest[k - 1], convolved(a.rest, b.rest, k, a.directions))
+    return Series([a.value * b.value, *rest], a.directions)
+
+
+@rule("div", "divide", "true_divide")
+def divide(a: Operand, b: Operand) -> Series:
+    """a / b."""
+    return multiply(a, rule_of("reciprocal")(b) if isinstance(b, Series) else 1 / b)
+
+
+@rule("linear")
+def linear(z: Series, weight: Tensor, bias: Tensor | None = None) -> Series:
+    """z weight^T + bias: one product for all coefficients that differ from point to point.
+
+    A single column, as a network's last layer, is one product each, so that those which nobody asks for cost nothing.
+    """
+    product = torch.nn.functional.linear
+    if weight.shape[0] == 1:
+        return z.map(lambda c: product(c, weight), product(z.value, weight, bias))
+    rows = z.value.shape[0]
+    full = [c for c in z.rest if c is not None and c.shape[1] == rows]
+    stacked = torch.cat([z.value.unsqueeze(0), *full])
+    value, *images = product(stacked, weight).split([1, *(c.shape[0] for c in full)])
+    value = value.squeeze(0)
+    through = iter(images)
+
+    def image(c: Tensor) -> Tensor:
+        return next(through) if c.shape[1] == rows else product(c, weight)
+
+    return Series(
+        [value if bias is None else value + bias, *(None if c is None else image(c) for c in z.rest)], z.directions
+    )
+
+
+@rule("matmul", "mm")
+def matmul(z: Operand, matrix: Operand) -> Series:
+    """z @ matrix, row by row."""
+    if not isinstance(z, Series) or not isinstance(matrix, Tensor) or matrix.dim() != 2:
+        raise UsageError("differentiator=taylor multiplies points by matrices from the right: expected x @ matrix")
+    return linear(z, matrix.mT)
+
+
+@rule("hstack")
+def side_by_side(parts: Sequence[Operand]) -> Series:
+    """Columns side by side."""
+    return concatenate(parts, dim=1)
+
+
+@rule("cat", "concat")
+def concatenate(parts: Sequence[Operand], dim: int = 0) -> Series:
+    """Columns side by side; tensors among them are constants."""
+    series = next(p for p in parts if isinstance(p, Series))
+    if dim not in (1, -1):
+        raise UsageError(f"differentiator=taylor cannot concatenate along dimension {dim}: expected columns, dim=1")
+    value = torch.cat([p.value if isinstance(p, Series) else p for p in parts], dim=-1)  # type: ignore[misc]
+    rest: list[Coefficient] = []
+    for k in range(len(series.rest)):
+        present = [p.rest[k] if isinstance(p, Series) else None for p in parts]
+        shapes = [c.shape[:2] for c in present if c is not None]
+        if not shapes:
+            rest.append(None)
+            continue
+        rows = max(shape[1] for shape in shapes)
+        filled = [
+            value.new_zeros(shapes[0][0], rows, p.shape[-1]) if c is None else c.expand(-1, rows, -1)  # type: ignore
+            for c, p in zip(present, parts, strict=True)
+        ]
+        rest.append(torch.cat(filled, dim=-1))
+    return Series([value, *rest], series.directions)
+
+
+@rule("sum")
+def sum_columns(z: Series, dim: int = 0, keepdim: bool = False) -> Series:
+    """The sum over columns."""
+    if dim not in (1, -1) or not keepdim:
+        raise UsageError("differentiator=taylor sums over columns only: expected dim=1 and keepdim=True")
+    return z.map(lambda c: c.sum(-1, keepdim=True))
+
+
+@rule("mean")
+def mean_columns(z: Series, dim: int = 0, keepdim: bool = False) -> Series:
+    """The mean over columns."""
+    return sum_columns(z, dim, keepdim) * (1 / z.shape[1])
