@@ -167,8 +167,8 @@ class CompiledSteps(Steps):
                 parameter.copy_(values.view_as(parameter))
                 self.optimizer.state[parameter] = {
                     "step": step.to("cpu", torch.float32, copy=True),
-                    "exp_avg": first.view_as(parameter).clone(),
-                    "exp_avg_sq": second.view_as(parameter).clone(),
+                    "exp_avg": first.view_as(parameter),
+                    "exp_avg_sq": second.view_as(parameter),
                 }
 
 
