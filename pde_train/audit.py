@@ -25,7 +25,8 @@ class Audit:
     factor: float | None = 100.0
 
     def __post_init__(self) -> None:
-        if self.factor is not None and not (isinstance(self.factor, (int, float)) and self.factor >= 1):
+        number = isinstance(self.factor, (int, float)) and not isinstance(self.factor, bool)
+        if self.factor is not None and not (number and self.factor >= 1):
             raise UsageError(f"audit.factor={self.factor} flags nothing well: expected a number >= 1, or null for none")
 
     def metrics(self, problem: Problem, batch: Batch, trained: float) -> dict[str, float]:
@@ -36,14 +37,15 @@ class Audit:
         """
         if self.factor is None or problem.differentiator.exact:
             return {}
-        on, between = problem.residual_exact(batch), problem.residual_exact()
-        ratio = max(on, between) / trained if trained else math.inf
-        flagged = ratio > self.factor
+        on, between = problem.residual_exact(batch), problem.residual_exact(problem.between())
+        worst = max(on, between)
+        ratio = worst / trained if trained else math.inf if worst else 1.0
+        flagged = not ratio <= self.factor  # nan, too
         if flagged:
             log.warning(
                 "audit: the trained residual %.1e is %.0e times smaller than the exact one, %.1e on the training "
                 "points and %.1e between them: the function solves what the differentiator sees and not the equation; "
-                "take a smaller error of the differentiator (differentiator.accuracy, step) or an exact one",
+                "take a smaller error of the differentiator (its accuracy or step), an exact one, or more points",
                 trained,
                 ratio,
                 on,

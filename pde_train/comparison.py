@@ -7,7 +7,9 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,12 +21,14 @@ from torch.utils._pytree import tree_leaves
 from pde_train import residuals
 from pde_train.derivatives import Request
 from pde_train.differentiators.base import Differentiator
+from pde_train.differentiators.forward import Forward
 from pde_train.differentiators.reverse import Reverse
+from pde_train.differentiators.stochastic import Stochastic
 from pde_train.differentiators.taylor import Taylor
-from pde_train.errors import PdeTrainError
+from pde_train.errors import PdeTrainError, sentence
 from pde_train.geometry import Batch
-from pde_train.problem import Problem
-from pde_train.spectra import ResidualJacobian, Spectrum
+from pde_train.problem import Problem, steady_draws
+from pde_train.spectra import ResidualJacobian, Spectrum, singular_values
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,7 @@ class Measured:
         a model that is linear in its parameters: of all its features at once).
     residual: the relative residual as this differentiator sees it. gradient_cosine, gradient_ratio, gradient_error: of
         the gradient g of the loss, its cosine with the oracle's g*, |g| / |g*| and |g - g*| / |g*|.
+    None of them is a number where the oracle's derivative, or its gradient, is 0.
     seconds, memory: of one loss and gradient, the median of several; the most bytes of tensors alive at once in it.
     """
 
@@ -45,24 +50,44 @@ class Measured:
 
 
 def compare(
-    problem: Problem, batch: Batch, differentiators: Mapping[str, Differentiator], max_dense: int, repeats: int
+    problem: Problem,
+    batch: Batch,
+    differentiators: Mapping[str, Differentiator],
+    max_dense: int,
+    repeats: int,
+    assembled: bool = False,
 ) -> dict[str, Measured]:
     """Measure every differentiator on the present parameters of the problem's model at the points of a batch.
 
-    The oracle is Taylor mode in float64, for Taylor mode itself nested reverse mode. One that cannot serve this
-    problem is left out with a warning.
+    The oracle is Taylor mode in float64; for Taylor mode itself and what is made of it, or where it cannot serve the
+    model, nested reverse mode, and then forward mode. A differentiator that cannot serve this problem is left out with
+    a warning: a comparison ends no run. Those that draw directions draw the same ones each time.
+    assembled: whether the spectrum is that of the assembled system, which is linear, and not of the residual Jacobian;
+    in exact arithmetic they are the same.
     """
-    oracles = {exact: _oracle(problem, batch, exact) for exact in (Taylor(), Reverse())}
+    oracle_by = cache(lambda exact: _oracle(problem, batch, exact))
+    spacing = problem.sampler.spacing(problem.pde.domain)
     found = {}
     for name, differentiator in differentiators.items():
-        oracle = oracles[Reverse() if isinstance(differentiator, Taylor) else Taylor()]
-        spacing = problem.sampler.spacing(problem.pde.domain)
         here = replace(problem, differentiator=differentiator.fitted(spacing))
         try:
-            found[name] = _measured(here, batch, oracle, max_dense, repeats)
-        except PdeTrainError as error:
-            log.warning("%s is left out of the comparison: %s", name, error)
+            oracle = _first_served(oracle_by, differentiator)
+            with steady_draws():
+                numbers = _measured(here, batch, oracle, repeats)
+            found[name] = Measured(numbers, _spectrum(here, batch, max_dense, assembled))
+        except Exception as error:
+            log.warning("%s is left out of the comparison: %s", name, sentence(error))
     return found
+
+
+def _first_served(oracle_by: Callable[[Differentiator], _Exact], differentiator: Differentiator) -> _Exact:
+    """The first exact way, of another kind than this one, that can serve the model."""
+    kind = Taylor if isinstance(differentiator, Stochastic) else type(differentiator)
+    *others, last = [exact for exact in (Taylor(), Reverse(), Forward()) if type(exact) is not kind]
+    for exact in others:
+        with suppress(PdeTrainError):
+            return oracle_by(exact)
+    return oracle_by(last)
 
 
 @dataclass(frozen=True)
@@ -78,7 +103,7 @@ def _oracle(problem: Problem, batch: Batch, exact: Differentiator) -> _Exact:
     return _Exact(_derivatives(here, precise), _gradient(here, precise))
 
 
-def _measured(problem: Problem, batch: Batch, oracle: _Exact, max_dense: int, repeats: int) -> Measured:
+def _measured(problem: Problem, batch: Batch, oracle: _Exact, repeats: int) -> dict[str, float]:
     problem.adapt(problem.field, batch)
     numbers = {
         f"error/{name}": _distance(column, oracle.derivatives[name])
@@ -96,8 +121,17 @@ def _measured(problem: Problem, batch: Batch, oracle: _Exact, max_dense: int, re
         _gradient(problem, batch)
     times = [_seconds(lambda: _gradient(problem, batch)) for _ in range(repeats)]
     numbers |= {"seconds": statistics.median(times), "memory": float(memory.peak)}
-    jacobian = ResidualJacobian(problem.model, lambda u: problem.residual_vector(u, batch))
-    return Measured(numbers, jacobian.spectrum(max_dense))
+    return numbers
+
+
+def _spectrum(problem: Problem, batch: Batch, max_dense: int, assembled: bool) -> Spectrum:
+    with steady_draws():
+        if assembled:
+            with torch.no_grad():
+                matrix, _ = residuals.assemble(problem.pde, problem.field, problem.differentiator, batch)
+            return Spectrum(singular_values(matrix))
+        jacobian = ResidualJacobian(problem.model, lambda u: problem.residual_vector(u, batch))
+    return jacobian.spectrum(max_dense)
 
 
 def _derivatives(problem: Problem, batch: Batch) -> dict[str, Tensor]:
@@ -111,7 +145,8 @@ def _derivatives(problem: Problem, batch: Batch) -> dict[str, Tensor]:
 def _gradient(problem: Problem, batch: Batch) -> Tensor:
     parameters = [p for p in problem.model.parameters() if p.requires_grad]
     found = residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch)
-    return torch.cat([g.flatten() for g in torch.autograd.grad(residuals.loss(found), parameters)])
+    gradients = torch.autograd.grad(residuals.loss(found), parameters, materialize_grads=True)
+    return torch.cat([g.flatten() for g in gradients])
 
 
 def _distance(found: Tensor, exact: Tensor) -> float:
@@ -137,11 +172,13 @@ class PeakMemory(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        older = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        fresh = func is torch.ops.aten.lift_fresh.default  # of torch.tensor: its argument was made just before, unseen
+        given = () if fresh else tree_leaves((args, kwargs))
+        older = {t.untyped_storage()._cdata for t in given if isinstance(t, Tensor)}
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                if storage._cdata not in older:
+                if storage._cdata not in older or storage._cdata in self._alive:  # this one may have grown
                     self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
         self._alive = {key: held for key, held in self._alive.items() if not held[0].expired()}
         self.peak = max(self.peak, sum(size for _, size in self._alive.values()))

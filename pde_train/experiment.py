@@ -77,7 +77,7 @@ def build(cfg: DictConfig) -> Experiment:
         method=build_group(cfg, "method"),
         diagnostics=build_group(cfg, "diagnostics"),
         entropy=build_group(cfg, "entropy"),
-        audit=build_group(cfg, "audit"),
+        audit=build_group(cfg, "audit") if cfg.audit is not None else Audit(None),
         tracker=build_group(cfg, "tracking"),
         config=_public(OmegaConf.to_container(cfg, resolve=True)),  # type: ignore[arg-type]
     )
@@ -192,8 +192,18 @@ def _take_up(folder: Path, config_hash: str, resume: bool) -> Result | None:
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / "config_hash"
     if not resume:
-        for old in (CHECKPOINT, RUN_ID_FILE, RESULT_FILE, "spectrum.csv", "spectrum.npz", "traceback.txt"):
+        for old in (
+            CHECKPOINT,
+            RUN_ID_FILE,
+            RESULT_FILE,
+            "spectrum.csv",
+            "spectrum.npz",
+            "comparison.csv",
+            "traceback.txt",
+        ):
             (folder / old).unlink(missing_ok=True)
+        for old_figure in (folder / "figures").glob("*.png"):
+            old_figure.unlink()
     elif mark.exists() and mark.read_text() != config_hash:
         raise UsageError(
             f"{folder} holds a run of another configuration ({mark.read_text()}, not {config_hash}): expected the same "

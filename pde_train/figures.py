@@ -83,7 +83,7 @@ def error(problem: Problem) -> Figure:
 def comparison(numbers: Mapping[str, Mapping[str, float]]) -> Figure:
     """The worst relative error of a derivative, and that of the gradient, against the time of one gradient."""
     figure = Figure(figsize=(9, 4), layout="constrained")
-    worst = {n: max(v for k, v in q.items() if k.startswith("error/")) for n, q in numbers.items()}
+    worst = {n: max((v for k, v in q.items() if k.startswith("error/")), default=np.nan) for n, q in numbers.items()}
     gradient = {n: q["gradient_error"] for n, q in numbers.items()}
     panels = {"worst relative error of a derivative": worst, "relative error of the gradient": gradient}
     for axes, (title, values) in zip(figure.subplots(1, 2), panels.items(), strict=True):
@@ -91,6 +91,8 @@ def comparison(numbers: Mapping[str, Mapping[str, float]]) -> Figure:
             colour, marker = COLOURS[i % len(COLOURS)], "o+x^vsdP*<>"[i % 11]
             seconds = 1e3 * numbers[name]["seconds"]
             axes.loglog(seconds, max(value, 1e-17), marker, color=colour, label=name)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
         axes.set_xlabel("one loss and gradient (ms)")
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
@@ -99,10 +101,14 @@ def comparison(numbers: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def overlays(panels: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]) -> Figure:
-    """Spectra of a sweep: a panel for each pair, in it a line for each way of taking derivatives."""
-    columns = min(2, len(panels))
+    """Spectra of a sweep: a panel for each pair, in it a line for each way of taking derivatives.
+
+    The names of more than a few lines stand beside the panel, where they hide nothing.
+    """
+    many = max(map(len, panels.values())) > 4
+    columns = 1 if many else min(2, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.2 * columns, 2.8 * rows), layout="constrained")
+    figure = Figure(figsize=(7.5, 4 * rows) if many else (4.2 * columns, 2.8 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (title, lines) in zip(grid, panels.items(), strict=False):
         for i, (label, values) in enumerate(lines.items()):
@@ -111,7 +117,7 @@ def overlays(panels: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]) -
             axes.semilogy(index, _positive(values), marker, color=colour, ms=3.5, mfc="none", ls="", label=label)
         axes.set(title=title, xlabel="index k", ylabel="singular value s_k")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, **({"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if many else {}))
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     return figure

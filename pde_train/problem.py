@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,12 +21,16 @@ from pde_train.pdes.base import PDE
 from pde_train.samplers.base import Sampler
 from pde_train.samplers.grid import Grid
 from pde_train.samplers.sobol import Sobol
+from pde_train.samplers.uniform import Uniform
 
 TEST_POINTS: dict[int, Sampler] = {1: Grid(1001, 2), 2: Grid(101**2, 404, initial=101)}
 """Points on which errors are measured, by dimension."""
 
 MANY_DIMENSIONS = Sobol(4096, 960, initial=960)
 """The same from three dimensions on; up to 6 faces share 960 points."""
+
+BETWEEN = 2405
+"""Seed of the points between those of training, so that it is that of no sampler."""
 
 ADAPT_POINTS = 200
 """About how many points a differentiator sees that adapts itself to a field."""
@@ -47,6 +53,11 @@ class Problem:
     def draw(self, generator: np.random.Generator) -> Batch:
         """Training points from the sampler."""
         return self._placed(self.sampler.draw(self.pde.domain, generator, self.pde.faces))
+
+    def between(self) -> Batch:
+        """As many points of each region as the sampler draws, at random: between its own, whatever grid they form."""
+        sampler = Uniform(self.sampler.total, self.sampler.boundary, initial=self.sampler.initial)
+        return self._placed(sampler.draw(self.pde.domain, np.random.default_rng(BETWEEN), self.pde.faces))
 
     @cached_property
     def test_batch(self) -> Batch:
@@ -108,3 +119,17 @@ class Problem:
 
     def _placed(self, batch: Batch) -> Batch:
         return {region: points.to(dtype=self.dtype, device=self.device) for region, points in batch.items()}
+
+
+@contextmanager
+def steady_draws() -> Iterator[None]:
+    """Inside, torch's generator (on the CPU) starts afresh from one seed; afterwards it is as it was.
+
+    For looks at a run whose differentiator draws directions: two looks see the same ones, and the run its own.
+    """
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(0)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

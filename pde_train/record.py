@@ -121,7 +121,7 @@ class Record:
             k: dict(zip(v["steps"].tolist(), v["values"].tolist(), strict=True)) for k, v in state["series"].items()
         }
         self.spectra = {k: v.numpy() for k, v in state["spectra"].items()}
-        self.compared_spectra = {k: v.numpy() for k, v in state["compared_spectra"].items()}
+        self.compared_spectra = {k: v.numpy() for k, v in state.get("compared_spectra", {}).items()}
         self.tags = dict(state["tags"])
         self._unsent = [(key, value, step) for key, values in self.series.items() for step, value in values.items()]
 

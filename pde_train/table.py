@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pde_train.results import Result
 
@@ -94,14 +95,18 @@ def csv_table(grouped: Pairs) -> str:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """A row a differentiator."""
-    headings, rows = _comparison_cells(comparison)
-    found = Table()
-    for i, heading in enumerate(headings):
-        found.add_column(heading, justify="right" if i else "left", no_wrap=not i)
-    for row in rows:
-        found.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else WIDE).print(found)
+    """A row a differentiator; where the terminal is too narrow for all columns, the others in further tables."""
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    columns = _comparison_columns(comparison)
+    widths = [max(map(len, [heading, *cells])) + 3 for heading, cells in columns.items()]
+    names, *others = columns
+    while others:
+        count = max(1, sum(w < console.width for w in accumulate(widths)) - 1)
+        found = Table(names, *(Column(heading, justify="right", no_wrap=True) for heading in others[:count]))
+        for row in zip(columns[names], *(columns[heading] for heading in others[:count]), strict=True):
+            found.add_row(*map(escape, row))
+        console.print(found)
+        others, widths = others[count:], [widths[0], *widths[1 + count :]]
 
 
 def csv_comparison(comparison: Comparison) -> str:
@@ -113,21 +118,24 @@ def csv_comparison(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _comparison_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+def _comparison_columns(comparison: Comparison) -> dict[str, list[str]]:
+    """Cells by heading; a number that a differentiator has not is a dash."""
     errors = sorted({q for numbers in comparison.values() for q in numbers if q.startswith("error/")})
-    columns: dict[str, Callable[[Mapping[str, float]], str]] = {
-        **{f"error of {e.removeprefix('error/')}": lambda n, e=e: f"{n[e]:.1e}" for e in errors},  # type: ignore[misc]
-        "residual": lambda n: f"{n['residual']:.3g}",
-        "1 - cosine": lambda n: f"{max(0.0, 1 - n['gradient_cosine']):.1e}",
-        "|gradient| - 1": lambda n: f"{n['gradient_ratio'] - 1:+.1e}",
-        "s_min": lambda n: f"{n['spectrum/min']:.1e}",
-        "#>1e-12": lambda n: f"{n['spectrum/count/1e-12']:.0f}",
-        "H_A(1e-8)": lambda n: f"{n['entropy/1e-08']:.4f}" if "entropy/1e-08" in n else "-",
-        "ms": lambda n: f"{1e3 * n['seconds']:.2f}",
-        "MB": lambda n: f"{n['memory'] / 1e6:.2f}",
-    }
-    rows = [[escape(name), *(cell(numbers) for cell in columns.values())] for name, numbers in comparison.items()]
-    return ["derivatives", *columns], rows
+    found = {"derivatives": list(comparison)}
+    for heading, quantity, cell in [
+        *((f"error of {e.removeprefix('error/')}", e, "{:.1e}".format) for e in errors),
+        ("residual", "residual", "{:.3g}".format),
+        ("1 - cosine", "gradient_cosine", lambda v: f"{max(0.0, 1 - v):.1e}"),
+        ("|gradient| - 1", "gradient_ratio", lambda v: f"{v - 1:+.1e}"),
+        ("s_min", "spectrum/min", "{:.1e}".format),
+        ("#>1e-12", "spectrum/count/1e-12", "{:.0f}".format),
+        ("H_A(1e-8)", "entropy/1e-08", "{:.4f}".format),
+        ("ms", "seconds", lambda v: f"{1e3 * v:.2f}"),
+        ("MB", "memory", lambda v: f"{v / 1e6:.2f}"),
+    ]:
+        values = [numbers.get(quantity, math.nan) for numbers in comparison.values()]
+        found[heading] = ["-" if math.isnan(v) else cell(v) for v in values]
+    return found
 
 
 def _short(override: str) -> str:

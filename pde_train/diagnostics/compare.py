@@ -32,6 +32,13 @@ class Compare(Diagnostics):
 
     def __post_init__(self) -> None:
         check_when(self.when)
+        given = self.differentiators if isinstance(self.differentiators, Mapping) else {}
+        wrong = [str(k) for k, d in given.items() if not isinstance(d, Differentiator)]
+        if wrong or not given:
+            raise UsageError(
+                f"diagnostics.differentiators has {', '.join(wrong) or 'nothing'} to compare that takes derivatives: "
+                "expected differentiators by name, as in conf/diagnostics/compare.yaml"
+            )
         if not (isinstance(self.repeats, int) and self.repeats >= 1):
             raise UsageError(f"diagnostics.repeats={self.repeats} times nothing: expected a positive integer")
 
@@ -40,5 +47,6 @@ class Compare(Diagnostics):
 
     def look(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
         SpectrumProbe(self.when, self.max_dense).look(problem, batch, step, record, matrix)
-        for name, measured in compare(problem, batch, self.differentiators, self.max_dense, self.repeats).items():
+        found = compare(problem, batch, self.differentiators, self.max_dense, self.repeats, matrix is not None)
+        for name, measured in found.items():
             record.compared(step, name, measured.numbers, measured.spectrum)

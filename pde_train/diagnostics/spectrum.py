@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pde_train.diagnostics.base import Diagnostics, check_when, steps_of
 from pde_train.geometry import Batch
-from pde_train.problem import Problem
+from pde_train.problem import Problem, steady_draws
 from pde_train.record import Record
 from pde_train.spectra import ResidualJacobian, Spectrum, singular_values
 
@@ -35,5 +35,6 @@ class SpectrumProbe(Diagnostics):
         if matrix is not None:
             record.spectrum(step, Spectrum(singular_values(matrix)))
         elif step not in record.spectra:  # a resumed run may have looked before
-            jacobian = ResidualJacobian(problem.model, lambda u: problem.residual_vector(u, batch))
+            with steady_draws():
+                jacobian = ResidualJacobian(problem.model, lambda u: problem.residual_vector(u, batch))
             record.spectrum(step, jacobian.spectrum(self.max_dense))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from pde_train import residuals
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.methods.base import Method
-from pde_train.problem import Problem
+from pde_train.problem import Problem, steady_draws
 from pde_train.record import Record
 
 
@@ -29,9 +31,16 @@ class Probe(Method):
         batch = problem.draw(np.random.default_rng(problem.sampler.seed))
         problem.adapt(problem.field, batch)
         began = time.perf_counter()
-        diagnostics.look(problem, batch, 0, record)
+        diagnostics.look(problem, batch, 0, record, self._matrix(problem, batch))
         record.log(0, {"seconds": time.perf_counter() - began, "residual": problem.residual(batch)})
         return 0, batch
+
+    def _matrix(self, problem: Problem, batch: Batch) -> torch.Tensor | None:
+        """The system matrix of a linear problem, of which least squares would show the spectrum."""
+        if hasattr(problem.model, "bank"):
+            with suppress(UsageError), torch.no_grad(), steady_draws():
+                return residuals.assemble(problem.pde, problem.field, problem.differentiator, batch)[0]
+        return None
 
     def _parameters(self, problem: Problem) -> dict[str, torch.Tensor]:
         expected = problem.model.state_dict()
