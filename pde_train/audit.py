@@ -45,7 +45,7 @@ class Audit:
             log.warning(
                 "audit: the trained residual %.1e is %.0e times smaller than the exact one, %.1e on the training "
                 "points and %.1e between them: the function solves what the differentiator sees and not the equation; "
-                "take a smaller error of the differentiator (its accuracy or step), an exact one, or more points",
+                "take smaller differentiation errors (differentiator.accuracy, step), exact ones or more points",
                 trained,
                 ratio,
                 on,
