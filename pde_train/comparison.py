@@ -144,8 +144,7 @@ def _derivatives(problem: Problem, batch: Batch) -> dict[str, Tensor]:
 
 def _gradient(problem: Problem, batch: Batch) -> Tensor:
     parameters = [p for p in problem.model.parameters() if p.requires_grad]
-    found = residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch)
-    gradients = torch.autograd.grad(residuals.loss(found), parameters, materialize_grads=True)
+    gradients = torch.autograd.grad(problem.loss(batch), parameters, materialize_grads=True)
     return torch.cat([g.flatten() for g in gradients])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -109,3 +109,8 @@ class Jet:
     def columns(self) -> Mapping[str, Tensor]:
         """All columns by name, as a new dict."""
         return dict(object.__getattribute__(self, "_columns"))
+
+
+def coordinate_columns(x: Tensor, coordinates: Sequence[str]) -> dict[str, Tensor]:
+    """The columns (n, 1) of points x (n, d) by the names of the coordinates."""
+    return {c: x[:, i : i + 1] for i, c in enumerate(coordinates)}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pde_train import residuals
-from pde_train.derivatives import Field, Jet
+from pde_train.derivatives import Field, Jet, coordinate_columns
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.taylor import Taylor
@@ -67,11 +67,15 @@ class Problem:
 
     def exact(self, x: Tensor) -> Tensor:
         """The exact solution (n, 1) at points (n, d)."""
-        return self.pde.exact(Jet({c: x[:, i : i + 1] for i, c in enumerate(self.pde.coordinates)}))
+        return self.pde.exact(Jet(coordinate_columns(x, self.pde.coordinates)))
 
     @cached_property
     def _exact_on_test_points(self) -> Tensor:
         return self.exact(self.test_batch["interior"].x)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of the model on a batch, a scalar."""
+        return residuals.loss(residuals.evaluate(self.pde, self.model, self.differentiator, batch))
 
     def residual_vector(self, u: Field, batch: Batch) -> Tensor:
         """All weighted residuals of a field under each other, (rows, 1)."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from pde_train.derivatives import Axes, Field, Jet, Request
+from pde_train.derivatives import Axes, Field, Jet, Request, coordinate_columns
 
 
 class Differentiator(ABC):
@@ -32,7 +32,7 @@ class Differentiator(ABC):
     def __call__(self, u: Field, x: Tensor, request: Request) -> Jet:
         """The coordinates (n, 1) and every requested name (n, m), as a Jet."""
         partials = self.partials(u, x, request.axes)
-        columns = {c: x[:, i : i + 1] for i, c in enumerate(request.coordinates)}
+        columns = coordinate_columns(x, request.coordinates)
         for name, terms in request.terms.items():
             columns[name] = sum_of([partials[axes] if c == 1 else c * partials[axes] for axes, c in terms.items()])
         return Jet(columns)

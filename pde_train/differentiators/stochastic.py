@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pde_train.derivatives import TIME, Axes, Field, Jet, Request
+from pde_train.derivatives import TIME, Axes, Field, Jet, Request, coordinate_columns
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.directions import Combination, combination
 from pde_train.differentiators.taylor import Plan, Taylor, push
@@ -56,7 +56,7 @@ class Stochastic(Differentiator):
             else:
                 ((axes, _),) = Request(frozenset([name]), request.coordinates).terms[name].items()
                 wanted[name] = len(axes), combination({axes: 1.0}, dimension)
-        columns = {c: x[:, i : i + 1] for i, c in enumerate(request.coordinates)}
+        columns = coordinate_columns(x, request.coordinates)
         return Jet(columns | push(u, x, Plan.of(wanted)))  # type: ignore[arg-type]
 
     def laplacian(self, space: list[int], dimension: int) -> Combination:

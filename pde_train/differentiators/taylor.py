@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pde_train.derivatives import Axes, Field, Jet, Request
+from pde_train.derivatives import Axes, Field, Jet, Request, coordinate_columns
 from pde_train.differentiators import arithmetic_rules, taylor_rules  # noqa: F401  their rules register themselves
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.directions import Combination, Direction, combination
@@ -30,7 +30,7 @@ class Taylor(Differentiator):
         return push(u, x, _plan_of_axes(axes, x.shape[1]))  # type: ignore[return-value]
 
     def __call__(self, u: Field, x: Tensor, request: Request) -> Jet:
-        columns = {c: x[:, i : i + 1] for i, c in enumerate(request.coordinates)}
+        columns = coordinate_columns(x, request.coordinates)
         return Jet(columns | push(u, x, _plan_of_request(request)))  # type: ignore[arg-type]
 
 

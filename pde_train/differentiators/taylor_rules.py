@@ -60,28 +60,29 @@ def logsigmoid(z: Tensor, order: int) -> list[Tensor]:
 
 @elementwise("exp")
 def exp(z: Tensor, order: int) -> list[Coefficient]:
-    y = torch.exp(z)
-    return [y, *(y / math.factorial(m) for m in range(1, order + 1))]
+    return _cyclic((torch.exp(z),), order)
 
 
 @elementwise("sin")
 def sin(z: Tensor, order: int) -> list[Coefficient]:
-    return _circular(torch.sin(z), torch.cos(z), order)
+    y, slope = torch.sin(z), torch.cos(z)
+    return _cyclic((y, slope, -y, -slope), order)
 
 
 @elementwise("cos")
 def cos(z: Tensor, order: int) -> list[Coefficient]:
-    return _circular(torch.cos(z), -torch.sin(z), order)
+    y, slope = torch.cos(z), -torch.sin(z)
+    return _cyclic((y, slope, -y, -slope), order)
 
 
 @elementwise("sinh")
 def sinh(z: Tensor, order: int) -> list[Coefficient]:
-    return [(torch.sinh, torch.cosh)[m % 2](z) / math.factorial(m) for m in range(order + 1)]
+    return _cyclic((torch.sinh(z), torch.cosh(z)), order)
 
 
 @elementwise("cosh")
 def cosh(z: Tensor, order: int) -> list[Coefficient]:
-    return [(torch.cosh, torch.sinh)[m % 2](z) / math.factorial(m) for m in range(order + 1)]
+    return _cyclic((torch.cosh(z), torch.sinh(z)), order)
 
 
 @elementwise("erf", "special_erf")
@@ -177,10 +178,9 @@ def _cauchy(a: list[Tensor], b: list[Tensor], degree: int) -> Tensor:
     return total
 
 
-def _circular(y: Tensor, slope: Tensor, order: int) -> list[Coefficient]:
-    """Coefficients of a function with y'' = -y."""
-    cycle = (y, slope, -y, -slope)
-    return [cycle[m % 4] / math.factorial(m) for m in range(order + 1)]
+def _cyclic(derivatives: Sequence[Tensor], order: int) -> list[Coefficient]:
+    """Coefficients of a function whose derivatives, itself the first, come round again."""
+    return [derivatives[m % len(derivatives)] / math.factorial(m) for m in range(order + 1)]
 
 
 def _power(z: Tensor, exponent: float, order: int) -> list[Coefficient]:

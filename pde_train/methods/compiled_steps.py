@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ class CompiledSteps(Steps):
         self.sizes = [p.numel() for p in self.parameters.values()]
         self.rows = {region: points.x.shape[0] for region, points in batch.items()}
         self.batch: Batch | None = None
-        flat = self._flat(self.parameters)
+        flat = self._flat()
         first, blocks = split(batch)
         self.adam = _plain_adam(optimizer)
         update = [flat.clone(), flat.clone(), *self._double(0.0, [0.0] * 4)] if self.adam else []
@@ -54,7 +53,7 @@ class CompiledSteps(Steps):
             part.compile(self.problem.device)
 
     def gradient(self, batch: Batch) -> Tensor:
-        flat = self._flat(self.parameters)
+        flat = self._flat()
         gradient, loss = self._over_blocks(flat, batch)
         gradient, loss = self.first.run([flat, gradient, loss, *self.kept[0]])
         for parameter, part in zip(self.parameters.values(), gradient.split(self.sizes), strict=True):
@@ -63,21 +62,21 @@ class CompiledSteps(Steps):
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss on a batch, and nothing else; for a comparison."""
-        flat = self._flat(self.parameters)
+        flat = self._flat()
         gradient, loss = self._over_blocks(flat, batch)
         update = [*self._moments(), self._hyper()] if self.adam else []
         return self.first.run([flat, gradient, loss, *update, *self.kept[0]])[-1]
 
     def nudged_loss(self, batch: Batch) -> Tensor:
         """The loss, not compiled, at parameters one rounding away: its distance is what rounding does to the loss."""
-        flat = self._flat(self.parameters)
+        flat = self._flat()
         with torch.no_grad():
             return self._loss(flat * (1 + torch.finfo(flat.dtype).eps), batch)
 
     def take(self, batch: Batch, count: int) -> Tensor:
         if not self.adam:
             return super().take(batch, count)
-        state, hyper = [self._flat(self.parameters), *self._moments()], self._hyper()
+        state, hyper = [self._flat(), *self._moments()], self._hyper()
         losses = []
         for _ in range(count):
             gradient, loss = self._over_blocks(state[0], batch)
@@ -141,8 +140,9 @@ class CompiledSteps(Steps):
         regions = {e.name: e.region for e in problem.pde.equations()}
         return residuals.loss(found, {name: self.rows[regions[name]] for name in found})
 
-    def _flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([t.detach().flatten() for t in tensors.values()])
+    def _flat(self) -> Tensor:
+        """All parameters as one vector."""
+        return torch.cat([p.detach().flatten() for p in self.parameters.values()])
 
     def _hyper(self) -> Tensor:
         group = self.optimizer.param_groups[0]
@@ -153,7 +153,7 @@ class CompiledSteps(Steps):
 
     def _moments(self) -> list[Tensor]:
         """Adam's mean and square of the gradient as vectors, and its count of steps."""
-        flat = self._flat(self.parameters)
+        flat = self._flat()
         states = [self.optimizer.state[p] for p in self.parameters.values()]
         if not states[0]:
             return [torch.zeros_like(flat), torch.zeros_like(flat), *self._double(0.0)]

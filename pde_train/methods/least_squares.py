@@ -53,7 +53,7 @@ class LeastSquares(Method):
         with torch.no_grad():
             model.coefficients.copy_(coefficients)
             left = torch.linalg.vector_norm(a @ model.coefficients - f) / torch.linalg.vector_norm(f)
-            loss = residuals.loss(residuals.evaluate(problem.pde, model, problem.differentiator, batch))
+            loss = problem.loss(batch)
         record.log(0, {"seconds": seconds, "residual": float(left), "loss": float(loss)})
         if diagnostics.steps(0):
             diagnostics.look(problem, batch, 0, record, a)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pde_train import residuals
 from pde_train.geometry import Batch
 from pde_train.methods.signals import StopSignals
 from pde_train.problem import Problem
@@ -41,7 +40,6 @@ class EagerSteps(Steps):
 
     def gradient(self, batch: Batch) -> Tensor:
         self.optimizer.zero_grad()
-        problem = self.problem
-        value = residuals.loss(residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch))
+        value = self.problem.loss(batch)
         value.backward()
         return value.detach()
