@@ -28,7 +28,10 @@ def write(folder: Path, config: Mapping[str, Any], problem: Problem, record: Rec
     rows = [f"{key},{step},{value!r}" for key, values in record.series.items() for step, value in values.items()]
     files[2].write_text("\n".join(["metric,step,value", *rows]) + "\n")
     if record.spectra:
-        np.savez(folder / "spectrum.npz", allow_pickle=False, **{f"step_{k}": v for k, v in record.spectra.items()})
+        resolution = record.series["spectrum/resolution"]
+        kept = {f"step_{k}": v for k, v in record.spectra.items()}
+        kept |= {f"resolution_{k}": np.array(resolution[k]) for k in record.spectra}
+        np.savez(folder / "spectrum.npz", allow_pickle=False, **kept)
         final = record.spectra[max(record.spectra)]
         lines = [f"{k},{s!r}" for k, s in enumerate(final.tolist())]
         (folder / "spectrum.csv").write_text("\n".join(["index,singular_value", *lines]) + "\n")
@@ -54,5 +57,8 @@ def draw(problem: Problem, record: Record, entropy: Entropy) -> dict[str, Figure
     comparison = comparison_in(record.last())
     if comparison:
         drawn["comparison"] = figures.comparison(comparison)
-        drawn["compared_singular_values"] = figures.overlays({"Same parameters, same points": record.compared_spectra})
+        lines = {name: [(np.arange(1.0, len(v) + 1), v)] for name, v in record.compared_spectra.items()}
+        drawn["compared_singular_values"] = figures.bands(
+            {"Same parameters, same points": lines}, "index k", "singular value s_k", "y", marks="o"
+        )
     return drawn

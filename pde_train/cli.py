@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -22,18 +24,20 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pde_train.conf_dir import conf_dir
-from pde_train.errors import Interrupted, PdeTrainError, sentence
-from pde_train.sweep import Sweep
+from pde_train.errors import Busy, Interrupted, PdeTrainError, UsageError, sentence
 
 if TYPE_CHECKING:
     from pde_train.results import Result
 
 log = logging.getLogger(__name__)
 
+PASSWORD = re.compile(r"(?i)//[^/@]*:[^/]*(?<!\})@|(password|token)=(?!\$)")
+"""A password in a tracking uri that is not the name of an environment variable."""
+
 TRACEBACK = "PDE_TRAIN_TRACEBACK"
 """Environment variable that is set where the user asked for tracebacks by HYDRA_FULL_ERROR=1."""
 
-GO_ON = "go on with the same command, resume=true and the same folder"
+GO_ON = "go on with the same command; a single run wants resume=true and its folder as well"
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -47,13 +51,18 @@ def task(cfg: DictConfig) -> str:
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN
     choices = {k: str(v) for k, v in here.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
+    if sweeping:  # a cell goes on with whatever it has
+        cfg.resume = True
     try:
         result = run_config(cfg, Path(here.runtime.output_dir), choices, list(here.overrides.task))
     except Interrupted as stop:
-        how = f"hydra.sweep.dir={here.sweep.dir}" if sweeping else f"hydra.run.dir={here.runtime.output_dir}"
-        log.error("%s; go on with the same command and resume=true %s", stop, how)
+        how = "" if sweeping else f" and resume=true hydra.run.dir={here.runtime.output_dir}"
+        log.error("%s; go on with the same command%s", stop, how)
         raise SystemExit(stop.code) from None  # an Exception would make Hydra go on with the next run
     except PdeTrainError as error:
+        if sweeping and isinstance(error, Busy):  # the sweep waits for it
+            log.info("%s", error)
+            return "elsewhere"
         if sweeping:  # the other runs go on; the sweep's table names this one
             log.error("%s", error, exc_info=TRACEBACK in os.environ)
             return "failed"
@@ -75,6 +84,7 @@ def main() -> None:
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     code = 0
     try:
+        _refuse_passwords(sys.argv[1:])
         task()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
@@ -86,18 +96,20 @@ def main() -> None:
             traceback.print_exc()
         else:
             print(_sentence(error), file=sys.stderr)
-        code = 2 if isinstance(error, (HydraException, OmegaConfBaseException)) else 1
-    unfinished = _close_sweep()
-    sys.exit(code or unfinished)
+        usage = isinstance(error, (HydraException, OmegaConfBaseException))
+        code = 2 if usage else getattr(error, "code", 1)
+    sys.exit(code)
 
 
-def _close_sweep() -> int:
-    """End the sweep, if there is one; 1 where a run of it did not finish, or its table could not be written."""
-    try:
-        return 0 if Sweep.close() else 1
-    except Exception as error:
-        print(sentence(error), file=sys.stderr)
-        return 1
+def _refuse_passwords(words: Sequence[str]) -> None:
+    """Refuse a password that is typed: Hydra writes the words of a command to `.hydra/` and to its log."""
+    for word in words:
+        key, _, uri = word.partition("=")
+        if key == "tracking.uri" and PASSWORD.search(uri):
+            raise UsageError(
+                "tracking.uri holds a password, and the words of a command are logged: expected it in an environment "
+                "variable, such as tracking.uri='http://${oc.env:USER_AND_PASSWORD}@host'"
+            )
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -110,7 +122,7 @@ def _show(result: Result, cfg: DictConfig) -> None:
     from pde_train.record import comparison_in
     from pde_train.trust import build_group
 
-    table.show(table.pairs([result]))
+    table.show(table.medians(table.groups([result])))
     comparison = comparison_in({k: v for k, v in result.metrics.items() if v is not None})
     if comparison:
         table.show_comparison(comparison)

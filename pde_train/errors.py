@@ -1,5 +1,7 @@
 """What a user sees when something is wrong: a sentence (what came, what was expected, what to do) and an exit code."""
 
+from pathlib import Path
+
 
 class PdeTrainError(Exception):
     """Base of the errors whose text is a sentence for the user; `code` is the exit code of the command."""
@@ -15,6 +17,15 @@ class UsageError(PdeTrainError):
 
 class RunError(PdeTrainError):
     """The run was asked for rightly and failed: NaN, a full disk, a store out of reach."""
+
+
+class Busy(UsageError):
+    """Another process is at work in the folder of the run."""
+
+    def __init__(self, folder: Path):
+        super().__init__(
+            f"another process is at work in {folder}: expected a folder of its own, wait or choose another"
+        )
 
 
 class Interrupted(PdeTrainError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import time
 import traceback
 from collections.abc import Mapping
@@ -17,15 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from pde_train import artifacts, provenance
 from pde_train.audit import Audit
+from pde_train.claim import claim
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.entropy import Entropy
-from pde_train.errors import Interrupted, PdeTrainError, RunError, UsageError
+from pde_train.errors import Busy, Interrupted, PdeTrainError, RunError, UsageError
 from pde_train.methods.base import Method
 from pde_train.problem import Problem
 from pde_train.progress import waiting
 from pde_train.record import Record
-from pde_train.results import CHECKPOINT, RESULT_FILE, RUN_ID_FILE, Result
-from pde_train.tracking.base import Tracker
+from pde_train.results import RESULT_FILE, Result, clear
+from pde_train.tracking.base import PARENT, Tracker
 from pde_train.trust import build_group
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
@@ -98,8 +100,10 @@ def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None 
         "git_commit": provenance.git_commit(),
         **{f"version.{k}": v for k, v in provenance.versions().items()},
     }
-    with waiting("opening the tracking store"):
-        tracker.start(experiment.name, folder, provenance.flattened(experiment.config), tags)
+    if PARENT not in os.environ:  # a sweep has prepared the store
+        with waiting("opening the tracking store"):
+            tracker.prepare()
+    tracker.start(experiment.name, folder, provenance.flattened(experiment.config), tags)
     record = Record(tracker, experiment.entropy)
 
     def written() -> list[Path]:
@@ -125,6 +129,8 @@ def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None 
         tracker.tags(record.tags)
         tracker.artifacts(files)
         tracker.finish(status)
+        with waiting("delivering to the tracking store"):
+            tracker.drain()
     return record
 
 
@@ -138,18 +144,28 @@ def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overri
         "choices": dict(choices),
         "versions": provenance.versions(),
     }
+    with claim(folder) as mine:
+        if not mine:
+            raise Busy(folder)
+        return _run_config(cfg, folder, about)
+
+
+def _run_config(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> Result:
+    choices = about["choices"]
     owned = not (folder / RESULT_FILE).exists()  # a resume that is refused leaves the result of the other run alone
     try:
         with waiting("loading libraries"):
             experiment = build(cfg)
         about["config_hash"] = experiment.config_hash
+        about["entropy"] = experiment.config["entropy"]
         done = _take_up(folder, experiment.config_hash, cfg.resume)
         if done is not None:
             log.info("%s holds this run, finished: nothing to resume", folder)
             return done
         owned = True
         record = run(experiment, folder, choices)
-        result = Result("finished", metrics=record.last(), notes=record.tags, **about)
+        curves = {"loss": record.thinned("loss")}
+        result = Result("finished", metrics=record.last(), notes=record.tags, curves=curves, **about)
         result.write(folder)
     except (Interrupted, KeyboardInterrupt, SystemExit) as stop:
         _write(
@@ -192,18 +208,7 @@ def _take_up(folder: Path, config_hash: str, resume: bool) -> Result | None:
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / "config_hash"
     if not resume:
-        for old in (
-            CHECKPOINT,
-            RUN_ID_FILE,
-            RESULT_FILE,
-            "spectrum.csv",
-            "spectrum.npz",
-            "comparison.csv",
-            "traceback.txt",
-        ):
-            (folder / old).unlink(missing_ok=True)
-        for old_figure in (folder / "figures").glob("*.png"):
-            old_figure.unlink()
+        clear(folder)
     elif mark.exists() and mark.read_text() != config_hash:
         raise UsageError(
             f"{folder} holds a run of another configuration ({mark.read_text()}, not {config_hash}): expected the same "

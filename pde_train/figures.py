@@ -18,6 +18,10 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Okabe and Ito's palette, told apart by colour-blind readers."""
 
 
+Curve = tuple[np.ndarray, np.ndarray]
+"""x and y of a line, (k,) each."""
+
+
 def spectra(by_step: Mapping[int, np.ndarray]) -> Figure:
     """Singular values against their index, one line a step."""
     figure, axes = _figure("index k", "singular value s_k", "Singular values")
@@ -100,10 +104,17 @@ def comparison(numbers: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def overlays(panels: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]) -> Figure:
-    """Spectra of a sweep: a panel for each pair, in it a line for each way of taking derivatives.
+def bands(
+    panels: Mapping[str, Mapping[str, Sequence[Curve]]],
+    xlabel: str,
+    ylabel: str,
+    logarithmic: str,
+    marks: str = "",
+    note: str = "",
+) -> Figure:
+    """A panel for each title, in it for each label the median of its curves, and a band from the least to the greatest.
 
-    The names of more than a few lines stand beside the panel, where they hide nothing.
+    logarithmic: the axes that are, of "x" and "y". The labels of many lines stand beside the panel.
     """
     many = max(map(len, panels.values())) > 4
     columns = 1 if many else min(2, len(panels))
@@ -111,16 +122,50 @@ def overlays(panels: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]]) -
     figure = Figure(figsize=(7.5, 4 * rows) if many else (4.2 * columns, 2.8 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (title, lines) in zip(grid, panels.items(), strict=False):
-        for i, (label, values) in enumerate(lines.items()):
-            colour, marker = COLOURS[i % len(COLOURS)], "o+x^vs"[i % 6]
-            index = np.arange(1, len(values) + 1)
-            axes.semilogy(index, _positive(values), marker, color=colour, ms=3.5, mfc="none", ls="", label=label)
-        axes.set(title=title, xlabel="index k", ylabel="singular value s_k")
+        for i, (label, curves) in enumerate(lines.items()):
+            if not curves:
+                continue
+            colour, marker = COLOURS[i % len(COLOURS)], "o+x^vs"[i % 6] if marks else ""
+            x, values = _aligned(curves)
+            axes.plot(x, np.median(values, axis=0), marker, color=colour, ms=3.5, mfc="none", label=label)
+            if len(curves) > 1:
+                axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, lw=0)
+        for axis in logarithmic:
+            getattr(axes, f"set_{axis}scale")("log", **({"nonpositive": "mask"}))
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, **({"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if many else {}))
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7, **({"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if many else {}))
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
+    if note:
+        figure.suptitle(note, fontsize=9)
     return figure
+
+
+def heat_maps(
+    panels: Mapping[str, np.ndarray], rows: tuple[str, Sequence[str]], columns: tuple[str, Sequence[str]], metric: str
+) -> Figure:
+    """A metric by two keys, colours by its decimal logarithm; rows and columns are a key and its values."""
+    size = (1.5 + 0.8 * len(columns[1])) * len(panels), 1.5 + 0.5 * len(rows[1])
+    figure = Figure(figsize=(max(5, min(size[0], 16)), max(3, min(size[1], 12))), layout="constrained")
+    logs = {title: np.log10(_positive(values.ravel())).reshape(values.shape) for title, values in panels.items()}
+    finite = np.concatenate([values[np.isfinite(values)] for values in logs.values()])
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, values) in zip(all_axes, logs.items(), strict=True):
+        image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=low, vmax=high)
+        axes.set(title=title, xlabel=columns[0], ylabel=rows[0])
+        axes.set_xticks(range(len(columns[1])), columns[1], rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(range(len(rows[1])), rows[1], fontsize=8)
+    figure.colorbar(image, ax=list(all_axes), label=f"log10 {metric}, median over seeds")
+    return figure
+
+
+def _aligned(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Common x (k,) and values (curves, k): as many points as all curves have."""
+    least = min(len(x) for x, _ in curves)
+    return curves[0][0][:least], np.stack([values[:least] for _, values in curves])
 
 
 def _figure(xlabel: str, ylabel: str, title: str) -> tuple[Figure, Axes]:

@@ -13,14 +13,27 @@ from typing import Any
 
 PACKAGES = ("pde_train", "torch", "lightning", "hydra-core", "mlflow", "numpy")
 
-NOT_DECISIVE = ("tracking", "name", "resume", "trusted_modules")
-"""Keys of the configuration that decide no number."""
+NOT_DECISIVE = ("tracking", "name", "resume", "sweep", "entropy", "trusted_modules")
+"""Keys of the configuration that decide no number; entropies are recomputed from singular values at any time."""
+
+NOT_DECISIVE_OF_METHOD = ("chunk", "checkpoint_every")
+"""The same in the group `method`."""
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits of what decides the numbers of a run of this version, in a resolved configuration."""
-    decisive = {key: value for key, value in config.items() if key not in NOT_DECISIVE}
+    decisive = {key: _plain(value) for key, value in config.items() if key not in NOT_DECISIVE}
+    decisive["method"] = {k: v for k, v in decisive.get("method", {}).items() if k not in NOT_DECISIVE_OF_METHOD}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """The same value however it is written: 1.0 as 1."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def versions() -> dict[str, str]:

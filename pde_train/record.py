@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 FLUSH_ROWS = 1000
 FLUSH_SECONDS = 10.0
 
+CURVE = 200
+"""Points of a curve that a sweep draws."""
+
 COMPARE = "compare"
 """First part of the metrics of a comparison."""
 
@@ -35,7 +38,6 @@ class Record:
         self._tracker = tracker
         self._entropy = entropy
         self._unsent: list[Row] = []
-        self._delivered = True
         self._flushed = time.monotonic()
         self.series: dict[str, dict[int, float]] = {}
         self.spectra: dict[int, np.ndarray] = {}
@@ -62,7 +64,7 @@ class Record:
 
     def _flush_when_due(self) -> None:
         waited = time.monotonic() - self._flushed
-        if waited > FLUSH_SECONDS or (len(self._unsent) >= FLUSH_ROWS and self._delivered):
+        if waited > FLUSH_SECONDS or len(self._unsent) >= FLUSH_ROWS:
             self.flush()
 
     def spectrum(self, step: int, found: Spectrum) -> None:
@@ -87,15 +89,21 @@ class Record:
         self.log(step, {f"{COMPARE}/{name}/{key}": value for key, value in metrics.items()})
 
     def flush(self) -> None:
-        """Send what the tracker has not got yet; what cannot be delivered now is kept for the next time."""
-        self._delivered = self._tracker.metrics(self._unsent)
-        if self._delivered:
-            self._unsent = []
+        """Send what the tracker has not got yet."""
+        self._tracker.metrics(self._unsent)
+        self._unsent = []
         self._flushed = time.monotonic()
 
     def last(self) -> dict[str, float]:
         """The newest value of every metric."""
         return {key: values[max(values)] for key, values in self.series.items()}
+
+    def thinned(self, key: str) -> list[tuple[int, float]]:
+        """A metric at no more than about CURVE steps, evenly spread by their logarithm; empty where there is none."""
+        series = self.series.get(key, {})
+        steps = np.array(sorted(series))
+        places = np.unique(np.geomspace(1, max(len(steps), 1), CURVE).round().astype(int)) - 1
+        return [(int(step), series[int(step)]) for step in (steps[places] if len(steps) else ())]
 
     def final_spectrum(self) -> list[Row]:
         """The newest singular values as rows of one metric whose step is the index, so that a store overlays runs."""

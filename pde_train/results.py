@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pde_train.errors import RunError
 
 RESULT_FILE = "result.json"
 CHECKPOINT = "checkpoint.ckpt"
+JOURNAL = "tracking.jsonl"
+DELIVERED = "tracking.delivered"
 RUN_ID_FILE = "mlflow_run_id"
+OF_TRACKING = (RUN_ID_FILE, JOURNAL, DELIVERED)
+OF_A_RUN = (CHECKPOINT, RESULT_FILE, "spectrum.csv", "spectrum.npz", "comparison.csv", "traceback.txt")
+
+
+def clear(folder: Path) -> None:
+    """Remove what an older run left there; what its tracking store may not have yet moves to `earlier-1`, `-2`, ..."""
+    for old in OF_A_RUN:
+        (folder / old).unlink(missing_ok=True)
+    for old_figure in (folder / "figures").glob("*.png"):
+        old_figure.unlink()
+    for old_view in folder.glob("entropy-*/result.json"):
+        old_view.unlink()
+    kept = [folder / name for name in OF_TRACKING if (folder / name).exists()]
+    if kept:
+        earlier = folder / f"earlier-{1 + len(list(folder.glob('earlier-*')))}"
+        earlier.mkdir()
+        for file in kept:
+            file.rename(earlier / file.name)
 
 
 @dataclass(frozen=True)
 class Result:
     """The outcome of one run: `finished`, `failed` with a sentence, or `interrupted`. Kept as `result.json`.
 
-    notes: words about the metrics, such as how a spectrum was taken. folder: where it was read from.
+    notes: words about the metrics, such as how a spectrum was taken. entropy: the group by which entropies were taken.
+    curves: the loss at some steps, as (step, value). folder: where it was read from.
     """
 
     status: str
@@ -30,12 +52,15 @@ class Result:
     versions: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    entropy: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[tuple[int, float | None]]] = field(default_factory=dict)
     folder: Path | None = None
 
     def write(self, folder: Path) -> None:
         """Write it whole or not at all; numbers that JSON does not know (nan, inf) become null."""
         plain = {k: v for k, v in asdict(self).items() if k != "folder"} | {
-            "metrics": {k: _finite(v) for k, v in self.metrics.items()}
+            "metrics": {k: _finite(v) for k, v in self.metrics.items()},
+            "curves": {k: [(step, _finite(v)) for step, v in curve] for k, curve in self.curves.items()},
         }
         beside = folder / f"{RESULT_FILE}.part"
         try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
+from statistics import median
 
 from rich.console import Console
 from rich.markup import escape
@@ -35,21 +37,33 @@ Pairs = dict[str, dict[str, Result]]
 """Results by what they share, then by the way of taking derivatives."""
 
 
-def pairs(results: Sequence[Result]) -> Pairs:
-    """Finished results grouped so that those which differ only in the differentiator stand together."""
+def groups(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
+    """Finished results by what they share, then by the way of taking derivatives; seeds of one cell stand together."""
     everywhere = set.intersection(*(set(r.overrides) for r in results)) if results else set()
-    grouped: Pairs = {}
+    grouped: dict[str, dict[str, list[Result]]] = {}
     for result in results:
         if result.status != "finished":
             continue
-        swept = [o for o in result.overrides if o not in everywhere]
+        swept = [o for o in result.overrides if o not in everywhere and not o.startswith("seed=")]
         how = [o for o in swept if o.startswith("differentiator")]
         rest = [_short(o) for o in swept if o not in how]
         label = ", ".join(_short(o) for o in how) or result.choices.get("differentiator", "")
-        grouped.setdefault(", ".join(rest) or f"{result.choices.get('pde')}, {result.choices.get('model')}", {})[
-            label
-        ] = result
+        title = ", ".join(rest) or f"{result.choices.get('pde')}, {result.choices.get('model')}"
+        grouped.setdefault(title, {}).setdefault(label, []).append(result)
     return grouped
+
+
+def medians(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> Pairs:
+    """The same with one result in place of several seeds: the median of each metric over those that have it."""
+    return {title: {label: _median(found) for label, found in lines.items()} for title, lines in grouped.items()}
+
+
+def _median(results: Sequence[Result]) -> Result:
+    if len(results) == 1:
+        return results[0]
+    names = dict.fromkeys(name for result in results for name in result.metrics)
+    numbers = {name: [v for r in results if (v := r.metrics.get(name)) is not None] for name in names}
+    return replace(results[0], metrics={k: median(v) for k, v in numbers.items() if v})
 
 
 def show(grouped: Pairs) -> None:
@@ -84,13 +98,16 @@ def markdown_table(grouped: Pairs) -> str:
     return "\n".join(lines) + "\n"
 
 
-def csv_table(grouped: Pairs) -> str:
-    """The same with every digit, as csv text."""
-    lines = [",".join(["run", "derivatives", *COLUMNS.values()])]
+def csv_table(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
+    """Every cell with every digit, as csv text; the folder has all else."""
+    lines = [",".join(["run", "derivatives", "seed", *COLUMNS.values(), "folder"])]
     for title, results in grouped.items():
-        for label, result in results.items():
-            values = [result.metrics.get(metric) for metric in COLUMNS.values()]
-            lines.append(",".join([f'"{title}"', f'"{label}"', *("" if v is None else repr(v) for v in values)]))
+        for label, cells in results.items():
+            for cell in cells:
+                seeds = [o.removeprefix("seed=") for o in cell.overrides if o.startswith("seed=")]
+                numbers = [cell.metrics.get(metric) for metric in COLUMNS.values()]
+                words = [f'"{title}"', f'"{label}"', *(seeds or [""]), *("" if v is None else repr(v) for v in numbers)]
+                lines.append(",".join([*words, f'"{cell.folder or ""}"']))
     return "\n".join(lines) + "\n"
 
 
@@ -141,7 +158,7 @@ def _comparison_columns(comparison: Comparison) -> dict[str, list[str]]:
 def _short(override: str) -> str:
     """`model.activation=tanh` as `activation=tanh`, `pde=poisson_1d` as `poisson_1d`."""
     key, _, value = override.lstrip("+").partition("=")
-    return value if "." not in key and key != "seed" else f"{key.rpartition('.')[2]}={value}"
+    return value if "." not in key else f"{key.rpartition('.')[2]}={value}"
 
 
 def _number(metrics: Mapping[str, float | None], metric: str) -> str:

@@ -33,7 +33,7 @@ def test_files_hold_every_digit(compose, tmp_path):
     experiment = build(compose(*NETWORK))
     record = run(experiment, tmp_path)
     with np.load(tmp_path / "spectrum.npz") as stored:
-        assert set(stored) == {"step_0", "step_1", "step_3", "step_10", "step_30"}
+        assert set(stored) == {f"{word}_{step}" for word in ("step", "resolution") for step in (0, 1, 3, 10, 30)}
         assert all(np.array_equal(stored[f"step_{k}"], values) for k, values in record.spectra.items())
     with (tmp_path / "spectrum.csv").open() as spectrum, (tmp_path / "history.csv").open() as history:
         rows, metrics = list(csv.reader(spectrum))[1:], list(csv.reader(history))[1:]

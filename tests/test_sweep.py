@@ -1,88 +1,183 @@
-import csv
-import io
-import re
+"""Sweeps as a user types them: every cell is trained once, whatever died in between."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
 import pytest
+import torch
+from sweeping import SMALL, results, rows, runs, started, store, swept
 
-from pde_train import table
-from pde_train.cli import _close_sweep
-from pde_train.errors import RunError
-from pde_train.results import Result
-from pde_train.sweep import Sweep
-from pde_train.tracking.none import NoTracker
-
-
-def result(pde, how, seed=0, **metrics):
-    overrides = ["experiment=first_look", f"pde={pde}", f"differentiator={how}", f"seed={seed}"]
-    found = {"spectrum/max": 156.0, "error_l2": 1e-8, **metrics}
-    return Result("finished", overrides, {"pde": pde, "model": "mlp", "differentiator": how}, "", found)
+from pde_train.claim import claim
+from pde_train.entropy import Entropy
+from pde_train.errors import UsageError
+from pde_train.status import main as status
+from pde_train.sweeps.grid import Grid
 
 
-RESULTS = [result(pde, how) for pde in ("poisson_1d", "biharmonic_1d") for how in ("reverse", "finite_difference/1e-3")]
+def folders(where):
+    return {f.name: f for f in where.glob("multirun/cells/*")}
 
 
-def test_results_that_differ_only_in_the_differentiator_are_a_pair():
-    grouped = table.pairs(RESULTS)
-    assert {title: list(lines) for title, lines in grouped.items()} == {
-        "poisson_1d": ["reverse", "finite_difference/1e-3"],
-        "biharmonic_1d": ["reverse", "finite_difference/1e-3"],
+def trained(where):
+    """When each cell's model was written."""
+    return {
+        name: (f / "model.pt").stat().st_mtime_ns for name, f in folders(where).items() if (f / "model.pt").exists()
     }
-    assert next(iter(table.pairs([*RESULTS, result("poisson_1d", "reverse", seed=1)]))) == "poisson_1d, seed=0"
-    assert list(table.pairs(RESULTS[:1])) == ["poisson_1d, mlp"]
 
 
-@pytest.mark.parametrize(("width", "together"), [(table.WIDE, True), (80, False)])
-def test_no_number_is_cut_on_any_terminal(capsys, monkeypatch, width, together):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", str(width))
-    table.show(table.pairs([result("poisson_1d", how, error_l2=1.23e-101) for how in ("reverse", "finite_difference")]))
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-    assert shown.count("1.23e-101") == 2
-    assert "…" not in shown
-    assert max(map(len, shown.splitlines())) <= width
-    assert any(line.count("1.23e-101") == 2 for line in shown.splitlines()) is not together
+def test_a_grid_through_its_life(tmp_path, monkeypatch, capsys):
+    """Failing cells, more cells, another entropy, a fresh start: each command trains only what is not done."""
+    monkeypatch.chdir(tmp_path)
+    words = [*SMALL, "seed=0,1", "optimizer.lr=1e-3,1e200"]
+    out, _ = swept(tmp_path, *words, code=1)
+    assert out.count("failed: ") == 2
+    assert all("expected finite numbers" in line for line in out.splitlines() if line.startswith("failed: "))
+    assert sorted(r["status"] for r in results(tmp_path).values()) == ["failed", "failed", "finished", "finished"]
+    (parent,), children = runs(tmp_path)
+    assert parent.info.status == "FAILED"
+    assert (parent.data.tags["runs.finished"], parent.data.tags["runs.not_finished"]) == ("2", "2")
+    assert sorted(c.info.status for c in children) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
+    artifacts = {a.path for a in store(tmp_path).list_artifacts(parent.info.run_id)}
+    assert {"table.csv", "loss.png", "spectra.png", "entropy.png"} <= artifacts
+    assert "| lr=0.001 | taylor |" in parent.data.tags["mlflow.note.content"]
+
+    assert status([]) == 0
+    said = capsys.readouterr().out
+    assert "4 cells: 2 failed, 2 finished" in said
+    assert said.count("nan or infinite: expected finite numbers") == 2
+
+    before = trained(tmp_path)
+    out, err = swept(tmp_path, *words, "sweep.retry=false", code=1)
+    assert "4 cells, 4 of them done" in out + err
+    assert trained(tmp_path) == before
+
+    swept(tmp_path, *SMALL, "seed=0,1,2")  # another grid, which shares two cells
+    after = trained(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 1
+
+    swept(tmp_path, *SMALL, "seed=0,1,2", "entropy=absolute", "entropy.thresholds=[1e-3,1e-5]")
+    assert trained(tmp_path) == after
+    _, children = runs(tmp_path)
+    views = [r for r in children if "view_of" in r.data.tags]
+    assert len(views) == 3
+    for view in views:
+        with np.load(folders(tmp_path)[view.data.tags["view_of"]] / "spectrum.npz") as kept:
+            for name in (n for n in kept.files if n.startswith("step_")):
+                expected = Entropy([1e-3, 1e-5], relative=False).metrics(kept[name])["entropy/1e-05"]
+                assert dict(rows(tmp_path, view, "entropy/1e-05"))[int(name[5:])] == expected
+
+    swept(tmp_path, *SMALL, "seed=0", "sweep.fresh=true")
+    again = trained(tmp_path)
+    assert len({name for name in after if again[name] != after[name]}) == 1
 
 
-def test_a_number_that_is_missing_or_nan_is_a_dash():
-    text = table.markdown_table(table.pairs([result("poisson_1d", "reverse", residual=float("nan"), seconds=None)]))
-    assert text.splitlines()[2].count(" - ") == 6
+def test_a_cell_is_what_the_same_words_give_alone(tmp_path):
+    words = [*SMALL, "differentiator=finite_difference", "seed=3"]
+    swept(tmp_path, *words, "sampler=uniform,grid", "tracking=none")
+    command = [sys.executable, "-m", "pde_train", *words, "sampler=uniform", "tracking=none", "hydra.run.dir=alone"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    name = (tmp_path / "alone" / "config_hash").read_text()
+    alone, cell = (torch.load(f / "model.pt") for f in (tmp_path / "alone", folders(tmp_path)[name]))
+    assert all(torch.equal(alone[key], cell[key]) for key in alone)
 
 
-def test_the_csv_table_keeps_every_digit_and_survives_brackets():
-    one = result("poisson_1d", "reverse", error_l2=1 / 3)
-    other = result("poisson_1d", "reverse")
-    one.overrides.append("model.hidden=[4,3]")
-    rows = list(csv.DictReader(io.StringIO(table.csv_table(table.pairs([one, other])))))
-    assert rows[0]["run"] == "hidden=[4,3]"
-    assert float(rows[0]["error_l2"]) == 1 / 3
+def test_a_launcher_that_is_killed_and_one_beside_it_leave_a_complete_grid(tmp_path):
+    """kill -9, then two launchers at once: each cell is one run whose numbers are those of a grid left in peace."""
+    words = [*SMALL, "seed=0,1,2", "method.steps=2000", "method.checkpoint_every=100", "optimizer.lr=1e-3"]
+    process = started(tmp_path, *words)
+    while not list(tmp_path.glob("multirun/cells/*/checkpoint.ckpt")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    both = [started(tmp_path, *words) for _ in range(2)]
+    for one in both:
+        out, err = one.communicate(timeout=300)
+        assert one.returncode == 0, out + err
+    (parent,), children = runs(tmp_path)
+    assert parent.info.status == "FINISHED"
+    assert len(children) == 3
+    assert {c.info.status for c in children} == {"FINISHED"}
+    for child in children:
+        assert [step for step, _ in rows(tmp_path, child)] == list(range(2000))
+    (tmp_path / "peace").mkdir()
+    swept(tmp_path / "peace", *words, "tracking=none")
+    undisturbed = results(tmp_path / "peace")
+    for name, found in results(tmp_path).items():
+        assert found["curves"] == undisturbed[name]["curves"]
+        assert found["metrics"]["error_l2"] == undisturbed[name]["metrics"]["error_l2"]
 
 
-def opened(folder):
-    sweep = Sweep()
-    sweep._folder, sweep._tracker = folder, NoTracker()
-    Sweep.opened = sweep
+def test_ctrl_c_ends_with_the_table_and_the_same_command_goes_on(tmp_path):
+    words = [*SMALL, "seed=0,1", "method.steps=3000", "method.checkpoint_every=100"]
+    process = started(tmp_path, *words)
+    while not list(tmp_path.glob("multirun/cells/*/checkpoint.ckpt")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: " in out
+    assert "waiting: " in out
+    assert "go on with the same command" in out + err
+    (parent,), _ = runs(tmp_path)
+    assert parent.info.status == "KILLED"
+    swept(tmp_path, *words)
+    (parent,), children = runs(tmp_path)
+    assert parent.info.status == "FINISHED"
+    assert len(children) == 2
 
 
-def test_a_job_without_a_result_counts_as_failed(tmp_path, capsys):
-    for name in ("0", "1"):
-        (tmp_path / name / ".hydra").mkdir(parents=True)
-    RESULTS[0].write(tmp_path / "0")
-    opened(tmp_path)
-    assert _close_sweep() == 1
-    assert "failed: : the run left no result" in capsys.readouterr().out
-    assert _close_sweep() == 0  # a sweep is closed once
+def test_several_processes_train_a_grid(tmp_path):
+    processes = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    swept(tmp_path, *SMALL, *processes, "seed=range(6)", "optimizer.lr=1e-3,1e200", code=1)
+    (parent,), children = runs(tmp_path)
+    assert len(children) == 12
+    assert parent.data.tags["runs.finished"] == "6"
+    for child in children:
+        if child.info.status == "FINISHED":
+            assert [step for step, _ in rows(tmp_path, child)] == list(range(60))
 
 
-def test_a_table_that_cannot_be_written_is_a_failure(tmp_path, capsys):
-    (tmp_path / "0" / ".hydra").mkdir(parents=True)
-    RESULTS[0].write(tmp_path / "0")
-    (tmp_path / "table.csv").mkdir()
-    opened(tmp_path)
-    assert _close_sweep() == 1
-    assert "table.csv was to be written" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["pde.speed=1,2"], "pde.speed is no key of this configuration: expected one of frequency, weights"),
+        (["pde=poisson_1d,heat"], "Could not find 'pde/heat'"),
+        (["sweep.retry=maybe"], "sweep.retry=maybe is no answer: expected true or false"),
+    ],
+)
+def test_a_key_or_choice_that_does_not_exist_is_said_before_anything_runs(tmp_path, words, sentence):
+    _, err = swept(tmp_path, "seed=0,1", "tracking=none", *words, code=2)
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("multirun/cells/*"))
 
 
-def test_a_torn_result_is_one_sentence(tmp_path):
-    (tmp_path / "result.json").write_text('{"status": "fin')
-    with pytest.raises(RunError, match=r"result.json is not the result of a run .* remove it to run again"):
-        Result.read(tmp_path)
+def test_a_folder_is_claimed_by_one_process_until_it_ends(tmp_path):
+    code = (
+        "from pathlib import Path; from pde_train.claim import claim\n"
+        f"with claim(Path({str(tmp_path)!r})) as mine: print(mine)"
+    )
+
+    def ask():
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+    with claim(tmp_path) as mine:
+        assert mine
+        assert ask() == "False"
+    assert ask() == "True"
+
+
+def test_status_says_what_is_no_grid(tmp_path, capsys):
+    assert status([str(tmp_path)]) == 2
+    assert "is no grid" in capsys.readouterr().err
+    assert status(["--sweeps", str(tmp_path)]) == 2
+    assert "holds no sweep: expected one" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="expected the folder of a sweep"):
+        Grid.read(tmp_path)

@@ -1,16 +1,24 @@
+"""Journals and their delivery: what a run says arrives in a store once, whenever the store is there."""
+
 import logging
+import os
+import sqlite3
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-import pde_train.record as record_module
-from pde_train.entropy import Entropy
-from pde_train.errors import RunError
+from pde_train import sync
+from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build, run
-from pde_train.record import Record
-from pde_train.tracking.mlflow import MlflowTracker, absolute, masked
+from pde_train.results import RUN_ID_FILE
+from pde_train.tracking.base import PARENT
+from pde_train.tracking.delivery import Store, absolute, masked
+from pde_train.tracking.journal import Journal
+from pde_train.tracking.mlflow import MlflowTracker
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -20,14 +28,32 @@ NETWORK = ["model=two_layer", "model.width=5", "method.steps=30", "method.log_ev
 @pytest.fixture
 def uri(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PDE_TRAIN_PARENT_RUN", raising=False)
+    monkeypatch.delenv(PARENT, raising=False)
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
-def only_run(uri, experiment="pde_train"):
+def runs_in(uri, experiment="pde_train"):
     client = MlflowClient(uri)
-    (found,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    return client, client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+
+
+def only_run(uri, experiment="pde_train"):
+    client, (found,) = runs_in(uri, experiment)
     return client, found
+
+
+def rows_of(uri, key="loss", experiment="pde_train"):
+    client, found = only_run(uri, experiment)
+    return sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, key))
+
+
+def opened(uri, folder, params=None):
+    """A tracker with an open run whose thread delivers nothing: the test does."""
+    tracker = MlflowTracker(uri, "pde_train")
+    tracker.courier.nudge = lambda folder: None
+    folder.mkdir(exist_ok=True)
+    tracker.start("run", folder, params or {}, {})
+    return tracker
 
 
 def test_a_run_keeps_every_row_parameter_tag_and_artifact(compose, uri, tmp_path):
@@ -60,63 +86,156 @@ def test_a_failed_run_is_marked_and_keeps_its_losses(compose, uri, tmp_path):
     assert client.get_metric_history(found.info.run_id, "loss")
 
 
-def test_an_unreachable_store_is_one_sentence(compose, tmp_path):
-    cfg = compose("tracking=mlflow", "tracking.uri=sqlite:////proc/nowhere/mlflow.db")
-    with pytest.raises(RunError, match=r"the tracking store sqlite:.* cannot be used .*choose tracking=none"):
+@pytest.mark.parametrize("bad", ["sqlite:////proc/nowhere/mlflow.db", "gopher://127.0.0.1"])
+def test_a_store_that_can_never_be_used_is_one_sentence(compose, tmp_path, bad):
+    cfg = compose("tracking=mlflow", f"tracking.uri={bad}")
+    with pytest.raises(RunError, match=r"the tracking store .* cannot be used .*choose tracking=none"):
         run(build(cfg), tmp_path)
 
 
-def test_a_store_that_goes_away_costs_one_warning_and_no_number(compose, uri, tmp_path, caplog):
-    experiment = build(compose("tracking=mlflow", f"tracking.uri={uri}", *NETWORK))
+def test_a_store_of_a_newer_schema_is_one_sentence_and_keeps_what_it_has(compose, uri, tmp_path):
+    code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'new').prepare()"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)  # MLflow looks at a schema once a process
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    before = (tmp_path / "mlflow.db").read_bytes()
+    with pytest.raises(RunError, match=r"cannot be used .*expected a store of this version of MLflow"):
+        run(build(compose("tracking=mlflow", f"tracking.uri={uri}")), tmp_path / "run")
+    assert (tmp_path / "mlflow.db").read_bytes() == before
 
-    class Gone:
-        def __getattr__(self, name):
-            raise ConnectionError("the store is gone: mysql://someone:secret@host/db")
 
-    start = experiment.tracker.start
-
-    def start_then_lose(*arguments):
-        start(*arguments)
-        experiment.tracker._client = Gone()
-
-    experiment.tracker.start = start_then_lose
+def test_a_run_without_its_store_ends_and_sync_delivers_it_once(compose, uri, tmp_path, caplog, capsys):
     with caplog.at_level(logging.WARNING):
-        record = run(experiment, tmp_path / "run")
-    assert len(record.series["loss"]) == 30
-    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) > 30
-    (warning,) = [r.getMessage() for r in caplog.records if "went away" in r.getMessage()]
-    assert "secret" not in warning
+        record = run(
+            build(compose("tracking=mlflow", "tracking.uri=http://127.0.0.1:9", *NETWORK)), tmp_path / "outputs" / "run"
+        )
+    assert any("does not answer" in r.getMessage() for r in caplog.records)
+    assert sync.main(["--uri", uri]) == 0
+    assert "delivered 1 runs" in capsys.readouterr().out
+    assert dict(rows_of(uri)) == record.series["loss"]
+    assert len(rows_of(uri)) == 30
+    assert sync.main(["--uri", uri]) == 0
+    assert "nothing was waiting" in capsys.readouterr().out
+    assert len(rows_of(uri)) == 30
 
 
-def test_rows_of_a_flush_that_failed_are_delivered_later_and_once(uri, tmp_path, monkeypatch):
-    tracker = MlflowTracker(uri, "flaky")
-    tracker.start("run", tmp_path, {}, {})
-    record = Record(tracker, Entropy([1e-8]))
-    record.log(0, {"loss": 1.0})
-    record.flush()
-    client = tracker._client
-    monkeypatch.setattr(record_module, "FLUSH_ROWS", 2)
+def test_an_offline_run_never_imports_mlflow_and_sync_nests_it_under_its_sweep(tmp_path):
+    words = ["model=random_features", "model.features=10", "seed=0,1", "tracking=offline"]
+    code = (
+        f"import sys; sys.argv[1:] = {['--multirun', *words]!r}\n"
+        "from pde_train.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: sys.exit(stop.code or 'mlflow' in sys.modules)"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=environment, timeout=120)
+    (tmp_path / "multirun").rename(tmp_path / "copied")  # as from a node without a network
+    subprocess.run([sys.executable, "-m", "pde_train.sync", "copied"], cwd=tmp_path, check=True, timeout=120)
+    _, found = runs_in(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (parent,) = (r for r in found if "sweep" in r.data.tags)
+    children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 2
+    assert {r.info.status for r in found} == {"FINISHED"}
 
-    class Away:
-        def __init__(self):
-            self.calls = 0
 
-        def __getattr__(self, name):
+def test_sync_says_what_is_wrong(uri, tmp_path, capsys):
+    with pytest.raises(UsageError, match=r"nowhere is no folder: expected that of a run or a sweep"):
+        sync.sync([tmp_path / "nowhere"], uri)
+    MlflowTracker(None, "pde_train").start("run", tmp_path, {}, {})
+    assert sync.main([str(tmp_path), "--uri", "http://bob:s3cret@127.0.0.1:9"]) == 1
+    said = capsys.readouterr().err
+    assert "does not answer" in said
+    assert "s3cret" not in said
+    assert sync.main([str(tmp_path), "--uri", uri]) == 0
+
+
+class Flaky:
+    """A client that fails at one call: before it reaches the store, or after, when only the answer is lost."""
+
+    def __init__(self, client, at, after):
+        self.client, self.at, self.after, self.calls = client, at, after, 0
+
+    def __getattr__(self, name):
+        method = getattr(self.client, name)
+
+        def call(*arguments, **options):
             self.calls += 1
-            raise ConnectionError("away")
+            if self.calls == self.at and not self.after:
+                raise ConnectionError("away")
+            result = method(*arguments, **options)
+            if self.calls == self.at:
+                raise ConnectionError("away")
+            return result
 
-    tracker._client = Away()
-    for step in range(1, 50):
-        record.log(step, {"loss": 1.0 / step})
-    assert tracker._client.calls == 1  # a store that is away is not asked again at every row
-    tracker._client = client
-    resumed = Record(tracker, Entropy([1e-8]))  # and a resumed run offers every row again
-    resumed.load_state_dict(record.state_dict())
-    for again in (record, resumed):
-        again.flush()
-    _, found = only_run(uri, "flaky")
-    rows = client.get_metric_history(found.info.run_id, "loss")
-    assert sorted(m.step for m in rows) == list(range(50))
+        return call
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_whichever_call_fails_everything_arrives_once(uri, tmp_path, after):
+    MlflowTracker(uri, "pde_train").prepare()
+    client = MlflowClient(uri)
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    at = 0
+    while True:
+        at += 1
+        tracker = opened(uri, tmp_path / str(at), {"a": "1"})
+        (tmp_path / str(at) / "config.yaml").write_text("seed: 0\n")
+        tracker.metrics([("loss", 1.0 / (k + 1), k) for k in range(2500)])
+        tracker.tags({"b": "2"})
+        tracker.artifacts([tmp_path / str(at) / "config.yaml"])
+        tracker.finish("finished")
+        store = Store(uri)
+        store._connect()
+        flaky = store._client = Flaky(client, at, after)
+        try:
+            store.deliver(tmp_path / str(at))
+        except ConnectionError:
+            store.deliver(tmp_path / str(at))
+        run_id = (tmp_path / str(at) / RUN_ID_FILE).read_text()
+        assert len(client.get_metric_history(run_id, "loss")) == 2500
+        found = client.get_run(run_id)
+        assert (found.info.status, found.data.params, found.data.tags["b"]) == ("FINISHED", {"a": "1"}, "2")
+        assert [a.path for a in client.list_artifacts(run_id)] == ["config.yaml"]
+        if flaky.calls < at:  # no call was left to fail
+            break
+    assert at > 6
+    assert len(runs_in(uri)[1]) == at
+
+
+def test_special_numbers_that_are_sent_twice_stand_once(uri, tmp_path):
+    tracker = opened(uri, tmp_path / "run")
+    tracker.metrics([("loss", value, k) for k, value in enumerate([float("nan"), float("inf"), 1e-320, -0.0])])
+    tracker.drain()
+    Journal(tmp_path / "run").delivered = 0
+    tracker.drain()
+    client, found = only_run(uri)
+    assert len(client.get_metric_history(found.info.run_id, "loss")) == 4
+
+
+def test_a_reopened_run_takes_only_rows_that_it_has_not(uri, tmp_path):
+    first = opened(uri, tmp_path / "run", {"a": "1"})
+    first.metrics([("loss", 1.0, 0), ("loss", 0.5, 1)])
+    first.drain()
+    with Journal(tmp_path / "run").file.open("a") as file:
+        file.write('{"metrics": [["loss", 0.2')  # the process was killed
+    again = opened(uri, tmp_path / "run", {"a": "1"})
+    again.metrics([("loss", 0.5, 1), ("loss", 0.25, 2)])
+    again.finish("finished")
+    again.drain()
+    assert rows_of(uri) == [(0, 1.0), (1, 0.5), (2, 0.25)]
+    assert only_run(uri)[1].info.status == "FINISHED"
+
+
+def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path, monkeypatch):
+    opened(uri, tmp_path / "grid")
+    monkeypatch.setenv(PARENT, str(tmp_path / "grid"))
+    child = opened(uri, tmp_path / "child")
+    child.drain()  # delivers the parent first
+    client, found = runs_in(uri)
+    assert len(found) == 2
+    parent_id = (tmp_path / "grid" / RUN_ID_FILE).read_text()
+    run_id = (tmp_path / "child" / RUN_ID_FILE).read_text()
+    assert client.get_run(run_id).data.tags["mlflow.parentRunId"] == parent_id
 
 
 def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path):
@@ -125,41 +244,21 @@ def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path):
     assert [process.wait(timeout=120) for process in started] == [0, 0, 0]
 
 
-def test_children_are_nested_under_the_parent_that_the_launcher_names(uri, tmp_path, monkeypatch):
-    parent = MlflowTracker(uri, "nested")
-    parent.prepare()
-    parent.start("parent", tmp_path, {}, {})
-    monkeypatch.setenv("PDE_TRAIN_PARENT_RUN", parent.run_id)
-    (tmp_path / "child").mkdir()
-    child = MlflowTracker(uri, "nested")
-    child.start("child", tmp_path / "child", {}, {})
-    run = MlflowClient(uri).get_run(child.run_id)
-    assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+def test_a_store_that_hangs_delays_nothing_but_the_end(uri, tmp_path, monkeypatch):
+    tracker = MlflowTracker(uri, "pde_train")
+    asked = threading.Event()
 
+    def hang(folder):
+        asked.set()
+        time.sleep(3600)
 
-def test_a_reopened_run_takes_only_rows_that_it_has_not(uri, tmp_path):
-    first = MlflowTracker(uri, "again")
-    first.start("run", tmp_path, {"a": "1"}, {})
-    first.metrics([("loss", 1.0, 0), ("loss", 0.5, 1)])
-    again = MlflowTracker(uri, "again")
-    again.start("run", tmp_path, {"a": "1"}, {})
-    again.metrics([("loss", 0.5, 1), ("loss", 0.25, 2)])
-    again.finish("finished")
-    client, found = only_run(uri, "again")
-    assert found.info.run_id == first.run_id
-    assert [(m.step, m.value) for m in client.get_metric_history(first.run_id, "loss")] == [
-        (0, 1.0),
-        (1, 0.5),
-        (2, 0.25),
-    ]
-
-
-def test_more_rows_than_one_batch_takes_all_arrive(uri, tmp_path):
-    tracker = MlflowTracker(uri, "many")
+    monkeypatch.setattr(tracker.courier.store, "deliver", hang)
     tracker.start("run", tmp_path, {}, {})
-    tracker.metrics([("loss", float(k), k) for k in range(2500)])
-    client, found = only_run(uri, "many")
-    assert len(client.get_metric_history(found.info.run_id, "loss")) == 2500
+    assert asked.wait(10)
+    began = time.monotonic()
+    for k in range(200):
+        tracker.metrics([("loss", 1.0, k)])
+    assert time.monotonic() - began < 60  # and not 200 hours
 
 
 def test_uris(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import lightning.pytorch as lightning
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import RunError, UsageError
@@ -112,7 +113,7 @@ def _trainer(folder: Path, device: str, callbacks: list[lightning.Callback]) -> 
         enable_checkpointing=False,
         enable_model_summary=False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), LightningEnvironment()],  # SLURM's jobs and signals are submitit's business
         default_root_dir=folder,
     )
 

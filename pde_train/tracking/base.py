@@ -9,24 +9,27 @@ from pathlib import Path
 Row = tuple[str, float, int]
 """A metric's name, value and step."""
 
-PARENT = "PDE_TRAIN_PARENT_RUN"
-"""Environment variable by which the launching process names the parent run to its jobs."""
+PARENT = "PDE_TRAIN_PARENT"
+"""Environment variable by which a sweep names its folder to the runs that nest under it."""
 
 
 class Tracker(ABC):
-    """One run in a store. Logging never fails the run and never doubles a row."""
+    """One run in a store. Nothing here fails the run or waits for the store, but `prepare` and `drain`."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make the store's tables and the experiment; called once, by the process that launches runs."""
+        """Make the store's tables and the experiment; called once, by the process that launches runs.
+
+        A store that cannot be used is an error; one that is away is a warning.
+        """
 
     @abstractmethod
     def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Open a new run, or the one that `folder` already belongs to."""
 
     @abstractmethod
-    def metrics(self, rows: Sequence[Row]) -> bool:
-        """Keep these rows; whether all of them arrived. Offered again, those that had arrived are passed over."""
+    def metrics(self, rows: Sequence[Row]) -> None:
+        """Keep these rows, but those whose name and step the run has already."""
 
     @abstractmethod
     def tags(self, tags: Mapping[str, str]) -> None:
@@ -38,16 +41,19 @@ class Tracker(ABC):
 
     @abstractmethod
     def artifacts(self, files: Iterable[Path]) -> None:
-        """Keep these files and folders."""
+        """Keep these files and folders, which lie in the run's folder."""
 
     @abstractmethod
     def finish(self, status: str) -> None:
         """Close the run as `finished`, `failed` or `interrupted`."""
 
-    @property
     @abstractmethod
-    def run_id(self) -> str | None:
-        """The name that other processes may nest runs under."""
+    def drain(self, folders: Iterable[Path] = ()) -> None:
+        """Wait until the store has everything, of this run and of others by their folders, or is found to be away."""
+
+    @abstractmethod
+    def sibling(self) -> Tracker:
+        """A tracker for another run in the same store; drained together with this one."""
 
     @property
     @abstractmethod

@@ -14,7 +14,6 @@ class NoTracker(Tracker):
     """Keeps nothing; takes an experiment's name all the same, so that every overlay works without a store."""
 
     experiment: str = ""
-    run_id: str | None = field(default=None, init=False)
     how_to_look: str | None = field(default=None, init=False)
 
     def prepare(self) -> None:
@@ -23,8 +22,8 @@ class NoTracker(Tracker):
     def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         pass
 
-    def metrics(self, rows: Sequence[Row]) -> bool:
-        return True
+    def metrics(self, rows: Sequence[Row]) -> None:
+        pass
 
     def tags(self, tags: Mapping[str, str]) -> None:
         pass
@@ -37,3 +36,9 @@ class NoTracker(Tracker):
 
     def finish(self, status: str) -> None:
         pass
+
+    def drain(self, folders: Iterable[Path] = ()) -> None:
+        pass
+
+    def sibling(self) -> Tracker:
+        return self

@@ -1,0 +1,62 @@
+"""`python -m pde_train.status [FOLDER]`: what has become of the cells of a sweep, while it runs and after."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from pde_train.errors import PdeTrainError, UsageError
+from pde_train.sweeps.grid import GRID_FILE, Cell, Grid
+
+SHOWN = 40
+"""Cells that are listed without --all."""
+
+ORDER = ("failed", "interrupted", "running", "waiting", "finished")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the counts of a grid's states and its cells, those in trouble first."""
+    parser = argparse.ArgumentParser("python -m pde_train.status", description="The cells of a sweep and their states.")
+    parser.add_argument("folder", type=Path, nargs="?", help="of a grid; by default the one launched last")
+    parser.add_argument("--sweeps", type=Path, default=Path("multirun"), help="where grids lie (hydra.sweep.dir)")
+    parser.add_argument("--all", action="store_true", help="list every cell")
+    given = parser.parse_args(arguments)
+    try:
+        grid = Grid.read((given.folder or newest(given.sweeps)).absolute())
+        show(grid, len(grid.cells) if given.all else SHOWN)
+    except PdeTrainError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    return 0
+
+
+def newest(sweeps: Path) -> Path:
+    """The folder of the grid that was launched last."""
+    grids = sorted(sweeps.glob(f"*/{GRID_FILE}"), key=lambda file: file.stat().st_mtime)
+    if not grids:
+        raise UsageError(f"{sweeps} holds no sweep: expected one, start it with --multirun or name its folder")
+    return grids[-1].parent
+
+
+def show(grid: Grid, most: int) -> None:
+    """One line of counts, then at most so many cells."""
+    states = {cell.name: cell.state for cell in grid.distinct}
+    counts = Counter(states[cell.name] for cell in grid.cells)
+    print(f"{grid.folder.name}: {len(grid.cells)} cells: {', '.join(f'{counts[s]} {s}' for s in ORDER if counts[s])}")
+    cells = sorted(grid.cells, key=lambda cell: ORDER.index(states[cell.name]))
+    for cell in cells[:most]:
+        print(f"  {states[cell.name]:<12}{cell.name}  {' '.join(cell.overrides)}{_sentence(cell, states[cell.name])}")
+    if len(cells) > most:
+        print(f"  ... and {len(cells) - most} more: --all")
+
+
+def _sentence(cell: Cell, state: str) -> str:
+    result = cell.result if state in ("failed", "interrupted") else None
+    return f": {result.error}" if result is not None and result.error else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The cells of a grid from the words of a command line."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+NOT_OF_A_CELL = ("hydra", "name", "tracking")
+"""What may name the run it stands in, and decides no number."""
+
+
+def combinations(words: Sequence[str], loader: ConfigLoader) -> list[list[str]]:
+    """The overrides of every cell: the product of all choices, the first key slowest; a later word wins."""
+    lists: dict[str, list[str]] = {}
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(list(words)):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values = [override.get_value_element_as_str()]
+        elif override.is_discrete_sweep():
+            values = list(override.sweep_string_iterator())
+        else:
+            raise HydraException(f"{override.input_line} names no values: expected a list, a range or a glob")
+        lists[key] = [f"{key}={value}" if not key.startswith("~") else key for value in values]
+    return [list(cell) for cell in itertools.product(*lists.values())]
+
+
+def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictConfig) -> Iterator[dict[str, Any]]:
+    """The resolved configuration of every cell, without what decides no number.
+
+    Hydra composes files once for every choice of them; plain `key=value` words are then set on copies, as Hydra does.
+    """
+    parsed = lru_cache(maxsize=None)(OverridesParser.create(config_loader=loader).parse_override)
+    choices = lru_cache(maxsize=None)(loader.get_group_options)
+    files = lru_cache(maxsize=None)(lambda *words: _without_hydra(loader.load_sweep_config(master, list(words))))
+    for cell in cells:
+        words = [word for word in cell if parsed(word).key_or_group.split(".")[0] not in NOT_OF_A_CELL]
+        plain = [word for word in words if _plain(parsed(word)) and not choices(parsed(word).key_or_group)]
+        config = copy.deepcopy(files(*(word for word in words if word not in plain)))
+        ConfigLoaderImpl._apply_overrides_to_config([parsed(word) for word in plain], config)
+        yield OmegaConf.to_container(config, resolve=True)  # type: ignore[misc]
+
+
+def _plain(override: Override) -> bool:
+    """Whether an override is no more than `key=value`."""
+    return not (override.is_add() or override.is_force_add() or override.is_delete()) and override.package is None
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in NOT_OF_A_CELL])

@@ -1,0 +1,108 @@
+"""A grid of cells, each named by what decides its numbers, and each done once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pde_train import provenance
+from pde_train.claim import claimed
+from pde_train.errors import UsageError
+from pde_train.results import CHECKPOINT, Result
+
+CELLS = "cells"
+"""Folder of all cells below that of the sweeps, by their names."""
+
+GRID_FILE = "grid.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid: the overrides that make it, the hash that names it, its folder, and its entropy group."""
+
+    overrides: tuple[str, ...]
+    name: str
+    folder: Path
+    entropy: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, overrides: Sequence[str], config: Mapping[str, Any], sweeps: Path) -> Cell:
+        """The cell of a resolved configuration; its folder is the same in every grid that contains it."""
+        name = provenance.config_hash(config)
+        return cls(tuple(overrides), name, sweeps / CELLS / name, config["entropy"])
+
+    @property
+    def result(self) -> Result | None:
+        """What the cell has come to, None before its end."""
+        return Result.read(self.folder)
+
+    @property
+    def state(self) -> str:
+        """`running`, `finished`, `failed`, `interrupted` or `waiting`."""
+        if claimed(self.folder):
+            return "running"
+        if (found := self.result) is not None:
+            return found.status
+        return "interrupted" if (self.folder / CHECKPOINT).exists() else "waiting"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of one command line and the folder of what they show together; `grid.json` there keeps it."""
+
+    title: str
+    cells: Sequence[Cell]
+    folder: Path
+
+    @classmethod
+    def of(cls, title: str, cells: Sequence[Cell], sweeps: Path) -> Grid:
+        """The same cells make the same grid, whoever launches them and however often."""
+        views = sorted(f"{cell.name} {json.dumps(cell.entropy, sort_keys=True)}" for cell in cells)
+        name = f"{title}-{hashlib.sha256(json.dumps(views).encode()).hexdigest()[:8]}"
+        return cls(title, cells, sweeps / name)
+
+    def write(self, command: Sequence[str]) -> None:
+        """Keep what the grid consists of, for `python -m pde_train.status`."""
+        cells = [{"name": c.name, "overrides": c.overrides, "entropy": c.entropy} for c in self.cells]
+        about = {"title": self.title, "command": list(command), "launched": time.time(), "cells": cells}
+        (self.folder / GRID_FILE).write_text(json.dumps(about, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Grid:
+        """The grid that is kept in a folder."""
+        try:
+            about = json.loads((folder / GRID_FILE).read_text())
+            cells = [
+                Cell(tuple(c["overrides"]), c["name"], folder.parent / CELLS / c["name"], c["entropy"])
+                for c in about["cells"]
+            ]
+            return cls(about["title"], cells, folder)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{folder} is no grid ({error}): expected the folder of a sweep with its {GRID_FILE}, such as "
+                "multirun/first_look-1a2b3c4d"
+            ) from error
+
+    @property
+    def distinct(self) -> list[Cell]:
+        """One cell of each name: several may differ in how the entropy is taken and share their training."""
+        return list({cell.name: cell for cell in reversed(self.cells)}.values())[::-1]
+
+
+def to_do(cells: Sequence[Cell], retry: bool) -> list[Cell]:
+    """The cells that are not done; failed ones are only where they are to be tried again."""
+    done = {"finished"} if retry else {"finished", "failed"}
+    return [cell for cell in cells if (found := cell.result) is None or found.status not in done]
+
+
+def forget(cells: Sequence[Cell]) -> None:
+    """Remove how cells ended that will run again, so that a new end can be told from the old one."""
+    for cell in cells:
+        with contextlib.suppress(FileNotFoundError):
+            (cell.folder / "result.json").unlink()

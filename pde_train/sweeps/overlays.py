@@ -1,0 +1,89 @@
+"""The cells of a grid in one picture each: curves, spectra and entropies by what was swept, and a map of two keys."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pde_train import figures, table
+from pde_train.figures import Curve
+from pde_train.results import Result
+
+MOST_PANELS = 12
+"""Groups of cells that are drawn; the table has all."""
+
+MAPPED = "error_l2"
+"""The metric of the map."""
+
+
+def draw(results: Sequence[Result]) -> dict[str, Figure]:
+    """Every overlay that finished cells give, by its name; seeds of the same cell make a band."""
+    groups = table.groups(results)
+    shown = dict(itertools.islice(groups.items(), MOST_PANELS))
+    left_out = f"the first {MOST_PANELS} of {len(groups)} groups" if len(groups) > MOST_PANELS else ""
+    drawn = {}
+    for name, curve_of, words in (
+        ("loss", _loss, {"xlabel": "optimiser step + 1", "ylabel": "loss", "logarithmic": "xy"}),
+        ("spectra", _spectrum, {"xlabel": "index k", "ylabel": "singular value s_k", "logarithmic": "y", "marks": "o"}),
+        ("entropy", _entropy, {"xlabel": "threshold a", "ylabel": "truncated entropy", "logarithmic": "x"}),
+    ):
+        panels = {
+            title: {label: [c for r in cells if len((c := curve_of(r))[0]) > 1] for label, cells in lines.items()}
+            for title, lines in shown.items()
+        }
+        if any(curves for lines in panels.values() for curves in lines.values()):
+            drawn[name] = figures.bands(panels, note=left_out, **words)
+    return drawn | _maps(results)
+
+
+def _loss(result: Result) -> Curve:
+    points = [(step + 1, value) for step, value in result.curves.get("loss", ()) if value is not None]
+    return np.array([s for s, _ in points], dtype=float), np.array([v for _, v in points])
+
+
+def _spectrum(result: Result) -> Curve:
+    """The final singular values of a result, from its folder or, of a view, from that of its cell."""
+    for folder in (result.folder or Path(), (result.folder or Path()).parent):
+        if (file := folder / "spectrum.csv").exists():
+            values = np.array([float(line.partition(",")[2]) for line in file.read_text().splitlines()[1:]])
+            return np.arange(1, len(values) + 1, dtype=float), values
+    return np.array([]), np.array([])
+
+
+def _entropy(result: Result) -> Curve:
+    found = {float(k.removeprefix("entropy/")): v for k, v in result.metrics.items() if k.startswith("entropy/")}
+    points = sorted((a, v) for a, v in found.items() if v is not None and a > 0)
+    return np.array([a for a, _ in points]), np.array([v for _, v in points])
+
+
+def _maps(results: Sequence[Result]) -> dict[str, Figure]:
+    """The median error over seeds by two swept keys; with three, of which one takes derivatives, a map for each way."""
+    chosen = [dict(o.lstrip("+").split("=", 1) for o in r.overrides if "=" in o) for r in results]
+    values: dict[str, list[str]] = {}
+    for words in chosen:
+        for key, value in words.items():
+            values.setdefault(key, [])
+            if value not in values[key]:
+                values[key].append(value)
+    swept = [key for key, found in values.items() if len(found) > 1 and key != "seed"]
+    ways = "differentiator" if len(swept) == 3 and "differentiator" in swept else None
+    axes = [key for key in swept if key != ways]
+    if len(axes) != 2:
+        return {}
+    rows, columns = axes
+    cells: dict[str, dict[tuple[str, str], list[float]]] = {}
+    for words, result in zip(chosen, results, strict=True):
+        if (number := result.metrics.get(MAPPED)) is not None and rows in words and columns in words:
+            panel = words.get(ways, "") if ways else ""
+            cells.setdefault(panel, {}).setdefault((words[rows], words[columns]), []).append(number)
+    panels = {
+        panel: np.array([[np.median(found.get((a, b), [np.nan])) for b in values[columns]] for a in values[rows]])
+        for panel, found in cells.items()
+    }
+    if not panels:
+        return {}
+    return {"map": figures.heat_maps(panels, (rows, values[rows]), (columns, values[columns]), MAPPED)}

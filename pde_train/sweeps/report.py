@@ -1,0 +1,110 @@
+"""What a grid shows together: its parent run, the table at the end, the overlays."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from pde_train.errors import PdeTrainError, sentence
+from pde_train.progress import waiting
+from pde_train.results import JOURNAL, Result
+from pde_train.sweeps.grid import Cell, Grid
+from pde_train.sweeps.views import seen
+from pde_train.tracking.base import Tracker
+from pde_train.trust import build_group
+
+if TYPE_CHECKING:
+    pass
+
+SHOWN = 40
+"""Cells that did not finish which the terminal names; `grid.json` and the status command know all."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The parent run of a grid while its cells are trained, and what is made of them in the end."""
+
+    grid: Grid
+    config: DictConfig
+    tracker: Tracker
+
+    @classmethod
+    def opened(cls, grid: Grid, config: DictConfig) -> Report:
+        """Begin the parent run, or go on with it."""
+        tracker = build_group(config, "tracking")
+        with waiting("opening the tracking store"):
+            tracker.prepare()
+            tracker.start(grid.folder.name, grid.folder, {}, {"sweep": grid.title, "cells": str(len(grid.cells))})
+        return cls(grid, config, tracker)
+
+    def close(self, interrupted: bool) -> bool:
+        """Print the table and what is not finished, draw, end the parent run; whether every cell is finished."""
+        from pde_train import table
+
+        results = [self._result(cell) for cell in self.grid.cells]
+        finished = [r for r in results if r.status == "finished"]
+        groups = table.groups(results)
+        grouped = table.medians(groups)
+        if grouped:
+            table.show(grouped)
+            many = max(len(cells) for lines in groups.values() for cells in lines.values())
+            if many > 1:
+                print(f"Medians over up to {many} seeds; every cell: {self.grid.folder / 'table.csv'}")
+        _say(results)
+        files = self._files(finished)
+        counts = {"runs.finished": str(len(finished)), "runs.not_finished": str(len(results) - len(finished))}
+        self.tracker.tags(counts)
+        self.tracker.describe(table.markdown_table(grouped), [file.name for file in files if file.suffix == ".png"])
+        self.tracker.artifacts(files)
+        complete = len(finished) == len(results)
+        self.tracker.finish("finished" if complete else "interrupted" if interrupted else "failed")
+        with waiting("delivering to the tracking store"):  # also what died before it could
+            self.tracker.drain(f.parent for c in self.grid.distinct for f in c.folder.rglob(JOURNAL))
+        if self.tracker.how_to_look:
+            print(f"See every run: {self.tracker.how_to_look}")
+        return complete
+
+    def _result(self, cell: Cell) -> Result:
+        """What a cell has come to, in words where there is no result."""
+        words = list(cell.overrides)
+        try:
+            if (found := seen(cell, self.config, self.tracker)) is not None:
+                return found
+        except PdeTrainError as error:
+            return Result("failed", words, error=sentence(error), folder=cell.folder)
+        return Result(cell.state, words, error=NO_RESULT.get(cell.state, NO_RESULT["died"]), folder=cell.folder)
+
+    def _files(self, finished: Sequence[Result]) -> list[Path]:
+        """table.csv with every cell, and the overlays that its cells give."""
+        from pde_train import table
+        from pde_train.sweeps import overlays
+
+        files = [self.grid.folder / "table.csv"]
+        files[0].write_text(table.csv_table(table.groups(finished)))
+        for name, figure in overlays.draw(finished).items():
+            files.append(self.grid.folder / f"{name}.png")
+            figure.savefig(files[-1], dpi=100)
+        return files
+
+
+NO_RESULT = {
+    "waiting": "not begun",
+    "running": "another process is at work on it",
+    "interrupted": "stopped; the same command goes on from its checkpoint",
+    "died": "its process died and left no word; the same command tries again",
+}
+"""What is said of a cell that has no result."""
+
+
+def _say(results: Sequence[Result]) -> None:
+    """Name every cell that is not finished."""
+    others = [r for r in results if r.status != "finished"]
+    for result in others[:SHOWN]:
+        print(f"{result.status}: {' '.join(result.overrides)}: {result.error} ({result.folder})")
+    if len(others) > SHOWN:
+        print(f"... and {len(others) - SHOWN} more that are not finished: python -m pde_train.status", file=sys.stderr)

@@ -1,0 +1,121 @@
+"""What happens between a `--multirun` line and its table: queue what is not done, wait, show, and say what failed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from pde_train.claim import claim, claimed
+from pde_train.errors import UsageError, sentence
+from pde_train.sweeps import compose
+from pde_train.sweeps.grid import CELLS, Cell, Grid, forget, to_do
+from pde_train.tracking.base import PARENT
+
+TRIES = 3
+"""How often a cell is launched whose process dies and leaves no word."""
+
+POLL_SECONDS = 1.0
+"""Between two looks at cells that another process trains."""
+
+log = logging.getLogger(__name__)
+
+
+class GridSweeper(Sweeper):
+    """Trains every cell of a grid once, wherever and whenever it is launched, and ends with what they show together.
+
+    params: choices by key, as the command line has them; words of the command line win.
+    """
+
+    config: DictConfig
+    hydra_context: HydraContext
+    launcher: Launcher
+
+    def __init__(self, params: dict[str, str] | None = None):
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Train what is not done; ends the command with code 1 where a cell is not finished in the end."""
+        HydraConfig.instance().set_config(self.config)  # so that ${hydra:runtime.cwd} is known
+        for key in ("retry", "fresh"):
+            if not isinstance(self.config.sweep[key], bool):
+                raise UsageError(f"sweep.{key}={self.config.sweep[key]} is no answer: expected true or false")
+        grid = self._grid(arguments)
+        grid.folder.mkdir(parents=True, exist_ok=True)
+        grid.write(arguments)
+        if self.config.sweep.fresh:
+            _clear(grid.distinct)
+        from pde_train.sweeps.report import Report
+
+        report = Report.opened(grid, self.config)
+        os.environ[PARENT] = str(grid.folder)
+        stopped: BaseException | None = None
+        try:
+            self._train(grid)
+        except BaseException as error:
+            stopped = error
+            raise
+        finally:
+            finished = report.close(interrupted=stopped is not None)
+            os.environ.pop(PARENT, None)
+        if not finished:
+            raise SystemExit(1)
+
+    def _grid(self, arguments: Sequence[str]) -> Grid:
+        loader = self.hydra_context.config_loader
+        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        combinations = compose.combinations(words, loader)
+        sweeps = Path(self.config.hydra.sweep.dir).absolute()
+        configs = compose.composed(combinations, loader, self.config)
+        cells = [Cell.of(words, config, sweeps) for words, config in zip(combinations, configs, strict=True)]
+        return Grid.of(self.config.hydra.runtime.choices.get("experiment") or "sweep", cells, sweeps)
+
+    def _train(self, grid: Grid) -> None:
+        """Launch until every cell has an end of its own, or died too often."""
+        waiting = to_do(grid.distinct, self.config.sweep.retry)
+        log.info("%d cells, %d of them done", len(grid.distinct), len(grid.distinct) - len(waiting))
+        forget([cell for cell in waiting if not claimed(cell.folder)])
+        launched: Counter[str] = Counter()
+        while waiting:
+            free = [cell for cell in waiting if not claimed(cell.folder)]
+            if free:
+                self._launch(free)
+                launched.update(cell.name for cell in free)
+            else:
+                time.sleep(POLL_SECONDS)
+            waiting = [c for c in waiting if c.result is None and (launched[c.name] < TRIES or claimed(c.folder))]
+
+    def _launch(self, cells: Sequence[Cell]) -> None:
+        jobs = [[*cell.overrides, f"hydra.sweep.subdir={CELLS}/{cell.name}"] for cell in cells]
+        try:
+            self.launcher.launch(jobs, initial_job_idx=0)
+        except BrokenProcessPool as error:  # a worker process was killed, and the others ended with it
+            print(f"a process of the launcher died: {sentence(error)}", file=sys.stderr)
+
+
+def _clear(cells: Sequence[Cell]) -> None:
+    """Remove what earlier runs left, but where a process is at work."""
+    from pde_train.results import clear
+
+    for cell in cells:
+        with claim(cell.folder) as mine:
+            if mine:
+                clear(cell.folder)

@@ -1,0 +1,97 @@
+"""The same training under another entropy: recomputed from the singular values that a cell keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from pde_train import provenance
+from pde_train.claim import claim
+from pde_train.entropy import Entropy
+from pde_train.errors import RunError
+from pde_train.results import Result
+from pde_train.sweeps.grid import Cell
+from pde_train.tracking.base import Tracker
+from pde_train.trust import build_group
+
+OF_AN_ENTROPY = ("cutoff/", "entropy/", "entropy_raw/", "effective_rank/", "condition/")
+"""What the metrics begin with that depend on thresholds, see `Entropy.metrics`."""
+
+
+def seen(cell: Cell, config: DictConfig, tracker: Tracker) -> Result | None:
+    """The result of a cell as this grid asks for it: with its overrides and its entropy; None before its end.
+
+    tracker: the sweep's. A view that is made for the first time is a run of its own in the store, nested in the sweep,
+    and lies in a folder of its own below the cell's.
+    """
+    trained = cell.result
+    if trained is None:
+        return None
+    if trained.status == "finished" and trained.entropy != cell.entropy:
+        trained = _view(cell, trained, config, tracker.sibling())
+    return replace(trained, overrides=list(cell.overrides))
+
+
+def _view(cell: Cell, trained: Result, config: DictConfig, tracker: Tracker) -> Result:
+    mark = hashlib.sha256(json.dumps(cell.entropy, sort_keys=True).encode()).hexdigest()[:8]
+    folder = cell.folder / f"entropy-{mark}"
+    if (found := Result.read(folder)) is not None:
+        return found
+    group = OmegaConf.create({"entropy": dict(cell.entropy), "trusted_modules": config.trusted_modules})
+    entropy: Entropy = build_group(group, "entropy")
+    by_step = _metrics(cell, entropy)
+    kept = {k: v for k, v in trained.metrics.items() if not _of_an_entropy(k)}
+    last = by_step[max(by_step)] if by_step else {}
+    result = replace(trained, metrics={**kept, **last}, entropy=dict(cell.entropy), folder=folder)
+    with claim(folder) as mine:
+        if mine:  # otherwise another sweep is keeping the same view
+            _track(cell, result, by_step, tracker)
+            result.write(folder)
+    return result
+
+
+def _metrics(cell: Cell, entropy: Entropy) -> dict[int, dict[str, float]]:
+    """Every number of the cell's singular values under an entropy, by step."""
+    file = cell.folder / "spectrum.npz"
+    if not file.exists():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            return {
+                int(name.removeprefix("step_")): entropy.metrics(kept[name], _resolution(kept, name))
+                for name in kept.files
+                if name.startswith("step_")
+            }
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{file} holds no singular values ({error}): expected those of a run, train again with sweep.fresh=true"
+        ) from error
+
+
+def _resolution(kept: Mapping[str, np.ndarray], name: str) -> float:
+    return float(kept[name.replace("step_", "resolution_")])
+
+
+def _track(cell: Cell, result: Result, by_step: Mapping[int, Mapping[str, float]], tracker: Tracker) -> None:
+    """Keep the view as a run: every metric of the cell's last step, and those of its spectra by step."""
+    about: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(cell.folder / "config.yaml"))  # type: ignore[assignment]
+    params = provenance.flattened({**about, "entropy": dict(cell.entropy)})
+    folder = result.folder or cell.folder
+    tags = {**result.choices, "config_hash": cell.name, "view_of": cell.name}
+    tracker.start(f"{about['name']}, another entropy", folder, params, tags)
+    steps = int(result.metrics.get("steps") or 0)
+    rows = {(key, steps): value for key, value in result.metrics.items() if value is not None}
+    rows |= {(key, step): value for step, metrics in by_step.items() for key, value in metrics.items()}
+    tracker.metrics([(key, value, step) for (key, step), value in rows.items()])
+    tracker.finish("finished")
+
+
+def _of_an_entropy(metric: str) -> bool:
+    name = metric.split("/", 2)[2] if metric.startswith("compare/") else metric
+    return name.startswith(OF_AN_ENTROPY)

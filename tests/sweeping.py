@@ -1,0 +1,55 @@
+"""Sweeps in processes of their own, and what they leave in a tracking store."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+
+SMALL = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.steps=60", "method.compile=never"]
+
+
+def started(folder: Path, *words: str) -> subprocess.Popen:
+    """`python -m pde_train --multirun ...`, begun in a folder, in a process group of its own."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PDE_TRAIN_PARENT", "HYDRA", "MLFLOW"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pde_train", "--multirun", *words],
+        cwd=folder,
+        env={**clean, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def swept(folder: Path, *words: str, code: int = 0) -> tuple[str, str]:
+    """What a sweep that ran to its end said on stdout and stderr."""
+    process = started(folder, *words)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, out + err
+    return out, err
+
+
+def results(folder: Path) -> dict[str, dict]:
+    """The result of every cell below `multirun`, by its name."""
+    return {f.parent.name: json.loads(f.read_text()) for f in folder.glob("multirun/cells/*/result.json")}
+
+
+def store(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def runs(folder: Path) -> tuple[list, list]:
+    """Parent runs, and runs that nest under one."""
+    client = store(folder)
+    found = client.search_runs([client.get_experiment_by_name("pde_train").experiment_id], max_results=5000)
+    parents = [r for r in found if "sweep" in r.data.tags]
+    ids = {r.info.run_id for r in parents}
+    return parents, [r for r in found if r.data.tags.get("mlflow.parentRunId") in ids]
+
+
+def rows(folder: Path, run, key: str = "loss") -> list[tuple[int, float]]:
+    return sorted((m.step, m.value) for m in store(folder).get_metric_history(run.info.run_id, key))

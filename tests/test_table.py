@@ -1,0 +1,106 @@
+"""Tables and overlays of results that never ran."""
+
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+
+from pde_train import table
+from pde_train.errors import RunError
+from pde_train.results import Result
+from pde_train.sweeps import overlays
+
+
+def result(pde, how, seed=0, curves=None, overrides=(), **metrics):
+    words = ["experiment=first_look", f"pde={pde}", f"differentiator={how}", f"seed={seed}", *overrides]
+    found = {"spectrum/max": 156.0, "error_l2": 1e-8, **metrics}
+    choices = {"pde": pde, "model": "mlp", "differentiator": how}
+    return Result("finished", words, choices, "", found, curves=curves or {})
+
+
+PAIRS = [result(pde, how) for pde in ("poisson_1d", "biharmonic_1d") for how in ("reverse", "finite_difference/1e-3")]
+
+
+def grouped(results):
+    return table.medians(table.groups(results))
+
+
+def test_results_that_differ_only_in_the_differentiator_are_a_pair():
+    assert {title: list(lines) for title, lines in table.groups(PAIRS).items()} == {
+        "poisson_1d": ["reverse", "finite_difference/1e-3"],
+        "biharmonic_1d": ["reverse", "finite_difference/1e-3"],
+    }
+    assert list(table.groups(PAIRS[:1])) == ["poisson_1d, mlp"]
+
+
+def test_seeds_of_one_cell_are_one_median():
+    errors = [3e-8, 1e-8, 2e-8]
+    cells = [result("poisson_1d", "reverse", seed, error_l2=e) for seed, e in enumerate(errors)]
+    cells.append(result("poisson_1d", "finite_difference", 0, error_l2=1e-3))
+    ((_, lines),) = grouped(cells).items()
+    assert lines["reverse"].metrics["error_l2"] == 2e-8
+    rows = list(csv.DictReader(io.StringIO(table.csv_table(table.groups(cells)))))
+    assert [float(row["error_l2"]) for row in rows] == [*errors, 1e-3]
+    assert [row["seed"] for row in rows] == ["0", "1", "2", "0"]
+
+
+@pytest.mark.parametrize(("width", "together"), [(table.WIDE, True), (80, False)])
+def test_no_number_is_cut_on_any_terminal(capsys, monkeypatch, width, together):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    table.show(grouped([result("poisson_1d", how, error_l2=1.23e-101) for how in ("reverse", "finite_difference")]))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert shown.count("1.23e-101") == 2
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    assert any(line.count("1.23e-101") == 2 for line in shown.splitlines()) is not together
+
+
+def test_a_number_that_is_missing_or_nan_is_a_dash():
+    text = table.markdown_table(grouped([result("poisson_1d", "reverse", residual=float("nan"), seconds=None)]))
+    assert text.splitlines()[2].count(" - ") == 6
+
+
+def test_the_csv_table_keeps_every_digit_and_survives_brackets():
+    one = result("poisson_1d", "reverse", error_l2=1 / 3, overrides=["model.hidden=[4,3]"])
+    rows = list(csv.DictReader(io.StringIO(table.csv_table(table.groups([one, result("poisson_1d", "reverse")])))))
+    assert rows[0]["run"] == "hidden=[4,3]"
+    assert float(rows[0]["error_l2"]) == 1 / 3
+
+
+def test_curves_of_seeds_are_a_median_in_a_band():
+    steps = np.arange(10)
+    cells = [
+        result("poisson_1d", how, seed, {"loss": [(int(k), (seed + 1) * scale * 0.5**k) for k in steps]})
+        for how, scale in (("reverse", 1.0), ("finite_difference", 10.0))
+        for seed in range(3)
+    ]
+    axes = overlays.draw(cells)["loss"].axes[0]
+    for line, scale in zip(axes.lines, (1.0, 10.0), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), 2 * scale * 0.5**steps)
+    for band, scale in zip(axes.collections, (1.0, 10.0), strict=True):
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert (heights.min(), heights.max()) == pytest.approx((scale * 0.5**9, 3 * scale))
+
+
+def test_two_swept_keys_are_a_map_for_each_way_of_taking_derivatives():
+    cells = [
+        result("poisson_1d", how, seed, overrides=[f"optimizer.lr={lr}", f"model.width={w}"], error_l2=lr * w + seed)
+        for how in ("reverse", "finite_difference")
+        for lr in (1, 2)
+        for w in (10, 20, 30)
+        for seed in (0, 1, 2)
+    ]
+    figure = overlays.draw(cells)["map"]
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    assert len(images) == 2
+    for image in images:
+        np.testing.assert_allclose(image.get_array(), np.log10([[11, 21, 31], [21, 41, 61]]))
+
+
+def test_a_torn_result_is_one_sentence(tmp_path):
+    (tmp_path / "result.json").write_text('{"status": "fin')
+    with pytest.raises(RunError, match=r"result.json is not the result of a run .* remove it to run again"):
+        Result.read(tmp_path)
