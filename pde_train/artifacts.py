@@ -18,7 +18,14 @@ from pde_train.problem import Problem
 from pde_train.record import Record, comparison_in
 
 
-def write(folder: Path, config: Mapping[str, Any], problem: Problem, record: Record, entropy: Entropy) -> list[Path]:
+def write(
+    folder: Path,
+    config: Mapping[str, Any],
+    problem: Problem,
+    record: Record,
+    entropy: Entropy,
+    drawn: bool = True,
+) -> list[Path]:
     """Write config.yaml, model.pt, history.csv, spectrum.npz, spectrum.csv and figures; return what was written."""
     files = [folder / "config.yaml", folder / "model.pt", folder / "history.csv"]
     OmegaConf.save(OmegaConf.create(dict(config)), files[0])
@@ -40,6 +47,8 @@ def write(folder: Path, config: Mapping[str, Any], problem: Problem, record: Rec
     if comparison:
         (folder / "comparison.csv").write_text(table.csv_comparison(comparison))
         files.append(folder / "comparison.csv")
+    if not drawn:
+        return files
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in draw(problem, record, entropy).items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=120)

@@ -46,7 +46,7 @@ def task(cfg: DictConfig) -> str:
     from pde_train.progress import waiting
 
     with waiting("loading torch"):
-        from pde_train.experiment import run_config
+        from pde_train.runs import run_config
 
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN

@@ -7,7 +7,6 @@ computed once, and the rest is compiled by AOTInductor to a shared library, whic
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import platform
 import tempfile
@@ -94,6 +93,24 @@ def trace(function: Function, state: Sequence[Tensor], data: Sequence[Tensor]) -
     return Traced(prepare, step, _key(step))
 
 
+def peak_bytes(graph: fx.GraphModule) -> int:
+    """Memory that a traced graph needs when it runs node by node, inputs included; fused code needs less."""
+    nodes = list(graph.graph.nodes)
+    last_use = {used: i for i, node in enumerate(nodes) for used in node.all_input_nodes}
+    held = most = 0
+    for i, node in enumerate(nodes):
+        held += _bytes(node)
+        most = max(most, held)
+        done = (used for used in set(node.all_input_nodes) if last_use[used] == i and used.op != "placeholder")
+        held -= sum(map(_bytes, done))
+    return most
+
+
+def _bytes(node: fx.Node) -> int:
+    value = node.meta.get("val")
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+
+
 THIN = 2
 """The largest side of a matrix that makes a product thin."""
 
@@ -104,16 +121,16 @@ SMALL = 2**13
 def _thin_product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b spelled out where it is small and one of its three sizes tiny, as at the ends of a small network.
 
-    The compiler then fuses it with its surroundings.
+    The compiler then fuses it with its surroundings. In a batch of products the sizes are those of one.
     """
-    sides = (*a.shape, b.shape[1])
-    if math.prod(sides) > SMALL or min(sides) > THIN:
+    rows, inner, columns = (*a.shape[-2:], b.shape[-1])
+    if rows * inner * columns > SMALL or min(rows, inner, columns) > THIN:
         return NotImplemented
-    if a.shape[1] > THIN:
-        return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1)
-    total = a[:, :1] * b[:1]
-    for k in range(1, a.shape[1]):
-        total = total + a[:, k : k + 1] * b[k : k + 1]
+    if inner > THIN:
+        return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
+    total = a[..., :1] * b[..., :1, :]
+    for k in range(1, inner):
+        total = total + a[..., k : k + 1] * b[..., k : k + 1, :]
     return total
 
 
@@ -125,6 +142,8 @@ def _thin_product_plus(c: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: 
 SPELLED_OUT: dict[Any, Function] = {
     torch.ops.aten.mm.default: _thin_product,
     torch.ops.aten.addmm.default: _thin_product_plus,
+    torch.ops.aten.bmm.default: _thin_product,
+    torch.ops.aten.baddbmm.default: _thin_product_plus,
 }
 """What the compiler gets in place of some of torch's operations."""
 

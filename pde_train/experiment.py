@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import logging
 import os
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +15,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from pde_train import artifacts, provenance
 from pde_train.audit import Audit
-from pde_train.claim import claim
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.entropy import Entropy
-from pde_train.errors import Busy, Interrupted, PdeTrainError, RunError, UsageError
+from pde_train.errors import Interrupted, UsageError
+from pde_train.geometry import Batch
 from pde_train.methods.base import Method
 from pde_train.problem import Problem
 from pde_train.progress import waiting
 from pde_train.record import Record
-from pde_train.results import RESULT_FILE, Result, clear
 from pde_train.tracking.base import PARENT, Tracker
 from pde_train.trust import build_group
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
-NOT_OF_THE_RUN = ("resume=", "tracking.uri=")
-"""Overrides that are no part of what was run, or may hide a password."""
-
-log = logging.getLogger(__name__)
+INTERRUPTIONS = (Interrupted, KeyboardInterrupt, SystemExit)
+"""What ends a run that may go on later."""
 
 
 @dataclass(frozen=True)
@@ -85,105 +79,75 @@ def build(cfg: DictConfig) -> Experiment:
     )
 
 
+class Run:
+    """An experiment at work in a folder: what it measures is kept there and in its tracking store.
+
+    Opened by making it, closed by `finish` or `stop`; where its figures would take longer than itself, without them.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path, choices: Mapping[str, str], figures: bool = True):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.experiment = experiment
+        self.folder = folder
+        self.figures = figures
+        self.began = time.perf_counter()
+        self.record = Record(experiment.tracker, experiment.entropy)
+        tags = {
+            **choices,
+            "config_hash": experiment.config_hash,
+            "precision": str(experiment.problem.dtype).removeprefix("torch."),
+            "git_commit": provenance.git_commit(),
+            **{f"version.{k}": v for k, v in provenance.versions().items()},
+        }
+        experiment.tracker.start(experiment.name, folder, provenance.flattened(experiment.config), tags)
+
+    def finish(self, steps: int, batch: Batch) -> None:
+        """Measure what a fit has come to, after so many steps and on its last points, and keep everything."""
+        problem, record = self.experiment.problem, self.record
+        record.log(steps, {"steps": steps, "residual_exact": problem.residual_exact(), **problem.errors()})
+        record.log(steps, self.experiment.audit.metrics(problem, batch, record.last()["residual"]))
+        record.log(steps, {"seconds_total": time.perf_counter() - self.began})
+        files = self._written()
+        self.experiment.tracker.metrics(record.final_spectrum())
+        self._close("finished", files)
+
+    def stop(self, error: BaseException) -> None:
+        """Keep what there is of a run that was interrupted, or failed."""
+        files: list[Path] = []
+        with contextlib.suppress(Exception):  # a second failure must not hide the first
+            files = self._written()
+        self._close("interrupted" if isinstance(error, INTERRUPTIONS) else "failed", files)
+
+    def _written(self) -> list[Path]:
+        at = self.experiment
+        return artifacts.write(self.folder, at.config, at.problem, self.record, at.entropy, self.figures)
+
+    def _close(self, status: str, files: list[Path]) -> None:
+        self.record.flush()
+        tracker = self.experiment.tracker
+        tracker.tags(self.record.tags)
+        tracker.artifacts(files)
+        tracker.finish(status)
+
+
 def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None = None) -> Record:
     """Fit, measure and keep everything: in `folder`, and in the experiment's tracking store.
 
     choices: the group choices by name, kept as tags. A checkpoint that lies in `folder` is taken up.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    tracker, problem = experiment.tracker, experiment.problem
-    tags = {
-        **(choices or {}),
-        "config_hash": experiment.config_hash,
-        "precision": str(problem.dtype).removeprefix("torch."),
-        "git_commit": provenance.git_commit(),
-        **{f"version.{k}": v for k, v in provenance.versions().items()},
-    }
     if PARENT not in os.environ:  # a sweep has prepared the store
         with waiting("opening the tracking store"):
-            tracker.prepare()
-    tracker.start(experiment.name, folder, provenance.flattened(experiment.config), tags)
-    record = Record(tracker, experiment.entropy)
-
-    def written() -> list[Path]:
-        return artifacts.write(folder, experiment.config, problem, record, experiment.entropy)
-
-    status, files = "failed", []
+            experiment.tracker.prepare()
+    current = Run(experiment, folder, choices or {})
     try:
-        steps, batch = experiment.method.fit(problem, record, experiment.diagnostics, folder)
-        record.log(steps, {"steps": steps, "residual_exact": problem.residual_exact(), **problem.errors()})
-        record.log(steps, experiment.audit.metrics(problem, batch, record.last()["residual"]))
-        record.log(steps, {"seconds_total": time.perf_counter() - started})
-        files = written()
-        tracker.metrics(record.final_spectrum())
-        status = "finished"
-    except (Interrupted, KeyboardInterrupt, SystemExit):
-        status = "interrupted"
+        current.finish(*experiment.method.fit(experiment.problem, current.record, experiment.diagnostics, folder))
+    except BaseException as error:
+        current.stop(error)
         raise
     finally:
-        if not files:
-            with contextlib.suppress(Exception):  # a second failure must not hide the first
-                files = written()
-        record.flush()
-        tracker.tags(record.tags)
-        tracker.artifacts(files)
-        tracker.finish(status)
         with waiting("delivering to the tracking store"):
-            tracker.drain()
-    return record
-
-
-def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overrides: list[str]) -> Result:
-    """Build and run a configuration, and write `result.json` whatever comes of it; errors are raised after that.
-
-    cfg.resume: take up what an interrupted run of the same configuration left in `folder`.
-    """
-    about: dict[str, Any] = {
-        "overrides": [o for o in overrides if not o.startswith(NOT_OF_THE_RUN)],
-        "choices": dict(choices),
-        "versions": provenance.versions(),
-    }
-    with claim(folder) as mine:
-        if not mine:
-            raise Busy(folder)
-        return _run_config(cfg, folder, about)
-
-
-def _run_config(cfg: DictConfig, folder: Path, about: dict[str, Any]) -> Result:
-    choices = about["choices"]
-    owned = not (folder / RESULT_FILE).exists()  # a resume that is refused leaves the result of the other run alone
-    try:
-        with waiting("loading libraries"):
-            experiment = build(cfg)
-        about["config_hash"] = experiment.config_hash
-        about["entropy"] = experiment.config["entropy"]
-        done = _take_up(folder, experiment.config_hash, cfg.resume)
-        if done is not None:
-            log.info("%s holds this run, finished: nothing to resume", folder)
-            return done
-        owned = True
-        record = run(experiment, folder, choices)
-        curves = {"loss": record.thinned("loss")}
-        result = Result("finished", metrics=record.last(), notes=record.tags, curves=curves, **about)
-        result.write(folder)
-    except (Interrupted, KeyboardInterrupt, SystemExit) as stop:
-        _write(
-            Result("interrupted", error=str(stop) if isinstance(stop, Interrupted) else "stopped by a signal", **about),
-            folder,
-        )
-        raise
-    except Exception as error:
-        sentence = _sentence(error, folder)
-        if owned:
-            _write(Result("failed", error=str(sentence), **about), folder)
-        raise sentence from error
-    return result
-
-
-def _write(result: Result, folder: Path) -> None:
-    with contextlib.suppress(OSError):  # the disk may be full: the sentence about it comes first
-        result.write(folder)
+            experiment.tracker.drain()
+    return current.record
 
 
 def _place(cfg: DictConfig) -> tuple[torch.dtype, str]:
@@ -198,40 +162,6 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str]:
         raise UsageError("accelerator=gpu was asked for and torch sees no GPU: expected one, choose accelerator=cpu")
     torch.set_num_threads(threads)
     return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu"
-
-
-def _take_up(folder: Path, config_hash: str, resume: bool) -> Result | None:
-    """Make the folder ready for a run; a resume must find the same one, and gets its result where that had ended.
-
-    Without `resume`, what an older run left there is cleared away.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / "config_hash"
-    if not resume:
-        clear(folder)
-    elif mark.exists() and mark.read_text() != config_hash:
-        raise UsageError(
-            f"{folder} holds a run of another configuration ({mark.read_text()}, not {config_hash}): expected the same "
-            "choices, resume with them or choose another hydra.run.dir"
-        )
-    mark.write_text(config_hash)
-    result = Result.read(folder)
-    return result if result is not None and result.status == "finished" else None
-
-
-def _sentence(error: Exception, folder: Path) -> PdeTrainError:
-    if isinstance(error, PdeTrainError):
-        return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RunError(
-            f"no space left on the disk of {folder}: expected room for checkpoints and results, free some and run "
-            f"again with resume=true hydra.run.dir={folder}"
-        )
-    with contextlib.suppress(OSError):
-        (folder / "traceback.txt").write_text(traceback.format_exc())
-    return RunError(
-        f"{type(error).__name__}: {str(error).strip() or 'no message'} (traceback in {folder}/traceback.txt)"
-    )
 
 
 def _public(config: dict[str, Any]) -> dict[str, Any]:

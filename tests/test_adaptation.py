@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from pde_train.errors import Interrupted
-from pde_train.experiment import build, run, run_config
+from pde_train.experiment import build, run
 from pde_train.methods.callbacks import Checkpoints
 from pde_train.problem import Problem
+from pde_train.runs import run_config
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 

@@ -22,10 +22,11 @@ from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.stochastic import Stochastic
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import RunError, UsageError
-from pde_train.experiment import build, run, run_config
+from pde_train.experiment import build, run
 from pde_train.geometry import Box
 from pde_train.pdes.base import PDE, on
 from pde_train.record import comparison_in
+from pde_train.runs import run_config
 
 NETWORK = ["model=two_layer", "model.width=6", "sampler.interior=20"]
 TRAINED = [*NETWORK, "method.steps=40", "method.log_every=10", "method.compile=never"]
@@ -473,8 +474,9 @@ def test_what_is_no_number_is_a_dash_in_the_table_and_no_point_in_the_figure(mon
 
 
 def test_the_legend_of_many_spectra_stands_beside_the_panel():
-    lines = {f"differentiator_{i}": np.logspace(0, -i - 1, 30) for i in range(11)}
-    figure = figures.overlays({"Same parameters": lines})
+    index = np.arange(1.0, 31)
+    lines = {f"differentiator_{i}": [(index, np.logspace(0, -i - 1, 30))] for i in range(11)}
+    figure = figures.bands({"Same parameters": lines}, "index k", "singular value s_k", "y", marks="o")
     figure.draw_without_rendering()
     (axes,) = figure.axes
     panel, legend = axes.get_window_extent(), axes.get_legend().get_window_extent()

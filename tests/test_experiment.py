@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pde_train.errors import RunError, UsageError
-from pde_train.experiment import build, run, run_config
+from pde_train.experiment import build, run
 from pde_train.results import Result
+from pde_train.runs import run_config
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 

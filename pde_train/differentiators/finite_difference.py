@@ -36,7 +36,7 @@ class FiniteDifference(Differentiator):
         balances truncation and rounding of a function of scale 1; `"optimal"` balances them for the function at hand,
         from the size of its next derivatives, again and again while it changes (see `adapted`); `"grid"` takes the
         distance of the sampler's points along each coordinate; a number is the step itself, in the units of the
-        coordinates, for every derivative.
+        coordinates, for every derivative. A number may also be a scalar tensor, unchecked, so that `vmap` reaches it.
     richardson: extrapolations from h, h/2, ..., each of which adds 2 to the order of the truncation error.
     spacing: the distances that `"grid"` means; the composition root supplies them by `fitted`.
     chosen: the steps that `"optimal"` means, by derivative; `adapted` supplies them, until then they are those of auto.
@@ -45,7 +45,7 @@ class FiniteDifference(Differentiator):
     """
 
     accuracy: int = 2
-    step: float | str = "auto"
+    step: float | str | Tensor = "auto"
     richardson: int = 0
     spacing: tuple[float, ...] | None = None
     chosen: tuple[tuple[Axes, float], ...] = ()
@@ -61,7 +61,7 @@ class FiniteDifference(Differentiator):
             raise UsageError(
                 f"differentiator.richardson={self.richardson} is no number of extrapolations: expected 0 to 4"
             )
-        if self.step in POLICIES:
+        if isinstance(self.step, Tensor) or self.step in POLICIES:
             return
         if isinstance(self.step, bool) or not isinstance(self.step, (int, float)) or not 0 < self.step < math.inf:
             raise UsageError(
@@ -71,7 +71,7 @@ class FiniteDifference(Differentiator):
 
     @property
     def adaptive(self) -> bool:  # type: ignore[override]
-        return self.step == "optimal"
+        return isinstance(self.step, str) and self.step == "optimal"
 
     @property
     def compilable(self) -> bool:  # type: ignore[override]
@@ -117,8 +117,10 @@ class FiniteDifference(Differentiator):
         return replace(self, chosen=tuple(chosen))
 
     def steps(self, axes: Axes, x: Tensor) -> tuple[float, ...]:
-        """The step along each of the d coordinates of x (n, d), for the derivative along `axes`."""
+        """The step along each of the d coordinates of x (n, d), for the derivative along `axes`; 1 for a tensor."""
         dimension = x.shape[1]
+        if isinstance(self.step, Tensor):
+            return (1.0,) * dimension
         if self.step in ("auto", "optimal"):
             auto = torch.finfo(x.dtype).eps ** (1 / (max(len(axes), 1) + self.truncation))
             return (dict(self.chosen).get(axes, auto),) * dimension
@@ -137,11 +139,14 @@ class FiniteDifference(Differentiator):
             _check(min(taken) / 2**self.richardson, x)
         stencils = {a: dict(stencil(a, self.accuracy, h, self.richardson)) for a, h in steps.items()}
         offsets = sorted({offset for weights in stencils.values() for offset in weights})
-        points = x + x.new_tensor(offsets).unsqueeze(1)  # (offsets, n, d)
+        unit = self.step if isinstance(self.step, Tensor) else None
+        reach = x.new_tensor(offsets).unsqueeze(1)
+        points = x + (reach if unit is None else reach * unit)  # (offsets, n, d)
         values = u(points.flatten(0, 1)).unflatten(0, (len(offsets), x.shape[0]))  # (offsets, n, m)
         weights = x.new_tensor([[s.get(offset, 0.0) for offset in offsets] for s in stencils.values()])
         sums = torch.tensordot(weights, values, dims=1)  # small rationals first, h^-n after: no rounding of the weights
-        return {a: sums[i] / math.prod(steps[a][j] for j in a) for i, a in enumerate(stencils)}
+        lengths = {a: math.prod(steps[a][j] for j in a) for a in stencils}
+        return {a: sums[i] / (lengths[a] if unit is None else unit ** len(a)) for i, a in enumerate(stencils)}
 
 
 @lru_cache(maxsize=1024)

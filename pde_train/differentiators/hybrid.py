@@ -25,14 +25,14 @@ class Hybrid(Differentiator):
     """
 
     accuracy: int = 2
-    step: float | str = "auto"
+    step: float | str | Tensor = "auto"
     richardson: int = 0
     spacing: tuple[float, ...] | None = None
 
     exact = False
 
     def __post_init__(self) -> None:
-        if self.step == "optimal":
+        if isinstance(self.step, str) and self.step == "optimal":
             raise UsageError("differentiator.step=optimal is for finite_difference: expected auto, grid or a number")
         _ = self.differences  # its own checks
 

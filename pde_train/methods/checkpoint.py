@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
@@ -33,3 +34,26 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def save(path: Path, module: lightning.LightningModule, optimizer: torch.optim.Optimizer) -> None:
+    """What Lightning's trainer saves of a module that it trains, of one that trains without it."""
+    checkpoint = {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": module.state_dict(),
+        "callbacks": {},
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [],
+    }
+    module.on_save_checkpoint(checkpoint)
+    AtomicCheckpointIO().save_checkpoint(checkpoint, path)
+
+
+def restore(path: Path, module: lightning.LightningModule, optimizer: torch.optim.Optimizer) -> None:
+    """Go on from what `save`, or Lightning's trainer, has saved."""
+    checkpoint = AtomicCheckpointIO().load_checkpoint(path)
+    module.load_state_dict(checkpoint["state_dict"])
+    optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+    module.on_load_checkpoint(checkpoint)

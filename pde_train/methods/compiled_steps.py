@@ -12,6 +12,7 @@ from pde_train.compiling import Function, Traced, load, trace
 from pde_train.geometry import Batch, Points
 from pde_train.methods.signals import StopSignals
 from pde_train.methods.steps import Steps
+from pde_train.methods.updates import update_of
 from pde_train.problem import Problem
 
 BLOCK_ROWS = 256
@@ -19,7 +20,7 @@ BLOCK_ROWS = 256
 
 
 class CompiledSteps(Steps):
-    """Loss and gradient, for Adam the whole step, as code compiled ahead of time for the shapes of a batch.
+    """Loss and gradient, where an `Update` serves the whole step, as code compiled ahead of time for a batch's shapes.
 
     Points of the interior beyond the first block come in blocks that fit the cache, their gradients added up.
     """
@@ -32,10 +33,9 @@ class CompiledSteps(Steps):
         self.batch: Batch | None = None
         flat = self._flat()
         first, blocks = split(batch)
-        self.adam = _plain_adam(optimizer)
-        update = [flat.clone(), flat.clone(), *self._double(0.0, [0.0] * 4)] if self.adam else []
-        self.state = [flat, flat.clone(), flat[0].clone(), *update]
-        self.first = _Compiled(self._adam_step if self.adam else self._gradient, self.state, first)
+        self.update = update_of(optimizer)
+        self.state = [flat, flat.clone(), flat[0].clone(), *self._remembered()]
+        self.first = _Compiled(self._gradient if self.update is None else self._step, self.state, first)
         self.blocks = _Compiled(self._gradient, self.state[:3], blocks[0]) if blocks else None
 
     @property
@@ -64,8 +64,7 @@ class CompiledSteps(Steps):
         """The loss on a batch, and nothing else; for a comparison."""
         flat = self._flat()
         gradient, loss = self._over_blocks(flat, batch)
-        update = [*self._moments(), self._hyper()] if self.adam else []
-        return self.first.run([flat, gradient, loss, *update, *self.kept[0]])[-1]
+        return self.first.run([flat, gradient, loss, *self._remembered(), *self.kept[0]])[-1]
 
     def nudged_loss(self, batch: Batch) -> Tensor:
         """The loss, not compiled, at parameters one rounding away: its distance is what rounding does to the loss."""
@@ -74,9 +73,9 @@ class CompiledSteps(Steps):
             return self._loss(flat * (1 + torch.finfo(flat.dtype).eps), batch)
 
     def take(self, batch: Batch, count: int) -> Tensor:
-        if not self.adam:
+        if self.update is None:
             return super().take(batch, count)
-        state, hyper = [self._flat(), *self._moments()], self._hyper()
+        *state, hyper = [self._flat(), *self._remembered()]
         losses = []
         for _ in range(count):
             gradient, loss = self._over_blocks(state[0], batch)
@@ -84,7 +83,8 @@ class CompiledSteps(Steps):
             losses.append(loss)
             if self.signals.received is not None:
                 break
-        self._put_back(*state)
+        self._put_back(state[0])
+        self.update.put_back(self.optimizer, list(self.parameters.values()), state[1:])
         return torch.stack(losses)
 
     def _over_blocks(self, flat: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -104,29 +104,12 @@ class CompiledSteps(Steps):
         more, value = torch.func.grad_and_value(lambda p: self._loss(p, layout.batch(tensors)))(flat)
         return gradient + more, loss + value
 
-    def _adam_step(
-        self,
-        flat: Tensor,
-        gradient: Tensor,
-        loss: Tensor,
-        mean: Tensor,
-        square: Tensor,
-        step: Tensor,
-        hyper: Tensor,
-        *tensors: Tensor,
-        layout: Layout,
-    ) -> Any:
-        """torch.optim.Adam's step on one vector; hyper is lr, beta_1, beta_2, eps.
-
-        The count of steps and hyper are float64, as torch's Python numbers are: 1 - 0.999 in float32 is off by 1e-5.
-        """
-        gradient, loss = self._gradient(flat, gradient, loss, *tensors, layout=layout)
-        lr, beta_1, beta_2, eps = hyper.unbind()
-        step = step + 1
-        mean = mean + (1 - beta_1) * (gradient - mean)
-        square = beta_2 * square + (1 - beta_2) * gradient * gradient
-        scale = square.sqrt() / (1 - beta_2**step).sqrt() + eps
-        return flat - lr / (1 - beta_1**step) * mean / scale, mean, square, step, loss
+    def _step(self, flat: Tensor, gradient: Tensor, loss: Tensor, *rest: Tensor, layout: Layout) -> Any:
+        """The optimiser's step; rest: what it remembers, its numbers, the tensors of the points."""
+        remembered = len(self.state) - 3
+        *state, hyper = rest[:remembered]
+        gradient, loss = self._gradient(flat, gradient, loss, *rest[remembered:], layout=layout)
+        return *self.update.step(flat, gradient, state, hyper), loss  # type: ignore[union-attr]
 
     def _loss(self, flat: Tensor, batch: Batch) -> Tensor:
         parts = zip(self.parameters.items(), flat.split(self.sizes), strict=True)
@@ -144,32 +127,17 @@ class CompiledSteps(Steps):
         """All parameters as one vector."""
         return torch.cat([p.detach().flatten() for p in self.parameters.values()])
 
-    def _hyper(self) -> Tensor:
-        group = self.optimizer.param_groups[0]
-        return self._double([float(v) for v in (group["lr"], *group["betas"], group["eps"])])[0]
+    def _remembered(self) -> list[Tensor]:
+        """What the optimiser remembers, and its numbers; nothing where only the gradient is compiled."""
+        if self.update is None:
+            return []
+        state = self.update.state(self.optimizer, list(self.parameters.values()))
+        return [*state, self.update.hyper(self.optimizer)]
 
-    def _double(self, *values: Any) -> list[Tensor]:
-        return [torch.tensor(v, dtype=torch.float64, device=self.problem.device) for v in values]
-
-    def _moments(self) -> list[Tensor]:
-        """Adam's mean and square of the gradient as vectors, and its count of steps."""
-        flat = self._flat()
-        states = [self.optimizer.state[p] for p in self.parameters.values()]
-        if not states[0]:
-            return [torch.zeros_like(flat), torch.zeros_like(flat), *self._double(0.0)]
-        mean, square = (torch.cat([s[key].flatten() for s in states]) for key in ("exp_avg", "exp_avg_sq"))
-        return [mean, square, states[0]["step"].to(flat.device, torch.float64)]
-
-    def _put_back(self, flat: Tensor, mean: Tensor, square: Tensor, step: Tensor) -> None:
-        vectors = zip(self.parameters.values(), *(v.split(self.sizes) for v in (flat, mean, square)), strict=True)
+    def _put_back(self, flat: Tensor) -> None:
         with torch.no_grad():
-            for parameter, values, first, second in vectors:
+            for parameter, values in zip(self.parameters.values(), flat.split(self.sizes), strict=True):
                 parameter.copy_(values.view_as(parameter))
-                self.optimizer.state[parameter] = {
-                    "step": step.to("cpu", torch.float32, copy=True),
-                    "exp_avg": first.view_as(parameter),
-                    "exp_avg_sq": second.view_as(parameter),
-                }
 
 
 class Layout:
@@ -223,10 +191,3 @@ def split(batch: Batch) -> tuple[Batch, list[Batch]]:
     starts = range(first, total, BLOCK_ROWS)
     blocks: list[Batch] = [{"interior": interior.rows(start, start + BLOCK_ROWS)} for start in starts]
     return {**batch, "interior": interior.rows(0, first)}, blocks
-
-
-def _plain_adam(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimiser is the Adam that is compiled together with the gradient."""
-    if type(optimizer) is not torch.optim.Adam or len(optimizer.param_groups) != 1:
-        return False
-    return not any(optimizer.param_groups[0][key] for key in ("weight_decay", "amsgrad", "maximize"))

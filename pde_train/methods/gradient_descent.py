@@ -68,7 +68,7 @@ class GradientDescent(Method):
                 ],
             )
             taken = _step_of(checkpoint) if checkpoint.exists() else 0
-            stops = self._stops(looks, problem.sampler.resample_every)
+            stops = self.stops(looks, problem.sampler.resample_every)
             starts = [taken] + [stop for stop in stops if stop > taken]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module="lightning")
@@ -82,7 +82,7 @@ class GradientDescent(Method):
         record.log(self.steps, {"seconds": module.seconds, "residual": problem.residual(module.batch)})
         return self.steps, module.batch
 
-    def _stops(self, looks: frozenset[int], resample_every: int) -> list[int]:
+    def stops(self, looks: frozenset[int], resample_every: int) -> list[int]:
         """The steps at which a chunk ends: every `chunk` steps, and wherever something is to be done."""
         regular = {self.chunk, self.checkpoint_every, resample_every or self.steps}
         stops = {self.steps} | {step for every in regular for step in range(every, self.steps, every)}

@@ -75,23 +75,33 @@ class ResidualModule(lightning.LightningModule):
 
     def training_step(self, chunk: tuple[int, int], index: int) -> None:
         start, stop = chunk
-        every = self.problem.sampler.resample_every
-        if every and start and start % every == 0:
-            self.draw()
-        looks = range((start // self.log_every + 1) * self.log_every, stop, self.log_every)
-        for until in (*looks, stop):
-            self._train(until)
+        self.draw_when_due(start)
+        for until in self.pauses(start, stop):
+            began = time.perf_counter()
+            if self.step and self.step % self.log_every == 0:
+                self.problem.adapt(self.model, self.batch)
+            losses = self.steps.take(self.batch, until - self.step)
+            self.took(losses, time.perf_counter() - began)
             self.progress()
             if self.signals.received is not None:
                 break
 
-    def _train(self, until: int) -> None:
-        """Take steps, keep their losses, and every `log_every` steps the error of the model."""
-        began, start = time.perf_counter(), self.step
-        if start and start % self.log_every == 0:
-            self.problem.adapt(self.model, self.batch)
-        losses = self.steps.take(self.batch, until - start)
-        self.seconds += time.perf_counter() - began
+    def draw_when_due(self, start: int) -> bool:
+        """Draw new points where the steps from `start` on are to have them; whether they did."""
+        every = self.problem.sampler.resample_every
+        due = bool(every and start and start % every == 0)
+        if due:
+            self.draw()
+        return due
+
+    def pauses(self, start: int, stop: int) -> list[int]:
+        """The steps from start to stop at which errors are measured, and stop."""
+        return [*range((start // self.log_every + 1) * self.log_every, stop, self.log_every), stop]
+
+    def took(self, losses: Tensor, seconds: float) -> None:
+        """Keep the losses (k,) of steps that were taken, and every `log_every` steps the error of the model."""
+        start = self.step
+        self.seconds += seconds
         self.record.losses(start, losses)
         self.step = start + len(losses)
         finite = torch.isfinite(losses)

@@ -1,0 +1,215 @@
+"""Many runs of one shape that train as one."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pde_train.diagnostics.base import Diagnostics
+from pde_train.errors import Interrupted, PdeTrainError
+from pde_train.geometry import Batch
+from pde_train.methods.checkpoint import restore, save
+from pde_train.methods.choice import AGREEMENT, COMPILE_SECONDS, SAVED
+from pde_train.methods.gradient_descent import GradientDescent
+from pde_train.methods.module import ResidualModule
+from pde_train.methods.signals import StopSignals
+from pde_train.methods.stacked_steps import StackedSteps
+from pde_train.methods.updates import update_of
+from pde_train.problem import Problem
+from pde_train.progress import progress, waiting
+from pde_train.record import Record
+from pde_train.results import CHECKPOINT
+
+log = logging.getLogger(__name__)
+
+ROUND = 8
+"""Stacks larger than half of this are filled up to a multiple of it, so that they share compiled code."""
+
+
+@dataclass
+class Member:
+    """One run of a stack: what the `fit` of its method is given, and whom to tell how it ended."""
+
+    method: GradientDescent
+    problem: Problem
+    record: Record
+    diagnostics: Diagnostics
+    folder: Path
+    finish: Callable[[int, Batch], None]
+    stop: Callable[[BaseException], None]
+
+
+def why_not(member: Member) -> str | None:
+    """Why a run cannot be stacked; None where it can."""
+    if not isinstance(member.method, GradientDescent):
+        return f"{type(member.method).__name__} takes no optimiser steps"
+    if not member.problem.differentiator.compilable:
+        return f"{type(member.problem.differentiator).__name__} changes from step to step"
+    optimizer = member.method.optimizer(member.problem.model.parameters())
+    if update_of(optimizer) is None:
+        return f"{type(optimizer).__name__} is neither plain Adam nor gradient descent"
+    return None
+
+
+def fit_stack(members: Sequence[Member], memory: float) -> None:
+    """Train runs that differ in seeds and numbers alone; each is told of its own end, and one that fails ends alone.
+
+    memory: bytes that a stack may take; of more runs than fit several stacks are made. Runs whose checkpoints stand at
+    different steps go on in different stacks. A signal saves every run and raises Interrupted.
+    """
+    with StopSignals() as signals:
+        runs = [_Run(member, signals) for member in members]
+        signals.install()
+        for _, group in itertools.groupby(sorted(runs, key=lambda run: run.module.step), lambda run: run.module.step):
+            waiting_runs = list(group)
+            each = _bytes_of_each(waiting_runs[:2], signals)
+            most = max(1, int(memory // each))
+            count = math.ceil(len(waiting_runs) / most)
+            share = math.ceil(len(waiting_runs) / count)
+            for start in range(0, len(waiting_runs), share):
+                _Stack(waiting_runs[start : start + share], share, signals).train()
+
+
+class _Run:
+    """A member at work: its module, its optimiser, and whether it still goes on."""
+
+    def __init__(self, member: Member, signals: StopSignals):
+        method = member.method
+        self.member = member
+        self.module = ResidualModule(
+            member.problem, member.record, method.optimizer, signals, method.compile, method.steps, method.log_every
+        )
+        self.optimizer = self.module.configure_optimizers()
+        self.live = True
+        self.checkpoint = member.folder / CHECKPOINT
+        if self.checkpoint.exists():
+            restore(self.checkpoint, self.module, self.optimizer)
+            self.module.compile_mode = method.compile
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        """Do something of this run alone; an error ends it and no other."""
+        if not self.live:
+            return
+        try:
+            action()
+        except (PdeTrainError, OSError) as error:
+            self.live = False
+            self.member.stop(error)
+
+    def save(self) -> None:
+        self.module.record.flush()
+        save(self.checkpoint, self.module, self.optimizer)
+
+    def look(self) -> None:
+        module = self.module
+        self.member.diagnostics.look(module.problem, module.batch, module.step, module.record)
+
+    def begin(self, why: str) -> None:
+        if self.module.step == 0:
+            self.module.record.tags["steps"] = why
+            self.module.record.log(0, self.module.problem.errors())
+
+    def conclude(self) -> None:
+        steps, module = self.member.method.steps, self.module
+        module.record.log(steps, {"seconds": module.seconds, "residual": module.problem.residual(module.batch)})
+        self.member.finish(steps, module.batch)
+
+
+class _Stack:
+    """Runs at the same step that go on together."""
+
+    def __init__(self, runs: Sequence[_Run], size: int, signals: StopSignals):
+        self.runs = runs
+        self.signals = signals
+        self.method = runs[0].member.method
+        self.start = runs[0].module.step
+        self.steps = _steps(runs, signals, size if size <= ROUND // 2 else math.ceil(size / ROUND) * ROUND)
+
+    def train(self) -> None:
+        why = self._choose()
+        log.info("%d runs from step %d: %s", len(self.runs), self.start, why)
+        self._each(lambda run: run.begin(why))
+        looks = self.runs[0].member.diagnostics.steps(self.method.steps)
+        if self.start == 0 and 0 in looks:
+            self._each(_Run.look)
+        sampler = self.runs[0].member.problem.sampler
+        stops = [stop for stop in self.method.stops(looks, sampler.resample_every) if stop > self.start]
+        with progress(None, "training", total=self.method.steps, initial=self.start, unit="step") as bar:
+            for start, stop in itertools.pairwise([self.start, *stops]):
+                self._chunk(start, stop)
+                bar.update(self.runs[0].module.step - bar.n)
+                if stop in looks and self.signals.received is None:
+                    self._each(_Run.look)
+                if stop % self.method.checkpoint_every == 0 or self.signals.received is not None:
+                    self._each(_Run.save)
+                if self.signals.received is not None:
+                    raise Interrupted(self.signals.received, self.runs[0].module.step)
+        self._each(_Run.conclude)
+
+    def _chunk(self, start: int, stop: int) -> None:
+        drawn = [run.module.draw_when_due(start) for run in self.runs]
+        if any(drawn):
+            self.steps.place([run.module.batch for run in self.runs])
+        for until in self.runs[0].module.pauses(start, stop):
+            began = time.perf_counter()
+            losses = self.steps.take(until - start)
+            seconds = (time.perf_counter() - began) / len(self.runs)
+            for run, own in zip(self.runs, losses, strict=True):
+                run.attempt(partial(run.module.took, own, seconds))
+            start = until
+            if self.signals.received is not None:
+                return
+
+    def _each(self, action: Callable[[_Run], object]) -> None:
+        for run in self.runs:
+            run.attempt(partial(action, run))
+
+    def _choose(self) -> str:
+        """Compile where that pays; how steps are computed, and why."""
+        mode, left = self.method.compile, self.method.steps - self.start
+        together = f"stacked with {len(self.runs) - 1} others"
+        if mode == "never":
+            return f"{together}, eager: method.compile=never"
+        self.steps.losses()
+        began = time.perf_counter()
+        eager = self.steps.losses()
+        seconds = time.perf_counter() - began
+        saved = SAVED * seconds * left
+        about = f"{left} steps of {seconds:.1e} s"
+        try:
+            with waiting("tracing the optimisation step"):
+                cached = self.steps.trace().library is not None
+            if mode == "auto" and not cached and saved < COMPILE_SECONDS / 2:
+                return f"{together}, eager: compiling {about} would save {saved:.0f} s"
+            began = time.perf_counter()
+            with waiting("compiling the optimisation step"):
+                self.steps.compile()
+            tolerance = AGREEMENT[eager.dtype]
+            torch.testing.assert_close(self.steps.losses(), eager, rtol=tolerance, atol=0, equal_nan=True)
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            log.warning("the stacked steps could not be compiled (%s): they are taken eagerly", first)
+            self.steps = _steps(self.runs, self.signals, 0)
+            return f"{together}, eager: the compilation failed"
+        how = "compiled by an earlier run" if cached else f"compiled in {time.perf_counter() - began:.0f} s"
+        return f"{together}, {how}, expected to save {saved:.0f} s over {about}"
+
+
+def _steps(runs: Sequence[_Run], signals: StopSignals, size: int) -> StackedSteps:
+    modules = [run.module for run in runs]
+    problems, batches = [m.problem for m in modules], [m.batch for m in modules]
+    return StackedSteps(problems, [run.optimizer for run in runs], batches, signals, size)
+
+
+def _bytes_of_each(runs: Sequence[_Run], signals: StopSignals) -> float:
+    steps = _steps(runs, signals, 0)
+    steps.trace()
+    return steps.bytes_of_each

@@ -1,0 +1,119 @@
+"""One run in its folder, from a composed configuration to its result."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from pde_train import provenance
+from pde_train.claim import claim
+from pde_train.errors import Busy, Interrupted, PdeTrainError, RunError, UsageError
+from pde_train.experiment import INTERRUPTIONS, Experiment, build, run
+from pde_train.progress import waiting
+from pde_train.record import Record
+from pde_train.results import RESULT_FILE, Result, clear
+
+NOT_OF_THE_RUN = ("resume=", "tracking.uri=")
+"""Overrides that are no part of what was run, or may hide a password."""
+
+log = logging.getLogger(__name__)
+
+
+def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overrides: Sequence[str]) -> Result:
+    """Build and run a configuration, and write `result.json` whatever comes of it; errors are raised after that.
+
+    cfg.resume: take up what an interrupted run of the same configuration left in `folder`.
+    """
+    with claim(folder) as mine:
+        if not mine:
+            raise Busy(folder)
+        attempt = Attempt(folder, choices, overrides)
+        try:
+            with waiting("loading libraries"):
+                experiment = build(cfg)
+            done = attempt.take_up(experiment, cfg.resume)
+            return done or attempt.finished(run(experiment, folder, choices))
+        except BaseException as error:
+            told = attempt.stopped(error)
+            if told is error:
+                raise
+            raise told from error
+
+
+class Attempt:
+    """What becomes of a run: `result.json` says so, whatever it is."""
+
+    def __init__(self, folder: Path, choices: Mapping[str, str], overrides: Sequence[str]):
+        self.folder = folder
+        self.about: dict[str, Any] = {
+            "overrides": [o for o in overrides if not o.startswith(NOT_OF_THE_RUN)],
+            "choices": dict(choices),
+            "versions": provenance.versions(),
+        }
+        self.owned = not (folder / RESULT_FILE).exists()  # a resume that is refused leaves another run's result alone
+
+    def take_up(self, experiment: Experiment, resume: bool) -> Result | None:
+        """Make the folder ready for a run; a resume must find the same one, and gets its result where that had ended.
+
+        Without `resume`, what an older run left there is cleared away.
+        """
+        self.about |= {"config_hash": experiment.config_hash, "entropy": experiment.config["entropy"]}
+        mark = self.folder / "config_hash"
+        if not resume:
+            clear(self.folder)
+        elif mark.exists() and mark.read_text() != experiment.config_hash:
+            raise UsageError(
+                f"{self.folder} holds a run of another configuration ({mark.read_text()}, not "
+                f"{experiment.config_hash}): expected the same choices, resume with them or choose another "
+                "hydra.run.dir"
+            )
+        mark.write_text(experiment.config_hash)
+        result = Result.read(self.folder)
+        if result is not None and result.status == "finished":
+            log.info("%s holds this run, finished: nothing to resume", self.folder)
+            return result
+        self.owned = True
+        return None
+
+    def finished(self, record: Record) -> Result:
+        """The result of a run that has ended well."""
+        curves = {"loss": record.thinned("loss")}
+        result = Result("finished", metrics=record.last(), notes=record.tags, curves=curves, **self.about)
+        result.write(self.folder)
+        return result
+
+    def stopped(self, error: BaseException) -> BaseException:
+        """Keep how a run ended otherwise; the error to raise, which is a sentence or an interruption."""
+        if isinstance(error, INTERRUPTIONS):
+            why = str(error) if isinstance(error, Interrupted) else "stopped by a signal"
+            self._write(Result("interrupted", error=why, **self.about))
+            return error
+        told = self._sentence(error)
+        if self.owned:
+            self._write(Result("failed", error=str(told), **self.about))
+        return told
+
+    def _write(self, result: Result) -> None:
+        with contextlib.suppress(OSError):  # the disk may be full: the sentence about it comes first
+            result.write(self.folder)
+
+    def _sentence(self, error: BaseException) -> PdeTrainError:
+        if isinstance(error, PdeTrainError):
+            return error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return RunError(
+                f"no space left on the disk of {self.folder}: expected room for checkpoints and results, free some and "
+                f"run again with resume=true hydra.run.dir={self.folder}"
+            )
+        with contextlib.suppress(OSError):
+            (self.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+        return RunError(
+            f"{type(error).__name__}: {str(error).strip() or 'no message'} (traceback in {self.folder}/traceback.txt)"
+        )
