@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 
 from pde_train import figures, table
 from pde_train.entropy import Entropy
@@ -28,7 +28,7 @@ def write(
 ) -> list[Path]:
     """Write config.yaml, model.pt, history.csv, spectrum.npz, spectrum.csv and figures; return what was written."""
     files = [folder / "config.yaml", folder / "model.pt", folder / "history.csv"]
-    OmegaConf.save(OmegaConf.create(dict(config)), files[0])
+    files[0].write_text(yaml.dump(dict(config), Dumper=yaml.CSafeDumper, sort_keys=False))
     buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
     torch.save(problem.model.state_dict(), buffer)
     files[1].write_bytes(buffer.getvalue())

@@ -50,6 +50,10 @@ def task(cfg: DictConfig) -> str:
 
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN
+    if cfg.sweep.stack is not None:
+        from pde_train.stack import train
+
+        return train(Path(cfg.sweep.stack), cfg)
     choices = {k: str(v) for k, v in here.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
     if sweeping:  # a cell goes on with whatever it has
         cfg.resume = True

@@ -28,7 +28,7 @@ from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import PdeTrainError, sentence
 from pde_train.geometry import Batch
 from pde_train.problem import Problem, steady_draws
-from pde_train.spectra import ResidualJacobian, Spectrum, singular_values
+from pde_train.spectra import Spectrum, singular_values
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _spectrum(problem: Problem, batch: Batch, max_dense: int, assembled: bool) -
             with torch.no_grad():
                 matrix, _ = residuals.assemble(problem.pde, problem.field, problem.differentiator, batch)
             return Spectrum(singular_values(matrix))
-        jacobian = ResidualJacobian(problem.model, lambda u: problem.residual_vector(u, batch))
+        jacobian = problem.jacobian(batch)
     return jacobian.spectrum(max_dense)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from threadpoolctl import threadpool_limits
 
 from pde_train import artifacts, provenance
 from pde_train.audit import Audit
@@ -161,6 +162,7 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str]:
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UsageError("accelerator=gpu was asked for and torch sees no GPU: expected one, choose accelerator=cpu")
     torch.set_num_threads(threads)
+    threadpool_limits(threads, "blas")  # of numpy: two threads on a busy machine wait for each other
     return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu"
 
 

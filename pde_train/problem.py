@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,7 @@ from pde_train.samplers.base import Sampler
 from pde_train.samplers.grid import Grid
 from pde_train.samplers.sobol import Sobol
 from pde_train.samplers.uniform import Uniform
+from pde_train.spectra import ResidualJacobian
 
 TEST_POINTS: dict[int, Sampler] = {1: Grid(1001, 2), 2: Grid(101**2, 404, initial=101)}
 """Points on which errors are measured, by dimension."""
@@ -49,6 +50,7 @@ class Problem:
     sampler: Sampler
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
+    _row_wise: bool | None = field(default=None, init=False, repr=False)
 
     def draw(self, generator: np.random.Generator) -> Batch:
         """Training points from the sampler."""
@@ -80,6 +82,18 @@ class Problem:
     def residual_vector(self, u: Field, batch: Batch) -> Tensor:
         """All weighted residuals of a field under each other, (rows, 1)."""
         return residuals.stacked(residuals.evaluate(self.pde, u, self.differentiator, batch))
+
+    def jacobian(self, batch: Batch) -> ResidualJacobian:
+        """The Jacobian of the weighted residuals on a batch by the trainable parameters."""
+        by_points = None
+        if self._row_wise is None:
+            self._row_wise = residuals.row_wise(self.pde, self.model, batch)
+        if self._row_wise:
+
+            def by_points(parameters: dict[str, Tensor]) -> Tensor:
+                return residuals.jacobian_by_points(self.pde, self.model, parameters, self.differentiator, batch)
+
+        return ResidualJacobian(self.model, lambda u: self.residual_vector(u, batch), by_points)
 
     @property
     def field(self) -> Field:

@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version()}
@@ -47,6 +49,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def git_commit() -> str:
     """The commit of the checkout that this code runs from, `+changes` where files differ; `unknown` outside one."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,12 +51,19 @@ def finite_array(matrix: Tensor) -> np.ndarray:
 class ResidualJacobian:
     """The Jacobian J (n, p) of a residual vector by the p trainable parameters of a model, as an operator.
 
-    residual maps a field to the residual vector, as a tensor of n entries. The squares of the singular values of J are
+    residual maps a field to the residual vector, as a tensor of n entries. by_points, where it is given, makes J itself
+    from parameters in a faster way. The squares of the singular values of J are
     the eigenvalues of the gradient-descent kernel G = J J^T (arXiv 2405.14099, claim 2); J itself keeps those that
     squaring loses.
     """
 
-    def __init__(self, model: nn.Module, residual: Callable[[Field], Tensor]):
+    def __init__(
+        self,
+        model: nn.Module,
+        residual: Callable[[Field], Tensor],
+        by_points: Callable[[dict[str, Tensor]], Tensor] | None = None,
+    ):
+        self.by_points = by_points
         self.parameters = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
 
         def vector(parameters: dict[str, Tensor]) -> Tensor:
@@ -75,7 +83,10 @@ class ResidualJacobian:
         return torch.func.vmap(lambda v: transpose(self._like_parameters(v))[0])(tangents.T).T
 
     def dense(self) -> Tensor:
-        """J itself (n, p), BLOCK rows at a time."""
+        """J itself (n, p): by points, or BLOCK rows at a time."""
+        if self.by_points is not None:
+            with contextlib.suppress(RuntimeError, NotImplementedError):  # of what vmap cannot do, such as draw
+                return self.by_points(self.parameters)
         units = torch.eye(self.shape[0]).to(self.value).split(BLOCK)
         return torch.cat([self.rows(block) for block in progress(units, "Jacobian", unit="block", leave=False)])
 

@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import ClassVar
 
 import mpmath
 import numpy as np
@@ -10,8 +11,10 @@ from pde_train.diagnostics.spectrum import SpectrumProbe
 from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.differentiators.reverse import Reverse
 from pde_train.errors import UsageError
+from pde_train.geometry import Box
 from pde_train.models.mlp import MLP
 from pde_train.models.random_features import RandomFeatures
+from pde_train.pdes.base import PDE, on
 from pde_train.pdes.biharmonic_2d import Biharmonic2D
 from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.problem import Problem
@@ -93,7 +96,7 @@ def problem(pde, hidden=(5, 4), interior=36, dtype=torch.float64, differentiator
 
 def jacobian_and_batch(p):
     batch = p.draw(np.random.default_rng(1))
-    return ResidualJacobian(p.model, lambda u: p.residual_vector(u, batch)), batch
+    return p.jacobian(batch), batch
 
 
 def by_autograd(p, batch):
@@ -114,6 +117,29 @@ every_problem = pytest.mark.parametrize(
     ],
     ids=["poisson", "poisson by differences", "clamped plate"],
 )
+
+
+class Integral(PDE):
+    """An equation with an integral in it, so that a residual depends on more than its own point."""
+
+    coordinates = ("x",)
+    domain = Box((-1.0,), (1.0,))
+    weights: ClassVar = {}
+
+    def exact(self, d):
+        return 0 * d.x
+
+    @on("interior", needs="u u_xx")
+    def equation(self, d):
+        return d.u_xx + d.u.mean(0, keepdim=True)
+
+
+def test_residuals_that_look_beyond_their_point_are_not_differentiated_by_points():
+    p = problem(Integral(), interior=12)
+    jacobian, batch = jacobian_and_batch(p)
+    assert jacobian.by_points is None
+    torch.testing.assert_close(jacobian.dense(), by_autograd(p, batch), rtol=1e-11, atol=1e-13)
+    assert problem(Poisson1D()).jacobian(problem(Poisson1D()).draw(np.random.default_rng(0))).by_points is not None
 
 
 def noise(differentiator):

@@ -11,7 +11,7 @@ from pde_train.diagnostics.base import Diagnostics, check_when, steps_of
 from pde_train.geometry import Batch
 from pde_train.problem import Problem, steady_draws
 from pde_train.record import Record
-from pde_train.spectra import ResidualJacobian, Spectrum, singular_values
+from pde_train.spectra import Spectrum, singular_values
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,5 @@ class SpectrumProbe(Diagnostics):
             record.spectrum(step, Spectrum(singular_values(matrix)))
         elif step not in record.spectra:  # a resumed run may have looked before
             with steady_draws():
-                jacobian = ResidualJacobian(problem.model, lambda u: problem.residual_vector(u, batch))
+                jacobian = problem.jacobian(batch)
             record.spectrum(step, jacobian.spectrum(self.max_dense))

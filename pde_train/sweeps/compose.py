@@ -15,6 +15,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+Composed = tuple[dict[str, Any], dict[str, str]]
+"""A configuration as plain containers, and the choice of every group."""
+
 NOT_OF_A_CELL = ("hydra", "name", "tracking")
 """What may name the run it stands in, and decides no number."""
 
@@ -34,20 +37,28 @@ def combinations(words: Sequence[str], loader: ConfigLoader) -> list[list[str]]:
     return [list(cell) for cell in itertools.product(*lists.values())]
 
 
-def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictConfig) -> Iterator[dict[str, Any]]:
-    """The resolved configuration of every cell, without what decides no number.
+def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictConfig) -> Iterator[Composed]:
+    """The resolved configuration of every cell, without what decides no number, and its choices by group.
 
     Hydra composes files once for every choice of them; plain `key=value` words are then set on copies, as Hydra does.
     """
     parsed = lru_cache(maxsize=None)(OverridesParser.create(config_loader=loader).parse_override)
     choices = lru_cache(maxsize=None)(loader.get_group_options)
-    files = lru_cache(maxsize=None)(lambda *words: _without_hydra(loader.load_sweep_config(master, list(words))))
+    files = lru_cache(maxsize=None)(lambda *words: loader.load_sweep_config(master, list(words)))
+    plain_config = lru_cache(maxsize=None)(lambda *words: _without_hydra(files(*words)))
     for cell in cells:
         words = [word for word in cell if parsed(word).key_or_group.split(".")[0] not in NOT_OF_A_CELL]
         plain = [word for word in words if _plain(parsed(word)) and not choices(parsed(word).key_or_group)]
-        config = copy.deepcopy(files(*(word for word in words if word not in plain)))
+        of_files = [word for word in words if word not in plain]
+        config = copy.deepcopy(plain_config(*of_files))
         ConfigLoaderImpl._apply_overrides_to_config([parsed(word) for word in plain], config)
-        yield OmegaConf.to_container(config, resolve=True)  # type: ignore[misc]
+        yield OmegaConf.to_container(config, resolve=True), group_choices(files(*of_files))  # type: ignore[misc]
+
+
+def group_choices(config: DictConfig) -> dict[str, str]:
+    """What was chosen in each of our groups, in a configuration that holds Hydra's own."""
+    choices = config.hydra.runtime.choices
+    return {k: str(v) for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
 
 
 def _plain(override: Override) -> bool:

@@ -85,7 +85,7 @@ class GridSweeper(Sweeper):
         combinations = compose.combinations(words, loader)
         sweeps = Path(self.config.hydra.sweep.dir).absolute()
         configs = compose.composed(combinations, loader, self.config)
-        cells = [Cell.of(words, config, sweeps) for words, config in zip(combinations, configs, strict=True)]
+        cells = [Cell.of(words, config, sweeps) for words, (config, _) in zip(combinations, configs, strict=True)]
         return Grid.of(self.config.hydra.runtime.choices.get("experiment") or "sweep", cells, sweeps)
 
     def _train(self, grid: Grid) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from pde_train.tracking.delivery import Store, away, first_line, masked
+
+SWITCH_SECONDS = 5e-4
+"""For how long the thread may keep the interpreter from a training loop that comes back from compiled code."""
 
 RETRY_SECONDS = 10.0
 """Between two tries to reach a store that is away."""
@@ -34,6 +38,7 @@ class Courier:
         self._folders.add(folder)
         self._news.set()
         if self._thread is None:
+            sys.setswitchinterval(SWITCH_SECONDS)
             self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
             self._thread.start()
 

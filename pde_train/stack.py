@@ -1,0 +1,153 @@
+"""The job in which cells of one shape train as one, each a run of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pde_train import provenance
+from pde_train.claim import claim
+from pde_train.errors import PdeTrainError, RunError
+from pde_train.experiment import INTERRUPTIONS, Experiment, Run, build
+from pde_train.geometry import Batch
+from pde_train.methods.stacked import Member, fit_stack, why_not
+from pde_train.methods.stacked_steps import float_fields
+from pde_train.runs import Attempt
+from pde_train.trust import locate
+
+NUMBERS = {
+    "": ("seed", "audit"),
+    "model": ("seed", "weight_range"),
+    "sampler": ("seed",),
+    "optimizer": ("lr", "betas", "eps"),
+    "pde": ("weights",),
+}
+"""What may differ in a stack, by group; of a PDE also its fields that are `float`, and a step that is a number."""
+
+log = logging.getLogger(__name__)
+
+
+def shape(config: Mapping[str, Any]) -> str:
+    """Names what cells must share to be stacked: all of their configuration but NUMBERS."""
+    kept = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+    kept["method"].pop("optimizer", None)  # it stands in its own group
+    for group, names in NUMBERS.items():
+        node = kept[group] if group else kept
+        for name in names:
+            node.pop(name, None)
+    pde = locate(config["pde"]["_target_"], tuple(config["trusted_modules"]))
+    for name in float_fields(pde):
+        kept["pde"].pop(name, None)
+    step = kept["differentiator"].get("step")
+    if isinstance(step, (int, float)):
+        kept["differentiator"]["step"] = "a number"
+    return provenance.config_hash(kept)
+
+
+def train(file: Path, job: DictConfig) -> str:
+    """Train the cells that a launcher wrote to a file; `finished`, or `failed` where one of them was not.
+
+    job: the configuration of the job, of which every cell takes the tracking store.
+    """
+    about = json.loads(file.read_text())
+    with contextlib.ExitStack() as claims:
+        cells = [_Cell(cell, job) for cell in about["cells"] if claims.enter_context(claim(Path(cell["folder"])))]
+        open_cells = [cell for cell in cells if cell.open(cells[0])]
+        try:
+            _fit(open_cells, about["memory_gb"] * 1e9)
+        except BaseException as error:
+            for cell in open_cells:
+                cell.stop(error)
+            raise
+        finally:
+            started = [cell for cell in cells if cell.experiment is not None]
+            if started:
+                started[0].tracker.drain(cell.folder for cell in started)
+    return "failed" if any(cell.failed for cell in cells) else "finished"
+
+
+def _fit(cells: list[_Cell], memory: float) -> None:
+    """Train what can be stacked as one, and the others one by one."""
+    members = [(cell, cell.member(), why_not(cell.member())) for cell in cells]
+    stacked = [member for _, member, why in members if why is None]
+    alone = [(cell, why) for cell, _, why in members if why is not None]
+    if alone:
+        log.info("%d of %d cells train one by one: %s", len(alone), len(cells), alone[0][1])
+    if stacked:
+        fit_stack(stacked, memory)
+    for cell, _ in alone:
+        cell.fit()
+
+
+class _Cell:
+    """One cell of a stack, from its configuration to its result."""
+
+    def __init__(self, about: Mapping[str, Any], job: DictConfig):
+        self.folder = Path(about["folder"])
+        self.choices = about["choices"]
+        self.attempt = Attempt(self.folder, self.choices, about["overrides"])
+        name = " ".join(self.choices[group] for group in ("pde", "model", "differentiator"))
+        self.config = OmegaConf.create({**about["config"], "tracking": job.tracking, "name": name})
+        self.experiment: Experiment | None = None
+        self.run: Run
+        self.failed = self.ended = False
+
+    def open(self, first: _Cell) -> bool:
+        """Make it ready to be trained; whether it is to be. Its tracker shares that of the first cell."""
+        try:
+            experiment = build(self.config)
+            if first.experiment is not None:
+                experiment = replace(experiment, tracker=first.tracker.sibling())
+            self.experiment = experiment
+            if self.attempt.take_up(experiment, resume=True) is not None:
+                return False
+            self.run = Run(experiment, self.folder, self.choices, figures=False)
+        except Exception as error:
+            self._failed(error)
+            return False
+        return True
+
+    @property
+    def tracker(self) -> Any:
+        assert self.experiment is not None
+        return self.experiment.tracker
+
+    def member(self) -> Member:
+        at = self.run.experiment
+        method: Any = at.method
+        return Member(method, at.problem, self.run.record, at.diagnostics, self.folder, self.finish, self.stop)
+
+    def fit(self) -> None:
+        """Train it alone."""
+        at = self.run.experiment
+        try:
+            self.finish(*at.method.fit(at.problem, self.run.record, at.diagnostics, self.folder))
+        except INTERRUPTIONS:
+            raise
+        except Exception as error:
+            self.stop(error)
+
+    def finish(self, steps: int, batch: Batch) -> None:
+        self.run.finish(steps, batch)
+        self.attempt.finished(self.run.record)
+        self.ended = True
+
+    def stop(self, error: BaseException) -> None:
+        """End it, if it has no end yet."""
+        if self.ended:
+            return
+        self.run.stop(error)
+        self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        told = self.attempt.stopped(error)
+        self.ended = self.failed = True
+        if isinstance(told, (PdeTrainError, RunError)):
+            log.error("%s: %s", " ".join(self.attempt.about["overrides"]), told)

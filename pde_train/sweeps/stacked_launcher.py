@@ -1,0 +1,78 @@
+"""Hands cells of one shape to another launcher as one job, in which they train as one."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from pde_train.errors import UsageError
+from pde_train.sweeps import compose
+
+STACKS = "stacks"
+"""Folder of the jobs below that of the sweeps."""
+
+SUBDIR = "hydra.sweep.subdir="
+"""The word by which the sweeper says where a cell lies."""
+
+log = logging.getLogger(__name__)
+
+
+class StackedLauncher(Launcher):
+    """Sorts cells into stacks of one shape (`pde_train.stack.shape`) and launches a job for each.
+
+    through: the launcher of the jobs. size: cells of a job, at most. memory_gb: that a stack may take, in GB.
+    """
+
+    def __init__(self, through: DictConfig, size: int, memory_gb: float):
+        for name, value in (("size", size), ("memory_gb", memory_gb)):
+            if not isinstance(value, (int, float)) or not value > 0:
+                raise UsageError(f"hydra.launcher.{name}={value} is no size: expected a positive number")
+        self.through = through
+        self.size = int(size)
+        self.memory_gb = memory_gb
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.loader, self.config = hydra_context.config_loader, config
+        inner = copy.deepcopy(config)
+        with open_dict(inner):
+            inner.hydra.launcher = self.through
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=inner
+        )
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        stacks: dict[str, list[dict[str, Any]]] = {}
+        words = [[w for w in job if not w.startswith(SUBDIR)] for job in job_overrides]
+        where = Path(self.config.hydra.sweep.dir).absolute()
+        configs = compose.composed(words, self.loader, self.config)
+        for job, own, (config, choices) in zip(job_overrides, words, configs, strict=True):
+            folder = next(where / w.removeprefix(SUBDIR) for w in job if w.startswith(SUBDIR))
+            about = {"folder": str(folder), "overrides": own, "config": config, "choices": choices}
+            stacks.setdefault(self._shape(config), []).append(about)
+        parts = [cells[i : i + self.size] for cells in stacks.values() for i in range(0, len(cells), self.size)]
+        log.info("%d cells in %d stacks", len(job_overrides), len(parts))
+        return self.launcher.launch([self._job(part, where) for part in parts], initial_job_idx)
+
+    def _shape(self, config: Mapping[str, Any]) -> str:
+        from pde_train.stack import shape
+
+        return shape(config)
+
+    def _job(self, cells: Sequence[Mapping[str, Any]], where: Path) -> list[str]:
+        """Write down the cells of a job; the words that make it."""
+        name = hashlib.sha256("".join(cell["folder"] for cell in cells).encode()).hexdigest()[:12]
+        file = where / STACKS / name / "stack.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"memory_gb": self.memory_gb, "cells": list(cells)}, indent=1) + "\n")
+        return [*cells[0]["overrides"], f"{SUBDIR}{STACKS}/{name}", f"sweep.stack={file}"]
