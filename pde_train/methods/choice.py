@@ -9,6 +9,7 @@ import torch
 
 from pde_train.geometry import Batch
 from pde_train.methods.compiled_steps import CompiledSteps
+from pde_train.methods.sharded_steps import ShardedSteps
 from pde_train.methods.signals import StopSignals
 from pde_train.methods.steps import EagerSteps, Steps
 from pde_train.problem import Problem
@@ -47,6 +48,8 @@ def choose(
     `auto` compiles where that is expected to cost less time than it saves, from the measured time of one eager step;
     code that an earlier run compiled costs next to nothing. A failed compilation is one warning and eager steps.
     """
+    if problem.processes > 1:
+        return ShardedSteps(problem, optimizer, signals), f"eager: {problem.processes} processes share the points"
     eager = EagerSteps(problem, optimizer, signals)
     if mode == "never":
         return eager, "eager: method.compile=never"

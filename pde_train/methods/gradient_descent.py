@@ -36,6 +36,8 @@ class GradientDescent(Method):
     `pde_train.methods.choice`.
     """
 
+    shares_points = True
+
     optimizer: Callable[..., torch.optim.Optimizer]
     steps: int
     chunk: int = 1000
@@ -77,6 +79,8 @@ class GradientDescent(Method):
                     trainer.fit(module, chunks, ckpt_path=checkpoint if taken else None, weights_only=True)
                 except SystemExit:  # Lightning's answer to a Ctrl-C that it caught itself
                     raise KeyboardInterrupt from None
+                finally:
+                    module.close()
         if problem.differentiator.adaptive:
             record.tags["differentiator_chosen"] = str(getattr(problem.differentiator, "chosen", ""))
         record.log(self.steps, {"seconds": module.seconds, "residual": problem.residual(module.batch)})
