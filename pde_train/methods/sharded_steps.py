@@ -29,13 +29,13 @@ class ShardedSteps(Steps):
     with new points or a changed differentiator, the problem too.
     """
 
-    def __init__(self, problem: Problem, optimizer: torch.optim.Optimizer, signals: StopSignals):
+    def __init__(self, problem: Problem, optimizer: torch.optim.Optimizer, signals: StopSignals, workers: Workers):
         super().__init__(problem, optimizer, signals)
         self.parameters = trained(problem.model)
         self.sent: tuple[Any, Any] = (None, None)
         self.shard: Batch
         self.rows: dict[str, int]
-        self.workers = Workers(problem.processes, problem.device, serve)
+        self.workers = workers
 
     def gradient(self, batch: Batch) -> Tensor:
         state = torch.get_rng_state().numpy()

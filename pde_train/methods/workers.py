@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -103,7 +103,7 @@ class Workers:
         self.folder.cleanup()
         self.pipes, self.processes = [], []
 
-    @contextmanager
+    @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
         try:
             yield
@@ -136,7 +136,8 @@ def _work(rank: int, size: int, device: str, threads: int, store: Path, pipe: Co
     except (EOFError, BrokenPipeError):  # the main process has closed its end
         pass
     except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
+        with contextlib.suppress(OSError):  # it may have been the end of the main process that went wrong here
+            pipe.send(f"{type(error).__name__}: {error}")
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -166,7 +167,7 @@ def _meet(rank: int, size: int, device: str, store: Path) -> None:
                 os.environ[name] = value
 
 
-@contextmanager
+@contextlib.contextmanager
 def _deaf() -> Iterator[None]:
     """Inside, processes are started that never hear Ctrl-C or SIGTERM; this one hears them afterwards."""
     resource_tracker.ensure_running()  # multiprocessing's own process, whose start would let them through
