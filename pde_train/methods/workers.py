@@ -27,7 +27,7 @@ Serve = Callable[[Connection, torch.device], None]
 DEAF_TO = (signal.SIGINT, signal.SIGTERM)
 """Signals that the main process answers, with a checkpoint, for all."""
 
-PATIENCE = 5.0
+PATIENCE = 3.0
 """Seconds in which a worker ends of itself, or its death becomes known."""
 
 
@@ -85,9 +85,9 @@ class Workers:
         for rank, (pipe, process) in enumerate(zip(self.pipes, self.processes, strict=True), 1):
             with self._watched():
                 connection.wait([pipe, process.sentinel])
-                wrong = pipe.recv() if pipe.poll() else self._failure()
+                wrong = pipe.recv()
             if wrong:
-                raise wrong if isinstance(wrong, RunError) else RunError(f"process {rank} of {self.size}: {wrong}")
+                raise self._failure(f"process {rank} of {self.size}: {wrong}")
 
     def close(self) -> None:
         """End the workers."""
@@ -108,14 +108,21 @@ class Workers:
         try:
             yield
         except (EOFError, OSError, RuntimeError) as error:
-            raise self._failure(str(error)) from error
+            raise self._failure(
+                f"the {self.size} processes that share the points lost touch ({error or type(error).__name__}): "
+                "expected answers from all, go on with resume=true or choose accelerator=cpu"
+            ) from error
 
-    def _failure(self, otherwise: str = "") -> RunError:
-        """What to say of a worker that has ended, or where none has."""
-        connection.wait([process.sentinel for process in self.processes], PATIENCE)
-        codes = [process.exitcode for process in self.processes if process.exitcode is not None]
+    def _failure(self, otherwise: str) -> RunError:
+        """What to say of a worker that did not end of itself, or where none has: the others fail for want of it."""
+        codes: list[int] = []
+        running = {process.sentinel for process in self.processes}
+        while running and not codes:
+            ended = connection.wait(running, PATIENCE)
+            codes = [process.exitcode for process in self.processes if process.exitcode]
+            running = running.difference(ended) if ended else set()
         if not codes:
-            return RunError(f"the processes that share the points lost touch: {otherwise}")
+            return RunError(otherwise)
         how = f"killed by signal {-codes[0]}" if codes[0] < 0 else f"exit code {codes[0]}"
         return RunError(
             f"one of the {self.size} processes that share the points has ended ({how}): expected it to stay, look for "
