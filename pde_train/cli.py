@@ -62,6 +62,8 @@ def task(cfg: DictConfig) -> str:
     except Interrupted as stop:
         how = "" if sweeping else f" and resume=true hydra.run.dir={here.runtime.output_dir}"
         log.error("%s; go on with the same command%s", stop, how)
+        if stop.signal_number == signal.SIGUSR2:  # now that all is saved, to who handles it: the job is queued again
+            signal.raise_signal(signal.SIGUSR2)
         raise SystemExit(stop.code) from None  # an Exception would make Hydra go on with the next run
     except PdeTrainError as error:
         if sweeping and isinstance(error, Busy):  # the sweep waits for it
