@@ -117,7 +117,7 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
                 states = queue() or dict.fromkeys(waiting.values(), "unknown, squeue does not answer")
                 for folder in [f for f, job in waiting.items() if over(states, job)]:
                     job = waiting.pop(folder)
-                    self._settle(folder, cells[folder], job, states.get(job, "no longer known"))
+                    self._settle(folder, cells[folder], job, states.get(job, "gone from the queue, as after scancel"))
                 counts = Counter(states[job] for job in waiting.values())
                 if said != (said := ", ".join(f"{count} {state}" for state, count in counts.items())):
                     log.info("jobs: %s", said or "all over")
