@@ -9,12 +9,14 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
@@ -54,8 +56,9 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
     cells came to lies in their folders. A cell whose job ended without a word gets a result that says so.
     """
 
-    tries = 1
-    """How often the sweeper may launch a cell: SLURM itself queues jobs again, and what was cancelled stays so."""
+    knows_jobs = True
+    """The sweeper leaves it to this launcher which cells have a job, and launches each once: SLURM itself queues jobs
+    again, and what was cancelled stays so."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
@@ -65,6 +68,15 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
                 f"{', '.join(missing)} of SLURM is not on the PATH: expected a machine of a cluster, log in to one or "
                 "choose hydra/launcher=basic"
             )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> JobReturn:
+        """What a job does. Preempted with time to save, it ends by itself, and SLURM would not queue it again."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except SystemExit:
+            if preempted(os.environ["SLURM_JOB_ID"]):
+                signal.raise_signal(signal.SIGUSR2)  # submitit queues the job again
+            raise
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         cells = {self._folder(words): list(words) for words in job_overrides}
@@ -93,7 +105,6 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
         general = {field.name for field in dataclasses.fields(BaseQueueConf)}
         given = {k: v for k, v in self.params.items() if k not in ("submitit_folder", "max_num_timeout")}
         values = {k if k in general else f"slurm_{k}": v for k, v in given.items()}
-        # as lines of the script, these reach jobs also where sbatch exports nothing
         values["slurm_setup"] = [*(self.params.get("setup") or []), *exports(os.environ)]
         executor = submitit.AutoExecutor(
             self.params["submitit_folder"], cluster="slurm", slurm_max_num_timeout=self.params["max_num_timeout"]
@@ -163,6 +174,12 @@ def over(states: Mapping[str, str], job: str) -> bool:
     return states.get(job, "COMPLETED") in OVER
 
 
+def preempted(job: str) -> bool:
+    """Whether SLURM is ending the running job in favour of another one."""
+    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, timeout=60).stdout
+    return "JobState=RUNNING" in shown and "PreemptTime=" in shown and "PreemptTime=None" not in shown
+
+
 def job_of(folder: Path) -> str:
     """The id of the job that was queued last for a cell, empty where there is none."""
     file = folder / JOB_FILE
@@ -170,6 +187,6 @@ def job_of(folder: Path) -> str:
 
 
 def exports(environment: Mapping[str, str]) -> list[str]:
-    """Lines of a shell script that set what a job must know."""
+    """Lines of a shell script that set what a job must know, also where sbatch exports nothing."""
     names = [name for name in (PARENT, "HYDRA_FULL_ERROR", "PYTHONPATH") if name in environment]
-    return [f"export {name}={shlex.quote(environment[name])}" for name in names]
+    return ["export SLURM_EXPORT_ENV=ALL", *(f"export {name}={shlex.quote(environment[name])}" for name in names)]

@@ -97,9 +97,10 @@ class GridSweeper(Sweeper):
         log.info("%d cells, %d of them done", len(grid.distinct), len(grid.distinct) - len(waiting))
         forget([cell for cell in waiting if not claimed(cell.folder)])
         launched: Counter[str] = Counter()
-        tries = getattr(self.launcher, "tries", TRIES)
+        known = getattr(self.launcher, "knows_jobs", False)
+        tries = 1 if known else TRIES
         while waiting:
-            free = [cell for cell in waiting if not claimed(cell.folder)]
+            free = [c for c in waiting if not claimed(c.folder) or (known and not launched[c.name])]
             if free:
                 self._launch(free)
                 launched.update(cell.name for cell in free)
