@@ -23,11 +23,6 @@ ONE_NODE = Path(__file__).parent / "slurm" / "one_node.sh"
 
 MISSING = [tool for tool in ("slurmctld", "slurmd", "munged", "sbatch", "ps", "free") if shutil.which(tool) is None]
 
-pytestmark = pytest.mark.skipif(
-    bool(MISSING) or os.geteuid() != 0,
-    reason=f"SLURM not tried: needs root and Debian's slurm-wlm, munge and procps (missing: {MISSING or 'root'})",
-)
-
 TINY = ["model=two_layer", "model.width=5", "diagnostics=none", "method.compile=never"]
 LONG = ["method.steps=7000", "method.chunk=50", "method.checkpoint_every=250", "method.log_every=1000"]
 
@@ -35,6 +30,8 @@ LONG = ["method.steps=7000", "method.chunk=50", "method.checkpoint_every=250", "
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
     """A SLURM for the tests of this file; the environment by which commands find it."""
+    if MISSING or os.geteuid() != 0:
+        pytest.skip(f"no SLURM: needs root and Debian's slurm-wlm, munge and procps (missing: {MISSING or 'root'})")
     folder = tmp_path_factory.mktemp("slurm")
     environment = {**os.environ, "SLURM_DIR": str(folder), "SLURM_CPUS": "4", "OMP_NUM_THREADS": "1"}
     subprocess.run([ONE_NODE, "start"], env=environment, check=True, timeout=60)
