@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from pde_train.errors import Interrupted
-from pde_train.experiment import build, run, run_config
+from pde_train.experiment import build, run
 from pde_train.methods.callbacks import Checkpoints
 from pde_train.methods.signals import StopSignals
 from pde_train.methods.steps import EagerSteps
 from pde_train.results import Result
+from pde_train.runs import run_config
 
 pytestmark = [
     pytest.mark.usefixtures("without_figures"),

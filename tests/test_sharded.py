@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from pde_train.errors import Interrupted, RunError, UsageError
-from pde_train.experiment import build, run, run_config
+from pde_train.experiment import build, run
 from pde_train.methods import choice
 from pde_train.methods.callbacks import Checkpoints
 from pde_train.methods.sharded_steps import ShardedSteps, loss_and_gradient, packed, serve, shards
@@ -24,6 +24,7 @@ from pde_train.methods.signals import StopSignals
 from pde_train.methods.steps import EagerSteps
 from pde_train.methods.workers import Workers
 from pde_train.results import Result
+from pde_train.runs import run_config
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
