@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from pde_train import provenance
 from pde_train.claim import claim
-from pde_train.errors import PdeTrainError, RunError
+from pde_train.errors import PdeTrainError
 from pde_train.experiment import INTERRUPTIONS, Experiment, Run, build
 from pde_train.geometry import Batch
-from pde_train.methods.stacked import Member, fit_stack, why_not
+from pde_train.methods.stacked import CannotStack, Member, fit_stack, why_not
 from pde_train.methods.stacked_steps import float_fields
 from pde_train.results import Result
 from pde_train.runs import Attempt
@@ -68,7 +68,8 @@ def train(file: Path, job: DictConfig) -> str:
         except BaseException as error:
             for cell in open_cells:
                 cell.stop(error)
-            raise
+            if isinstance(error, INTERRUPTIONS):
+                raise
         finally:
             started = [cell for cell in cells if cell.experiment is not None]
             if started:
@@ -80,14 +81,17 @@ def train(file: Path, job: DictConfig) -> str:
 
 def _fit(cells: list[_Cell], memory: float) -> None:
     """Train what can be stacked as one, and the others one by one."""
-    members = [(cell, cell.member(), why_not(cell.member())) for cell in cells]
-    stacked = [member for _, member, why in members if why is None]
-    alone = [(cell, why) for cell, _, why in members if why is not None]
+    members = {cell: cell.member() for cell in cells}
+    reasons = [why for member in members.values() if (why := why_not(member)) is not None]
+    if len(reasons) < len(cells):
+        try:
+            fit_stack([member for member in members.values() if why_not(member) is None], memory)
+        except CannotStack as error:
+            reasons.append(str(error))
+    alone = [cell for cell in cells if not cell.ended]
     if alone:
-        log.info("%d of %d cells train one by one: %s", len(alone), len(cells), alone[0][1])
-    if stacked:
-        fit_stack(stacked, memory)
-    for cell, _ in alone:
+        log.info("%d of %d cells train one by one: %s", len(alone), len(cells), reasons[0])
+    for cell in alone:
         cell.fit()
 
 
@@ -154,5 +158,5 @@ class _Cell:
     def _failed(self, error: BaseException) -> None:
         told = self.attempt.stopped(error)
         self.ended = self.failed = True
-        if isinstance(told, (PdeTrainError, RunError)):
+        if isinstance(told, PdeTrainError):
             log.error("%s: %s", " ".join(self.attempt.about["overrides"]), told)

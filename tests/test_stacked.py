@@ -214,3 +214,17 @@ def test_random_features_of_a_stack_are_bit_for_bit_those_of_a_run(compose, tmp_
     for name, value in json.loads(json.dumps(found["metrics"])).items():
         if not name.startswith("seconds"):
             assert value == alone[name], name
+
+
+def test_a_formula_that_wants_python_numbers_trains_one_by_one(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import math\nfrom dataclasses import dataclass\nfrom pde_train.pdes.base import on\n"
+        "from pde_train.pdes.poisson_1d import Poisson1D\n\n@dataclass(frozen=True)\nclass Own(Poisson1D):\n"
+        "    @on('interior', needs='u_xx')\n"
+        "    def poisson(self, d):\n        return -d.u_xx - math.sin(self.frequency)\n"
+        "    @on('boundary', needs='u')\n    def value(self, d):\n        return d.u\n"
+    )
+    words = [*SMALL, *STACK, "pde._target_=own.Own", "trusted_modules=[own]", "tracking=none", "pde.frequency=1,2"]
+    out, _ = swept(tmp_path, *words)
+    assert "2 of 2 cells train one by one: " in out
+    assert {r["status"] for r in results(tmp_path).values()} == {"finished"}

@@ -47,6 +47,10 @@ class Member:
     stop: Callable[[BaseException], None]
 
 
+class CannotStack(Exception):
+    """`vmap` cannot take a step of these problems; the text says why."""
+
+
 def why_not(member: Member) -> str | None:
     """Why a run cannot be stacked; None where it can."""
     if not isinstance(member.method, GradientDescent):
@@ -63,7 +67,8 @@ def fit_stack(members: Sequence[Member], memory: float) -> None:
     """Train runs that differ in seeds and numbers alone; each is told of its own end, and one that fails ends alone.
 
     memory: bytes that a stack may take; of more runs than fit several stacks are made. Runs whose checkpoints stand at
-    different steps go on in different stacks. A signal saves every run and raises Interrupted.
+    different steps go on in different stacks. A signal saves every run and raises Interrupted; CannotStack is raised
+    before a stack has begun.
     """
     with StopSignals() as signals:
         runs = [_Run(member, signals) for member in members]
@@ -211,5 +216,8 @@ def _steps(runs: Sequence[_Run], signals: StopSignals, size: int) -> StackedStep
 
 def _bytes_of_each(runs: Sequence[_Run], signals: StopSignals) -> float:
     steps = _steps(runs, signals, 0)
-    steps.trace()
+    try:
+        steps.trace()
+    except Exception as error:  # a formula that wants a Python number, or an operation that vmap does not know
+        raise CannotStack((str(error).strip() or type(error).__name__).splitlines()[0]) from error
     return steps.bytes_of_each
