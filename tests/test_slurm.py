@@ -24,7 +24,7 @@ ONE_NODE = Path(__file__).parent / "slurm" / "one_node.sh"
 MISSING = [tool for tool in ("slurmctld", "slurmd", "munged", "sbatch", "ps", "free") if shutil.which(tool) is None]
 
 TINY = ["model=two_layer", "model.width=5", "diagnostics=none", "method.compile=never"]
-LONG = ["method.steps=7000", "method.chunk=50", "method.checkpoint_every=250", "method.log_every=1000"]
+LONG = ["method.steps=12000", "method.chunk=50", "method.checkpoint_every=1000", "method.log_every=10000"]
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,16 @@ def test_an_array_with_gpus_in_which_a_cell_fails(slurm, timed, tmp_path):
     assert gpus == ["gres:gpu:1"] * 2
 
 
+def test_stacks_of_cells_are_jobs_of_the_array(slurm, timed, tmp_path):
+    words = ["hydra/launcher@hydra.launcher.through=slurm_cpu", "hydra.launcher.size=3", "seed=range(5)"]
+    sweep = Sweep(slurm, tmp_path, *words, "method.steps=50", launcher="stacked")
+    code, printed = sweep.end()
+    assert code == 0, printed
+    assert "5 cells in 2 stacks" in printed
+    assert "2 jobs queued, 0 were queued before" in printed
+    assert_one_whole_run_each(tmp_path, cells=5, steps=50)
+
+
 def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launcher(slurm, timed, tmp_path):
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
@@ -183,7 +193,7 @@ def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launche
         assert history(ours) == history(theirs)
         models = [torch.load(folder / "model.pt", weights_only=True) for folder in (ours, theirs)]
         assert all(torch.equal(models[0][k], models[1][k]) for k in models[1])
-    assert_one_whole_run_each(tmp_path, cells=4, steps=7000)
+    assert_one_whole_run_each(tmp_path, cells=4, steps=12000)
 
 
 def test_a_cell_that_runs_out_of_time_goes_on_and_outlives_its_launcher(timed):
