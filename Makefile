@@ -6,7 +6,7 @@ DONE := $(VENV)/.set-up
 
 REFERENCES := deepxde pina neurodiffeq jax
 
-.PHONY: help setup run test lint types bench bench-references ui wheel clean
+.PHONY: help setup run test lint types bench bench-sweep bench-references ui wheel clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -33,6 +33,12 @@ types: $(DONE)  ## static types
 
 bench: $(DONE)  ## timings as ratios against references of the same run
 	$(BIN)/python -m benchmarks
+
+bench-sweep: $(DONE)  ## sweeps by several launchers, under kill -9, and what tracking costs; about an hour
+	$(BIN)/python -m benchmarks.sweeps
+	$(BIN)/python -m benchmarks.kills
+	$(BIN)/python -m benchmarks.kills --stacked
+	$(BIN)/python -m benchmarks.tracking
 
 bench-references: $(REFERENCES:%=.bench/%/.set-up)  ## .bench/<library>: other libraries, which `make bench` then times too
 

@@ -54,18 +54,20 @@ def task(cfg: DictConfig) -> str:
 
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN
-    if cfg.sweep.stack is not None:
-        from pde_train.stack import train
-
-        return train(Path(cfg.sweep.stack), cfg)
     choices = {k: str(v) for k, v in here.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
     if sweeping:  # a cell goes on with whatever it has
         cfg.resume = True
     try:
+        if cfg.sweep.stack is not None:
+            from pde_train.stack import train
+
+            return train(Path(cfg.sweep.stack), cfg)
         result = run_config(cfg, Path(here.runtime.output_dir), choices, list(here.overrides.task))
     except Interrupted as stop:
         how = "" if sweeping else f" and resume=true hydra.run.dir={here.runtime.output_dir}"
         log.error("%s; go on with the same command%s", stop, how)
+        if stop.signal_number == signal.SIGUSR2:  # now that all is saved, to who handles it: the job is queued again
+            signal.raise_signal(signal.SIGUSR2)
         raise SystemExit(stop.code) from None  # an Exception would make Hydra go on with the next run
     except PdeTrainError as error:
         if sweeping and isinstance(error, Busy):  # the sweep waits for it

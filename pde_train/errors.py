@@ -33,6 +33,7 @@ class Interrupted(PdeTrainError):
 
     def __init__(self, signal_number: int, step: int):
         super().__init__(f"stopped by signal {signal_number} at step {step}, a checkpoint was written")
+        self.signal_number = signal_number
         self.code = 128 + signal_number
 
 

@@ -56,7 +56,7 @@ def build(cfg: DictConfig) -> Experiment:
     """Instantiate a composed configuration; facts (dimension, spacing, precision) are passed on in code."""
     if not (isinstance(cfg.seed, int) and cfg.seed >= 0):
         raise UsageError(f"seed={cfg.seed} is no seed: expected an integer >= 0, such as seed=0")
-    dtype, device = _place(cfg)
+    dtype, device, processes = _place(cfg)
     torch.manual_seed(cfg.seed)  # of the directions of differentiator=stochastic
     pde = build_group(cfg, "pde")
     sampler = build_group(cfg, "sampler")
@@ -68,10 +68,16 @@ def build(cfg: DictConfig) -> Experiment:
             f"{type(pde).__name__} needs order {pde.order}: choose a smooth activation such as tanh, sin or gelu"
         )
     differentiator = build_group(cfg, "differentiator").fitted(sampler.spacing(pde.domain))
+    method = build_group(cfg, "method")
+    if processes > 1 and not method.shares_points:
+        raise UsageError(
+            f"{type(method).__name__} works in one process, and accelerator.processes={processes} were asked for: "
+            "expected one, choose accelerator=cpu or gpu, or method=gradient_descent"
+        )
     return Experiment(
         name=str(cfg.name),
-        problem=Problem(pde, model, differentiator, sampler, dtype, device),
-        method=build_group(cfg, "method"),
+        problem=Problem(pde, model, differentiator, sampler, dtype, device, processes),
+        method=method,
         diagnostics=build_group(cfg, "diagnostics"),
         entropy=build_group(cfg, "entropy"),
         audit=build_group(cfg, "audit") if cfg.audit is not None else Audit(None),
@@ -151,7 +157,8 @@ def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None 
     return current.record
 
 
-def _place(cfg: DictConfig) -> tuple[torch.dtype, str]:
+def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:
+    """Precision, device and number of processes."""
     precision, accelerator, threads = (cfg.accelerator[key] for key in ("precision", "accelerator", "threads"))
     if accelerator not in ("cpu", "gpu"):
         raise UsageError(f"accelerator.accelerator={accelerator} is unknown: expected cpu or gpu, choose one")
@@ -161,9 +168,19 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str]:
         raise UsageError(f"accelerator.precision={precision} is unknown: expected float64 or float32, choose one")
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UsageError("accelerator=gpu was asked for and torch sees no GPU: expected one, choose accelerator=cpu")
+    processes = cfg.accelerator.get("processes", 1)
+    if not (isinstance(processes, int) and processes >= 1):
+        raise UsageError(
+            f"accelerator.processes={processes} is no number of processes: expected a positive integer, such as 2"
+        )
+    if accelerator == "gpu" and processes > torch.cuda.device_count():
+        raise UsageError(
+            f"accelerator.processes={processes} needs a GPU each, and torch sees {torch.cuda.device_count()}: expected "
+            "at most as many, choose fewer"
+        )
     torch.set_num_threads(threads)
     threadpool_limits(threads, "blas")  # of numpy: two threads on a busy machine wait for each other
-    return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu"
+    return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu", processes
 
 
 def _public(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +16,7 @@ from pde_train.derivatives import Field, Jet, coordinate_columns
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.taylor import Taylor
+from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.pdes.base import PDE
 from pde_train.samplers.base import Sampler
@@ -42,7 +43,10 @@ MOST_COORDINATES = 2**16
 
 @dataclass
 class Problem:
-    """A PDE, the model of its solution, the differentiator and the sampler, in one precision on one device."""
+    """A PDE, the model of its solution, the differentiator and the sampler, in one precision on one device.
+
+    processes: those that share the training points; on GPUs each has its own.
+    """
 
     pde: PDE
     model: nn.Module
@@ -50,7 +54,15 @@ class Problem:
     sampler: Sampler
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
+    processes: int = 1
     _row_wise: bool | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.processes > self.sampler.total:
+            raise UsageError(
+                f"accelerator.processes={self.processes} cannot share the {self.sampler.total} points of the interior: "
+                f"expected at most {self.sampler.total}, choose fewer"
+            )
 
     def draw(self, generator: np.random.Generator) -> Batch:
         """Training points from the sampler."""
@@ -75,9 +87,13 @@ class Problem:
     def _exact_on_test_points(self) -> Tensor:
         return self.exact(self.test_batch["interior"].x)
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The loss of the model on a batch, a scalar."""
-        return residuals.loss(residuals.evaluate(self.pde, self.model, self.differentiator, batch))
+    def loss(self, batch: Batch, rows: Mapping[str, int] | None = None, u: Field | None = None) -> Tensor:
+        """The loss of the model, or of a field u, on a batch, a scalar.
+
+        rows: points of each region, where the batch holds some of them: the part that they have in the loss.
+        """
+        found = residuals.evaluate(self.pde, self.model if u is None else u, self.differentiator, batch)
+        return residuals.loss(found, rows and {e.name: rows[e.region] for e in self.pde.equations()})
 
     def residual_vector(self, u: Field, batch: Batch) -> Tensor:
         """All weighted residuals of a field under each other, (rows, 1)."""

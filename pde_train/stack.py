@@ -19,6 +19,7 @@ from pde_train.experiment import INTERRUPTIONS, Experiment, Run, build
 from pde_train.geometry import Batch
 from pde_train.methods.stacked import Member, fit_stack, why_not
 from pde_train.methods.stacked_steps import float_fields
+from pde_train.results import Result
 from pde_train.runs import Attempt
 from pde_train.trust import locate
 
@@ -54,6 +55,8 @@ def shape(config: Mapping[str, Any]) -> str:
 def train(file: Path, job: DictConfig) -> str:
     """Train the cells that a launcher wrote to a file; `finished`, or `failed` where one of them was not.
 
+    Cells that another process is at work on are left to it.
+
     job: the configuration of the job, of which every cell takes the tracking store.
     """
     about = json.loads(file.read_text())
@@ -70,7 +73,9 @@ def train(file: Path, job: DictConfig) -> str:
             started = [cell for cell in cells if cell.experiment is not None]
             if started:
                 started[0].tracker.drain(cell.folder for cell in started)
-    return "failed" if any(cell.failed for cell in cells) else "finished"
+    status = "failed" if any(cell.failed for cell in cells) else "finished"
+    Result(status, notes={"cells": str(len(cells))}).write(file.parent)
+    return status
 
 
 def _fit(cells: list[_Cell], memory: float) -> None:

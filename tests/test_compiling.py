@@ -563,11 +563,3 @@ def test_rounding_that_finite_differences_magnify_is_no_wrong_loss(compose, monk
 def test_another_mode_is_refused_with_a_sentence(compose):
     with pytest.raises(UsageError, match=r"method\.compile=sometimes is unknown: expected one of auto, always, never"):
         build(compose(*SMALL, "method.compile=sometimes"))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_takes_the_same_compiled_steps(compose, tmp_path):
-    found, why = losses(compose, tmp_path / "gpu", *RUN, "accelerator=gpu", "method.compile=always")
-    expected, _ = losses(compose, tmp_path / "cpu", *RUN, "method.compile=never")
-    assert why.startswith("compiled")
-    assert torch.allclose(found.cpu(), expected, rtol=ROUNDING)

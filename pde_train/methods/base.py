@@ -12,7 +12,12 @@ from pde_train.record import Record
 
 
 class Method(ABC):
-    """A way of finding the parameters of a problem's model."""
+    """A way of finding the parameters of a problem's model.
+
+    shares_points: whether several processes can share the points.
+    """
+
+    shares_points: bool = False
 
     @abstractmethod
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:

@@ -9,8 +9,10 @@ import torch
 
 from pde_train.geometry import Batch
 from pde_train.methods.compiled_steps import CompiledSteps
+from pde_train.methods.sharded_steps import ShardedSteps, serve
 from pde_train.methods.signals import StopSignals
 from pde_train.methods.steps import EagerSteps, Steps
+from pde_train.methods.workers import Workers
 from pde_train.problem import Problem
 from pde_train.progress import waiting
 
@@ -47,6 +49,11 @@ def choose(
     `auto` compiles where that is expected to cost less time than it saves, from the measured time of one eager step;
     code that an earlier run compiled costs next to nothing. A failed compilation is one warning and eager steps.
     """
+    if problem.processes > 1:
+        with waiting("starting the processes that share the points"):
+            workers = Workers(problem.processes, problem.device, serve)
+        why = f"eager: {problem.processes} processes share the points, and steps are compiled for one"
+        return ShardedSteps(problem, optimizer, signals, workers), why
     eager = EagerSteps(problem, optimizer, signals)
     if mode == "never":
         return eager, "eager: method.compile=never"

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pde_train import residuals
 from pde_train.compiling import Function, Traced, load, trace
 from pde_train.geometry import Batch, Points
 from pde_train.methods.signals import StopSignals
@@ -114,14 +113,8 @@ class CompiledSteps(Steps):
     def _loss(self, flat: Tensor, batch: Batch) -> Tensor:
         parts = zip(self.parameters.items(), flat.split(self.sizes), strict=True)
         parameters = {k: part.view(p.shape) for (k, p), part in parts}
-        problem = self.problem
-
-        def u(x: Tensor) -> Tensor:
-            return torch.func.functional_call(problem.model, parameters, (x,))
-
-        found = residuals.evaluate(problem.pde, u, problem.differentiator, batch)
-        regions = {e.name: e.region for e in problem.pde.equations()}
-        return residuals.loss(found, {name: self.rows[regions[name]] for name in found})
+        model = self.problem.model
+        return self.problem.loss(batch, self.rows, lambda x: torch.func.functional_call(model, parameters, (x,)))
 
     def _flat(self) -> Tensor:
         """All parameters as one vector."""

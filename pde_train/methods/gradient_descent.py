@@ -36,6 +36,8 @@ class GradientDescent(Method):
     `pde_train.methods.choice`.
     """
 
+    shares_points = True
+
     optimizer: Callable[..., torch.optim.Optimizer]
     steps: int
     chunk: int = 1000
@@ -56,7 +58,8 @@ class GradientDescent(Method):
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
         checkpoint = folder / CHECKPOINT
         looks = diagnostics.steps(self.steps)
-        with StopSignals() as signals:
+        with StopSignals() as signals, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
             module = ResidualModule(problem, record, self.optimizer, signals, self.compile, self.steps, self.log_every)
             trainer = _trainer(
                 folder,
@@ -70,13 +73,13 @@ class GradientDescent(Method):
             taken = _step_of(checkpoint) if checkpoint.exists() else 0
             stops = self.stops(looks, problem.sampler.resample_every)
             starts = [taken] + [stop for stop in stops if stop > taken]
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", module="lightning")
-                chunks = Chunks(list(itertools.pairwise(starts)))
-                try:
-                    trainer.fit(module, chunks, ckpt_path=checkpoint if taken else None, weights_only=True)
-                except SystemExit:  # Lightning's answer to a Ctrl-C that it caught itself
-                    raise KeyboardInterrupt from None
+            chunks = Chunks(list(itertools.pairwise(starts)))
+            try:
+                trainer.fit(module, chunks, ckpt_path=checkpoint if taken else None, weights_only=True)
+            except SystemExit:  # Lightning's answer to a Ctrl-C that it caught itself
+                raise KeyboardInterrupt from None
+            finally:
+                module.close()
         if problem.differentiator.adaptive:
             record.tags["differentiator_chosen"] = str(getattr(problem.differentiator, "chosen", ""))
         record.log(self.steps, {"seconds": module.seconds, "residual": problem.residual(module.batch)})

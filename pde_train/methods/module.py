@@ -114,6 +114,11 @@ class ResidualModule(lightning.LightningModule):
         if self.step % self.log_every == 0:
             self.record.log(self.step, self.problem.errors())
 
+    def close(self) -> None:
+        """Give back what the steps hold, where training came so far."""
+        if hasattr(self, "steps"):
+            self.steps.close()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.pop("loops", None)  # Lightning's own counts: the chunks still to do follow from `step`
         checkpoint["pde_train"] = {

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop at the next step boundary."""
+"""Ctrl-C, SIGTERM and a cluster's warning (SIGUSR2) as a wish to stop at the next step boundary."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 
 class StopSignals:
-    """Once installed, SIGINT and SIGTERM set `received` to their number; a second one acts as it did before entering.
+    """Once installed, its signals set `received` to their number; a second one acts as it did before entering.
 
+    They are SIGINT, SIGTERM and, where somebody handled it before, SIGUSR2: submitit does, and queues the job again.
     Enter before Lightning's `fit`, which puts handlers of its own in place, and install after it did.
     """
 
@@ -21,6 +22,8 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             self._before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+            if callable(warned := signal.getsignal(signal.SIGUSR2)):
+                self._before[signal.SIGUSR2] = warned
         return self
 
     def install(self) -> None:

@@ -34,6 +34,9 @@ class Steps(ABC):
                 break
         return torch.stack(losses)
 
+    def close(self) -> None:  # noqa: B027
+        """Give back what the steps hold besides memory, such as processes."""
+
 
 class EagerSteps(Steps):
     """Every operation on its own."""

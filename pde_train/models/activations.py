@@ -30,14 +30,24 @@ def softplus(z: Tensor) -> Tensor:
     return -torch.nn.functional.logsigmoid(-z)
 
 
+def silu(z: Tensor) -> Tensor:
+    """z sigmoid(z), written out."""
+    return z * torch.sigmoid(z)
+
+
+def gaussian(z: Tensor) -> Tensor:
+    """e^(-z^2)."""
+    return torch.exp(-z.square())
+
+
 ACTIVATIONS = {
     "tanh": Activation(torch.tanh),
     "sin": Activation(torch.sin),
     "gelu": Activation(gelu),
     "softplus": Activation(softplus),
     "sigmoid": Activation(torch.sigmoid),
-    "silu": Activation(lambda z: z * torch.sigmoid(z)),
-    "gaussian": Activation(lambda z: torch.exp(-z.square())),
+    "silu": Activation(silu),
+    "gaussian": Activation(gaussian),
     "relu": Activation(torch.relu, smoothness=1),
 }
 

@@ -104,5 +104,6 @@ def to_do(cells: Sequence[Cell], retry: bool) -> list[Cell]:
 def forget(cells: Sequence[Cell]) -> None:
     """Remove how cells ended that will run again, so that a new end can be told from the old one."""
     for cell in cells:
-        with contextlib.suppress(FileNotFoundError):
-            (cell.folder / "result.json").unlink()
+        if (found := cell.result) is not None and found.status != "finished":  # it may have finished just now
+            with contextlib.suppress(FileNotFoundError):
+                (cell.folder / "result.json").unlink()

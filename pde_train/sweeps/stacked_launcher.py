@@ -51,6 +51,11 @@ class StackedLauncher(Launcher):
             hydra_context=hydra_context, task_function=task_function, config=inner
         )
 
+    @property
+    def knows_jobs(self) -> bool:
+        """See `pde_train.sweeps.slurm.SlurmLauncher`."""
+        return getattr(self.launcher, "knows_jobs", False)
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         stacks: dict[str, list[dict[str, Any]]] = {}
         words = [[w for w in job if not w.startswith(SUBDIR)] for job in job_overrides]

@@ -67,14 +67,17 @@ class GridSweeper(Sweeper):
 
         report = Report.opened(grid, self.config)
         os.environ[PARENT] = str(grid.folder)
-        stopped: BaseException | None = None
         try:
             self._train(grid)
-        except BaseException as error:
-            stopped = error
+        except UsageError:  # the launcher refuses, before anything was trained: there is nothing to show
+            report.tracker.finish("failed")
             raise
+        except BaseException:
+            report.close(interrupted=True)
+            raise
+        else:
+            finished = report.close(interrupted=False)
         finally:
-            finished = report.close(interrupted=stopped is not None)
             os.environ.pop(PARENT, None)
         if not finished:
             raise SystemExit(1)
@@ -94,14 +97,16 @@ class GridSweeper(Sweeper):
         log.info("%d cells, %d of them done", len(grid.distinct), len(grid.distinct) - len(waiting))
         forget([cell for cell in waiting if not claimed(cell.folder)])
         launched: Counter[str] = Counter()
+        known = getattr(self.launcher, "knows_jobs", False)
+        tries = 1 if known else TRIES
         while waiting:
-            free = [cell for cell in waiting if not claimed(cell.folder)]
+            free = [c for c in waiting if not claimed(c.folder) or (known and not launched[c.name])]
             if free:
                 self._launch(free)
                 launched.update(cell.name for cell in free)
             else:
                 time.sleep(POLL_SECONDS)
-            waiting = [c for c in waiting if c.result is None and (launched[c.name] < TRIES or claimed(c.folder))]
+            waiting = [c for c in waiting if c.result is None and (launched[c.name] < tries or claimed(c.folder))]
 
     def _launch(self, cells: Sequence[Cell]) -> None:
         jobs = [[*cell.overrides, f"hydra.sweep.subdir={CELLS}/{cell.name}"] for cell in cells]

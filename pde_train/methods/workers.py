@@ -1,0 +1,185 @@
+"""Processes beside the main one, and what they do together: torch.distributed on one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection, get_context, parent_process, resource_tracker
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pde_train.errors import RunError
+
+Serve = Callable[[Connection, torch.device], None]
+"""What a worker does, at its end of the pipe and on its device, until the pipe is closed (EOFError)."""
+
+DEAF_TO = (signal.SIGINT, signal.SIGTERM)
+"""Signals that the main process answers, with a checkpoint, for all."""
+
+PATIENCE = 3.0
+"""Seconds in which a worker ends of itself, or its death becomes known."""
+
+
+class Workers:
+    """`size - 1` processes, each with a pipe to this one, and the process group of all, in which this one is rank 0.
+
+    gloo on the CPU; nccl on GPUs, one a process. Whatever fails in a worker, or ends it, is a RunError here: before
+    each of the two collectives this process makes sure that the others will take part, as nccl would wait forever.
+    """
+
+    def __init__(self, size: int, device: str, serve: Serve):
+        self.size = size
+        self.folder = TemporaryDirectory(prefix="pde_train.")
+        self.pipes: list[Connection] = []
+        self.processes: list[Any] = []
+        store = Path(self.folder.name) / "store"
+        spawn = get_context("spawn")
+        try:
+            with _deaf():
+                for rank in range(1, size):
+                    here, there = spawn.Pipe()
+                    about = (rank, size, device, torch.get_num_threads(), store, there, serve)
+                    process = spawn.Process(target=_work, args=about, daemon=True)
+                    self.pipes.append(here)
+                    process.start()
+                    self.processes.append(process)
+                    there.close()
+            self.hear()
+            _meet(0, size, device, store)
+        except BaseException:
+            self.close()
+            raise
+
+    def tell(self, messages: Sequence[Any]) -> None:
+        """Send each worker its message."""
+        with self._watched():
+            for pipe, message in zip(self.pipes, messages, strict=True):
+                pipe.send(message)
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """Give the workers, who wait for it, this tensor."""
+        with self._watched():
+            if not all(process.is_alive() for process in self.processes):
+                raise EOFError
+            dist.broadcast(tensor, 0)
+
+    def add_to(self, tensor: Tensor) -> None:
+        """Add to this tensor those of all workers, once each has answered that it has one."""
+        self.hear()
+        with self._watched():
+            dist.reduce(tensor, 0)
+
+    def hear(self) -> None:
+        """Wait until every worker has answered; an answer that says anything is what went wrong there."""
+        for rank, (pipe, process) in enumerate(zip(self.pipes, self.processes, strict=True), 1):
+            with self._watched():
+                connection.wait([pipe, process.sentinel])
+                wrong = pipe.recv()
+            if wrong:
+                raise self._failure(f"process {rank} of {self.size}: {wrong}")
+
+    def close(self) -> None:
+        """End the workers."""
+        for pipe in self.pipes:
+            pipe.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        for process in self.processes:
+            process.join(PATIENCE)
+            process.kill()
+            process.join()
+            process.close()
+        self.folder.cleanup()
+        self.pipes, self.processes = [], []
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError, RuntimeError) as error:
+            raise self._failure(
+                f"the {self.size} processes that share the points lost touch ({error or type(error).__name__}): "
+                "expected answers from all, go on with resume=true or choose accelerator=cpu"
+            ) from error
+
+    def _failure(self, otherwise: str) -> RunError:
+        """What to say of a worker that did not end of itself, or where none has: the others fail for want of it."""
+        codes: list[int] = []
+        running = {process.sentinel for process in self.processes}
+        while running and not codes:
+            ended = connection.wait(running, PATIENCE)
+            codes = [process.exitcode for process in self.processes if process.exitcode]
+            running = running.difference(ended) if ended else set()
+        if not codes:
+            return RunError(otherwise)
+        how = f"killed by signal {-codes[0]}" if codes[0] < 0 else f"exit code {codes[0]}"
+        return RunError(
+            f"one of the {self.size} processes that share the points has ended ({how}): expected it to stay, look for "
+            "a lack of memory and go on with resume=true, or choose accelerator=cpu"
+        )
+
+
+def _work(rank: int, size: int, device: str, threads: int, store: Path, pipe: Connection, serve: Serve) -> None:
+    """The life of a worker, which ends with the main process however that ends."""
+    threading.Thread(target=_end_with_parent, args=(store,), daemon=True).start()
+    torch.set_num_threads(threads)
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    try:
+        pipe.send(None)
+        _meet(rank, size, device, store)
+        serve(pipe, torch.device(device, rank) if device == "cuda" else torch.device(device))
+    except (EOFError, BrokenPipeError):  # the main process has closed its end
+        pass
+    except Exception as error:
+        with contextlib.suppress(OSError):  # it may have been the end of the main process that went wrong here
+            pipe.send(f"{type(error).__name__}: {error}")
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _end_with_parent(store: Path) -> None:
+    parent: Any = parent_process()
+    parent.join()
+    shutil.rmtree(store.parent, ignore_errors=True)
+    os._exit(1)
+
+
+def _meet(rank: int, size: int, device: str, store: Path) -> None:
+    """Form the process group, by the loopback interface and a file."""
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    wanted = {f"{library}_SOCKET_IFNAME": loopback for library in ("GLOO", "NCCL")}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        backend = "nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.FileStore(str(store), size), rank=rank, world_size=size)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Inside, processes are started that never hear Ctrl-C or SIGTERM; this one hears them afterwards."""
+    resource_tracker.ensure_running()  # multiprocessing's own process, whose start would let them through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,115 @@
+"""What only a GPU can show: that it gives the numbers of the CPU. Skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+from pde_train.errors import Interrupted
+from pde_train.experiment import build, run
+from pde_train.methods.callbacks import Checkpoints
+from pde_train.methods.signals import StopSignals
+from pde_train.methods.steps import EagerSteps
+from pde_train.results import Result
+from pde_train.runs import run_config
+
+pytestmark = [
+    pytest.mark.usefixtures("without_figures"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+
+CPU, GPU = "accelerator=cpu", "accelerator=gpu"
+DDP = ["accelerator=ddp", "accelerator.accelerator=gpu"]
+SMALL = ["model=mlp", "model.hidden=[8,8]", "sampler=uniform", "sampler.interior=40", "audit=null"]
+
+# A large eps of Adam: with a small one, an entry of the gradient that is 0 but for rounding makes a step of full size.
+ADAM = ["optimizer.lr=1e-2", "optimizer.eps=1e-2"]
+RUN = [*SMALL, *ADAM, "diagnostics=none", "method.steps=30", "method.log_every=10", "method.checkpoint_every=10"]
+EAGER, COMPILED = "method.compile=never", "method.compile=always"
+
+ROUNDING = {"float64": 1e-9, "float32": 1e-3}
+"""Relative: tanh and sums differ by a few roundings, some thousand a step, each amplified by up to 1 / eps = 100."""
+
+
+def losses(compose, folder, *overrides):
+    """The losses of a run, and how its steps were computed."""
+    record = run(build(compose(*overrides)), folder)
+    return list(record.series["loss"].values()), record.tags["steps"]
+
+
+@pytest.mark.parametrize("model", ["random_features", "two_layer"])
+def test_spectra_are_those_of_the_cpu(compose, tmp_path, model):
+    short = ["method.steps=20"] if model == "two_layer" else []
+    cpu, gpu = (run(build(compose(f"model={model}", a, *short)), tmp_path / a).last() for a in (CPU, GPU))
+    assert gpu["spectrum/max"] == pytest.approx(cpu["spectrum/max"], rel=1e-9)
+    assert gpu["entropy/1e-08"] == pytest.approx(cpu["entropy/1e-08"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "how", ["taylor", "reverse", "forward", "finite_difference/1e-1", "complex_step", "stochastic"]
+)
+@pytest.mark.parametrize("pde", ["poisson_1d", "burgers_1d", "convection_1d", "biharmonic_2d"])
+def test_loss_and_gradient_are_those_of_the_cpu(compose, pde, how):
+    found = []
+    for accelerator in (CPU, GPU):
+        problem = build(compose(*SMALL, f"pde={pde}", f"differentiator={how}", accelerator)).problem
+        batch = problem.draw(np.random.default_rng(0))
+        assert {points.x.device.type for points in batch.values()} == {"cuda" if accelerator == GPU else "cpu"}
+        optimizer = torch.optim.Adam(problem.model.parameters())
+        torch.manual_seed(1)  # of random directions
+        loss = EagerSteps(problem, optimizer, StopSignals()).gradient(batch)
+        found.append(torch.cat([loss.view(1), *(p.grad.flatten() for p in problem.model.parameters())]).cpu())
+    cpu, gpu = found
+    torch.testing.assert_close(gpu, cpu, rtol=0, atol=1e-9 * float(cpu.abs().max()))
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("pde", ["poisson_1d", "burgers_1d"])
+def test_runs_are_those_of_the_cpu(compose, tmp_path, pde, precision):
+    overrides = [*RUN, f"pde={pde}", EAGER, "sampler.resample_every=12"]
+    cpu, gpu = (
+        losses(compose, tmp_path / a, *overrides, a, f"accelerator.precision={precision}")[0] for a in (CPU, GPU)
+    )
+    assert gpu == pytest.approx(cpu, rel=ROUNDING[precision])
+    state = torch.load(tmp_path / GPU / "model.pt", map_location="cpu", weights_only=True)
+    assert {str(value.dtype) for value in state.values()} == {f"torch.{precision}"}
+
+
+@pytest.mark.parametrize("optimizer", [ADAM, ["optimizer=lbfgs", "method.steps=4"]])
+def test_compiled_steps_are_the_eager_ones(compose, tmp_path, optimizer):
+    overrides = [o for o in RUN if o not in ADAM] + [*optimizer, GPU]
+    compiled, how = losses(compose, tmp_path / "compiled", *overrides, COMPILED)
+    eager, _ = losses(compose, tmp_path / "eager", *overrides, EAGER)
+    assert how.startswith("compiled: ")
+    assert compiled == pytest.approx(eager, rel=ROUNDING["float64"])
+
+
+@pytest.mark.parametrize("accelerator", [[GPU], pytest.param(DDP, marks=two_gpus)])
+def test_an_interrupted_run_is_resumed(compose, tmp_path, monkeypatch, accelerator):
+    cfg = compose(*RUN, *accelerator, EAGER)
+    run_config(cfg, tmp_path / "undisturbed", {}, [])
+    saved = Checkpoints.on_train_batch_end
+
+    def killed(self, trainer, module, *rest):
+        saved(self, trainer, module, *rest)
+        if module.step == 20:
+            raise Interrupted(9, 20)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_end", killed)
+        with pytest.raises(Interrupted):
+            run_config(cfg, tmp_path / "killed", {}, [])
+    cfg.resume = True
+    run_config(cfg, tmp_path / "killed", {}, [])
+    ours, theirs = (Result.read(tmp_path / f).metrics for f in ("killed", "undisturbed"))
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=ROUNDING["float64"])
+
+
+@two_gpus
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_two_gpus_have_the_losses_of_one(compose, tmp_path, precision):
+    overrides = [*RUN, "pde=burgers_1d", EAGER, "sampler.resample_every=12", f"accelerator.precision={precision}"]
+    one, _ = losses(compose, tmp_path / "one", *overrides, GPU)
+    two, how = losses(compose, tmp_path / "two", *overrides, *DDP)
+    assert how.startswith("eager: 2 processes share the points")
+    assert two == pytest.approx(one, rel=ROUNDING[precision])

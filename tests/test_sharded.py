@@ -1,0 +1,327 @@
+"""Points shared among processes: the loss, gradient and run of one process, and what becomes of processes that end.
+
+Starting a process takes 2 to 5 s: most tests share one worker (`pool`), the others start their own (`no_pool`).
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pde_train.errors import Interrupted, RunError, UsageError
+from pde_train.experiment import build, run
+from pde_train.methods import choice
+from pde_train.methods.callbacks import Checkpoints
+from pde_train.methods.sharded_steps import ShardedSteps, loss_and_gradient, packed, serve, shards
+from pde_train.methods.signals import StopSignals
+from pde_train.methods.steps import EagerSteps
+from pde_train.methods.workers import Workers
+from pde_train.results import Result
+from pde_train.runs import run_config
+
+pytestmark = pytest.mark.usefixtures("without_figures")
+
+# A large eps of Adam: with a small one, an entry of the gradient that is 0 but for rounding makes a step of full size.
+SMALL = [
+    "accelerator=ddp",
+    "model=two_layer",
+    "model.width=6",
+    "sampler=uniform",
+    "sampler.interior=21",
+    "sampler.boundary=6",
+    "sampler.initial=5",
+    "diagnostics=none",
+    "audit=null",
+]
+ADAM = ["optimizer.lr=1e-2", "optimizer.eps=1e-2"]
+RUN = ["method.steps=30", "method.log_every=10", "method.checkpoint_every=10", "sampler.resample_every=12"]
+ROUNDING = 1e-13
+"""Relative: some hundred roundings, of sums in another order."""
+
+
+@pytest.fixture(scope="module")
+def pools():
+    """One pool of workers or none, as there can be one process group."""
+    kept = []
+    yield kept
+    for workers in kept:
+        workers.close()
+
+
+@pytest.fixture
+def pool(pools, monkeypatch):
+    """One worker, started before, that runs use as well."""
+    if not pools:
+        pools.append(Workers(2, "cpu", serve))
+    monkeypatch.setattr(choice, "Workers", lambda *_: pools[0])
+    monkeypatch.setattr(ShardedSteps, "close", lambda self: None)
+    return pools[0]
+
+
+@pytest.fixture
+def no_pool(pools):
+    while pools:
+        pools.pop().close()
+
+
+def posed(compose, *overrides):
+    """A problem, its points, an optimiser, and the loss and gradient of one process."""
+    experiment = build(compose(*SMALL, *overrides))
+    problem = experiment.problem
+    batch = problem.draw(np.random.default_rng(0))
+    optimizer = experiment.method.optimizer(problem.model.parameters())
+    torch.manual_seed(1)
+    loss = EagerSteps(problem, optimizer, StopSignals()).gradient(batch)
+    return problem, batch, optimizer, torch.cat([loss.view(1), gradient_of(problem)])
+
+
+def gradient_of(problem):
+    return torch.cat([p.grad.flatten() for p in problem.model.parameters()])
+
+
+def agree(found, expected, rounding=ROUNDING):
+    """The loss relative to itself, the gradient relative to its largest entry."""
+    torch.testing.assert_close(found[0], expected[0], rtol=rounding, atol=0)
+    torch.testing.assert_close(found[1:], expected[1:], rtol=0, atol=rounding * float(expected[1:].abs().max()))
+
+
+# --- Loss and gradient
+
+
+@pytest.mark.parametrize("count", [3, 8])  # more than the 2 ends of an interval, the 5 and the 6 points of a face
+@pytest.mark.parametrize(
+    "how", ["taylor", "reverse", "forward", "finite_difference/1e-1", "complex_step", "stochastic"]
+)
+@pytest.mark.parametrize("pde", ["poisson_1d", "burgers_1d", "convection_1d", "biharmonic_2d"])
+def test_the_parts_of_shards_add_up_to_the_loss_and_gradient(compose, pde, how, count):
+    problem, batch, _, expected = posed(compose, f"pde={pde}", f"differentiator={how}", "sampler.boundary=8")
+    parts = shards(batch, count)
+    for region, points in batch.items():
+        for name, whole in vars(points).items():
+            if whole is not None:
+                assert torch.equal(torch.cat([getattr(part[region], name) for part in parts]), whole)
+    rows = {region: len(points.x) for region, points in batch.items()}
+    total = torch.zeros_like(expected)
+    for part in parts:
+        torch.manual_seed(1)  # of random directions, as the workers get the state of the generator
+        total += loss_and_gradient(problem, part, rows)
+    divided = how in ("finite_difference/1e-1", "complex_step")  # rounding over the n-th power of a step of 0.1
+    agree(total, expected, ROUNDING * (10**problem.pde.order if divided else 1))
+
+
+@pytest.mark.parametrize("how", ["taylor", "reverse", "finite_difference/1e-1"])
+@pytest.mark.parametrize("pde", ["poisson_1d", "burgers_1d", "convection_1d"])
+def test_two_processes_have_the_loss_and_gradient_of_one(compose, pool, pde, how):
+    problem, batch, optimizer, expected = posed(compose, f"pde={pde}", f"differentiator={how}")
+    steps = ShardedSteps(problem, optimizer, StopSignals(), pool)
+    for _ in range(2):
+        loss = steps.gradient(batch)
+        agree(torch.cat([loss.view(1), gradient_of(problem)]), expected)
+
+
+def test_workers_follow_the_parameters_the_points_and_the_generator(compose, pool):
+    problem, batch, optimizer, expected = posed(compose, "pde=poisson_nd", "differentiator=stochastic")
+    sharded, plain = (
+        ShardedSteps(problem, optimizer, StopSignals(), pool),
+        EagerSteps(problem, optimizer, StopSignals()),
+    )
+    found = []
+    for steps in (sharded, plain):
+        torch.manual_seed(7)
+        for parameter in problem.model.parameters():
+            parameter.data = torch.full_like(parameter, 0.1)
+        for points in (batch, batch, problem.draw(np.random.default_rng(5))):
+            found.append(torch.cat([steps.gradient(points).view(1), gradient_of(problem)]))
+            with torch.no_grad():
+                for parameter in problem.model.parameters():
+                    parameter *= 1.5
+    for ours, theirs in zip(found[:3], found[3:], strict=True):
+        agree(ours, theirs)
+    assert len({float(f[0]) for f in found[3:]} | {float(expected[0])}) == 4
+
+
+def test_float32_stays_float32(compose, pool):
+    problem, batch, optimizer, expected = posed(compose, "accelerator.precision=float32")
+    loss = ShardedSteps(problem, optimizer, StopSignals(), pool).gradient(batch)
+    assert loss.dtype == gradient_of(problem).dtype == torch.float32
+    agree(torch.cat([loss.view(1), gradient_of(problem)]), expected, 1e-5)
+
+
+# --- Runs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rounding"),
+    [
+        ([*ADAM, *RUN, "pde=burgers_1d"], 1e-11),
+        ([*ADAM, *RUN, "pde=poisson_nd", "differentiator=stochastic"], 1e-11),
+        ([*ADAM, *RUN, "differentiator=complex_step"], 1e-11),
+        # rounding over the square of a step that is chosen anew every 10 steps
+        ([*ADAM, *RUN, "differentiator=finite_difference", "differentiator.step=optimal"], 1e-6),
+        (["optimizer=lbfgs", "method.steps=5"], 1e-10),  # a line search amplifies rounding by a decade or so a step
+    ],
+)
+def test_a_run_of_two_processes_is_that_of_one(compose, tmp_path, pool, overrides, rounding):
+    two, one = (
+        run(build(compose(*SMALL, *overrides, *more)), tmp_path / str(len(more)))
+        for more in ([], ["accelerator=cpu", "method.compile=never"])
+    )
+    assert two.tags["steps"] == "eager: 2 processes share the points, and steps are compiled for one"
+    assert one.tags["steps"] == "eager: method.compile=never"
+    assert list(two.series["loss"].values()) == pytest.approx(list(one.series["loss"].values()), rel=rounding)
+    assert two.last()["residual"] == pytest.approx(one.last()["residual"], rel=rounding)
+
+
+def history(folder):
+    """Every measured number of a run with all its digits, but for wall times."""
+    return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
+
+
+def test_a_resumed_run_goes_on_to_the_same_bits(compose, tmp_path, pool, monkeypatch):
+    cfg = compose(*SMALL, *ADAM, *RUN, "differentiator=complex_step")
+    run_config(cfg, tmp_path / "undisturbed", {}, [])
+    saved = Checkpoints.on_train_batch_end
+
+    def killed(self, trainer, module, *rest):
+        saved(self, trainer, module, *rest)
+        if module.step == 20:
+            raise Interrupted(9, 20)
+
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", killed)
+    with pytest.raises(Interrupted):
+        run_config(cfg, tmp_path / "killed", {}, [])
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", saved)
+    cfg.resume = True
+    assert run_config(cfg, tmp_path / "killed", {}, []).notes["steps"].startswith("eager: 2 processes")
+    assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
+
+
+# --- Ends
+
+
+def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(compose, tmp_path, no_pool, monkeypatch):
+    gradient, calls = ShardedSteps.gradient, []
+
+    def fatal(self, batch):
+        calls.append(self)
+        if len(calls) == 15:
+            os.kill(self.workers.processes[0].pid, signal.SIGKILL)
+            killed_at.append(time.monotonic())
+        return gradient(self, batch)
+
+    killed_at = []
+    monkeypatch.setattr(ShardedSteps, "gradient", fatal)
+    cfg = compose(*SMALL, *RUN)
+    with pytest.raises(RunError, match=r"one of the 2 processes .* has ended \(killed by signal 9\): .* resume=true"):
+        run_config(cfg, tmp_path, {}, [])
+    assert time.monotonic() - killed_at[0] < 5
+    assert Result.read(tmp_path).status == "failed"
+    assert not multiprocessing.active_children()
+    cfg.resume = True
+    assert run_config(cfg, tmp_path, {}, []).status == "finished"
+    assert len(calls) == 15 + 20
+    assert not multiprocessing.active_children()
+    assert not torch.distributed.is_initialized()
+
+
+def test_what_goes_wrong_in_a_worker_is_said_here(no_pool):
+    workers = Workers(2, "cpu", serve)
+    try:
+        workers.tell([(torch.get_rng_state().numpy(), packed(("no problem", {}, {})))])
+        with pytest.raises(RunError, match=r"process 1 of 2: AttributeError: 'str' object has no attribute 'model'"):
+            workers.hear()
+    finally:
+        workers.close()
+
+
+OUTPUT = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen:
+    """A run in a process group of its own, as a terminal makes them."""
+    arguments = [*SMALL, "tracking=none", "method.steps=1000000", "method.chunk=50", "method.checkpoint_every=50"]
+    command = [sys.executable, "-m", "pde_train", *arguments, f"hydra.run.dir={folder}", *more]
+    return subprocess.Popen(command, cwd=folder.parent, start_new_session=True, text=True, **OUTPUT)
+
+
+def wait_for_checkpoint(file: Path, process: subprocess.Popen, after: float = 0.0) -> None:
+    while not file.exists() or file.stat().st_mtime <= after:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+def nothing_is_left_of(group: int) -> bool:
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_ctrl_c_checkpoints_and_no_process_outlives_the_main_one_however_it_ends(tmp_path):
+    folder = tmp_path / "run"
+    checkpoint = folder / "checkpoint.ckpt"
+    process = start(folder)
+    wait_for_checkpoint(checkpoint, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to every process
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "a checkpoint was written" in said
+    assert Result.read(folder).status == "interrupted"
+    assert nothing_is_left_of(process.pid)
+
+    process = start(folder, "resume=true")
+    wait_for_checkpoint(checkpoint, process, after=checkpoint.stat().st_mtime)
+    process.kill()
+    process.communicate(timeout=60)
+    assert nothing_is_left_of(process.pid)
+
+
+# --- Sentences
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["accelerator.processes=0"], r"accelerator\.processes=0 is no number of processes: expected a positive"),
+        (["accelerator.processes=two"], r"accelerator\.processes=two is no number of processes"),
+        (["accelerator.processes=22"], r"processes=22 cannot share the 21 points of the interior: expected at most 21"),
+        (
+            ["model=random_features"],
+            r"LeastSquares works in one process.*choose accelerator=cpu or gpu, or method=grad",
+        ),
+        (["method=probe"], r"Probe works in one process, and accelerator\.processes=2 were asked for"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(compose, overrides, sentence):
+    overrides = [o for o in SMALL if not (o.startswith("model") and "model=random_features" in overrides)] + overrides
+    with pytest.raises(UsageError, match=sentence):
+        build(compose(*overrides))
+
+
+def test_more_processes_than_gpus_are_refused(compose, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match=r"processes=2 needs a GPU each, and torch sees 1: expected at most as many"):
+        build(compose(*SMALL, "accelerator.accelerator=gpu"))
+
+
+def test_a_problem_that_cannot_be_sent_is_refused():
+    with pytest.raises(
+        UsageError, match=r"cannot be pickled .*: expected functions and classes at the top of a module"
+    ):
+        packed(lambda x: x)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sin", "gelu", "softplus", "sigmoid", "silu", "gaussian"])
+def test_every_activation_can_be_sent(compose, activation):
+    assert packed(build(compose(*SMALL, f"model.activation={activation}")).problem)

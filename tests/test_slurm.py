@@ -1,0 +1,204 @@
+"""Sweeps on a real SLURM of one node: jobs end in every way there is, and no cell is lost or trained twice."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+
+from pde_train.results import Result
+
+ONE_NODE = Path(__file__).parent / "slurm" / "one_node.sh"
+
+MISSING = [tool for tool in ("slurmctld", "slurmd", "munged", "sbatch", "ps", "free") if shutil.which(tool) is None]
+
+TINY = ["model=two_layer", "model.width=5", "diagnostics=none", "method.compile=never"]
+LONG = ["method.steps=7000", "method.chunk=50", "method.checkpoint_every=250", "method.log_every=1000"]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """A SLURM for the tests of this file; the environment by which commands find it."""
+    if MISSING or os.geteuid() != 0:
+        pytest.skip(f"no SLURM: needs root and Debian's slurm-wlm, munge and procps (missing: {MISSING or 'root'})")
+    folder = tmp_path_factory.mktemp("slurm")
+    environment = {**os.environ, "SLURM_DIR": str(folder), "SLURM_CPUS": "4", "OMP_NUM_THREADS": "1"}
+    subprocess.run([ONE_NODE, "start"], env=environment, check=True, timeout=60)
+    yield {**environment, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{folder / 'bin'}:{environment['PATH']}"}
+    subprocess.run([ONE_NODE, "stop"], env=environment, check=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def timed(slurm, tmp_path_factory):
+    """A sweep of one cell that needs far longer than its time limit, under way while the other tests run."""
+    endless = ["method.steps=10000000", "method.chunk=1000", "method.checkpoint_every=1000", "method.log_every=100000"]
+    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10"]
+    sweep = Sweep(slurm, tmp_path_factory.mktemp("timed"), *endless, *limit)
+    yield sweep
+    sweep.process.kill()
+    sweep.end()
+
+
+class Sweep:
+    """The command of a sweep under way in a folder of its own."""
+
+    def __init__(self, environment: dict[str, str], folder: Path, *words: str, launcher: str = "slurm_cpu"):
+        self.environment, self.folder = environment, folder
+        command = [sys.executable, "-m", "pde_train", "--multirun", f"hydra/launcher={launcher}", *TINY, *words]
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="printed-", delete=False) as file:
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
+        self.file = Path(file.name)
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code and what it printed."""
+        return self.process.wait(timeout=170), self.file.read_text()
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        while not until():
+            assert self.process.poll() is None, self.end()
+            time.sleep(0.1)
+
+    def cell(self, word: str) -> Path:
+        """The folder of the only cell with this override."""
+        (grid,) = self.folder.glob("multirun/*/grid.json")
+        (name,) = {cell["name"] for cell in json.loads(grid.read_text())["cells"] if word in cell["overrides"]}
+        return self.folder / "multirun" / "cells" / name
+
+    def job(self, word: str) -> str:
+        return (self.cell(word) / "slurm_job").read_text()
+
+    def send(self, name: str, job: str) -> None:
+        """Send a job a signal; scancel is stopped before it sends another to a job that is just ending."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["scancel", f"--signal={name}", job], env=self.environment, timeout=1)
+
+    def ask(self, *command: str) -> str:
+        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
+
+
+def history(folder: Path) -> list[str]:
+    """Every measured number of a run with all its digits, but for wall times."""
+    return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
+
+
+def assert_one_whole_run_each(folder: Path, cells: int, steps: int) -> None:
+    """The store has a run for each cell and their parent, all finished, and every row of a metric once."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("pde_train").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * (cells + 1)
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(children) == cells
+    for run in children:
+        rows = {key: [m.step for m in client.get_metric_history(run.info.run_id, key)] for key in run.data.metrics}
+        assert sorted(rows["loss"]) == list(range(steps))
+        assert all(len(set(steps)) == len(steps) for steps in rows.values())
+
+
+def test_where_there_is_no_slurm_it_is_one_sentence(tmp_path):
+    sweep = Sweep({**os.environ, "PATH": str(tmp_path)}, tmp_path)
+    code, printed = sweep.end()
+    assert code == 2
+    assert printed.startswith("sbatch, srun, squeue, scontrol of SLURM is not on the PATH: expected")
+    assert len(printed.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [("partition=nowhere", "Invalid partition name specified"), ("gpus_per_node=3", "configuration is not available")],
+)
+def test_what_sbatch_refuses_is_its_own_sentence(slurm, timed, tmp_path, word, reason):
+    sweep = Sweep(slurm, tmp_path, f"hydra.launcher.{word}")
+    code, printed = sweep.end()
+    assert code == 2
+    assert printed.splitlines()[-1].startswith("sbatch refused the jobs (")
+    assert reason in printed.splitlines()[-1]
+    assert len(printed.splitlines()) <= 2  # after Hydra's count of cells
+
+
+def test_an_array_with_gpus_in_which_a_cell_fails(slurm, timed, tmp_path):
+    words = ["accelerator=cpu", "method.steps=20", "optimizer.lr=0.01,1e300"]
+    sweep = Sweep(slurm, tmp_path, *words, launcher="slurm_gpu")
+    code, printed = sweep.end()
+    assert code == 1
+    named = [line for line in printed.splitlines() if line.startswith("failed: ")]
+    assert len(named) == 1
+    assert "optimizer.lr=1e+300" in named[0]
+    assert "nan or infinite" in named[0]
+    assert Result.read(sweep.cell("optimizer.lr=0.01")).status == "finished"
+    array, *others = {sweep.job(f"optimizer.lr={rate}").partition("_")[0] for rate in ("0.01", "1e+300")}
+    assert not others
+    gpus = sweep.ask("squeue", "--states=all", "--noheader", "--array", f"--jobs={array}", "--format=%b").split()
+    assert gpus == ["gres:gpu:1"] * 2
+
+
+def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launcher(slurm, timed, tmp_path):
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    reference = Sweep(slurm, undisturbed, *LONG, "seed=0,1", launcher="basic")
+    words = [*LONG, "seed=0,1,2,3", "hydra.launcher.array_parallelism=2"]
+    first = Sweep(slurm, tmp_path, *words)
+    first.wait(lambda: len(list(tmp_path.glob("multirun/cells/*/checkpoint.ckpt"))) == 2)
+    first.process.kill()
+    first.end()
+
+    again = Sweep(slurm, tmp_path, *words)  # two jobs run, two are still pending
+    jobs = {seed: again.job(f"seed={seed}") for seed in range(4)}
+    again.wait(lambda: "0 jobs queued, 4 were queued before" in again.file.read_text())
+    again.send("USR2", jobs[0])
+    again.send("TERM", jobs[1])
+    again.ask("scancel", jobs[3])
+    code, printed = again.end()
+    assert code == 1
+    assert {seed: again.job(f"seed={seed}") for seed in range(4)} == jobs
+    named = sorted(line for line in printed.splitlines() if line.startswith("interrupted: "))
+    assert len(named) == 2
+    assert "seed=1" in named[0]
+    assert "stopped by signal 15" in named[0]
+    assert "seed=3" in named[1]
+    # what waited when it was cancelled is forgotten by SLURM at once
+    assert re.search(rf"SLURM job {jobs[3]} ended \((CANCELLED|gone from the queue, as after scancel)\)", named[1])
+    assert "training 16 parameters on" in log_of(again, 0)
+    assert log_of(again, 0).count("from step") == 2  # the requeued job went on
+    assert "from step 0\n" in log_of(again, 0)
+
+    last = Sweep(slurm, tmp_path, *words)
+    code, printed = last.end()
+    assert code == 0, printed
+    assert "2 jobs queued, 0 were queued before" in printed
+    assert last.job("seed=0") == jobs[0]
+    assert reference.end()[0] == 0
+    for seed in (0, 1):
+        ours, theirs = last.cell(f"seed={seed}"), reference.cell(f"seed={seed}")
+        assert history(ours) == history(theirs)
+        models = [torch.load(folder / "model.pt", weights_only=True) for folder in (ours, theirs)]
+        assert all(torch.equal(models[0][k], models[1][k]) for k in models[1])
+    assert_one_whole_run_each(tmp_path, cells=4, steps=7000)
+
+
+def test_a_cell_that_runs_out_of_time_goes_on_and_outlives_its_launcher(timed):
+    (log,) = timed.folder.glob("multirun/cells/*/pde_train.log")
+    timed.wait(lambda: log.read_text().count("from step") >= 2)
+    stopped = re.search(r"stopped by signal 12 at step (\d+), a checkpoint was written", log.read_text())
+    assert f"from step {stopped[1]}\n" in log.read_text()
+    assert "this job is timed-out" in log.read_text()
+    timed.process.send_signal(signal.SIGINT)
+    code, printed = timed.end()
+    assert code == 130
+    (job,) = (file.read_text() for file in timed.folder.glob("multirun/cells/*/slurm_job"))
+    assert f"1 jobs stay with SLURM and go on; to end them too: scancel {job}" in printed
+    assert timed.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip() == "RUNNING"
+
+
+def log_of(sweep: Sweep, seed: int) -> str:
+    return (sweep.cell(f"seed={seed}") / "pde_train.log").read_text()

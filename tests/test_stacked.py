@@ -1,0 +1,216 @@
+"""Cells that train as one are the runs that they are alone."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from sweeping import SMALL, results, rows, runs, started, swept
+
+from pde_train.compiling import peak_bytes, trace
+from pde_train.experiment import Run, build, run
+from pde_train.methods.signals import StopSignals
+from pde_train.methods.stacked import Member, fit_stack, why_not
+from pde_train.methods.stacked_steps import StackedSteps
+from pde_train.methods.steps import EagerSteps
+from pde_train.stack import shape
+
+NETWORK = ["model=two_layer", "model.width=6", "sampler=uniform", "sampler.interior=20", "optimizer.lr=1e-2"]
+
+STACK = ["hydra/launcher=stacked"]
+
+VARIANTS = [
+    [["seed=1"], ["seed=2"], ["seed=3"]],
+    [["optimizer.lr=1e-2"], ["optimizer.lr=1e-3"]],
+    [["optimizer=gradient", "optimizer.lr=1e-3"], ["optimizer=gradient", "optimizer.lr=1e-4"]],
+    [["pde.frequency=1"], ["pde.frequency=2.5", "seed=4"]],
+    [["pde.weights={value: 3.0}"], ["pde.weights={value: 10}"], []],
+    [["differentiator=finite_difference/1e-1"], ["differentiator=finite_difference/1e-2"]],
+    [["differentiator=hybrid", "differentiator.step=0.1"], ["differentiator=hybrid", "differentiator.step=0.01"]],
+    [["differentiator=reverse", "pde=biharmonic_1d"], ["differentiator=reverse", "pde=biharmonic_1d", "seed=9"]],
+    [["pde=convection_1d", "pde.beta=1"], ["pde=convection_1d", "pde.beta=3.0", "pde.weights={seam: 2.0}"]],
+    [["pde=burgers_1d", "pde.viscosity=0.1"], ["pde=burgers_1d", "pde.viscosity=0.2"]],
+    [["model=random_features", "model.features=9", f"seed={k}", "method=gradient_descent"] for k in range(3)],
+]
+
+
+def posed(compose, words):
+    network = [word for word in NETWORK if "model=random_features" not in words or not word.startswith("model")]
+    experiment = build(compose(*network, *words))
+    problem = experiment.problem
+    return problem, experiment.method.optimizer(problem.model.parameters()), problem.draw(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("variants", VARIANTS, ids=lambda v: " | ".join(" ".join(words) for words in v))
+def test_every_problem_of_a_stack_takes_the_steps_that_it_takes_alone(compose, variants):
+    alone, together = ([posed(compose, words) for words in variants] for _ in range(2))
+    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), size=4)
+    found = stack.take(3)
+    assert found.shape == (len(variants), 3)
+    for i, (problem, optimizer, batch) in enumerate(alone):
+        expected = EagerSteps(problem, optimizer, StopSignals()).take(batch, 3)
+        # sums in another order, which differences divide by h^2 <= 1e4, and Adam by the root of its smallest square
+        torch.testing.assert_close(found[i][0], expected[0], rtol=1e-10, atol=0)
+        torch.testing.assert_close(found[i], expected, rtol=1e-7, atol=0)
+        if isinstance(optimizer, torch.optim.SGD):  # Adam moves a parameter whose gradient is rounding anywhere
+            for one, other in zip(problem.model.parameters(), together[i][0].model.parameters(), strict=True):
+                torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
+
+
+def test_new_points_reach_every_problem(compose):
+    (one, first, _), (other, second, batch) = (posed(compose, []) for _ in range(2))
+    stack = StackedSteps([other], [second], [batch], StopSignals())
+    drawn = one.draw(np.random.default_rng(5))
+    stack.place([drawn])
+    expected = EagerSteps(one, first, StopSignals()).take(drawn, 2)
+    torch.testing.assert_close(stack.take(2)[0], expected, rtol=1e-12, atol=0)
+
+
+def test_what_a_stack_must_share_and_what_not(compose, tmp_path):
+    def shape_of(*words):
+        from omegaconf import OmegaConf
+
+        return shape(OmegaConf.to_container(compose(*NETWORK, *words), resolve=True))
+
+    same = shape_of()
+    for words in (["seed=5"], ["optimizer.lr=0.5"], ["pde.frequency=3"], ["pde.weights={value: 2}"], ["model.seed=8"]):
+        assert shape_of(*words) == same, words
+    for words in (["model.width=7"], ["method.steps=9"], ["pde=biharmonic_1d"], ["model.activation=sin"]):
+        assert shape_of(*words) != same, words
+    step = [shape_of("differentiator=finite_difference", f"differentiator.step={h}") for h in ("1e-2", "1e-3", "auto")]
+    assert step[0] == step[1] != step[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["optimizer=lbfgs"], "LBFGS is neither plain Adam nor gradient descent"),
+        (["differentiator=stochastic"], "Stochastic changes from step to step"),
+        (["model=random_features"], "LeastSquares takes no optimiser steps"),
+        ([], None),
+    ],
+)
+def test_what_cannot_be_stacked_says_why(compose, tmp_path, words, why):
+    at = build(compose("model=two_layer", "sampler.interior=20", *words))
+    assert why_not(Member(at.method, at.problem, None, at.diagnostics, tmp_path, None, None)) == why
+
+
+def test_memory_bounds_the_number_of_cells_in_a_stack(compose, tmp_path, monkeypatch):
+    configs = [compose(*NETWORK, "method.steps=5", "diagnostics=none", f"seed={seed}") for seed in range(5)]
+    members = []
+    for i, cfg in enumerate(configs):
+        at = Run(build(cfg), tmp_path / str(i), {}, figures=False)
+        experiment = at.experiment
+        members.append(
+            Member(
+                experiment.method, experiment.problem, at.record, experiment.diagnostics, at.folder, at.finish, at.stop
+            )
+        )
+    sizes = []
+    original = StackedSteps.take
+    monkeypatch.setattr(StackedSteps, "take", lambda self, n: sizes.append(len(self.problems)) or original(self, n))
+    problem = StackedSteps(*zip(*[posed(compose, [])] * 2, strict=True), StopSignals())
+    problem.trace()
+    fit_stack(members, memory=2.5 * problem.bytes_of_each)
+    assert sizes == [2, 2, 1]
+    assert all(member.record.last()["steps"] == 5 for member in members)
+
+
+def test_peak_memory_counts_what_is_alive_at_the_same_time():
+    def function(x):
+        y = x + 1
+        z = y * 2
+        return [z - x]
+
+    graph = trace(function, [torch.zeros(1000, dtype=torch.float64)], []).step
+    assert peak_bytes(graph) == 3 * 8000  # x, y, z; then x, z and the result
+
+
+def alike(alone, together):
+    """Two results of one cell, apart from rounding that five hundred steps of Adam have let grow, and from times."""
+    assert alone["status"] == together["status"] == "finished"
+    assert alone["config_hash"] == together["config_hash"]
+    assert set(alone["metrics"]) == set(together["metrics"]) | {"seconds_compile"}
+    assert [step for step, _ in alone["curves"]["loss"]] == [step for step, _ in together["curves"]["loss"]]
+    for name in ("error_l2", "residual", "residual_exact", "spectrum/max", "entropy/1e-08"):
+        assert together["metrics"][name] == pytest.approx(alone["metrics"][name], rel=1e-6), name
+
+
+def test_a_stacked_sweep_is_the_sweep_whatever_fails_in_it(tmp_path):
+    """One cell turns nan, and stops alone; every other is the run that it is alone, with every row in the store."""
+    words = [
+        *SMALL,
+        "sampler=uniform",
+        "seed=0,1",
+        "optimizer.lr=1e-3,1e-2,1e200",
+        "pde.frequency=1,2",
+        "method.steps=60",
+    ]
+    stacked, alone = tmp_path / "stacked", tmp_path / "alone"
+    for folder, launcher in ((stacked, STACK), (alone, ["tracking=none"])):
+        folder.mkdir()
+        swept(folder, *words, *launcher, code=1)
+    together, one_by_one = results(stacked), results(alone)
+    assert together.keys() == one_by_one.keys()
+    failed = {name for name, result in one_by_one.items() if result["status"] == "failed"}
+    assert failed == {name for name, result in together.items() if result["status"] == "failed"}
+    assert len(failed) == 4
+    for name in failed:
+        assert together[name]["error"] == one_by_one[name]["error"]
+    for name in one_by_one.keys() - failed:
+        alike(one_by_one[name], together[name])
+    (parent,), children = runs(stacked)
+    assert parent.data.tags["runs.finished"] == "8"
+    assert len(children) == 12
+    for child in children:
+        if child.info.status == "FINISHED":
+            assert [step for step, _ in rows(stacked, child)] == list(range(60))
+            assert rows(stacked, child, "spectrum/final")
+    assert len(list(stacked.glob("multirun/stacks/*"))) == 1
+    assert "stacked with 11 others" in next(c for c in children if c.info.status == "FINISHED").data.tags["steps"]
+
+
+def test_a_stack_that_was_killed_or_stopped_goes_on_stacked_or_alone(tmp_path):
+    words = [*SMALL, "seed=0,1,2", "method.steps=3000", "method.checkpoint_every=50", "sampler=uniform"]
+    for blow in (signal.SIGKILL, signal.SIGTERM):
+        process = started(tmp_path, *words, *STACK)
+        while len(list(tmp_path.glob("multirun/cells/*/checkpoint.ckpt"))) < 3:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        before = len(results(tmp_path))
+        os.killpg(process.pid, blow)
+        process.communicate()
+        assert before == 0
+    swept(tmp_path, *words)  # one by one
+    (tmp_path / "peace").mkdir()
+    swept(tmp_path / "peace", *words, "tracking=none")
+    undisturbed = results(tmp_path / "peace")
+    for name, result in results(tmp_path).items():
+        assert result["metrics"]["error_l2"] == pytest.approx(undisturbed[name]["metrics"]["error_l2"], rel=1e-3)
+    _, children = runs(tmp_path)
+    assert len(children) == 3
+    for child in children:
+        assert [step for step, _ in rows(tmp_path, child)] == list(range(3000))
+
+
+def test_cells_of_several_shapes_and_methods_are_several_stacks(tmp_path):
+    out, _ = swept(tmp_path, *STACK, "model.features=10,20", "seed=0,1", "hydra.launcher.size=1", "tracking=none")
+    assert "4 cells in 4 stacks" in out
+    out, _ = swept(tmp_path, *STACK, "model.features=11", "seed=0,1,2", "tracking=none")
+    assert "3 of 3 cells train one by one: LeastSquares takes no optimiser steps" in out
+    assert {r["status"] for r in results(tmp_path).values()} == {"finished"}
+    _, err = swept(tmp_path, *STACK, "hydra.launcher.size=0", "seed=0,1", "tracking=none", code=2)
+    assert "hydra.launcher.size=0 is no size: expected a positive number" in err
+
+
+def test_random_features_of_a_stack_are_bit_for_bit_those_of_a_run(compose, tmp_path):
+    words = ["model.features=30", "seed=3", "differentiator=finite_difference"]
+    swept(tmp_path, *STACK, *words, "sampler.interior=50,60", "tracking=none")
+    alone = run(build(compose(*words, "sampler.interior=50")), tmp_path / "alone").last()
+    found = next(r for r in results(tmp_path).values() if "sampler.interior=50" in r["overrides"])
+    for name, value in json.loads(json.dumps(found["metrics"])).items():
+        if not name.startswith("seconds"):
+            assert value == alone[name], name
