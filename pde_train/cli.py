@@ -5,6 +5,7 @@ Only hydra is imported at module level, so that `--help` and `--cfg job` answer 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -44,7 +45,10 @@ GO_ON = "go on with the same command; a single run wants resume=true and its fol
 def task(cfg: DictConfig) -> str:
     """One run, from its composed configuration; returns `finished`, in a sweep also `failed`."""
     from pde_train.progress import waiting
+    from pde_train.trust import build_group
 
+    with contextlib.suppress(PdeTrainError):  # what is wrong is said when it is built for the run
+        build_group(cfg, "tracking").prepare(wait=False)
     with waiting("loading torch"):
         from pde_train.runs import run_config
 

@@ -2,10 +2,10 @@
 
 import logging
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -18,7 +18,7 @@ from pde_train.results import RUN_ID_FILE
 from pde_train.tracking.base import PARENT
 from pde_train.tracking.delivery import Store, absolute, masked
 from pde_train.tracking.journal import Journal
-from pde_train.tracking.mlflow import MlflowTracker
+from pde_train.tracking.mlflow import END_SECONDS, OPEN_SECONDS, MlflowTracker
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -48,9 +48,9 @@ def rows_of(uri, key="loss", experiment="pde_train"):
 
 
 def opened(uri, folder, params=None):
-    """A tracker with an open run whose thread delivers nothing: the test does."""
+    """A tracker with an open run, of which nothing is delivered before it is drained."""
     tracker = MlflowTracker(uri, "pde_train")
-    tracker.courier.nudge = lambda folder: None
+    tracker._nudge = lambda: None
     folder.mkdir(exist_ok=True)
     tracker.start("run", folder, params or {}, {})
     return tracker
@@ -244,21 +244,46 @@ def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path):
     assert [process.wait(timeout=120) for process in started] == [0, 0, 0]
 
 
-def test_a_store_that_hangs_delays_nothing_but_the_end(uri, tmp_path, monkeypatch):
+@pytest.fixture
+def black_hole():
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_a_store_that_hangs_delays_nothing_but_start_and_end(tmp_path, monkeypatch, black_hole, caplog):
+    monkeypatch.delenv(PARENT, raising=False)
+    tracker = MlflowTracker(black_hole, "pde_train")
+    seconds = []
+    for step in (
+        tracker.prepare,
+        lambda: tracker.start("run", tmp_path, {}, {}),
+        lambda: [tracker.metrics([("loss", 1.0, k)]) for k in range(200)],
+        lambda: tracker.finish("finished"),
+        tracker.drain,
+    ):
+        began = time.monotonic()
+        step()
+        seconds.append(time.monotonic() - began)
+    loading = 30  # of MLflow, on a busy machine
+    assert seconds[0] < OPEN_SECONDS + loading
+    assert max(seconds[1:4]) < 2
+    assert seconds[4] < END_SECONDS + 3
+    assert caplog.text.count("does not answer") == 1
+    assert caplog.text.count("python -m pde_train.sync delivers it") == 1
+
+
+def test_a_courier_that_was_killed_is_replaced(uri, tmp_path):
     tracker = MlflowTracker(uri, "pde_train")
-    asked = threading.Event()
-
-    def hang(folder):
-        asked.set()
-        time.sleep(3600)
-
-    monkeypatch.setattr(tracker.courier.store, "deliver", hang)
     tracker.start("run", tmp_path, {}, {})
-    assert asked.wait(10)
-    began = time.monotonic()
-    for k in range(200):
-        tracker.metrics([("loss", 1.0, k)])
-    assert time.monotonic() - began < 60  # and not 200 hours
+    tracker.metrics([("loss", 1.0, 0)])
+    tracker.courier._process.kill()
+    tracker.metrics([("loss", 0.5, 1)])
+    tracker.courier._process.kill()
+    tracker.finish("finished")
+    tracker.drain()
+    assert rows_of(uri) == [(0, 1.0), (1, 0.5)]
+    assert tracker.courier._process is None  # and none is left behind
 
 
 def test_uris(tmp_path, monkeypatch):

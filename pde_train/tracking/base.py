@@ -17,10 +17,11 @@ class Tracker(ABC):
     """One run in a store. Nothing here fails the run or waits for the store, but `prepare` and `drain`."""
 
     @abstractmethod
-    def prepare(self) -> None:
+    def prepare(self, wait: bool = True) -> None:
         """Make the store's tables and the experiment; called once, by the process that launches runs.
 
-        A store that cannot be used is an error; one that is away is a warning.
+        A store that cannot be used is an error; one that is away is a warning. wait: False to begin with it, come back
+        at once and say nothing.
         """
 
     @abstractmethod

@@ -6,7 +6,7 @@ import fcntl
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +17,20 @@ from pde_train.tracking.journal import BATCH, Entry, Journal
 
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
-PARAMS = 100
-"""Parameters, or tags, that MLflow takes in one call."""
+PARAMS = TAGS = 100
+"""Parameters, and tags, that MLflow takes in one call; with the rows no more than BATCH."""
 
 LONGEST = 6000
 """Characters of a parameter; MLflow cuts them with a warning."""
 
 KEY_TAG = "pde_train.journal"
 """Tag that names the journal of a run, by which it is found again where its id did not arrive."""
+
+DATABASES = ("postgresql", "mysql", "mssql")
+"""What the uri of a database begins with that is no file."""
+
+TIMEOUT_SECONDS = 10
+"""For one request to a server, and to connect to a database."""
 
 AWAY = ("ConnectionError", "Timeout", "ConnectTimeout", "MaxRetryError", "OperationalError", "InterfaceError")
 """Names of the exceptions of a store that does not answer (requests, urllib3, SQLAlchemy)."""
@@ -39,12 +45,15 @@ class Store:
     """
 
     uri: str
+    answered: Callable[[], None] = lambda: None
+    """Called after every answer of the store."""
     _client: Any = field(default=None, init=False, repr=False)
     _experiments: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def experiment_id(self, name: str) -> str:
         """The experiment of that name, made where there is none, as are the tables of a new store."""
         if name not in self._experiments:
+            self.load()
             with alone(self.uri):  # processes that make a new store's tables at once break it for good
                 self._experiments[name] = self._find_or_create_experiment(name)
         return self._experiments[name]
@@ -59,52 +68,38 @@ class Store:
 
     def _deliver(self, journal: Journal) -> int:
         run_id = self._run_id(journal)
-        rows: list[Sequence] = []
-        tags: dict[str, str] = {}
+        waiting = Waiting()
         sent, end = 0, journal.delivered or 0
 
-        def send() -> None:
-            self._send(run_id, rows, tags)
-            journal.delivered = end
-            rows.clear()
-            tags.clear()
+        def send(calls: Iterator[Mapping[str, Any]]) -> None:
+            for call in calls:
+                self._client.log_batch(run_id, **call)
+                self.answered()
 
         for entry, position in journal.entries(end):
             kind, value = next(iter(entry.items()))
-            if kind == "metrics":
-                if len(rows) + len(value) > BATCH:
-                    send()
-                rows += value
-                sent += len(value)
-            elif kind == "tags":
-                tags |= value
+            if waiting.take(kind, value, run_id):
+                sent += len(value) if kind == "metrics" else 0
+                if len(waiting.rows) >= BATCH:
+                    send(waiting.full())
+                    if len(waiting.rows) <= len(value):  # what is left is of this entry
+                        journal.delivered = end
             else:
-                send()
+                send(waiting.all())
+                journal.delivered = end
                 self._tell(run_id, journal.folder, kind, value)
             end = position
-        send()
+        send(waiting.all())
+        journal.delivered = end
         return sent
 
-    def _send(self, run_id: str, rows: Sequence[Sequence], tags: Mapping[str, str]) -> None:
-        from mlflow.entities import Metric, RunTag
-
-        if rows or tags:
-            metrics = [Metric(key, value, now, step) for key, value, step, now in rows]
-            self._client.log_batch(run_id, metrics=metrics, tags=[RunTag(*pair) for pair in tags.items()])
-
     def _tell(self, run_id: str, folder: Path, kind: str, value: Any) -> None:
-        if kind == "run":
-            self._parameters(run_id, value["params"])
-        elif kind == "status":
+        if kind == "status":
             name, time = value
             if name == "running":
                 self._client.update_run(run_id, status=STATUS[name])
             else:
                 self._client.set_terminated(run_id, STATUS[name], end_time=time)
-        elif kind == "note":
-            text, pictures = value
-            shown = [f"![{name}](get-artifact?path={name}&run_uuid={run_id})" for name in pictures]
-            self._client.set_tag(run_id, "mlflow.note.content", "\n\n".join([text, *shown]))
         elif kind == "artifacts":
             for name in value:
                 file = folder / name
@@ -112,13 +107,7 @@ class Store:
                     self._client.log_artifacts(run_id, str(file), file.name)
                 elif file.exists():  # a later run in the same folder may have cleared it away
                     self._client.log_artifact(run_id, str(file))
-
-    def _parameters(self, run_id: str, params: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
-
-        pairs = [Param(key, text[:LONGEST]) for key, text in params.items()]
-        for start in range(0, len(pairs), PARAMS):
-            self._client.log_batch(run_id, params=pairs[start : start + PARAMS])
+                self.answered()
 
     def _run_id(self, journal: Journal) -> str:
         """The run of a journal, made where there is none; its parent is delivered first."""
@@ -132,6 +121,7 @@ class Store:
         found = self._known(experiment, about["key"]) if journal.delivered is not None else None
         journal.delivered = journal.delivered or 0
         run_id = found or self._create(experiment, about, parent)
+        self.answered()
         beside = file.with_suffix(".part")
         beside.write_text(run_id)
         beside.replace(file)
@@ -165,38 +155,111 @@ class Store:
         client = self._connect()
         found = client.get_experiment_by_name(name)
         if found is None:
-            local = self.uri.startswith("sqlite:")
-            folder = Path(self.uri.removeprefix("sqlite:///")).parent / "mlartifacts" / name
             try:
-                return client.create_experiment(name, artifact_location=folder.as_uri() if local else None)
+                return client.create_experiment(name, artifact_location=artifact_location(self.uri, name))
             except Exception:  # another process may have been faster
                 found = client.get_experiment_by_name(name)
                 if found is None:
                     raise
         return found.experiment_id
 
+    def load(self) -> None:
+        """Import MLflow, which takes a second or more."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # our own tries know what may be sent twice
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT_SECONDS))
+        os.environ.setdefault("PGCONNECT_TIMEOUT", str(TIMEOUT_SECONDS))
+        import mlflow.tracking  # noqa: F401
+
+        for name in ("mlflow", "alembic", "urllib3"):  # after the import, which sets them up
+            logging.getLogger(name).setLevel(logging.ERROR)
+
     def _connect(self) -> Any:
         if self._client is None:
-            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # our own tries know what may be sent twice
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+            self.load()
             from mlflow.tracking import MlflowClient
 
-            for name in ("mlflow", "alembic", "urllib3"):  # after the import, which sets them up
-                logging.getLogger(name).setLevel(logging.ERROR)
             self._client = MlflowClient(self.uri)
         return self._client
 
 
+@dataclass
+class Waiting:
+    """What may go in one call to `log_batch`, as long as it is not sent."""
+
+    rows: list[Sequence] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def take(self, kind: str, value: Any, run_id: str) -> bool:
+        """Add an entry of a journal; False for one that is a call of its own."""
+        if kind == "metrics":
+            self.rows += value
+        elif kind == "run":
+            self.params |= {key: text[:LONGEST] for key, text in value["params"].items()}
+        elif kind == "tags":
+            self.tags |= value
+        elif kind == "note":
+            text, pictures = value
+            shown = [f"![{name}](get-artifact?path={name}&run_uuid={run_id})" for name in pictures]
+            self.tags["mlflow.note.content"] = "\n\n".join([text, *shown])
+        else:
+            return False
+        return True
+
+    def full(self) -> Iterator[Mapping[str, Any]]:
+        """Take out the arguments of as many calls as can be filled."""
+        while len(self.rows) >= BATCH:
+            yield self._call()
+
+    def all(self) -> Iterator[Mapping[str, Any]]:
+        """Take out the arguments of all calls."""
+        while self.rows or self.params or self.tags:
+            yield self._call()
+
+    def _call(self) -> Mapping[str, Any]:
+        from mlflow.entities import Metric, Param, RunTag
+
+        params = [Param(key, self.params.pop(key)) for key in list(self.params)[:PARAMS]]
+        tags = [RunTag(key, self.tags.pop(key)) for key in list(self.tags)[:TAGS]]
+        room = BATCH - len(params) - len(tags)
+        metrics = [Metric(key, value, now, step) for key, value, step, now in self.rows[:room]]
+        del self.rows[:room]
+        return {"metrics": metrics, "params": params, "tags": tags}
+
+
 @contextmanager
 def alone(uri: str) -> Iterator[None]:
-    """Hold a lock beside the file of a sqlite store; other stores lock for themselves."""
-    if not uri.startswith("sqlite:///"):
+    """One process at a time, of all that use a database: those that make a new one's tables at once break it, or fail.
+
+    By a lock beside a sqlite file, by one of PostgreSQL's that ends with the connection; a server locks for itself.
+    """
+    if uri.startswith("sqlite:///"):
+        with Path(f"{uri.removeprefix('sqlite:///')}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    elif uri.startswith("postgresql"):
+        from sqlalchemy import NullPool, create_engine, text
+
+        with create_engine(uri, poolclass=NullPool).connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(hashtext('pde_train'))"))
+            yield
+    else:
         yield
-        return
-    with Path(f"{uri.removeprefix('sqlite:///')}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+
+
+def artifact_location(uri: str, experiment: str) -> str | None:
+    """Where a new experiment keeps files: beside a sqlite file, or in the working directory for another database.
+
+    A server has a place of its own.
+    """
+    if uri.startswith("sqlite:///"):
+        folder = Path(uri.removeprefix("sqlite:///")).parent
+    elif uri.startswith(DATABASES):
+        folder = Path.cwd()
+    else:
+        return None
+    return (folder / "mlartifacts" / experiment).as_uri()
 
 
 def away(error: BaseException, uri: str) -> bool:

@@ -8,38 +8,46 @@ import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from pde_train.errors import RunError
 from pde_train.tracking.base import PARENT, Row, Tracker
-from pde_train.tracking.courier import Courier
-from pde_train.tracking.delivery import Store, absolute, away, first_line, masked
+from pde_train.tracking.courier import Courier, courier_to
+from pde_train.tracking.delivery import absolute, masked
 from pde_train.tracking.journal import Journal, milliseconds
+
+OPEN_SECONDS, END_SECONDS, CELL_SECONDS = 3.0, 10.0, 2.0
+"""For how long a store may be silent before a run goes on without: to open it, to take the last of a run, and of a cell
+of a sweep, whose end delivers what is left."""
+
+FILE_SECONDS = 60.0
+"""The same for a sqlite file, which is never away, but which many may want to write at once."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class MlflowTracker(Tracker):
-    """Writes a journal in the run's folder, from which a thread delivers to an MLflow store.
+    """Writes a journal in the run's folder, from which another process delivers to an MLflow store.
 
     uri: `sqlite:///file.db`, relative to the working directory, or anything else that MLflow takes as a tracking uri;
-    None to deliver nothing, which `python -m pde_train.sync` does later. experiment: its name in the store; of a local
-    store the artifacts lie in `mlartifacts/` beside the database.
+    None to deliver nothing, which `python -m pde_train.sync` does later. experiment: its name in the store. Artifacts
+    lie where the experiment has them: when it is made here, in `mlartifacts/` beside a sqlite file, for any other
+    database in the working directory; a server has its own place.
     """
 
     uri: str | None
     experiment: str
     _journal: Journal = field(init=False, repr=False)
+    _nested: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.uri = None if self.uri is None else absolute(self.uri)
 
-    @cached_property
+    @property
     def courier(self) -> Courier | None:
-        """Who delivers; trackers of one process may share theirs."""
-        return None if self.uri is None else Courier(Store(self.uri))
+        """Who delivers; shared by the trackers of one process."""
+        return None if self.uri is None else courier_to(self.uri, os.getpid())
 
     @property
     def how_to_look(self) -> str | None:
@@ -49,27 +57,31 @@ class MlflowTracker(Tracker):
             return f"open {masked(self.uri)}"
         return f"mlflow ui --backend-store-uri {masked(self.uri)}   (in a checkout: make ui), then open http://127.0.0.1:5000"
 
-    def prepare(self) -> None:
+    def prepare(self, wait: bool = True) -> None:
         if self.courier is None:
             return
-        try:
-            self.courier.store.experiment_id(self.experiment)
-        except Exception as error:
-            store = masked(self.courier.store.uri)
-            if not away(error, self.courier.store.uri):
-                raise RunError(
-                    f"the tracking store {store} cannot be used ({first_line(error)}): expected a store of this "
-                    "version of MLflow, correct tracking.uri or choose tracking=none"
-                ) from error
+        if not wait:
+            self.courier.tell("prepare", self.experiment)
+            return
+        answer = self.courier.ask("prepare", self.experiment, self._patience(OPEN_SECONDS))
+        store = masked(self.courier.uri)
+        if answer.away:
             log.warning(
                 "the tracking store %s does not answer (%s): runs go on, and keep what they have for it until it is "
                 "back, or for python -m pde_train.sync",
                 store,
-                first_line(error),
+                answer.error,
+            )
+        elif answer.error is not None:
+            self.courier.close()
+            raise RunError(
+                f"the tracking store {store} cannot be used ({answer.error}): expected a store of this "
+                "version of MLflow, correct tracking.uri or choose tracking=none"
             )
 
     def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         self._journal = Journal(folder)
+        self._nested = PARENT in os.environ
         if self._journal.take_up():
             self._tell(status=("running", None))
             return
@@ -103,13 +115,20 @@ class MlflowTracker(Tracker):
         self._tell(status=(status, milliseconds()))
 
     def drain(self, folders: Iterable[Path] = ()) -> None:
-        if self.courier is not None:
-            self.courier.drain([self._journal.folder, *folders])
+        if self.courier is None:
+            return
+        about = [str(self._journal.folder), *map(str, folders)]
+        answer = self.courier.ask("drain", about, self._patience(CELL_SECONDS if self._nested else END_SECONDS))
+        if answer.error is not None:
+            self.courier.warn(answer.error, about[0])
+        if not self._nested:  # the next cell of a sweep wants it, too
+            self.courier.close()
 
     def sibling(self) -> Tracker:
-        other = MlflowTracker(self.uri, self.experiment)
-        other.courier = self.courier
-        return other
+        return MlflowTracker(self.uri, self.experiment)
+
+    def _patience(self, seconds: float) -> float:
+        return FILE_SECONDS if (self.uri or "").startswith("sqlite:") else seconds
 
     def _tell(self, **entry: object) -> None:
         self._journal.append(**entry)

@@ -16,7 +16,7 @@ class NoTracker(Tracker):
     experiment: str = ""
     how_to_look: str | None = field(default=None, init=False)
 
-    def prepare(self) -> None:
+    def prepare(self, wait: bool = True) -> None:
         pass
 
     def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
