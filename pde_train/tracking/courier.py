@@ -188,9 +188,10 @@ def courier_to(uri: str, process: int) -> Courier:
 class Round:
     """The work of the process: requests come in, folders with news are delivered."""
 
-    def __init__(self, store: Store, requests: Words):
+    def __init__(self, store: Store, requests: Words, answers: int):
         self._store = store
         self._requests = requests
+        self._answers = answers
         self._pending: dict[Path, None] = {}
         self._due = 0.0
         self._silent_until = 0.0
@@ -262,16 +263,18 @@ class Round:
     def _say(self, number: int, answer: Answer, folder: Path | None = None) -> None:
         word = [number, answer.error, answer.away, None if folder is None else str(folder)]
         with contextlib.suppress(BrokenPipeError):  # who asked was killed: its runs are delivered all the same
-            os.write(1, f"{json.dumps(word)}\n".encode())
+            os.write(self._answers, f"{json.dumps(word)}\n".encode())
 
 
 def main() -> None:
     """Deliver for the process at the other end of stdin; the signals of a terminal or a cluster are its business."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    answers = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries may print
     store = Store(os.environ[STORE])
     store.load()
-    Round(store, Words(0)).work()
+    Round(store, Words(0), answers).work()
     os._exit(0)  # without waiting for what libraries do at the end
 
 

@@ -1,0 +1,150 @@
+"""sqlite, PostgreSQL, an MLflow server: every row arrives once, from many processes and after an absence."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from mlflow.tracking import MlflowClient
+from sweeping import SMALL, results, started
+
+from benchmarks.stores import Server, postgres, postgres_programs, server
+from pde_train import sync
+from pde_train.tracking.mlflow import MlflowTracker
+
+PROCESSES, STEPS, KEYS = 8, 500, ("loss", "error", "entropy/1e-08")
+
+LOGGING = f"""
+import sys
+from pathlib import Path
+from pde_train.tracking.mlflow import MlflowTracker
+
+uri, name = sys.argv[1:]
+folder = Path(name)
+folder.mkdir()
+(folder / "note.txt").write_text(name)
+tracker = MlflowTracker(uri, "many")
+tracker.start(name, folder, {{"name": name}}, {{"first": name}})
+for start in range(0, {STEPS}, 100):
+    tracker.metrics([(key, k + len(key) / 100, k) for k in range(start, start + 100) for key in {KEYS}])
+tracker.tags({{"second": name}})
+tracker.artifacts([folder / "note.txt"])
+tracker.finish("finished")
+tracker.drain()
+"""
+
+
+@pytest.fixture(scope="module")
+def database():
+    if postgres_programs() is None:
+        pytest.skip("no PostgreSQL server is installed: initdb is neither in PATH nor below /usr/lib/postgresql")
+    with postgres() as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(tmp_path_factory):
+    with server(tmp_path_factory.mktemp("server")) as one:
+        yield one.uri
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "server"])
+def uri(request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'mlflow.db'}"
+    return request.getfixturevalue("database" if request.param == "postgresql" else "mlflow_server")
+
+
+def found(uri, experiment, by=lambda run: run.info.run_name):
+    """Every run of an experiment, by its name; none may be there twice."""
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], max_results=1000)
+    by_name = {by(run): run for run in runs}
+    assert len(by_name) == len(runs)
+    return client, by_name
+
+
+def rows(client, run, key):
+    return sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, key))
+
+
+def test_eight_processes_at_once_lose_nothing(uri, tmp_path):
+    parent = MlflowTracker(uri, "many")
+    parent.prepare()
+    (tmp_path / "grid").mkdir()
+    parent.start("grid", tmp_path / "grid", {}, {})
+    environment = {**os.environ, "PDE_TRAIN_PARENT": str(tmp_path / "grid")}
+    names = [f"run-{k}" for k in range(PROCESSES)]
+    processes = [subprocess.Popen([sys.executable, "-c", LOGGING, uri, name], env=environment) for name in names]
+    assert [process.wait(timeout=300) for process in processes] == [0] * PROCESSES
+    parent.finish("finished")
+    parent.drain([tmp_path / name for name in names])
+    client, runs = found(uri, "many")
+    assert set(runs) == {"grid", *names}
+    for name in names:
+        run = runs[name]
+        assert run.info.status == "FINISHED"
+        assert run.data.params == {"name": name}
+        assert (run.data.tags["first"], run.data.tags["second"]) == (name, name)
+        assert run.data.tags["mlflow.parentRunId"] == runs["grid"].info.run_id
+        for key in KEYS:
+            assert rows(client, run, key) == [(k, k + len(key) / 100) for k in range(STEPS)]
+        assert [a.path for a in client.list_artifacts(run.info.run_id)] == ["note.txt"]
+        if not uri.startswith("http"):
+            kept = tmp_path / "mlartifacts" / "many" / run.info.run_id / "artifacts" / "note.txt"
+            assert kept.read_text() == name
+
+
+def test_processes_that_make_a_new_database_at_once_all_succeed(database, tmp_path):
+    import psycopg
+
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE another")
+    uri = database.replace("/postgres", "/another")
+    code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'many').prepare()"
+    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("cells", "comes_back"), [(6, True), (2, False)])
+def test_a_sweep_whose_server_is_killed_ends_well_and_nothing_is_lost(tmp_path, capsys, cells, comes_back):
+    (tmp_path / "server").mkdir()
+    one = Server(tmp_path / "server")
+    try:
+        one.start()
+        # long enough for the server to come back before the end
+        steps = 1500 if comes_back else 200
+        words = [*SMALL, f"method.steps={steps}", f"tracking.uri={one.uri}", f"seed=range({cells})"]
+        sweep = started(tmp_path, *words)
+        until(lambda: list(tmp_path.glob("multirun/cells/*/tracking.jsonl")), sweep)
+        one.kill()
+        if comes_back:
+            until(lambda: len(results(tmp_path)) >= 2, sweep)
+            one.start()
+        out, err = sweep.communicate(timeout=300)
+        assert sweep.returncode == 0, out + err
+        assert [r["status"] for r in results(tmp_path).values()] == ["finished"] * cells
+        assert (out + err).count("python -m pde_train.sync delivers it") <= 1, out + err
+        if not comes_back:
+            assert (out + err).count("python -m pde_train.sync delivers it") == 1, out + err
+            one.start()
+            for said in (f"delivered {cells + 1} runs", "nothing was waiting"):
+                assert sync.main([str(tmp_path / "multirun")]) == 0
+                assert said in capsys.readouterr().out
+        client, runs = found(one.uri, "pde_train", by=lambda run: run.info.run_id)
+        assert {run.info.status for run in runs.values()} == {"FINISHED"}
+        (parent,) = (run for run in runs.values() if "sweep" in run.data.tags)
+        children = [run for run in runs.values() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+        assert len(children) == len(runs) - 1 == cells
+        for child in children:
+            assert [step for step, _ in rows(client, child, "loss")] == list(range(steps))
+    finally:
+        one.kill()
+
+
+def until(happened, sweep):
+    while not happened():
+        assert sweep.poll() is None, sweep.communicate()
+        time.sleep(0.01)
