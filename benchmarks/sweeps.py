@@ -43,8 +43,10 @@ def measure(words: Sequence[str], cells: int, folder: Path, cache: Path) -> floa
     command = [sys.executable, "-m", "pde_train", "--multirun", "pde=poisson_1d", *words]
     environment = {**os.environ, "PDE_TRAIN_CACHE": str(cache)}
     began = time.perf_counter()
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - began
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
     check(folder, cells)
     return seconds
 
