@@ -20,8 +20,8 @@ from pde_train.progress import waiting
 from pde_train.record import Record
 from pde_train.results import RESULT_FILE, Result, clear
 
-NOT_OF_THE_RUN = ("resume=", "tracking.uri=")
-"""Overrides that are no part of what was run, or may hide a password."""
+NOT_OF_THE_RUN = ("resume=", "tracking.uri=", "sweep.label=")
+"""Overrides that are no part of what was run, name it only, or may hide a password."""
 
 log = logging.getLogger(__name__)
 

@@ -102,7 +102,10 @@ class _Cell:
         self.folder = Path(about["folder"])
         self.choices = about["choices"]
         self.attempt = Attempt(self.folder, self.choices, about["overrides"])
-        name = " ".join(self.choices[group] for group in ("pde", "model", "differentiator"))
+        name = (
+            " ".join(self.choices[group] for group in ("pde", "model", "differentiator"))
+            + about["config"]["sweep"]["label"]
+        )
         self.config = OmegaConf.create({**about["config"], "tracking": job.tracking, "name": name})
         self.experiment: Experiment | None = None
         self.run: Run

@@ -89,12 +89,30 @@ def show(grouped: Pairs) -> None:
 
 
 def markdown_table(grouped: Pairs) -> str:
-    """The same for the page of the parent run: a row a run."""
+    """The same for the page of the parent run: a row a run; nothing where no run is finished."""
+    if not grouped:
+        return ""
     lines = [f"| run | derivatives | {' | '.join(COLUMNS)} |", "|" + "---|" * (len(COLUMNS) + 2)]
     for title, results in grouped.items():
         for label, result in results.items():
             cells = [_number(result.metrics, metric) for metric in COLUMNS.values()]
             lines.append(f"| {title} | {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def markdown_unfinished(results: Sequence[Result], most: int) -> str:
+    """The cells that did not finish, why and where they lie, for the same page; nothing where all did."""
+    others = [r for r in results if r.status != "finished"]
+    if not others:
+        return ""
+    lines = ["", f"**{len(others)} of {len(results)} cells are not finished**", ""]
+    lines += ["| state | cell | folder | why |", "|---|---|---|---|"]
+    for result in others[:most]:
+        words = (" ".join(result.overrides), result.folder.name if result.folder else "", result.error or "")
+        overrides, name, why = (" ".join(text.split()).replace("|", "\\|") for text in words)
+        lines.append(f"| {result.status} | `{overrides}` | `cells/{name}` | {why} |")
+    if len(others) > most:
+        lines += ["", f"... and {len(others) - most} more: `python -m pde_train.status`"]
     return "\n".join(lines) + "\n"
 
 

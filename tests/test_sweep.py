@@ -15,7 +15,7 @@ from pde_train.claim import claim
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
 from pde_train.status import main as status
-from pde_train.sweeps.grid import Grid
+from pde_train.sweeps.grid import Cell, Grid
 
 
 def folders(where):
@@ -41,6 +41,11 @@ def test_a_grid_through_its_life(tmp_path, monkeypatch, capsys):
     assert parent.info.status == "FAILED"
     assert (parent.data.tags["runs.finished"], parent.data.tags["runs.not_finished"]) == ("2", "2")
     assert sorted(c.info.status for c in children) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
+    names = {f"poisson_1d two_layer taylor seed={seed} lr={lr}" for seed in (0, 1) for lr in ("0.001", "1e+200")}
+    assert {c.info.run_name for c in children} == names
+    assert all(
+        "lr=1e+200" in line for line in parent.data.tags["mlflow.note.content"].splitlines() if "| failed |" in line
+    )
     artifacts = {a.path for a in store(tmp_path).list_artifacts(parent.info.run_id)}
     assert {"table.csv", "loss.png", "spectra.png", "entropy.png"} <= artifacts
     assert "| lr=0.001 | taylor |" in parent.data.tags["mlflow.note.content"]
@@ -74,6 +79,14 @@ def test_a_grid_through_its_life(tmp_path, monkeypatch, capsys):
     swept(tmp_path, *SMALL, "seed=0", "sweep.fresh=true")
     again = trained(tmp_path)
     assert len({name for name in after if again[name] != after[name]}) == 1
+
+
+def test_what_was_swept_names_a_cell(tmp_path):
+    always = ["pde=poisson_1d", "method.steps=9"]
+    sweeps = [["seed=0", "model.hidden=[4,3]", "entropy=relative"], ["seed=1", "model.hidden=[5]", "entropy=absolute"]]
+    cells = [Cell((*always, "tracking.uri=a", *words), words[0], tmp_path, {}) for words in sweeps]
+    assert Grid("sweep", cells, tmp_path).labels == {"seed=0": " seed=0 hidden=[4,3]", "seed=1": " seed=1 hidden=[5]"}
+    assert Grid("sweep", cells[:1], tmp_path).labels == {"seed=0": ""}
 
 
 def test_a_cell_is_what_the_same_words_give_alone(tmp_path):

@@ -104,3 +104,62 @@ def test_a_torn_result_is_one_sentence(tmp_path):
     (tmp_path / "result.json").write_text('{"status": "fin')
     with pytest.raises(RunError, match=r"result.json is not the result of a run .* remove it to run again"):
         Result.read(tmp_path)
+
+
+@pytest.mark.parametrize("rates", [("1e-2", "1e-3", "1"), ("2", "10", "1e-1")])
+def test_a_map_has_numbers_in_order_of_their_size(rates):
+    cells = [
+        result("poisson_1d", "reverse", overrides=[f"optimizer.lr={lr}", f"model.width={w}"], error_l2=float(lr) * w)
+        for lr in rates
+        for w in (100, 20, 3)
+    ]
+    axes = overlays.draw(cells)["map"].axes[0]
+    shown = [[label.get_text() for label in labels] for labels in (axes.get_yticklabels(), axes.get_xticklabels())]
+    assert shown == [sorted(rates, key=float), ["3", "20", "100"]]
+    expected = np.log10(np.outer(sorted(map(float, rates)), [3, 20, 100]))
+    np.testing.assert_allclose(axes.images[0].get_array(), expected)
+    assert [text.get_text() for text in axes.texts] == [f"{10**v:.1e}" for v in expected.ravel()]
+
+
+def test_nothing_of_a_map_is_cut():
+    cells = [result(pde, how) for pde in ("poisson_1d", "biharmonic_1d") for how in ("reverse", "finite_difference")]
+    figure = overlays.draw(cells)["map"]
+    figure.draw_without_rendering()
+    width, height = figure.bbox.size
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+
+
+FAILED = Result("failed", ["pde=poisson_1d", "differentiator=taylor", "model.activation=relu"], error="a | b\nc")
+
+
+def test_cells_that_did_not_finish_stay_in_titles_and_maps():
+    tanh = [result("poisson_1d", how, overrides=["model.activation=tanh"]) for how in ("reverse", "taylor")]
+    drawn = overlays.draw([*tanh, FAILED])["map"]
+    assert np.isnan(drawn.axes[0].images[0].get_array().filled(np.nan)).sum() == 2
+    assert "grey" in drawn.get_suptitle()
+    assert all("activation=tanh" in title for title in table.groups([*tanh, FAILED]))
+
+
+def test_only_failed_cells_draw_nothing_and_are_named_with_their_sentence():
+    assert overlays.draw([FAILED, FAILED]) == {}
+    assert table.markdown_table(grouped([FAILED])) == ""
+    text = table.markdown_unfinished([FAILED, FAILED, PAIRS[0]], 1)
+    assert "**2 of 3 cells are not finished**" in text
+    assert r"a \| b c |" in text
+    assert "1 more" in text
+    assert table.markdown_unfinished(PAIRS, 40) == ""
+
+
+def test_what_bands_mean_is_said_and_long_titles_are_broken():
+    long = [f"model.{key}=123456" for key in ("width", "features", "frequency", "activation")]
+    curves = {"loss": [(0, 1.0), (1, 0.5)]}
+    cells = [result("poisson_1d", "reverse", s, curves, long if s < 2 else ()) for s in range(3)]
+    figure = overlays.draw(cells)["loss"]
+    assert "medians over up to 2 seeds" in figure.get_suptitle()
+    assert "\n" in figure.axes[0].get_title()
+    assert "seeds" not in overlays.draw(cells[:1])["loss"].get_suptitle()

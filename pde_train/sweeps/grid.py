@@ -21,6 +21,12 @@ CELLS = "cells"
 
 GRID_FILE = "grid.json"
 
+IN_THE_NAME = ("pde", "model", "differentiator")
+"""Groups whose choices begin a run's name, see `conf/config.yaml`."""
+
+NOT_OF_A_LABEL = ("entropy", "hydra", "name", "tracking")
+"""What may be swept and is no part of a cell's name: its training is shared."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -93,6 +99,20 @@ class Grid:
     def distinct(self) -> list[Cell]:
         """One cell of each name: several may differ in how the entropy is taken and share their training."""
         return list({cell.name: cell for cell in reversed(self.cells)}.values())[::-1]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What was swept, by the name of a cell: ` lr=0.01 seed=3`, without what a run's name says already."""
+        everywhere = set.intersection(*(set(cell.overrides) for cell in self.cells))
+        return {cell.name: "".join(_word(o) for o in cell.overrides if o not in everywhere) for cell in self.distinct}
+
+
+def _word(override: str) -> str:
+    """The last part of a key and its value; nothing of what the name has, decides no number or is composed later."""
+    key, _, value = override.lstrip("+").partition("=")
+    if key.split(".")[0] in NOT_OF_A_LABEL or key in IN_THE_NAME or "$" in value:
+        return ""
+    return f" {key.rpartition('.')[2]}={value}"
 
 
 def to_do(cells: Sequence[Cell], retry: bool) -> list[Cell]:

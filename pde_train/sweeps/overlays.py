@@ -21,7 +21,7 @@ MAPPED = "error_l2"
 
 
 def draw(results: Sequence[Result]) -> dict[str, Figure]:
-    """Every overlay that finished cells give, by its name; seeds of the same cell make a band."""
+    """Every overlay that cells give, by its name; seeds of a cell make a band, the map shows what is missing."""
     groups = table.groups(results)
     shown = dict(itertools.islice(groups.items(), MOST_PANELS))
     left_out = f"the first {MOST_PANELS} of {len(groups)} groups" if len(groups) > MOST_PANELS else ""
@@ -29,7 +29,7 @@ def draw(results: Sequence[Result]) -> dict[str, Figure]:
     for name, curve_of, words in (
         ("loss", _loss, {"xlabel": "optimiser step + 1", "ylabel": "loss", "logarithmic": "xy"}),
         ("spectra", _spectrum, {"xlabel": "index k", "ylabel": "singular value s_k", "logarithmic": "y", "marks": "o"}),
-        ("entropy", _entropy, {"xlabel": "threshold a", "ylabel": "truncated entropy", "logarithmic": "x"}),
+        ("entropy", _entropy, {**_of_entropy(results), "logarithmic": "x", "marks": "o-"}),
     ):
         panels = {
             title: {label: [c for r in cells if len((c := curve_of(r))[0]) > 1] for label, cells in lines.items()}
@@ -60,6 +60,23 @@ def _entropy(result: Result) -> Curve:
     return np.array([a for a, _ in points]), np.array([v for _, v in points])
 
 
+def _of_entropy(results: Sequence[Result]) -> dict[str, str]:
+    """Labels of the axes: thresholds and normalisation are named where all results share them."""
+    relative = {r.entropy.get("relative") for r in results if r.status == "finished"}
+    normalisations = {r.entropy.get("normalisation") for r in results if r.status == "finished"}
+    how = ", relative to s_1" if relative == {True} else ", absolute" if relative == {False} else ""
+    norm = normalisations.pop() if len(normalisations) == 1 else None
+    return {"xlabel": f"threshold a{how}", "ylabel": f"entropy ({norm})" if norm else "truncated entropy"}
+
+
+def _in_order(values: Sequence[str]) -> list[str]:
+    """Numbers by their size, words as they came."""
+    try:
+        return sorted(values, key=float)
+    except ValueError:
+        return list(values)
+
+
 def _maps(results: Sequence[Result]) -> dict[str, Figure]:
     """The median error over seeds by two swept keys; with three, of which one takes derivatives, a map for each way."""
     chosen = [dict(o.lstrip("+").split("=", 1) for o in r.overrides if "=" in o) for r in results]
@@ -75,6 +92,7 @@ def _maps(results: Sequence[Result]) -> dict[str, Figure]:
     if len(axes) != 2:
         return {}
     rows, columns = axes
+    values = {key: _in_order(found) for key, found in values.items()}
     cells: dict[str, dict[tuple[str, str], list[float]]] = {}
     for words, result in zip(chosen, results, strict=True):
         if (number := result.metrics.get(MAPPED)) is not None and rows in words and columns in words:

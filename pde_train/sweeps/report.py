@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -17,9 +16,6 @@ from pde_train.sweeps.grid import Cell, Grid
 from pde_train.sweeps.views import seen
 from pde_train.tracking.base import Tracker
 from pde_train.trust import build_group
-
-if TYPE_CHECKING:
-    pass
 
 SHOWN = 40
 """Cells that did not finish which the terminal names; `grid.json` and the status command know all."""
@@ -56,10 +52,11 @@ class Report:
             if many > 1:
                 print(f"Medians over up to {many} seeds; every cell: {self.grid.folder / 'table.csv'}")
         _say(results)
-        files = self._files(finished)
+        files = self._files(results)
         counts = {"runs.finished": str(len(finished)), "runs.not_finished": str(len(results) - len(finished))}
         self.tracker.tags(counts)
-        self.tracker.describe(table.markdown_table(grouped), [file.name for file in files if file.suffix == ".png"])
+        text = table.markdown_table(grouped) + table.markdown_unfinished(results, SHOWN)
+        self.tracker.describe(text, [file.name for file in files if file.suffix == ".png"])
         self.tracker.artifacts(files)
         complete = len(finished) == len(results)
         self.tracker.finish("finished" if complete else "interrupted" if interrupted else "failed")
@@ -79,14 +76,14 @@ class Report:
             return Result("failed", words, error=sentence(error), folder=cell.folder)
         return Result(cell.state, words, error=NO_RESULT.get(cell.state, NO_RESULT["died"]), folder=cell.folder)
 
-    def _files(self, finished: Sequence[Result]) -> list[Path]:
+    def _files(self, results: Sequence[Result]) -> list[Path]:
         """table.csv with every cell, and the overlays that its cells give."""
         from pde_train import table
         from pde_train.sweeps import overlays
 
         files = [self.grid.folder / "table.csv"]
-        files[0].write_text(table.csv_table(table.groups(finished)))
-        for name, figure in overlays.draw(finished).items():
+        files[0].write_text(table.csv_table(table.groups(results)))
+        for name, figure in overlays.draw(results).items():
             files.append(self.grid.folder / f"{name}.png")
             figure.savefig(files[-1], dpi=100)
         return files

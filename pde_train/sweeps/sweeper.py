@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -102,14 +102,16 @@ class GridSweeper(Sweeper):
         while waiting:
             free = [c for c in waiting if not claimed(c.folder) or (known and not launched[c.name])]
             if free:
-                self._launch(free)
+                self._launch(free, grid.labels)
                 launched.update(cell.name for cell in free)
             else:
                 time.sleep(POLL_SECONDS)
             waiting = [c for c in waiting if c.result is None and (launched[c.name] < tries or claimed(c.folder))]
 
-    def _launch(self, cells: Sequence[Cell]) -> None:
-        jobs = [[*cell.overrides, f"hydra.sweep.subdir={CELLS}/{cell.name}"] for cell in cells]
+    def _launch(self, cells: Sequence[Cell], labels: Mapping[str, str]) -> None:
+        label = {name: text.replace("'", r"\'") for name, text in labels.items()}
+        named = [[*cell.overrides, f"sweep.label='{label[cell.name]}'"] for cell in cells]
+        jobs = [[*words, f"hydra.sweep.subdir={CELLS}/{cell.name}"] for words, cell in zip(named, cells, strict=True)]
         try:
             self.launcher.launch(jobs, initial_job_idx=0)
         except BrokenProcessPool as error:  # a worker process was killed, and the others ended with it
