@@ -24,7 +24,7 @@ ONE_NODE = Path(__file__).parent / "slurm" / "one_node.sh"
 MISSING = [tool for tool in ("slurmctld", "slurmd", "munged", "sbatch", "ps", "free") if shutil.which(tool) is None]
 
 TINY = ["model=two_layer", "model.width=5", "diagnostics=none", "method.compile=never"]
-LONG = ["method.steps=12000", "method.chunk=50", "method.checkpoint_every=1000", "method.log_every=10000"]
+LONG = ["method.steps=30000", "method.chunk=50", "method.checkpoint_every=1000", "method.log_every=10000"]
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launche
         assert history(ours) == history(theirs)
         models = [torch.load(folder / "model.pt", weights_only=True) for folder in (ours, theirs)]
         assert all(torch.equal(models[0][k], models[1][k]) for k in models[1])
-    assert_one_whole_run_each(tmp_path, cells=4, steps=12000)
+    assert_one_whole_run_each(tmp_path, cells=4, steps=30000)
 
 
 def test_a_cell_that_runs_out_of_time_goes_on_and_outlives_its_launcher(timed):
