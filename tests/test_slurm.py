@@ -207,7 +207,11 @@ def test_a_cell_that_runs_out_of_time_goes_on_and_outlives_its_launcher(timed):
     assert code == 130
     (job,) = (file.read_text() for file in timed.folder.glob("multirun/cells/*/slurm_job"))
     assert f"1 jobs stay with SLURM and go on; to end them too: scancel {job}" in printed
-    assert timed.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip() == "RUNNING"
+    until = time.monotonic() + 90  # its minute may be over just now: it is queued again, and runs again
+    while (state := timed.ask("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip()) != "RUNNING":
+        assert state in ("PENDING", "COMPLETING", "CONFIGURING"), state
+        assert time.monotonic() < until, state
+        time.sleep(0.5)
 
 
 def log_of(sweep: Sweep, seed: int) -> str:
