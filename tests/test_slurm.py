@@ -197,6 +197,7 @@ def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launche
 
 
 def test_a_cell_that_runs_out_of_time_goes_on_and_outlives_its_launcher(timed):
+    timed.wait(lambda: len(list(timed.folder.glob("multirun/cells/*/pde_train.log"))) == 1)
     (log,) = timed.folder.glob("multirun/cells/*/pde_train.log")
     timed.wait(lambda: log.read_text().count("from step") >= 2)
     stopped = re.search(r"stopped by signal 12 at step (\d+), a checkpoint was written", log.read_text())
