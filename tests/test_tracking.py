@@ -18,7 +18,7 @@ from pde_train.results import RUN_ID_FILE
 from pde_train.tracking.base import PARENT
 from pde_train.tracking.delivery import Store, absolute, masked
 from pde_train.tracking.journal import Journal
-from pde_train.tracking.mlflow import END_SECONDS, OPEN_SECONDS, MlflowTracker
+from pde_train.tracking.mlflow import OPEN_SECONDS, SHORT_SECONDS, MlflowTracker
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -268,7 +268,7 @@ def test_a_store_that_hangs_delays_nothing_but_start_and_end(tmp_path, monkeypat
     loading = 30  # of MLflow, on a busy machine
     assert seconds[0] < OPEN_SECONDS + loading
     assert max(seconds[1:4]) < 2
-    assert seconds[4] < END_SECONDS + 3
+    assert seconds[4] < SHORT_SECONDS + 3
     assert caplog.text.count("does not answer") == 1
     assert caplog.text.count("python -m pde_train.sync delivers it") == 1
 

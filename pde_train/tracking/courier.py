@@ -86,6 +86,8 @@ class Courier:
         self._numbers = count()
         self._loaded = False
         self._warned = False
+        self.silent = False
+        """Whether somebody waited in vain, and the store has said nothing since."""
 
     def nudge(self, folder: Path) -> None:
         """There is something new in this folder."""
@@ -113,9 +115,10 @@ class Courier:
                 heard = self._hear(left)
                 if number in heard:
                     return heard[number]
-                if heard:
+                if any(answer.error is None for answer in heard.values()):
                     until = time.monotonic() + patience
             if not self._words.closed:
+                self.silent = True
                 return Answer(f"no answer within {patience:g} s", away=True)
         return Answer("the process that delivers was ended", away=True)
 
@@ -140,7 +143,7 @@ class Courier:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
             try:
-                self._process.wait(SILENT_SECONDS)
+                self._process.wait(0.0 if self.silent else SILENT_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process = None
@@ -174,6 +177,7 @@ class Courier:
         for number, error, is_away, folder in self._words.read(seconds):
             self._loaded = True
             heard[number] = Answer(error, is_away)
+            self.silent = self.silent and error is not None
             if folder is not None:
                 self.warn(error, folder)
         return heard
@@ -216,12 +220,15 @@ class Round:
     def _answer(self, request: str, number: int, about: Any) -> None:
         if request == "deliver":
             self._pending[Path(about)] = None
+            return
+        if request == "drain":
+            self._pending |= dict.fromkeys(map(Path, about))
+        if time.monotonic() < self._silent_until:
+            self._say(number, Answer("it did not answer before", away=True))
+        elif request == "drain":
+            self._say(number, self._deliver())
         elif request == "prepare":
             self._say(number, self._try(lambda: self._store.experiment_id(about)))
-        elif request == "drain":
-            self._pending |= dict.fromkeys(map(Path, about))
-            silent = time.monotonic() < self._silent_until
-            self._say(number, Answer("it did not answer before", away=True) if silent else self._deliver())
 
     def _deliver(self) -> Answer:
         """Everything that is pending, until the store is found to be away; what it refuses is left in its journal."""

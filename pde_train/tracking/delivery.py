@@ -172,7 +172,7 @@ class Store:
         os.environ.setdefault("PGCONNECT_TIMEOUT", str(TIMEOUT_SECONDS))
         import mlflow.tracking  # noqa: F401
 
-        for name in ("mlflow", "alembic", "urllib3"):  # after the import, which sets them up
+        for name in ("mlflow", "alembic", "urllib3", "psycopg"):  # after the import, which sets them up
             logging.getLogger(name).setLevel(logging.ERROR)
 
     def _connect(self) -> Any:

@@ -16,9 +16,11 @@ from pde_train.tracking.courier import Courier, courier_to
 from pde_train.tracking.delivery import absolute, masked
 from pde_train.tracking.journal import Journal, milliseconds
 
-OPEN_SECONDS, END_SECONDS, CELL_SECONDS = 3.0, 10.0, 2.0
-"""For how long a store may be silent before a run goes on without: to open it, to take the last of a run, and of a cell
-of a sweep, whose end delivers what is left."""
+OPEN_SECONDS, END_SECONDS = 3.0, 10.0
+"""For how long a store may be silent before a run goes on without it: at the start, and at the end."""
+
+SHORT_SECONDS = 2.0
+"""The same for the end, where the store was silent before, or a sweep's end will deliver what is left."""
 
 FILE_SECONDS = 60.0
 """The same for a sqlite file, which is never away, but which many may want to write at once."""
@@ -117,8 +119,11 @@ class MlflowTracker(Tracker):
     def drain(self, folders: Iterable[Path] = ()) -> None:
         if self.courier is None:
             return
+        if self._nested and self.courier.silent:
+            return
         about = [str(self._journal.folder), *map(str, folders)]
-        answer = self.courier.ask("drain", about, self._patience(CELL_SECONDS if self._nested else END_SECONDS))
+        short = self._nested or self.courier.silent
+        answer = self.courier.ask("drain", about, self._patience(SHORT_SECONDS if short else END_SECONDS))
         if answer.error is not None:
             self.courier.warn(answer.error, about[0])
         if not self._nested:  # the next cell of a sweep wants it, too
