@@ -97,7 +97,7 @@ class Courier:
     def tell(self, request: str, about: Any) -> int:
         """Send a request, to a new process where there is none; its number."""
         number = next(self._numbers)
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or self._words.closed or self._process.poll() is not None:
             self._start()
         try:
             self._send([request, number, about])
