@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 from omegaconf import DictConfig, OmegaConf
 
 from pde_train import provenance
@@ -64,7 +66,7 @@ def train(file: Path, job: DictConfig) -> str:
         cells = [_Cell(cell, job) for cell in about["cells"] if claims.enter_context(claim(Path(cell["folder"])))]
         open_cells = [cell for cell in cells if cell.open(cells[0])]
         try:
-            _fit(open_cells, about["memory_gb"] * 1e9)
+            _fit(open_cells, about["memory_gb"] * 1e9, about["threads"] or cores())
         except BaseException as error:
             for cell in open_cells:
                 cell.stop(error)
@@ -79,13 +81,13 @@ def train(file: Path, job: DictConfig) -> str:
     return status
 
 
-def _fit(cells: list[_Cell], memory: float) -> None:
+def _fit(cells: list[_Cell], memory: float, threads: int) -> None:
     """Train what can be stacked as one, and the others one by one."""
     members = {cell: cell.member() for cell in cells}
     reasons = [why for member in members.values() if (why := why_not(member)) is not None]
     if len(reasons) < len(cells):
         try:
-            fit_stack([member for member in members.values() if why_not(member) is None], memory)
+            fit_stack([member for member in members.values() if why_not(member) is None], memory, threads)
         except CannotStack as error:
             reasons.append(str(error))
     alone = [cell for cell in cells if not cell.ended]
@@ -93,6 +95,11 @@ def _fit(cells: list[_Cell], memory: float) -> None:
         log.info("%d of %d cells train one by one: %s", len(alone), len(cells), reasons[0])
     for cell in alone:
         cell.fit()
+
+
+def cores() -> int:
+    """Processors that this process may use: what SLURM has given to the job, where it is one."""
+    return int(os.environ.get("SLURM_CPUS_PER_TASK") or joblib.cpu_count())
 
 
 class _Cell:

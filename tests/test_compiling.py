@@ -8,12 +8,13 @@ import logging
 import os
 import shutil
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 
 from pde_train import compiling
-from pde_train.compiling import trace
+from pde_train.compiling import SPELLED_OUT, trace
 from pde_train.errors import Interrupted, UsageError
 from pde_train.experiment import build, run
 from pde_train.geometry import Points
@@ -563,3 +564,18 @@ def test_rounding_that_finite_differences_magnify_is_no_wrong_loss(compose, monk
 def test_another_mode_is_refused_with_a_sentence(compose):
     with pytest.raises(UsageError, match=r"method\.compile=sometimes is unknown: expected one of auto, always, never"):
         build(compose(*SMALL, "method.compile=sometimes"))
+
+
+def test_tanh_of_compiled_steps_is_within_three_units_in_the_last_place():
+    tiny = torch.logspace(-300, -1, 300, dtype=torch.float64)
+    x = torch.cat([torch.linspace(-25, 25, 1001), torch.linspace(-0.7, 0.7, 1001), tiny, -tiny]).double()
+    found = SPELLED_OUT[torch.ops.aten.tanh.default](x)
+    with mpmath.workdps(40):
+        errors = [
+            abs(mpmath.mpf(b) - mpmath.tanh(mpmath.mpf(a))) for a, b in zip(x.tolist(), found.tolist(), strict=True)
+        ]
+    assert all(error <= 3 * np.spacing(abs(value)) for error, value in zip(errors, torch.tanh(x).tolist(), strict=True))
+    ends = torch.tensor([0.0, 800.0, -800.0, torch.inf, -torch.inf, torch.nan], dtype=torch.float64)
+    torch.testing.assert_close(
+        SPELLED_OUT[torch.ops.aten.tanh.default](ends), torch.tanh(ends), rtol=0, atol=0, equal_nan=True
+    )

@@ -47,7 +47,7 @@ def posed(compose, words):
 @pytest.mark.parametrize("variants", VARIANTS, ids=lambda v: " | ".join(" ".join(words) for words in v))
 def test_every_problem_of_a_stack_takes_the_steps_that_it_takes_alone(compose, variants):
     alone, together = ([posed(compose, words) for words in variants] for _ in range(2))
-    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), size=4)
+    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), block=2)
     found = stack.take(3)
     assert found.shape == (len(variants), 3)
     for i, (problem, optimizer, batch) in enumerate(alone):
@@ -62,7 +62,7 @@ def test_every_problem_of_a_stack_takes_the_steps_that_it_takes_alone(compose, v
 
 def test_new_points_reach_every_problem(compose):
     (one, first, _), (other, second, batch) = (posed(compose, []) for _ in range(2))
-    stack = StackedSteps([other], [second], [batch], StopSignals())
+    stack = StackedSteps([other], [second], [batch], StopSignals(), block=1)
     drawn = one.draw(np.random.default_rng(5))
     stack.place([drawn])
     expected = EagerSteps(one, first, StopSignals()).take(drawn, 2)
@@ -98,7 +98,7 @@ def test_what_cannot_be_stacked_says_why(compose, tmp_path, words, why):
     assert why_not(Member(at.method, at.problem, None, at.diagnostics, tmp_path, None, None)) == why
 
 
-def test_memory_bounds_the_number_of_cells_in_a_stack(compose, tmp_path, monkeypatch):
+def test_memory_bounds_the_number_of_cells_that_take_a_step_at_once(compose, tmp_path, monkeypatch):
     configs = [compose(*NETWORK, "method.steps=5", "diagnostics=none", f"seed={seed}") for seed in range(5)]
     members = []
     for i, cfg in enumerate(configs):
@@ -109,13 +109,13 @@ def test_memory_bounds_the_number_of_cells_in_a_stack(compose, tmp_path, monkeyp
                 experiment.method, experiment.problem, at.record, experiment.diagnostics, at.folder, at.finish, at.stop
             )
         )
-    sizes = []
+    blocks = []
     original = StackedSteps.take
-    monkeypatch.setattr(StackedSteps, "take", lambda self, n: sizes.append(len(self.problems)) or original(self, n))
-    problem = StackedSteps(*zip(*[posed(compose, [])] * 2, strict=True), StopSignals())
+    monkeypatch.setattr(StackedSteps, "take", lambda self, n: blocks.append(self.blocks) or original(self, n))
+    problem = StackedSteps(*zip(*[posed(compose, [])] * 2, strict=True), StopSignals(), block=2)
     problem.trace()
     fit_stack(members, memory=2.5 * problem.bytes_of_each)
-    assert sizes == [2, 2, 1]
+    assert blocks == [[[0, 1], [2, 3], [4, 4]]]
     assert all(member.record.last()["steps"] == 5 for member in members)
 
 

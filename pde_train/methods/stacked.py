@@ -6,7 +6,8 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,8 +31,8 @@ from pde_train.results import CHECKPOINT
 
 log = logging.getLogger(__name__)
 
-ROUND = 8
-"""Stacks larger than half of this are filled up to a multiple of it, so that they share compiled code."""
+BLOCK = 8
+"""Runs of a block on the CPU: more leave its cache. A stack of five is filled up to it, to share its compiled code."""
 
 
 @dataclass
@@ -63,10 +64,10 @@ def why_not(member: Member) -> str | None:
     return None
 
 
-def fit_stack(members: Sequence[Member], memory: float) -> None:
+def fit_stack(members: Sequence[Member], memory: float, threads: int = 1) -> None:
     """Train runs that differ in seeds and numbers alone; each is told of its own end, and one that fails ends alone.
 
-    memory: bytes that a stack may take; of more runs than fit several stacks are made. Runs whose checkpoints stand at
+    memory: bytes that the arrays of a step may take. threads: of compiled steps. Runs whose checkpoints stand at
     different steps go on in different stacks. A signal saves every run and raises Interrupted; CannotStack is raised
     before a stack has begun.
     """
@@ -74,13 +75,7 @@ def fit_stack(members: Sequence[Member], memory: float) -> None:
         runs = [_Run(member, signals) for member in members]
         signals.install()
         for _, group in itertools.groupby(sorted(runs, key=lambda run: run.module.step), lambda run: run.module.step):
-            waiting_runs = list(group)
-            each = _bytes_of_each(waiting_runs[:2], signals)
-            most = max(1, int(memory // each))
-            count = math.ceil(len(waiting_runs) / most)
-            share = math.ceil(len(waiting_runs) / count)
-            for start in range(0, len(waiting_runs), share):
-                _Stack(waiting_runs[start : start + share], share, signals).train()
+            _Stack(list(group), memory, threads, signals).train()
 
 
 class _Run:
@@ -131,15 +126,17 @@ class _Run:
 class _Stack:
     """Runs at the same step that go on together."""
 
-    def __init__(self, runs: Sequence[_Run], size: int, signals: StopSignals):
+    def __init__(self, runs: Sequence[_Run], memory: float, threads: int, signals: StopSignals):
         self.runs = runs
         self.signals = signals
         self.method = runs[0].member.method
         self.start = runs[0].module.step
-        self.steps = _steps(runs, signals, size if size <= ROUND // 2 else math.ceil(size / ROUND) * ROUND)
+        self.memory, self.threads = memory, threads
 
     def train(self) -> None:
-        why = self._choose()
+        with _threads(self.threads):
+            self.steps = self._made()
+            why = self._choose()
         log.info("%d runs from step %d: %s", len(self.runs), self.start, why)
         self._each(lambda run: run.begin(why))
         looks = self.runs[0].member.diagnostics.steps(self.method.steps)
@@ -165,7 +162,8 @@ class _Stack:
             self.steps.place([run.module.batch for run in self.runs])
         for until in self.runs[0].module.pauses(start, stop):
             began = time.perf_counter()
-            losses = self.steps.take(until - start)
+            with _threads(self.threads):
+                losses = self.steps.take(until - start)
             seconds = (time.perf_counter() - began) / len(self.runs)
             for run, own in zip(self.runs, losses, strict=True):
                 run.attempt(partial(run.module.took, own, seconds))
@@ -177,6 +175,25 @@ class _Stack:
         for run in self.runs:
             run.attempt(partial(action, run))
 
+    def _made(self) -> StackedSteps:
+        """The steps of all runs, traced, in blocks that memory has room for."""
+        modules = [run.module for run in self.runs]
+        problems, batches = [m.problem for m in modules], [m.batch for m in modules]
+        optimizers = [run.optimizer for run in self.runs]
+        room = BLOCK if problems[0].device == "cpu" else math.ceil(len(modules) / BLOCK) * BLOCK
+        block = min(room, len(modules)) if len(modules) <= BLOCK // 2 else room
+        while True:
+            steps = StackedSteps(problems, optimizers, batches, self.signals, block)
+            try:
+                with waiting("tracing the optimisation step"):
+                    steps.trace()
+            except Exception as error:  # a formula that wants a Python number, or an operation that vmap does not know
+                raise CannotStack((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+            room = max(1, int(self.memory // steps.bytes_of_each))
+            if block <= room:
+                return steps
+            block = room
+
     def _choose(self) -> str:
         """Compile where that pays; how steps are computed, and why."""
         mode, left = self.method.compile, self.method.steps - self.start
@@ -186,14 +203,13 @@ class _Stack:
         self.steps.losses()
         began = time.perf_counter()
         eager = self.steps.losses()
-        seconds = time.perf_counter() - began
+        seconds = (time.perf_counter() - began) * len(self.steps.blocks)
         saved = SAVED * seconds * left
         about = f"{left} steps of {seconds:.1e} s"
+        cached = self.steps.traced.library is not None
+        if mode == "auto" and not cached and saved < COMPILE_SECONDS / 2:
+            return f"{together}, eager: compiling {about} would save {saved:.0f} s"
         try:
-            with waiting("tracing the optimisation step"):
-                cached = self.steps.trace().library is not None
-            if mode == "auto" and not cached and saved < COMPILE_SECONDS / 2:
-                return f"{together}, eager: compiling {about} would save {saved:.0f} s"
             began = time.perf_counter()
             with waiting("compiling the optimisation step"):
                 self.steps.compile()
@@ -202,22 +218,18 @@ class _Stack:
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             log.warning("the stacked steps could not be compiled (%s): they are taken eagerly", first)
-            self.steps = _steps(self.runs, self.signals, 0)
+            self.steps = self._made()
             return f"{together}, eager: the compilation failed"
         how = "compiled by an earlier run" if cached else f"compiled in {time.perf_counter() - began:.0f} s"
         return f"{together}, {how}, expected to save {saved:.0f} s over {about}"
 
 
-def _steps(runs: Sequence[_Run], signals: StopSignals, size: int) -> StackedSteps:
-    modules = [run.module for run in runs]
-    problems, batches = [m.problem for m in modules], [m.batch for m in modules]
-    return StackedSteps(problems, [run.optimizer for run in runs], batches, signals, size)
-
-
-def _bytes_of_each(runs: Sequence[_Run], signals: StopSignals) -> float:
-    steps = _steps(runs, signals, 0)
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Inside, steps are compiled for so many threads and work on them; all else is too small for more than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        steps.trace()
-    except Exception as error:  # a formula that wants a Python number, or an operation that vmap does not know
-        raise CannotStack((str(error).strip() or type(error).__name__).splitlines()[0]) from error
-    return steps.bytes_of_each
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -23,13 +23,16 @@ WEIGHT = "weight."
 
 STEP = "differentiator.step"
 
+TOGETHER = 10
+"""Steps that a block takes before the others do, while it is in the processor's cache."""
+
 
 class StackedSteps:
-    """`vmap` over one optimiser step, of problems that differ in numbers alone.
+    """`vmap` over one optimiser step, of problems that differ in numbers alone, a block of them at a time.
 
     Those are parameters and buffers, points, the numbers of the optimiser, of the PDE (its fields that are `float`, and
-    its weights), and the step of finite differences. size: rows of the stack, at least one a problem; the others repeat
-    the first, so that stacks of several numbers of problems share their compiled code.
+    its weights), and the step of finite differences. block: problems of a block, which are in memory at once; the last
+    one is filled up with what is in it already, so that one compiled step serves every block of every stack.
     """
 
     def __init__(
@@ -38,10 +41,12 @@ class StackedSteps:
         optimizers: Sequence[torch.optim.Optimizer],
         batches: Sequence[Batch],
         signals: StopSignals,
-        size: int = 0,
+        block: int,
     ):
         self.problems, self.optimizers, self.signals = problems, optimizers, signals
-        self.rows = [*range(len(problems)), *[0] * (size - len(problems))]
+        rows = range(len(problems))
+        filled = [*rows, *[rows[-1]] * (-len(problems) % block)]
+        self.blocks = [filled[start : start + block] for start in range(0, len(filled), block)]
         self.parameters = [[p for p in problem.model.parameters() if p.requires_grad] for problem in problems]
         self.shapes = {k: p.shape for k, p in problems[0].model.named_parameters() if p.requires_grad}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
@@ -55,58 +60,68 @@ class StackedSteps:
             [torch.cat([p.detach().flatten() for p in own]), *update.state(optimizer, own)]
             for optimizer, own in zip(optimizers, self.parameters, strict=True)
         ]
-        self.state = [self._stacked(column) for column in zip(*remembered, strict=True)]
-        self.hyper = self._stacked([update.hyper(optimizer) for optimizer in optimizers])
+        self.state = self._stacked(remembered)
+        self.hyper = self._stacked([[update.hyper(optimizer)] for optimizer in optimizers])
+        self.compiled = False
         self.place(batches)
         self.function = torch.func.vmap(self._step)
         self.run: Function = lambda tensors: self.function(*tensors)
-        self.kept = self.data
 
     def place(self, batches: Sequence[Batch]) -> None:
         """Take these points from now on."""
         points = [self.layout.tensors(batch) for batch in batches]
         fixed = [list(tensors.values()) for tensors in self.fixed]
-        like = self.state[0]
+        like = self.state[0][0]
         lifted = [[like.new_tensor(list(own.values()))] if own else [] for own in self.numbers]
-        columns = zip(*([*p, *f, *n] for p, f, n in zip(points, fixed, lifted, strict=True)), strict=True)
-        self.data = [self._stacked(column) for column in columns]
-        self.kept = self._prepare() if hasattr(self, "traced") else self.data
+        self.data = self._stacked([[*p, *f, *n] for p, f, n in zip(points, fixed, lifted, strict=True)])
+        self.kept = self._prepare() if self.compiled else self.data
 
     def trace(self) -> Traced:
-        """The whole step as a graph."""
-        self.traced = trace(self.function, [*self.state, self.hyper], self.data)
+        """The whole step of a block as a graph."""
+        self.traced = trace(self.function, [*self.state[0], *self.hyper[0]], self.data[0])
         return self.traced
 
     @property
     def bytes_of_each(self) -> float:
         """Memory that a problem takes in a step, at most."""
-        return peak_bytes(self.traced.step) / len(self.rows)
+        return peak_bytes(self.traced.step) / len(self.blocks[0])
 
     def compile(self) -> None:
         """Take steps by compiled code from now on."""
         kept = self._prepare()
-        library = self.traced.library or self.traced.compile([*self.state, self.hyper], kept)
+        library = self.traced.library or self.traced.compile([*self.state[0], *self.hyper[0]], kept[0])
         self.run, self.kept = load(library, self.problems[0].device), kept
+        self.compiled = True
 
     def losses(self) -> Tensor:
-        """The loss of each problem, without a step; for a comparison."""
-        return self.run([*self.state, self.hyper, *self.kept])[-1]
+        """The loss of each problem of the first block, without a step; for a comparison."""
+        return self._run(0)[-1]
 
     def take(self, count: int) -> Tensor:
         """Take `count` steps, fewer when a signal asks to stop; the losses before each, (problems, steps taken)."""
-        losses = []
-        for _ in range(count):
-            *self.state, loss = self.run([*self.state, self.hyper, *self.kept])
-            losses.append(loss)
+        losses: list[Tensor] = []
+        while len(losses) < count:
+            some = min(TOGETHER, count - len(losses))
+            losses += torch.cat([self._take(block, some) for block in range(len(self.blocks))]).unbind(1)
             if self.signals.received is not None:
                 break
         self._put_back()
         return torch.stack(losses, dim=1)[: len(self.problems)]
 
+    def _take(self, block: int, count: int) -> Tensor:
+        losses = []
+        for _ in range(count):
+            *self.state[block], loss = self._run(block)
+            losses.append(loss)
+        return torch.stack(losses, dim=1)
+
+    def _run(self, block: int) -> Any:
+        return self.run([*self.state[block], *self.hyper[block], *self.kept[block]])
+
     def _step(self, flat: Tensor, *rest: Tensor) -> Any:
         """The step of one problem; rest: what its optimiser remembers, that one's numbers, points, buffers, numbers."""
-        *state, hyper = rest[: len(self.state)]
-        gradient, loss = torch.func.grad_and_value(lambda f: self._loss(f, rest[len(self.state) :]))(flat)
+        *state, hyper = rest[: len(self.state[0])]
+        gradient, loss = torch.func.grad_and_value(lambda f: self._loss(f, rest[len(self.state[0]) :]))(flat)
         return *self.update.step(flat, gradient, state, hyper), loss
 
     def _loss(self, flat: Tensor, tensors: Sequence[Tensor]) -> Tensor:
@@ -122,17 +137,20 @@ class StackedSteps:
         found = residuals.evaluate(pde, u, differentiator, self.layout.batch(tuple(tensors[:points])))
         return residuals.loss({name: given.get(f"{WEIGHT}{name}", 1.0) * r for name, r in found.items()})
 
-    def _prepare(self) -> list[Tensor]:
+    def _prepare(self) -> list[list[Tensor]]:
         with torch.no_grad():
-            return list(self.traced.prepare(*self.data))
+            return [list(self.traced.prepare(*data)) for data in self.data]
 
-    def _stacked(self, column: Sequence[Tensor]) -> Tensor:
-        return torch.stack([column[row] for row in self.rows])
+    def _stacked(self, tensors: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """What each problem has of some tensors, as one tensor of each block."""
+        columns = list(zip(*tensors, strict=True))
+        return [[torch.stack([column[row] for row in rows]) for column in columns] for rows in self.blocks]
 
     def _put_back(self) -> None:
+        size = len(self.blocks[0])
         with torch.no_grad():
             for i, (own, optimizer) in enumerate(zip(self.parameters, self.optimizers, strict=True)):
-                flat, *state = (column[i] for column in self.state)
+                flat, *state = (column[i % size] for column in self.state[i // size])
                 for parameter, values in zip(own, flat.split(self.sizes), strict=True):
                     parameter.copy_(values.view_as(parameter))
                 self.update.put_back(optimizer, own, state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,11 @@ class Report:
     tracker: Tracker
 
     @classmethod
-    def opened(cls, grid: Grid, config: DictConfig) -> Report:
-        """Begin the parent run, or go on with it."""
+    def opened(cls, grid: Grid, config: DictConfig, meanwhile: Callable[[], None]) -> Report:
+        """Begin the parent run, or go on with it. meanwhile: what can be done while the store is being opened."""
         tracker = build_group(config, "tracking")
+        tracker.prepare(wait=False)
+        meanwhile()
         with waiting("opening the tracking store"):
             tracker.prepare()
             tracker.start(grid.folder.name, grid.folder, {}, {"sweep": grid.title, "cells": str(len(grid.cells))})

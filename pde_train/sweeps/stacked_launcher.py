@@ -31,16 +31,18 @@ log = logging.getLogger(__name__)
 class StackedLauncher(Launcher):
     """Sorts cells into stacks of one shape (`pde_train.stack.shape`) and launches a job for each.
 
-    through: the launcher of the jobs. size: cells of a job, at most. memory_gb: that a stack may take, in GB.
+    through: the launcher of the jobs. size: cells of a job, at most. memory_gb: that the arrays of a step may take, in
+    GB. threads: of a job; None for as many as it has cores.
     """
 
-    def __init__(self, through: DictConfig, size: int, memory_gb: float):
-        for name, value in (("size", size), ("memory_gb", memory_gb)):
+    def __init__(self, through: DictConfig, size: int, memory_gb: float, threads: int | None):
+        for name, value in (("size", size), ("memory_gb", memory_gb), ("threads", 1 if threads is None else threads)):
             if not isinstance(value, (int, float)) or not value > 0:
                 raise UsageError(f"hydra.launcher.{name}={value} is no size: expected a positive number")
         self.through = through
         self.size = int(size)
         self.memory_gb = memory_gb
+        self.threads = threads
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.config = hydra_context.config_loader, config
@@ -79,5 +81,6 @@ class StackedLauncher(Launcher):
         name = hashlib.sha256("".join(cell["folder"] for cell in cells).encode()).hexdigest()[:12]
         file = where / STACKS / name / "stack.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"memory_gb": self.memory_gb, "cells": list(cells)}, indent=1) + "\n")
+        about = {"memory_gb": self.memory_gb, "threads": self.threads, "cells": list(cells)}
+        file.write_text(json.dumps(about, indent=1) + "\n")
         return [*cells[0]["overrides"], f"{SUBDIR}{STACKS}/{name}", f"sweep.stack={file}"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -20,6 +21,7 @@ from omegaconf import DictConfig
 
 from pde_train.claim import claim, claimed
 from pde_train.errors import UsageError, sentence
+from pde_train.progress import waiting
 from pde_train.sweeps import compose
 from pde_train.sweeps.grid import CELLS, Cell, Grid, forget, to_do
 from pde_train.tracking.base import PARENT
@@ -65,7 +67,7 @@ class GridSweeper(Sweeper):
             _clear(grid.distinct)
         from pde_train.sweeps.report import Report
 
-        report = Report.opened(grid, self.config)
+        report = Report.opened(grid, self.config, meanwhile=self._load)
         os.environ[PARENT] = str(grid.folder)
         try:
             self._train(grid)
@@ -90,6 +92,12 @@ class GridSweeper(Sweeper):
         configs = compose.composed(combinations, loader, self.config)
         cells = [Cell.of(words, config, sweeps) for words, (config, _) in zip(combinations, configs, strict=True)]
         return Grid.of(self.config.hydra.runtime.choices.get("experiment") or "sweep", cells, sweeps)
+
+    def _load(self) -> None:
+        """Import what cells need, seconds of libraries, where this process trains them."""
+        if isinstance(getattr(self.launcher, "launcher", self.launcher), BasicLauncher):
+            with waiting("loading libraries"):
+                import pde_train.stack  # noqa: F401
 
     def _train(self, grid: Grid) -> None:
         """Launch until every cell has an end of its own, or died too often."""
