@@ -17,7 +17,7 @@ from pde_train.tracking.base import Row, Tracker
 
 log = logging.getLogger(__name__)
 
-FLUSH_ROWS = 1000
+FLUSH_ROWS = 500
 FLUSH_SECONDS = 10.0
 
 CURVE = 200

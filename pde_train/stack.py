@@ -66,7 +66,7 @@ def train(file: Path, job: DictConfig) -> str:
         cells = [_Cell(cell, job) for cell in about["cells"] if claims.enter_context(claim(Path(cell["folder"])))]
         open_cells = [cell for cell in cells if cell.open(cells[0])]
         try:
-            _fit(open_cells, about["memory_gb"] * 1e9, about["threads"] or cores())
+            _fit(open_cells, about["memory_gb"] * 1e9, about["threads"] or threads())
         except BaseException as error:
             for cell in open_cells:
                 cell.stop(error)
@@ -97,9 +97,9 @@ def _fit(cells: list[_Cell], memory: float, threads: int) -> None:
         cell.fit()
 
 
-def cores() -> int:
-    """Processors that this process may use: what SLURM has given to the job, where it is one."""
-    return int(os.environ.get("SLURM_CPUS_PER_TASK") or joblib.cpu_count())
+def threads() -> int:
+    """As many as this process has processors, but one, which delivers to the tracking store meanwhile."""
+    return max(1, int(os.environ.get("SLURM_CPUS_PER_TASK") or joblib.cpu_count()) - 1)
 
 
 class _Cell:

@@ -32,7 +32,7 @@ class StackedLauncher(Launcher):
     """Sorts cells into stacks of one shape (`pde_train.stack.shape`) and launches a job for each.
 
     through: the launcher of the jobs. size: cells of a job, at most. memory_gb: that the arrays of a step may take, in
-    GB. threads: of a job; None for as many as it has cores.
+    GB. threads: of a job; None for as many as it has cores, but one.
     """
 
     def __init__(self, through: DictConfig, size: int, memory_gb: float, threads: int | None):

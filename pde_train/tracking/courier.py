@@ -7,6 +7,7 @@ would take the interpreter from the training loop.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -281,6 +282,8 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries may print
     store = Store(os.environ[STORE])
     store.load()
+    gc.freeze()  # SQLAlchemy makes a dozen objects of every row, among which the collector
+    gc.set_threshold(50_000)  # would look for cycles for a quarter of the time
     Round(store, Words(0), answers).work()
     os._exit(0)  # without waiting for what libraries do at the end
 
