@@ -24,7 +24,7 @@ ONE_NODE = Path(__file__).parent / "slurm" / "one_node.sh"
 MISSING = [tool for tool in ("slurmctld", "slurmd", "munged", "sbatch", "ps", "free") if shutil.which(tool) is None]
 
 TINY = ["model=two_layer", "model.width=5", "diagnostics=none", "method.compile=never"]
-LONG = ["method.steps=30000", "method.chunk=50", "method.checkpoint_every=1000", "method.log_every=10000"]
+LONG = ["method.steps=12000", "method.chunk=50", "method.checkpoint_every=1000", "method.log_every=10000"]
 
 
 @pytest.fixture(scope="module")
@@ -159,12 +159,16 @@ def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launche
     words = [*LONG, "seed=0,1,2,3", "hydra.launcher.array_parallelism=2"]
     first = Sweep(slurm, tmp_path, *words)
     first.wait(lambda: len(list(tmp_path.glob("multirun/cells/*/checkpoint.ckpt"))) == 2)
+    jobs = {seed: first.job(f"seed={seed}") for seed in range(4)}
+    for seed in (0, 1):  # two jobs run, two are still pending; a launch may take longer than a cell
+        first.send("STOP", jobs[seed])
     first.process.kill()
     first.end()
 
-    again = Sweep(slurm, tmp_path, *words)  # two jobs run, two are still pending
-    jobs = {seed: again.job(f"seed={seed}") for seed in range(4)}
+    again = Sweep(slurm, tmp_path, *words)
     again.wait(lambda: "0 jobs queued, 4 were queued before" in again.file.read_text())
+    for seed in (0, 1):
+        again.send("CONT", jobs[seed])
     again.send("USR2", jobs[0])
     again.send("TERM", jobs[1])
     again.ask("scancel", jobs[3])
@@ -193,7 +197,7 @@ def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launche
         assert history(ours) == history(theirs)
         models = [torch.load(folder / "model.pt", weights_only=True) for folder in (ours, theirs)]
         assert all(torch.equal(models[0][k], models[1][k]) for k in models[1])
-    assert_one_whole_run_each(tmp_path, cells=4, steps=30000)
+    assert_one_whole_run_each(tmp_path, cells=4, steps=12000)
 
 
 def test_a_cell_that_runs_out_of_time_goes_on_and_outlives_its_launcher(timed):

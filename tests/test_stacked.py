@@ -211,6 +211,8 @@ def test_cells_of_several_shapes_and_methods_are_several_stacks(tmp_path):
 
 def test_random_features_of_a_stack_are_bit_for_bit_those_of_a_run(compose, tmp_path):
     words = ["model.features=30", "seed=3", "differentiator=finite_difference"]
+    tmp_path = tmp_path / "it's a folder, {with} signs"
+    tmp_path.mkdir()
     swept(tmp_path, *STACK, *words, "sampler.interior=50,60", "tracking=none")
     alone = run(build(compose(*words, "sampler.interior=50")), tmp_path / "alone").last()
     found = next(r for r in results(tmp_path).values() if "sampler.interior=50" in r["overrides"])

@@ -55,6 +55,11 @@ def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictC
         yield OmegaConf.to_container(config, resolve=True), group_choices(files(*of_files))  # type: ignore[misc]
 
 
+def quoted(text: object) -> str:
+    """Any text as the value of an override, whatever commas, spaces or braces it has."""
+    return "'" + str(text).replace("'", r"\'") + "'"
+
+
 def group_choices(config: DictConfig) -> dict[str, str]:
     """What was chosen in each of our groups, in a configuration that holds Hydra's own."""
     choices = config.hydra.runtime.choices

@@ -83,4 +83,4 @@ class StackedLauncher(Launcher):
         file.parent.mkdir(parents=True, exist_ok=True)
         about = {"memory_gb": self.memory_gb, "threads": self.threads, "cells": list(cells)}
         file.write_text(json.dumps(about, indent=1) + "\n")
-        return [*cells[0]["overrides"], f"{SUBDIR}{STACKS}/{name}", f"sweep.stack={file}"]
+        return [*cells[0]["overrides"], f"{SUBDIR}{STACKS}/{name}", f"sweep.stack={compose.quoted(file)}"]

@@ -117,8 +117,7 @@ class GridSweeper(Sweeper):
             waiting = [c for c in waiting if c.result is None and (launched[c.name] < tries or claimed(c.folder))]
 
     def _launch(self, cells: Sequence[Cell], labels: Mapping[str, str]) -> None:
-        label = {name: text.replace("'", r"\'") for name, text in labels.items()}
-        named = [[*cell.overrides, f"sweep.label='{label[cell.name]}'"] for cell in cells]
+        named = [[*cell.overrides, f"sweep.label={compose.quoted(labels[cell.name])}"] for cell in cells]
         jobs = [[*words, f"hydra.sweep.subdir={CELLS}/{cell.name}"] for words, cell in zip(named, cells, strict=True)]
         try:
             self.launcher.launch(jobs, initial_job_idx=0)
