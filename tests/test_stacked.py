@@ -63,6 +63,7 @@ def test_every_problem_of_a_stack_takes_the_steps_that_it_takes_alone(compose, v
 def test_new_points_reach_every_problem(compose):
     (one, first, _), (other, second, batch) = (posed(compose, []) for _ in range(2))
     stack = StackedSteps([other], [second], [batch], StopSignals(), block=1)
+    stack.trace()
     drawn = one.draw(np.random.default_rng(5))
     stack.place([drawn])
     expected = EagerSteps(one, first, StopSignals()).take(drawn, 2)

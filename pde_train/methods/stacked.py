@@ -180,8 +180,9 @@ class _Stack:
         modules = [run.module for run in self.runs]
         problems, batches = [m.problem for m in modules], [m.batch for m in modules]
         optimizers = [run.optimizer for run in self.runs]
-        room = BLOCK if problems[0].device == "cpu" else math.ceil(len(modules) / BLOCK) * BLOCK
-        block = min(room, len(modules)) if len(modules) <= BLOCK // 2 else room
+        block = BLOCK if problems[0].device == "cpu" else math.ceil(len(modules) / BLOCK) * BLOCK
+        if len(modules) <= BLOCK // 2:
+            block = len(modules)
         while True:
             steps = StackedSteps(problems, optimizers, batches, self.signals, block)
             try:

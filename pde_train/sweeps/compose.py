@@ -11,7 +11,7 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -57,7 +57,7 @@ def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictC
 
 def quoted(text: object) -> str:
     """Any text as the value of an override, whatever commas, spaces or braces it has."""
-    return "'" + str(text).replace("'", r"\'") + "'"
+    return QuotedString(str(text), Quote.single).with_quotes()
 
 
 def group_choices(config: DictConfig) -> dict[str, str]:

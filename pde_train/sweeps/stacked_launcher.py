@@ -42,7 +42,7 @@ class StackedLauncher(Launcher):
         self.through = through
         self.size = int(size)
         self.memory_gb = memory_gb
-        self.threads = threads
+        self.threads = None if threads is None else int(threads)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.config = hydra_context.config_loader, config
