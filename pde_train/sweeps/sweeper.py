@@ -21,7 +21,6 @@ from omegaconf import DictConfig
 
 from pde_train.claim import claim, claimed
 from pde_train.errors import UsageError, sentence
-from pde_train.progress import waiting
 from pde_train.sweeps import compose
 from pde_train.sweeps.grid import CELLS, Cell, Grid, forget, to_do
 from pde_train.tracking.base import PARENT
@@ -96,6 +95,8 @@ class GridSweeper(Sweeper):
     def _load(self) -> None:
         """Import what cells need, seconds of libraries, where this process trains them."""
         if isinstance(getattr(self.launcher, "launcher", self.launcher), BasicLauncher):
+            from pde_train.progress import waiting
+
             with waiting("loading libraries"):
                 import pde_train.stack  # noqa: F401
 
