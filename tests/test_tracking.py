@@ -1,5 +1,6 @@
 """Journals and their delivery: what a run says arrives in a store once, whenever the store is there."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -271,6 +272,17 @@ def test_a_store_that_hangs_delays_nothing_but_start_and_end(tmp_path, monkeypat
     assert seconds[4] < SHORT_SECONDS + 3
     assert caplog.text.count("does not answer") == 1
     assert caplog.text.count("python -m pde_train.sync delivers it") == 1
+
+
+def test_a_file_that_another_process_keeps_locked_is_a_store_that_is_away(compose, uri, tmp_path, caplog):
+    Store(uri).experiment_id("pde_train")
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with caplog.at_level(logging.WARNING):
+            record = run(build(compose("tracking=mlflow", f"tracking.uri={uri}", *NETWORK)), tmp_path / "run")
+        assert caplog.text.count("python -m pde_train.sync delivers it") == 1
+    assert sync.main([str(tmp_path)]) == 0
+    assert dict(rows_of(uri)) == record.series["loss"]
 
 
 def test_a_courier_that_was_killed_is_replaced(uri, tmp_path):

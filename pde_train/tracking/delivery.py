@@ -268,9 +268,9 @@ def away(error: BaseException, uri: str) -> bool:
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
+    if uri.startswith("sqlite:"):  # another process is writing, and does not end
+        return any("database is locked" in str(cause) for cause in causes)
     names = {base.__name__ for one in causes for base in type(one).__mro__}
-    if uri.startswith("sqlite:"):
-        return False
     return bool(names & set(AWAY)) or any(re.search(r"error code 5\d\d|max retries", str(e), re.I) for e in causes)
 
 
