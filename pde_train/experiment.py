@@ -103,7 +103,10 @@ class Run:
             **choices,
             "config_hash": experiment.config_hash,
             "precision": str(experiment.problem.dtype).removeprefix("torch."),
+            "order": str(experiment.problem.pde.order),
+            "dimension": str(experiment.problem.pde.domain.dimension),
             "git_commit": provenance.git_commit(),
+            "machine": provenance.machine(),
             **{f"version.{k}": v for k, v in provenance.versions().items()},
         }
         experiment.tracker.start(experiment.name, folder, provenance.flattened(experiment.config), tags)

@@ -93,9 +93,13 @@ class StackedSteps:
         self.run, self.kept = load(library, self.problems[0].device), kept
         self.compiled = True
 
-    def losses(self) -> Tensor:
-        """The loss of each problem of the first block, without a step; for a comparison."""
-        return self._run(0)[-1]
+    def losses(self, nudge: float = 0.0) -> Tensor:
+        """The loss of each problem of the first block, without a step, where parameters are 1 + nudge times as large.
+
+        For a comparison: how far a nudge of one rounding moves it is what rounding does to the loss.
+        """
+        flat, *rest = self.state[0]
+        return self.run([flat * (1 + nudge), *rest, *self.hyper[0], *self.kept[0]])[-1]
 
     def take(self, count: int) -> Tensor:
         """Take `count` steps, fewer when a signal asks to stop; the losses before each, (problems, steps taken)."""

@@ -6,6 +6,8 @@ import fcntl
 import logging
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,13 +103,14 @@ class Store:
             else:
                 self._client.set_terminated(run_id, STATUS[name], end_time=time)
         elif kind == "artifacts":
-            for name in value:
-                file = folder / name
-                if file.is_dir():
-                    self._client.log_artifacts(run_id, str(file), file.name)
-                elif file.exists():  # a later run in the same folder may have cleared it away
-                    self._client.log_artifact(run_id, str(file))
-                self.answered()
+            with tempfile.TemporaryDirectory() as together:  # one call for all takes a fifth of one for each
+                for file in (folder / name for name in value):
+                    if file.is_dir():
+                        shutil.copytree(file, Path(together) / file.name)
+                    elif file.exists():  # a later run in the same folder may have cleared it away
+                        shutil.copy(file, together)
+                self._client.log_artifacts(run_id, together)
+            self.answered()
 
     def _run_id(self, journal: Journal) -> str:
         """The run of a journal, made where there is none; its parent is delivered first."""

@@ -37,6 +37,7 @@ from ridges import (
 
 from pde_train.conf_dir import conf_dir
 from pde_train.differentiators.complex_step import ComplexStep
+from pde_train.differentiators.difference_error import DifferenceError
 from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.differentiators.hybrid import Hybrid
 from pde_train.differentiators.stochastic import Stochastic
@@ -113,6 +114,8 @@ def tolerance(differentiator, activation, dimension, dtype, name, shift=0):
     differences, before = differentiator, 0
     if isinstance(differentiator, Hybrid):
         differences, before = differentiator.differences, 1
+    elif isinstance(differentiator, DifferenceError):  # either part is less than both
+        differences = differentiator.differences
     # `size` is the largest intermediate result; 1.5 roundings of it were seen where none is amplified
     bound = 8 * eps(dtype) * (size + amplification(differentiator, name, dimension) * size.max())
     if isinstance(differences, FiniteDifference):

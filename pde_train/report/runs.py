@@ -1,0 +1,165 @@
+"""The runs of a study as a table: what was chosen, what came of it, and which runs are a pair."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from pde_train.errors import RunError
+from pde_train.tracking.reading import Reader
+
+Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Steps and values (k,) by run."""
+
+FACTORS = {
+    "pde": "tags.pde",
+    "order": "tags.order",
+    "dimension": "tags.dimension",
+    "model": "tags.model",
+    "activation": "params.model.activation",
+    "features": "params.model.features",
+    "weight range": "params.model.weight_range",
+    "width": "params.model.width",
+    "hidden": "params.model.hidden",
+    "optimizer": "tags.optimizer",
+    "steps": "params.method.steps",
+    "precision": "params.accelerator.precision",
+    "interior": "params.sampler.interior",
+    "relative": "params.entropy.relative",
+    "normalisation": "params.entropy.normalisation",
+    "seed": "params.seed",
+}
+"""What a claim may select and divide by, and the parameter or tag that has it."""
+
+NOT_OF_A_PAIR = ("params.differentiator.", "params.tracking.", "params.name", "params.sweep.", "params.resume")
+"""What two runs of a pair may differ in; everything else is the same."""
+
+LARGE = 1e-4
+"""Singular values above this times s_1 are large."""
+
+SPEEDS = (0.1, 0.01, 0.001)
+"""Parts of its first loss that a run is timed to reach."""
+
+STARTS = "start/"
+"""First part of the name of a metric's value at the first step, before training."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Finished runs, one of each configuration, and what was left out.
+
+    table: FACTORS, `way` (of taking derivatives), `pair` (the same for runs that differ in it alone), every metric by
+    its name, and what is derived from curves: `steps_to/<part>` (steps until the loss is that part of the first one;
+    one more than there are where it never is), `speed` (decades of loss lost in 1000 steps), `start/<metric>` (its
+    value before training).
+    """
+
+    table: pd.DataFrame
+    spectra: Curves
+    losses: Curves
+    looks: Mapping[str, Curves]
+    about: Mapping[str, object]
+
+    @cached_property
+    def ways(self) -> list[str]:
+        return sorted(self.table["way"].unique())
+
+
+def read(reader: Reader, looks: Sequence[str]) -> Runs:
+    """Everything that the report needs of an experiment; looks: metrics that are read at every step of networks."""
+    raw = reader.runs()
+    cells = raw[raw.get("tags.config_hash", pd.Series(index=raw.index, dtype=object)).notna()]
+    finished = cells[cells["status"] == "FINISHED"]
+    if finished.empty:
+        raise RunError(
+            f"the experiment {reader.experiment!r} has no finished run ({len(cells)} others): expected those of the "
+            "study, run it first"
+        )
+    entropies = [c for c in finished if c.startswith("params.entropy.")]
+    distinct = finished.sort_values("start").drop_duplicates(["tags.config_hash", *entropies], keep="last")
+    table = _table(distinct)
+    trained = table[table["view"].isna()]
+    spectra = reader.curves(trained["id"], "spectrum/final")
+    networks = trained[trained["model"] != "random_features"]["id"]
+    losses = reader.curves(networks, "loss")
+    seen = {metric: reader.curves(networks, metric) for metric in looks}
+    derived = pd.DataFrame({"id": table["id"]})
+    for part in SPEEDS:
+        derived[f"steps_to/{part:g}"] = [_steps_to(losses.get(i), part) for i in table["id"]]
+    derived["speed"] = [_speed(losses.get(i)) for i in table["id"]]
+    for metric, curves in seen.items():
+        derived[f"{STARTS}{metric}"] = [curves[i][1][0] if i in curves else np.nan for i in table["id"]]
+    return Runs(table.merge(derived, on="id"), spectra, losses, seen, _about(raw, cells, finished, distinct, reader))
+
+
+def _table(distinct: pd.DataFrame) -> pd.DataFrame:
+    columns = {name: _column(distinct, source) for name, source in FACTORS.items()}
+    columns["depth"] = [len(ast.literal_eval(h)) if isinstance(h, str) else np.nan for h in columns.pop("hidden")]
+    columns |= {"id": distinct["id"], "view": _column(distinct, "tags.view_of")}
+    columns["way"] = [way_of(row) for row in distinct.to_dict("records")]
+    shared = [c for c in distinct if c.startswith("params.") and not c.startswith(NOT_OF_A_PAIR)]
+    columns["pair"] = pd.util.hash_pandas_object(distinct[shared].fillna("").astype(str), index=False)
+    metrics = {c.removeprefix("metrics."): distinct[c] for c in distinct if c.startswith("metrics.")}
+    return pd.DataFrame(columns | metrics).reset_index(drop=True)
+
+
+def _column(table: pd.DataFrame, source: str) -> pd.Series:
+    found = table.get(source, pd.Series(np.nan, index=table.index, dtype=object))
+    numbers = pd.to_numeric(found, errors="coerce")
+    return numbers if numbers.notna().sum() == found.notna().sum() else found
+
+
+def way_of(run: Mapping[str, object]) -> str:
+    """How a run took its derivatives, in short: `reverse`, `FD4 h=0.001`, `FD2 h=auto, truncation alone`."""
+    name = str(run.get("params.differentiator._target_", "")).rpartition(".")[2]
+    own = {k.removeprefix("params.differentiator."): v for k, v in run.items() if "params.differentiator." in k}
+    if "accuracy" not in own or not isinstance(own["accuracy"], str):
+        return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+    step = str(own.get("step"))
+    short = step if not step[0].isdigit() else f"{float(step):g}"
+    alone = f", {own['part']} alone" if isinstance(own.get("part"), str) else ""
+    hybrid = "hybrid " if name == "Hybrid" else ""
+    return f"{hybrid}FD{own['accuracy']} h={short}{alone}"
+
+
+def _steps_to(curve: tuple[np.ndarray, np.ndarray] | None, part: float) -> float:
+    if curve is None:
+        return np.nan
+    below = np.flatnonzero(curve[1] <= part * curve[1][0])
+    return float(below[0] if len(below) else len(curve[1]))
+
+
+def _speed(curve: tuple[np.ndarray, np.ndarray] | None) -> float:
+    if curve is None or len(curve[1]) < 2 or min(curve[1][0], curve[1][-1]) <= 0:
+        return np.nan
+    return float(1000 * np.log10(curve[1][0] / curve[1][-1]) / (curve[0][-1] - curve[0][0]))
+
+
+def _about(
+    raw: pd.DataFrame, cells: pd.DataFrame, finished: pd.DataFrame, distinct: pd.DataFrame, reader: Reader
+) -> dict[str, object]:
+    """What a reader must know of the runs besides their numbers."""
+    parents = raw[raw.get("tags.sweep", pd.Series(index=raw.index, dtype=object)).notna()]
+    newest = parents.sort_values("start").drop_duplicates("name", keep="last")
+    tags = [c for c in distinct if c.startswith("tags.version.")]
+    return {
+        "experiment": reader.experiment,
+        "runs": len(cells),
+        "finished": len(finished),
+        "distinct": len(distinct),
+        "not finished": cells[cells["status"] != "FINISHED"]["status"].value_counts().to_dict(),
+        "repeated": len(finished) - len(distinct),
+        "views": int(_column(distinct, "tags.view_of").notna().sum()),
+        "sweeps": newest[["id", "name", *(c for c in newest if c.startswith("tags.runs."))]].to_dict("records"),
+        "versions": {c.removeprefix("tags.version."): sorted(distinct[c].dropna().unique()) for c in tags},
+        "commits": sorted(_column(distinct, "tags.git_commit").dropna().unique()),
+        "machines": sorted(_column(distinct, "tags.machine").dropna().unique()),
+        "seconds": float(_column(distinct, "metrics.seconds_total").sum()),
+        "began": float(cells["start"].min()),
+        "ended": float(cells["end"].max()),
+    }

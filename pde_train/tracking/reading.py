@@ -1,0 +1,93 @@
+"""Runs out of an MLflow store, as a table and as curves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pde_train.errors import RunError
+from pde_train.tracking.delivery import absolute, first_line, masked
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAGE = 1000
+"""Runs that are asked for at once."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads one experiment of a store; what is wrong with either is a RunError."""
+
+    uri: str
+    experiment: str
+
+    def runs(self) -> pd.DataFrame:
+        """A row a run: id, name, status, start and end (s), params.<key>, tags.<key>, and the last of metrics.<key>."""
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment_id], max_results=PAGE, page_token=token)
+            rows += map(_row, page)
+            token = page.token
+            if not token:
+                return pd.DataFrame(rows)
+
+    def curves(self, ids: Iterable[str], metric: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Steps and values (k,) of a metric by run, in the order of steps; runs without it are left out."""
+        found = {}
+        for run_id in ids:
+            rows = sorted((row.step, row.value) for row in self._client.get_metric_history(run_id, metric))
+            if rows:
+                found[run_id] = np.array([s for s, _ in rows]), np.array([v for _, v in rows], dtype=float)
+        return found
+
+    def attach(self, run_id: str, folder: Path) -> None:
+        """Keep a folder as an artifact of a run."""
+        self._client.log_artifacts(run_id, str(folder), folder.name)
+
+    @property
+    def _client(self) -> Any:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(absolute(self.uri))
+
+    @property
+    def _experiment_id(self) -> str:
+        file = Path(absolute(self.uri).removeprefix("sqlite:///"))
+        if self.uri.startswith("sqlite:///") and not file.exists():
+            raise RunError(f"{file} does not exist: expected a tracking store, name it by --uri or run the study first")
+        try:
+            found = self._client.get_experiment_by_name(self.experiment)
+        except Exception as error:
+            raise RunError(
+                f"the tracking store {masked(self.uri)} cannot be read ({first_line(error)}): expected one that "
+                "answers, name it by --uri"
+            ) from error
+        if found is None:
+            raise RunError(
+                f"the tracking store {masked(self.uri)} has no experiment {self.experiment!r}: expected one with runs, "
+                "name it by --experiment or run the study first"
+            )
+        return found.experiment_id
+
+
+def _row(run: Any) -> dict[str, Any]:
+    about = {
+        "id": run.info.run_id,
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "start": run.info.start_time / 1000,
+        "end": (run.info.end_time or np.nan) / 1000,
+    }
+    params = {f"params.{k}": v for k, v in run.data.params.items()}
+    tags = {f"tags.{k}": v for k, v in run.data.tags.items()}
+    return about | params | tags | {f"metrics.{k}": v for k, v in run.data.metrics.items()}
