@@ -6,7 +6,7 @@ DONE := $(VENV)/.set-up
 
 REFERENCES := deepxde pina neurodiffeq jax
 
-.PHONY: help setup run test lint types bench bench-sweep bench-references ui wheel clean
+.PHONY: help setup run study study-small report test lint types bench bench-sweep bench-references ui wheel clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -20,6 +20,15 @@ $(DONE): pyproject.toml constraints.txt
 
 run: $(DONE)  ## the main job: AD against FD, two equations, two models; at most 3 minutes
 	$(BIN)/python -m pde_train --multirun experiment=first_look
+
+study: $(DONE)  ## five claims, 5000 runs, a verdict each: report/report.html; goes on where it stopped
+	$(BIN)/python -m pde_train.study $(WORDS)
+
+study-small: $(DONE)  ## the same with fewer seeds, choices and steps: study-small/report/report.html
+	$(BIN)/python -m pde_train.study --small $(WORDS)
+
+report: $(DONE)  ## report/report.html once more, from the runs in the store
+	$(BIN)/python -m pde_train.report
 
 test: lint types  ## lint, types, then every test
 	$(BIN)/python -m pytest

@@ -38,7 +38,8 @@ ALLOWED = {  # what each room may import from the package
     "figures": GROUND | {"entropy", "problem"},
     "table": {"results"},
     "artifacts": {"entropy", "figures", "problem", "record", "table"},
-    "report": GROUND | {"figures", "sync", "tracking"},
+    "report": GROUND | {"differentiators", "figures", "provenance", "sync", "tracking"},
+    "study": {"report"},
     "sweeps": GROUND | {"claim", "entropy", "figures", "provenance", "results", "stack", "table", "tracking", "trust"},
 }
 HYDRA = {"cli", "runs", "stack", "sweeps", "trust", "experiment", "__main__"}

@@ -19,6 +19,7 @@ from pde_train.pdes.biharmonic_2d import Biharmonic2D
 from pde_train.pdes.burgers_1d import Burgers1D
 from pde_train.pdes.convection_1d import Convection1D
 from pde_train.pdes.euler_beam import EulerBeam
+from pde_train.pdes.linear_kdv_1d import LinearKdV1D
 from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.pdes.poisson_2d import Poisson2D
 from pde_train.pdes.poisson_nd import PoissonND
@@ -200,6 +201,28 @@ def test_a_wave_of_another_speed_is_caught_inside_alone(monkeypatch):
     assert {place[0] for place in wrong_equations(pde, exact_solution(other))} == {"convection"}
 
 
+def test_a_wave_that_runs_the_other_way_is_caught_inside_alone(monkeypatch):
+    pde = exactly(monkeypatch, LinearKdV1D())
+    x, t = symbols_of(pde)
+    assert {place[0] for place in wrong_equations(pde, sympy.sin(x - t))} == {"linear_kdv"}
+
+
+def test_dispersion_moves_a_wave_of_number_k_by_the_cube_of_k(monkeypatch):
+    pde, k = exactly(monkeypatch, LinearKdV1D()), sympy.Integer(3)
+    x, t = symbols_of(pde)
+    assert {place[0] for place in wrong_equations(pde, sympy.sin(k * x + k**3 * t))} == {"start"}
+
+
+@pytest.mark.parametrize(
+    ("power", "jumps"), [(1, {"seam"}), (2, {"seam", "seam_slope"}), (3, {"seam", "seam_slope", "seam_curvature"})]
+)
+def test_each_derivative_that_jumps_across_the_seam_is_caught(power, jumps, monkeypatch):
+    pde = exactly(monkeypatch, LinearKdV1D())
+    x = symbols_of(pde)[0]
+    wrong = wrong_equations(pde, exact_solution(pde) + x**power)
+    assert {place[0] for place in wrong if place[0].startswith("seam")} == jumps
+
+
 def test_a_beam_clamped_at_the_wrong_end_is_caught(monkeypatch):
     pde = exactly(monkeypatch, EulerBeam())
     x = symbols_of(pde)[0]
@@ -216,6 +239,12 @@ def test_a_beam_clamped_at_the_wrong_end_is_caught(monkeypatch):
             4,
         ),
         (Convection1D(), {"convection": "interior", "start": "initial", "seam": "periodic"}, 1),
+        (
+            LinearKdV1D(),
+            {"linear_kdv": "interior", "start": "initial"}
+            | dict.fromkeys(["seam", "seam_slope", "seam_curvature"], "periodic"),
+            3,
+        ),
         (Burgers1D(), {"burgers": "interior", "start": "initial", "walls": "boundary"}, 2),
         (PoissonND(), {"poisson": "interior", "value": "boundary"}, 2),
     ],

@@ -96,7 +96,11 @@ def test_a_pde_may_choose_its_sampler_and_model(compose):
 @pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     ("pde", "overrides", "most"),
-    [("euler_beam", [], 1e-11), ("convection_1d", ["model.activation=sin"], 1e-5)],
+    [
+        ("euler_beam", [], 1e-11),
+        ("convection_1d", ["model.activation=sin"], 1e-5),
+        ("linear_kdv_1d", ["model.activation=sin", "model.features=400"], 1e-9),
+    ],
 )
 def test_random_features_solve_the_linear_ones(compose, tmp_path, pde, overrides, most):
     assert run(build(compose(f"pde={pde}", *overrides)), tmp_path).last()["error_l2"] < most

@@ -56,13 +56,14 @@ class Runs:
     table: FACTORS, `way` (of taking derivatives), `pair` (the same for runs that differ in it alone), every metric by
     its name, and what is derived from curves: `steps_to/<part>` (steps until the loss is that part of the first one;
     one more than there are where it never is), `speed` (decades of loss lost in 1000 steps), `start/<metric>` (its
-    value before training).
+    value before training). spectra, losses, looks: curves by id. sweeps: ids of the parent runs.
     """
 
     table: pd.DataFrame
     spectra: Curves
     losses: Curves
     looks: Mapping[str, Curves]
+    sweeps: Sequence[str]
     about: Mapping[str, object]
 
     @cached_property
@@ -73,7 +74,7 @@ class Runs:
 def read(reader: Reader, looks: Sequence[str]) -> Runs:
     """Everything that the report needs of an experiment; looks: metrics that are read at every step of networks."""
     raw = reader.runs()
-    cells = raw[raw.get("tags.config_hash", pd.Series(index=raw.index, dtype=object)).notna()]
+    cells = raw[_column(raw, "tags.config_hash").notna()]
     finished = cells[cells["status"] == "FINISHED"]
     if finished.empty:
         raise RunError(
@@ -94,7 +95,14 @@ def read(reader: Reader, looks: Sequence[str]) -> Runs:
     derived["speed"] = [_speed(losses.get(i)) for i in table["id"]]
     for metric, curves in seen.items():
         derived[f"{STARTS}{metric}"] = [curves[i][1][0] if i in curves else np.nan for i in table["id"]]
-    return Runs(table.merge(derived, on="id"), spectra, losses, seen, _about(raw, cells, finished, distinct, reader))
+    return Runs(
+        table.merge(derived, on="id"),
+        spectra,
+        losses,
+        seen,
+        list(_newest_sweeps(raw)["id"]),
+        _about(raw, cells, finished, distinct, reader),
+    )
 
 
 def _table(distinct: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +117,8 @@ def _table(distinct: pd.DataFrame) -> pd.DataFrame:
 
 
 def _column(table: pd.DataFrame, source: str) -> pd.Series:
-    found = table.get(source, pd.Series(np.nan, index=table.index, dtype=object))
+    """A column, of numbers where they all are; nan where there is none."""
+    found = table.get(source, pd.Series(np.nan, index=table.index, dtype=object)).replace("None", np.nan)
     numbers = pd.to_numeric(found, errors="coerce")
     return numbers if numbers.notna().sum() == found.notna().sum() else found
 
@@ -140,12 +149,17 @@ def _speed(curve: tuple[np.ndarray, np.ndarray] | None) -> float:
     return float(1000 * np.log10(curve[1][0] / curve[1][-1]) / (curve[0][-1] - curve[0][0]))
 
 
+def _newest_sweeps(raw: pd.DataFrame) -> pd.DataFrame:
+    """The parent run of each sweep."""
+    parents = raw[_column(raw, "tags.sweep").notna()]
+    return parents.sort_values("start").drop_duplicates("name", keep="last")
+
+
 def _about(
     raw: pd.DataFrame, cells: pd.DataFrame, finished: pd.DataFrame, distinct: pd.DataFrame, reader: Reader
 ) -> dict[str, object]:
     """What a reader must know of the runs besides their numbers."""
-    parents = raw[raw.get("tags.sweep", pd.Series(index=raw.index, dtype=object)).notna()]
-    newest = parents.sort_values("start").drop_duplicates("name", keep="last")
+    newest = _newest_sweeps(raw)
     tags = [c for c in distinct if c.startswith("tags.version.")]
     return {
         "experiment": reader.experiment,
@@ -155,7 +169,7 @@ def _about(
         "not finished": cells[cells["status"] != "FINISHED"]["status"].value_counts().to_dict(),
         "repeated": len(finished) - len(distinct),
         "views": int(_column(distinct, "tags.view_of").notna().sum()),
-        "sweeps": newest[["id", "name", *(c for c in newest if c.startswith("tags.runs."))]].to_dict("records"),
+        "failed cells": int(pd.to_numeric(_column(newest, "tags.runs.not_finished")).fillna(0).sum()),
         "versions": {c.removeprefix("tags.version."): sorted(distinct[c].dropna().unique()) for c in tags},
         "commits": sorted(_column(distinct, "tags.git_commit").dropna().unique()),
         "machines": sorted(_column(distinct, "tags.machine").dropna().unique()),

@@ -14,6 +14,10 @@ CONFIDENCE = 0.95
 """Of every interval."""
 
 
+FEWEST = 10
+"""Runs that a correlation needs."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number with its bootstrap interval (percentiles of RESAMPLES resamples), and of how many it was made."""
@@ -59,10 +63,11 @@ def bootstrap_median(values: np.ndarray) -> Estimate:
 def rank_correlations(predictors: np.ndarray, outcome: np.ndarray) -> tuple[list[Estimate], np.ndarray]:
     """Spearman's correlation of each predictor (k, n) with an outcome (n,), and all resamples of it (RESAMPLES, k).
 
-    Pairs are resampled together, the same ones for every predictor, so that resamples may be compared.
+    Pairs are resampled together, the same ones for every predictor, so that resamples may be compared. With fewer than
+    FEWEST runs all of it is nan.
     """
     n = len(outcome)
-    if n < 3:
+    if n < FEWEST:
         return [Estimate(np.nan, np.nan, np.nan, n)] * len(predictors), np.full((RESAMPLES, len(predictors)), np.nan)
     places = _resamples(n)
     y = stats.rankdata(outcome[places], axis=1)

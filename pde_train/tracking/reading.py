@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pde_train.errors import RunError
-from pde_train.tracking.delivery import absolute, first_line, masked
+from pde_train.tracking.delivery import Store, absolute, first_line, masked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,10 +31,11 @@ class Reader:
         """A row a run: id, name, status, start and end (s), params.<key>, tags.<key>, and the last of metrics.<key>."""
         import pandas as pd
 
+        experiment = self._experiment_id
         rows: list[dict[str, Any]] = []
         token = None
         while True:
-            page = self._client.search_runs([self._experiment_id], max_results=PAGE, page_token=token)
+            page = self._client.search_runs([experiment], max_results=PAGE, page_token=token)
             rows += map(_row, page)
             token = page.token
             if not token:
@@ -53,18 +54,21 @@ class Reader:
         """Keep a folder as an artifact of a run."""
         self._client.log_artifacts(run_id, str(folder), folder.name)
 
-    @property
+    @cached_property
     def _client(self) -> Any:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        Store(self.uri).load()
         from mlflow.tracking import MlflowClient
 
         return MlflowClient(absolute(self.uri))
 
     @property
     def _experiment_id(self) -> str:
-        file = Path(absolute(self.uri).removeprefix("sqlite:///"))
-        if self.uri.startswith("sqlite:///") and not file.exists():
-            raise RunError(f"{file} does not exist: expected a tracking store, name it by --uri or run the study first")
+        if self.uri.startswith("sqlite:///"):
+            file = Path(absolute(self.uri).removeprefix("sqlite:///"))
+            if not file.exists():
+                raise RunError(
+                    f"{file} does not exist: expected a tracking store, name it by --uri or run the study first"
+                )
         try:
             found = self._client.get_experiment_by_name(self.experiment)
         except Exception as error:

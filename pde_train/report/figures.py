@@ -1,0 +1,261 @@
+"""The figures of the study's report, each from runs alone: a matplotlib Figure, or None where there is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pde_train.figures import COLOURS, Curve, bands
+from pde_train.report.causes import CAUSES, CENTRE, METRICS, PDES
+from pde_train.report.claims import Claim
+from pde_train.report.runs import Curves, Runs
+from pde_train.report.verdicts import correlations, paired, selected
+
+FOUR = ("reverse", "FD2 h=auto", "FD2 h=grid", "FD2 h=0.001")
+
+NETWORKS: Mapping[str, Sequence[Any]] = {"model": ["two_layer"], "width": [50]}
+
+
+def floors(runs: Runs, claim: Claim) -> Figure | None:
+    """Claim 1: residual and error of random features, exact and by finite differences of every step."""
+    table = selected(trained(runs), CENTRE)
+    return _by_step(table, ("residual", "error_l2"), ("residual of the system", "error"))
+
+
+def losses(runs: Runs, claim: Claim) -> Figure | None:
+    """Claim 2: the loss at every step, a band over seeds for each way."""
+    table = selected(trained(runs), NETWORKS)
+    table = table[table["optimizer"] != "lbfgs"]
+    return _bands(
+        table, ["pde", "optimizer"], ["taylor", "FD2 h=auto", "FD2 h=grid"], _curve(runs.losses, 1), "xy",
+        "optimiser step + 1", "loss",
+    )  # fmt: skip
+
+
+def spectra(runs: Runs, claim: Claim) -> Figure | None:
+    """Claim 3: singular values of the system, a band over seeds for each way."""
+    table = selected(trained(runs), CENTRE)
+    return _bands(table, ["pde"], FOUR, _curve(runs.spectra, 1), "y", "index k", "singular value s_k", marks="o")
+
+
+def entropies(runs: Runs, claim: Claim) -> Figure | None:
+    """Claim 4: truncated entropy against threshold, for every definition, a band over seeds for each way."""
+    table = selected(runs.table, CENTRE)
+    thresholds = sorted((float(c.split("/")[1]), c) for c in table if c.startswith("entropy/"))
+
+    def curve(run: Mapping[str, object]) -> Curve:
+        values = [(a, float(run[c])) for a, c in thresholds if np.isfinite(float(run[c]))]  # type: ignore[arg-type]
+        return np.array([a for a, _ in values]), np.array([v for _, v in values])
+
+    kinds = table.assign(threshold=table["relative"].astype(str).map({"True": "relative", "False": "absolute"}))
+    kinds = kinds[kinds["pde"].isin(["poisson_1d", "biharmonic_1d"])]
+    return _bands(
+        kinds, ["pde", "threshold", "normalisation"], FOUR, curve, "x", "threshold a", "truncated entropy", marks="o-"
+    )
+
+
+def gaps(runs: Runs, claim: Claim) -> Figure | None:
+    """Claim 5: the gap between FD and AD against order and against depth."""
+    panels = []
+    for one in claim.comparisons:
+        pairs = paired(runs, selected(runs.table, one.where), one, one.quantity[0])
+        if len(pairs) and pairs[one.over].nunique() > 1:
+            panels.append((one, pairs))
+    if not panels:
+        return None
+    figure = Figure(figsize=(9, 3.2 * -(-len(panels) // 2)), layout="constrained")
+    grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
+    for axes, (one, pairs) in zip(grid, panels, strict=False):
+        for i, (label, group) in enumerate(_lines(pairs, one.strata)):
+            levels = group.groupby(one.over)["gap"].quantile([0.25, 0.5, 0.75]).unstack()
+            axes.plot(levels.index, levels[0.5], "o-", color=COLOURS[i % len(COLOURS)], ms=3.5, label=label)
+            axes.fill_between(
+                levels.index, levels[0.25], levels[0.75], color=COLOURS[i % len(COLOURS)], alpha=0.2, lw=0
+            )
+        axes.axhline(0, color="0.5", lw=0.8)
+        unit = "log10 FD / AD" if one.scale == "log10" else "FD - AD"
+        axes.set(xlabel=one.over, ylabel=f"{one.quantity[0]}\n{unit}")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_title(one.name, fontsize=8)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=6)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    figure.suptitle("lines: medians over seeds; bands: middle half", fontsize=9)
+    return figure
+
+
+def predictors(runs: Runs, claim: Claim) -> Figure | None:
+    """What predicts residual and speed: rank correlations with their bootstrap intervals, inside and across PDEs."""
+    rankings = [c for c in claim.comparisons if c.kind == "ranking"]
+    panels = []
+    for one in rankings:
+        table = selected(runs.table, one.where)
+        groups = {"all": table, **{str(p): g for p, g in table.groupby("pde")}}
+        found = {label: correlations(g, one.predictors, one.quantity[0]) for label, g in groups.items() if len(g) > 3}
+        if found and found.get("all", ([],))[0]:
+            panels.append((one, found))
+    if not panels:
+        return None
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    for axes, (one, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        names, overall, _ = found["all"]
+        order = np.argsort([abs(e.value) for e in overall])
+        for i, (label, (own, estimates, _)) in enumerate(found.items()):
+            at = dict(zip(own, estimates, strict=True))
+            places = [(row, at[names[k]]) for row, k in enumerate(order) if names[k] in at]
+            y = np.array([row for row, _ in places]) + 0.15 * (len(found) / 2 - i)
+            x = np.array([e.value for _, e in places])
+            spread = np.abs([[e.value - e.low for _, e in places], [e.high - e.value for _, e in places]])
+            axes.errorbar(
+                x,
+                y,
+                xerr=spread,
+                fmt="o" if label == "all" else ".",
+                color=COLOURS[i % len(COLOURS)],
+                ms=5,
+                lw=0.8,
+                label=label,
+            )
+        axes.axvline(0, color="0.5", lw=0.8)
+        axes.set_yticks(range(len(order)), [names[k].removeprefix("start/") for k in order], fontsize=7)
+        axes.set_xlabel(f"Spearman's correlation with {one.quantity[0]}")
+        axes.set_title("random features" if "residual" in one.quantity[0] else "networks, before training", fontsize=9)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.suptitle("the larger the number in size, the better it predicts; bars: 95 % bootstrap intervals", fontsize=9)
+    return figure
+
+
+def causes(runs: Runs) -> Figure | None:
+    """Each part of FD's error alone, higher accuracy with the best step, and contour integrals."""
+    table = selected(trained(runs), CENTRE)
+    present = [way for way in ("reverse", *CAUSES) if (table["way"] == way).any()]
+    if len(present) < 3:
+        return None
+    figure = Figure(figsize=(9, 0.26 * len(present) + 1.6), layout="constrained")
+    all_axes = figure.subplots(1, 2, sharey=True)
+    for axes, metric, title in zip(all_axes, METRICS, ("exact residual", "error"), strict=True):
+        for i, pde in enumerate(PDES):
+            for row, way in enumerate(present):
+                values = table[(table["pde"] == pde) & (table["way"] == way)][metric].to_numpy()
+                if len(values):
+                    low, mid, high = np.quantile(values, [0, 0.5, 1])
+                    axes.plot([low, high], [row, row], color=COLOURS[i], lw=3, alpha=0.4)
+                    axes.plot(mid, row, "o", color=COLOURS[i], ms=4, label=pde if row == 0 else None)
+        axes.set_xscale("log")
+        axes.set_yticks(range(len(present)), present, fontsize=7)
+        axes.set_xlabel(title)
+        axes.grid(alpha=0.3)
+    all_axes[0].invert_yaxis()
+    all_axes[0].legend(fontsize=7)
+    figure.suptitle("random features; dots: medians over seeds; bars: least to greatest", fontsize=9)
+    return figure
+
+
+def training(runs: Runs, claim: Claim) -> Figure | None:
+    """The entropy of the residual Jacobian while networks train."""
+    looks = runs.looks.get("entropy/1e-08", {})
+    table = selected(trained(runs), NETWORKS)
+    table = table[table["optimizer"] == "adam"]
+    return _bands(
+        table, ["pde"], ["taylor", "FD2 h=auto", "FD2 h=grid"], _curve(looks, 1), "x", "optimiser step + 1",
+        "entropy of the Jacobian (1e-8)", marks="o-",
+    )  # fmt: skip
+
+
+FIGURES: dict[int, Sequence[tuple[str, Callable[[Runs, Claim], Figure | None]]]] = {
+    1: [("floors", floors)],
+    2: [("losses", losses), ("training", training)],
+    3: [("spectra", spectra)],
+    4: [("entropies", entropies), ("predictors", predictors)],
+    5: [("gaps", gaps)],
+}
+"""The figures of each claim, by their names."""
+
+
+def trained(runs: Runs) -> pd.DataFrame:
+    """The runs as they were trained, without those that take another entropy of the same."""
+    return runs.table[runs.table["view"].isna()]
+
+
+def _curve(curves: Curves, shift: int) -> Callable[[Mapping[str, object]], Curve]:
+    """The curve of a run with its steps from 1 on, for a logarithmic axis."""
+
+    def of(run: Mapping[str, object]) -> Curve:
+        steps, values = curves.get(str(run["id"]), (np.array([]), np.array([])))
+        return steps + float(shift), values
+
+    return of
+
+
+def _bands(
+    table: pd.DataFrame,
+    titles: Sequence[str],
+    ways: Sequence[str],
+    curve: Callable[[Mapping[str, object]], Curve],
+    logarithmic: str,
+    xlabel: str,
+    ylabel: str,
+    marks: str = "",
+) -> Figure | None:
+    panels = {}
+    for key, group in table.groupby(list(titles), sort=False):
+        lines = {}
+        for way in ways:
+            curves = [curve(run) for run in group[group["way"] == way].to_dict("records")]
+            lines[way] = [c for c in curves if len(c[0]) > 1]
+        if any(lines.values()):
+            panels[", ".join(map(str, key))] = lines
+    return bands(panels, xlabel, ylabel, logarithmic, marks) if panels else None
+
+
+def _by_step(table: pd.DataFrame, metrics: Sequence[str], names: Sequence[str]) -> Figure | None:
+    """Metrics against the step of finite differences, for each PDE and accuracy, and their level without any."""
+    steps = table["way"].str.extract(r"^FD(\d) h=([\d.e-]+)$")
+    table = table.assign(accuracy=steps[0], h=pd.to_numeric(steps[1]))
+    pdes = list(table["pde"].unique())
+    if not table["h"].notna().any():
+        return None
+    figure = Figure(figsize=(3 * len(pdes), 5), layout="constrained")
+    grid = figure.subplots(len(metrics), len(pdes), squeeze=False, sharex=True)
+    for column, pde in enumerate(pdes):
+        own = table[table["pde"] == pde]
+        for row, (metric, name) in enumerate(zip(metrics, names, strict=True)):
+            axes = grid[row, column]
+            for i, (label, group) in enumerate(
+                [("FD2", own[own["accuracy"] == "2"]), ("FD4", own[own["accuracy"] == "4"])]
+            ):
+                levels = group.groupby("h")[metric].quantile([0.0, 0.5, 1.0]).unstack()
+                if len(levels):
+                    axes.plot(levels.index, levels[0.5], "o-", color=COLOURS[i], ms=3.5, label=label)
+                    axes.fill_between(levels.index, levels[0.0], levels[1.0], color=COLOURS[i], alpha=0.2, lw=0)
+            exact = own[own["way"] == "reverse"][metric]
+            if len(exact):
+                axes.axhline(exact.median(), color="0.2", ls="--", label="AD")
+                axes.axhspan(exact.min(), exact.max(), color="0.2", alpha=0.15, lw=0)
+            axes.set(xscale="log", yscale="log")
+            axes.grid(alpha=0.3)
+            if row == 0:
+                axes.set_title(pde, fontsize=9)
+            if column == 0:
+                axes.set_ylabel(name)
+                axes.legend(fontsize=7)
+            if row == len(metrics) - 1:
+                axes.set_xlabel("step h")
+    figure.suptitle("lines: medians over seeds; bands: least to greatest", fontsize=9)
+    return figure
+
+
+def _lines(pairs: pd.DataFrame, strata: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    dividing = [f for f in strata if pairs[f].nunique() > 1]
+    if not dividing:
+        return [(str(pairs["way"].iloc[0]), pairs)]
+    return [
+        (", ".join(f"{f} {v:g}" if isinstance(v, float) else str(v) for f, v in zip(dividing, key, strict=True)), group)
+        for key, group in pairs.groupby(dividing)
+    ]

@@ -1,0 +1,116 @@
+"""A miniature of the study, from its command to its page: every kind of part, every kind of comparison."""
+
+import json
+import re
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from pde_train import study
+from pde_train.conf_dir import conf_dir
+from pde_train.report.claims import read_claims
+from pde_train.report.page import main as report
+from pde_train.study import PARTS
+
+RAN = {"random_features": 10, "networks": 6, "depth": 8, "causes": 12, "contour": 2, "optimal": 4, "thresholds": 24}
+"""Parts of the miniature, and the cells that it makes of them: one equation, two seeds."""
+
+WORDS = ["--small", "--parts", ",".join(RAN), "pde=poisson_1d", "seed=0,1"]
+FEWER = "differentiator=reverse,finite_difference,finite_difference/grid,finite_difference/1e-3,finite_difference/1e-1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the miniature has run once."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setitem(PARTS, "random_features", [*PARTS["random_features"], FEWER])
+        patch.setitem(PARTS, "networks", ["method.steps=40"])
+        patch.setitem(PARTS, "depth", [*PARTS["depth"][:2], "method.steps=20"])
+        assert study.main(WORDS) == 0
+        yield folder / "study-small"
+
+
+def test_every_part_is_an_experiment_and_the_other_way_round():
+    assert set(PARTS) == {file.stem for file in (conf_dir() / "experiment" / "study").glob("*.yaml")}
+
+
+def test_the_page_has_every_claim_its_figures_and_no_address_of_another_machine(folder):
+    page = (folder / "report" / "report.html").read_text()
+    for claim in read_claims():
+        assert f'id="claim-{claim.number}"' in page
+        for part in claim.parts:
+            assert f"python -m pde_train --multirun experiment=study/{part} " in page
+    assert 'id="causes"' in page
+    pictures = sorted((folder / "report").glob("*.png"))
+    assert {p.stem for p in pictures} == {
+        *("1-floors", "2-losses", "2-training", "3-spectra", "4-entropies", "4-predictors", "5-gaps", "causes")
+    }
+    assert {p.with_suffix(".pdf") for p in pictures} == set((folder / "report").glob("*.pdf"))
+    assert page.count('src="data:image/png;base64,') == len(pictures)
+    assert not re.search(r"(src|href)=\"?(http|//|/)", page)
+
+
+def test_the_page_counts_every_run(folder):
+    about = json.loads((folder / "report" / "verdicts.json").read_text())["about"]
+    # the plain entropy of a threshold's cells, and the step that causes and random features share, are runs already
+    views = RAN["thresholds"] * 5 // 6
+    assert about["views"] == views
+    shared = 2 * 2  # h = auto and 1e-3, two seeds
+    trained = sum(RAN.values()) - RAN["thresholds"] - shared
+    assert about["distinct"] == about["finished"] == about["runs"] == trained + views
+    assert about["not finished"] == {}
+    assert about["failed cells"] == 0
+
+
+def test_verdicts_follow_from_strata_by_the_rules_of_the_files(folder):
+    verdicts = json.loads((folder / "report" / "verdicts.json").read_text())["verdicts"]
+    for claim, verdict in zip(read_claims(), verdicts, strict=True):
+        held = [stratum["holds"] for stratum in verdict["strata"]]
+        assert held
+        assert verdict["word"] == claim.word(sum(held), len(held))
+        assert {s["comparison"] for s in verdict["strata"]} <= {c.name for c in claim.comparisons}
+
+
+def test_the_parts_of_the_error_add_up_in_the_page(folder):
+    page = (folder / "report" / "report.html").read_text()
+    for way in ("complex_step", "FD8 h=optimal", "FD2 h=auto, truncation alone", "FD2 h=auto, rounding alone"):
+        assert f"<tr><td>{way}</td>" in page
+
+
+def test_every_parent_run_has_the_report(folder):
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("study").experiment_id], max_results=1000)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == len(RAN)
+    for parent in parents:
+        assert "report/report.html" in [file.path for file in client.list_artifacts(parent.info.run_id, "report")]
+
+
+def test_the_same_command_trains_nothing_again(folder, capfd):
+    assert study.main(WORDS) == 0
+    for part, cells in RAN.items():
+        trained = cells // 6 if part == "thresholds" else cells  # six definitions of one training
+        assert f"{trained} cells, {trained} of them done" in (folder / "study-logs" / f"{part}.log").read_text()
+
+
+def test_a_part_that_does_not_exist_is_one_sentence(capsys):
+    assert study.main(["--parts", "networks,widts"]) == 2
+    assert capsys.readouterr().err.startswith("--parts widts is no part of the study: expected some of random_features")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--uri", "sqlite:///nowhere.db"], "nowhere.db does not exist: expected a tracking store, name it by --uri"),
+        (["--uri", "sqlite:///{folder}/mlflow.db", "--experiment", "other"], "has no experiment 'other': expected one"),
+    ],
+)
+def test_a_store_without_the_study_is_one_sentence(folder, tmp_path, capsys, words, said):
+    words = [word.format(folder=folder) for word in words]
+    assert report([*words, "--folder", str(tmp_path / "report")]) != 0
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert len(printed.splitlines()) == 1
+    assert not (tmp_path / "report").exists()
