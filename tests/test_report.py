@@ -86,7 +86,8 @@ def claim(*comparisons, holds=1.0, fails=0.0):
 
 def runs(rows, spectra=None):
     table = pd.DataFrame(rows)
-    return Runs(table.assign(id=[f"r{i}" for i in range(len(table))], view=np.nan), spectra or {}, {}, {}, [], {})
+    named = table.assign(id=[f"r{i}" for i in range(len(table))], view=np.nan)
+    return Runs(named, (spectra or {}).get, {}.get, [], {})
 
 
 def pairs(gaps_by_pde, seed=0, **more):

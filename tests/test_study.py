@@ -45,7 +45,17 @@ def test_the_page_has_every_claim_its_figures_and_no_address_of_another_machine(
     assert 'id="causes"' in page
     pictures = sorted((folder / "report").glob("*.png"))
     assert {p.stem for p in pictures} == {
-        *("1-floors", "2-losses", "2-training", "3-spectra", "4-entropies", "4-predictors", "5-gaps", "causes")
+        *(
+            "1-floors",
+            "2-losses",
+            "2-ratios",
+            "2-training",
+            "3-spectra",
+            "4-entropies",
+            "4-predictors",
+            "5-gaps",
+            "causes",
+        )
     }
     assert {p.with_suffix(".pdf") for p in pictures} == set((folder / "report").glob("*.pdf"))
     assert page.count('src="data:image/png;base64,') == len(pictures)

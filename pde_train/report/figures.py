@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ from matplotlib.figure import Figure
 from pde_train.figures import COLOURS, Curve, bands
 from pde_train.report.causes import CAUSES, CENTRE, METRICS, PDES
 from pde_train.report.claims import Claim
-from pde_train.report.runs import Curves, Runs
+from pde_train.report.runs import Runs
 from pde_train.report.verdicts import correlations, paired, selected
 
 FOUR = ("reverse", "FD2 h=auto", "FD2 h=grid", "FD2 h=0.001")
+
+THREE = ("taylor", "FD2 h=auto", "FD2 h=grid")
 
 NETWORKS: Mapping[str, Sequence[Any]] = {"model": ["two_layer"], "width": [50]}
 
@@ -29,17 +32,33 @@ def floors(runs: Runs, claim: Claim) -> Figure | None:
 def losses(runs: Runs, claim: Claim) -> Figure | None:
     """Claim 2: the loss at every step, a band over seeds for each way."""
     table = selected(trained(runs), NETWORKS)
-    table = table[table["optimizer"] != "lbfgs"]
-    return _bands(
-        table, ["pde", "optimizer"], ["taylor", "FD2 h=auto", "FD2 h=grid"], _curve(runs.losses, 1), "xy",
-        "optimiser step + 1", "loss",
-    )  # fmt: skip
+    curve = _curve(runs, "loss")
+    return _bands(table, ["pde", "optimizer"], THREE, curve, "xy", "optimiser step + 1", "loss")
+
+
+def ratios(runs: Runs, claim: Claim) -> Figure | None:
+    """Claim 2: the loss with FD over the loss with AD at the same step of the same pair."""
+    table = selected(trained(runs), NETWORKS)
+    exact = table[table["way"] == "taylor"].drop_duplicates("pair").set_index("pair")["id"]
+    table = table[table["pair"].isin(exact.index)]
+
+    def ratio(run: Mapping[str, object]) -> Curve:
+        (steps, ours), (_, theirs) = runs.curve(str(run["id"]), "loss"), runs.curve(exact[run["pair"]], "loss")
+        return steps + 1.0, ours / theirs
+
+    ways = [way for way in THREE if way != "taylor"]
+    return _bands(table, ["pde", "optimizer"], ways, ratio, "xy", "optimiser step + 1", "loss, FD / AD")
 
 
 def spectra(runs: Runs, claim: Claim) -> Figure | None:
     """Claim 3: singular values of the system, a band over seeds for each way."""
     table = selected(trained(runs), CENTRE)
-    return _bands(table, ["pde"], FOUR, _curve(runs.spectra, 1), "y", "index k", "singular value s_k", marks="o")
+
+    def curve(run: Mapping[str, object]) -> Curve:
+        index, values = runs.spectrum(str(run["id"]))
+        return index + 1.0, values
+
+    return _bands(table, ["pde"], FOUR, curve, "y", "index k", "singular value s_k", marks="o")
 
 
 def entropies(runs: Runs, claim: Claim) -> Figure | None:
@@ -80,7 +99,7 @@ def gaps(runs: Runs, claim: Claim) -> Figure | None:
         unit = "log10 FD / AD" if one.scale == "log10" else "FD - AD"
         axes.set(xlabel=one.over, ylabel=f"{one.quantity[0]}\n{unit}")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_title(one.name, fontsize=8)
+        axes.set_title(textwrap.fill(one.name, 60), fontsize=8)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=6)
     for axes in grid[len(panels) :]:
@@ -101,7 +120,7 @@ def predictors(runs: Runs, claim: Claim) -> Figure | None:
             panels.append((one, found))
     if not panels:
         return None
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=(9, 7), layout="constrained")
     for axes, (one, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         names, overall, _ = found["all"]
         order = np.argsort([abs(e.value) for e in overall])
@@ -126,7 +145,8 @@ def predictors(runs: Runs, claim: Claim) -> Figure | None:
         axes.set_xlabel(f"Spearman's correlation with {one.quantity[0]}")
         axes.set_title("random features" if "residual" in one.quantity[0] else "networks, before training", fontsize=9)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+    handles = max((axes.get_legend_handles_labels() for axes in figure.axes), key=lambda found: len(found[1]))
+    figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=7)
     figure.suptitle("the larger the number in size, the better it predicts; bars: 95 % bootstrap intervals", fontsize=9)
     return figure
 
@@ -159,18 +179,15 @@ def causes(runs: Runs) -> Figure | None:
 
 def training(runs: Runs, claim: Claim) -> Figure | None:
     """The entropy of the residual Jacobian while networks train."""
-    looks = runs.looks.get("entropy/1e-08", {})
     table = selected(trained(runs), NETWORKS)
     table = table[table["optimizer"] == "adam"]
-    return _bands(
-        table, ["pde"], ["taylor", "FD2 h=auto", "FD2 h=grid"], _curve(looks, 1), "x", "optimiser step + 1",
-        "entropy of the Jacobian (1e-8)", marks="o-",
-    )  # fmt: skip
+    words = "optimiser step + 1", "entropy of the Jacobian (1e-8)"
+    return _bands(table, ["pde"], THREE, _curve(runs, "entropy/1e-08"), "x", *words, marks="o-")
 
 
 FIGURES: dict[int, Sequence[tuple[str, Callable[[Runs, Claim], Figure | None]]]] = {
     1: [("floors", floors)],
-    2: [("losses", losses), ("training", training)],
+    2: [("losses", losses), ("ratios", ratios), ("training", training)],
     3: [("spectra", spectra)],
     4: [("entropies", entropies), ("predictors", predictors)],
     5: [("gaps", gaps)],
@@ -183,12 +200,12 @@ def trained(runs: Runs) -> pd.DataFrame:
     return runs.table[runs.table["view"].isna()]
 
 
-def _curve(curves: Curves, shift: int) -> Callable[[Mapping[str, object]], Curve]:
-    """The curve of a run with its steps from 1 on, for a logarithmic axis."""
+def _curve(runs: Runs, metric: str) -> Callable[[Mapping[str, object]], Curve]:
+    """The curve of a metric of a run with its steps from 1 on, for a logarithmic axis."""
 
     def of(run: Mapping[str, object]) -> Curve:
-        steps, values = curves.get(str(run["id"]), (np.array([]), np.array([])))
-        return steps + float(shift), values
+        steps, values = runs.curve(str(run["id"]), metric)
+        return steps + 1.0, values
 
     return of
 
@@ -256,6 +273,6 @@ def _lines(pairs: pd.DataFrame, strata: Sequence[str]) -> list[tuple[str, pd.Dat
     if not dividing:
         return [(str(pairs["way"].iloc[0]), pairs)]
     return [
-        (", ".join(f"{f} {v:g}" if isinstance(v, float) else str(v) for f, v in zip(dividing, key, strict=True)), group)
+        (", ".join(v if isinstance(v, str) else f"{f} {v:g}" for f, v in zip(dividing, key, strict=True)), group)
         for key, group in pairs.groupby(dividing)
     ]

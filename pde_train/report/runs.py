@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ import pandas as pd
 from pde_train.errors import RunError
 from pde_train.tracking.reading import Reader
 
-Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
-"""Steps and values (k,) by run."""
+Curve = tuple[np.ndarray, np.ndarray]
+"""Steps, or indices, and values (k,) each; empty where there are none."""
+
+NOTHING: Curve = (np.array([]), np.array([]))
 
 FACTORS = {
     "pde": "tags.pde",
@@ -56,19 +58,15 @@ class Runs:
     table: FACTORS, `way` (of taking derivatives), `pair` (the same for runs that differ in it alone), every metric by
     its name, and what is derived from curves: `steps_to/<part>` (steps until the loss is that part of the first one;
     one more than there are where it never is), `speed` (decades of loss lost in 1000 steps), `start/<metric>` (its
-    value before training). spectra, losses, looks: curves by id. sweeps: ids of the parent runs.
+    value before training). spectrum: final singular values by the id of a run. curve: a metric at every step by id and
+    name; `loss` and what was asked for. sweeps: ids of the parent runs.
     """
 
     table: pd.DataFrame
-    spectra: Curves
-    losses: Curves
-    looks: Mapping[str, Curves]
+    spectrum: Callable[[str], Curve]
+    curve: Callable[[str, str], Curve]
     sweeps: Sequence[str]
     about: Mapping[str, object]
-
-    @cached_property
-    def ways(self) -> list[str]:
-        return sorted(self.table["way"].unique())
 
 
 def read(reader: Reader, looks: Sequence[str]) -> Runs:
@@ -84,22 +82,25 @@ def read(reader: Reader, looks: Sequence[str]) -> Runs:
     entropies = [c for c in finished if c.startswith("params.entropy.")]
     distinct = finished.sort_values("start").drop_duplicates(["tags.config_hash", *entropies], keep="last")
     table = _table(distinct)
-    trained = table[table["view"].isna()]
-    spectra = reader.curves(trained["id"], "spectrum/final")
-    networks = trained[trained["model"] != "random_features"]["id"]
-    losses = reader.curves(networks, "loss")
-    seen = {metric: reader.curves(networks, metric) for metric in looks}
-    derived = pd.DataFrame({"id": table["id"]})
-    for part in SPEEDS:
-        derived[f"steps_to/{part:g}"] = [_steps_to(losses.get(i), part) for i in table["id"]]
-    derived["speed"] = [_speed(losses.get(i)) for i in table["id"]]
-    for metric, curves in seen.items():
-        derived[f"{STARTS}{metric}"] = [curves[i][1][0] if i in curves else np.nan for i in table["id"]]
+    files = dict(zip(distinct["id"], distinct["artifacts"], strict=True))
+
+    @cache
+    def history(run_id: str) -> dict[str, Curve]:
+        rows = reader.csv(files[run_id], "history.csv")
+        kept = rows[rows["metric"].isin(["loss", *looks])].groupby("metric") if len(rows) else ()
+        return {str(name): (own["step"].to_numpy(), own["value"].to_numpy()) for name, own in kept}
+
+    @cache
+    def spectrum(run_id: str) -> Curve:
+        rows = reader.csv(files[run_id], "spectrum.csv")
+        return (rows["index"].to_numpy(), rows["singular_value"].to_numpy()) if len(rows) else NOTHING
+
+    networks = table[(table["model"] != "random_features") & table["view"].isna()]["id"]
+    derived = pd.DataFrame([{"id": run_id, **_derived(history(run_id), looks)} for run_id in networks])
     return Runs(
-        table.merge(derived, on="id"),
-        spectra,
-        losses,
-        seen,
+        table.merge(derived, on="id", how="left") if len(derived) else table,
+        spectrum,
+        lambda run_id, metric: history(run_id).get(metric, NOTHING),
         list(_newest_sweeps(raw)["id"]),
         _about(raw, cells, finished, distinct, reader),
     )
@@ -136,17 +137,23 @@ def way_of(run: Mapping[str, object]) -> str:
     return f"{hybrid}FD{own['accuracy']} h={short}{alone}"
 
 
-def _steps_to(curve: tuple[np.ndarray, np.ndarray] | None, part: float) -> float:
-    if curve is None:
-        return np.nan
-    below = np.flatnonzero(curve[1] <= part * curve[1][0])
-    return float(below[0] if len(below) else len(curve[1]))
+def _derived(history: Mapping[str, Curve], looks: Sequence[str]) -> dict[str, float]:
+    """What is derived from the curves of a network."""
+    steps, losses = history.get("loss", NOTHING)
+    found = {f"steps_to/{part:g}": _steps_to(losses, part) for part in SPEEDS}
+    found["speed"] = _speed(steps, losses)
+    return found | {f"{STARTS}{metric}": float(history[metric][1][0]) for metric in looks if metric in history}
 
 
-def _speed(curve: tuple[np.ndarray, np.ndarray] | None) -> float:
-    if curve is None or len(curve[1]) < 2 or min(curve[1][0], curve[1][-1]) <= 0:
+def _steps_to(losses: np.ndarray, part: float) -> float:
+    below = np.flatnonzero(losses <= part * losses[:1])
+    return float(below[0] if len(below) else len(losses)) if len(losses) else np.nan
+
+
+def _speed(steps: np.ndarray, losses: np.ndarray) -> float:
+    if len(losses) < 2 or not min(losses[0], losses[-1]) > 0:
         return np.nan
-    return float(1000 * np.log10(curve[1][0] / curve[1][-1]) / (curve[0][-1] - curve[0][0]))
+    return float(1000 * np.log10(losses[0] / losses[-1]) / (steps[-1] - steps[0]))
 
 
 def _newest_sweeps(raw: pd.DataFrame) -> pd.DataFrame:

@@ -115,7 +115,7 @@ def paired(runs: Runs, table: pd.DataFrame, one: Comparison, quantity: str) -> p
     reference = exact.loc[others["pair"]]
     if quantity == LARGE_VALUES:
         ids = zip(reference["id"], others["id"], strict=True)
-        gaps = np.array([_large_gap(runs.spectra.get(a), runs.spectra.get(b)) for a, b in ids])
+        gaps = np.array([_large_gap(runs.spectrum(a)[1], runs.spectrum(b)[1]) for a, b in ids])
     else:
         ours, theirs = (t[quantity].to_numpy(dtype=float) for t in (others, reference))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -123,11 +123,9 @@ def paired(runs: Runs, table: pd.DataFrame, one: Comparison, quantity: str) -> p
     return others.assign(gap=gaps)[np.isfinite(gaps)]
 
 
-def _large_gap(exact: tuple[np.ndarray, np.ndarray] | None, other: tuple[np.ndarray, np.ndarray] | None) -> float:
-    if exact is None or other is None:
-        return np.nan
-    large = exact[1] > LARGE * exact[1][0]
-    return float(np.max(np.abs(other[1][large] / exact[1][large] - 1)))
+def _large_gap(exact: np.ndarray, other: np.ndarray) -> float:
+    large = exact > LARGE * exact[:1]
+    return float(np.max(np.abs(other[large] / exact[large] - 1))) if len(exact) == len(other) > 0 else np.nan
 
 
 def _slopes(pairs: pd.DataFrame, one: Comparison) -> pd.DataFrame:
