@@ -19,7 +19,6 @@ from pde_train.claim import claim
 from pde_train.errors import PdeTrainError
 from pde_train.experiment import INTERRUPTIONS, Experiment, Run, build
 from pde_train.geometry import Batch
-from pde_train.methods.stacked import CannotStack, Member, fit_stack, why_not
 from pde_train.methods.stacked_steps import float_fields
 from pde_train.results import Result
 from pde_train.runs import Attempt
@@ -83,18 +82,33 @@ def train(file: Path, job: DictConfig) -> str:
 
 def _fit(cells: list[_Cell], memory: float, threads: int) -> None:
     """Train what can be stacked as one, and the others one by one."""
-    members = {cell: cell.member() for cell in cells}
-    reasons = [why for member in members.values() if (why := why_not(member)) is not None]
-    if len(reasons) < len(cells):
-        try:
-            fit_stack([member for member in members.values() if why_not(member) is None], memory, threads)
-        except CannotStack as error:
-            reasons.append(str(error))
+    methods = {type(cell.method).__name__ for cell in cells if not hasattr(cell.method, "optimizer")}
+    why = f"{', '.join(methods)} takes no optimiser steps" if methods else _stack(cells, memory, threads)
     alone = [cell for cell in cells if not cell.ended]
     if alone:
-        log.info("%d of %d cells train one by one: %s", len(alone), len(cells), reasons[0])
+        log.info("%d of %d cells train one by one: %s", len(alone), len(cells), why)
     for cell in alone:
         cell.fit()
+
+
+def _stack(cells: list[_Cell], memory: float, threads: int) -> str:
+    """Train as one what can be; why the others cannot."""
+    from pde_train.methods.stacked import CannotStack, Member, fit_stack, why_not  # with Lightning: seconds
+
+    members = []
+    why = ""
+    for cell in cells:
+        at = cell.run.experiment
+        member = Member(cell.method, at.problem, cell.run.record, at.diagnostics, cell.folder, cell.finish, cell.stop)
+        if (reason := why_not(member)) is None:
+            members.append(member)
+        else:
+            why = reason
+    try:
+        fit_stack(members, memory, threads)
+    except CannotStack as error:
+        why = str(error)
+    return why
 
 
 def threads() -> int:
@@ -138,10 +152,9 @@ class _Cell:
         assert self.experiment is not None
         return self.experiment.tracker
 
-    def member(self) -> Member:
-        at = self.run.experiment
-        method: Any = at.method
-        return Member(method, at.problem, self.run.record, at.diagnostics, self.folder, self.finish, self.stop)
+    @property
+    def method(self) -> Any:
+        return self.run.experiment.method
 
     def fit(self) -> None:
         """Train it alone."""

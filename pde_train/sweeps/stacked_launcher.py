@@ -43,9 +43,11 @@ class StackedLauncher(Launcher):
         self.size = int(size)
         self.memory_gb = memory_gb
         self.threads = None if threads is None else int(threads)
+        self.composed: Mapping[str, compose.Composed] = {}
+        """The configuration of every cell by its name, which the sweeper has composed."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.loader, self.config = hydra_context.config_loader, config
+        self.config = config
         inner = copy.deepcopy(config)
         with open_dict(inner):
             inner.hydra.launcher = self.through
@@ -62,9 +64,9 @@ class StackedLauncher(Launcher):
         stacks: dict[str, list[dict[str, Any]]] = {}
         words = [[w for w in job if not w.startswith(SUBDIR)] for job in job_overrides]
         where = Path(self.config.hydra.sweep.dir).absolute()
-        configs = compose.composed(words, self.loader, self.config)
-        for job, own, (config, choices) in zip(job_overrides, words, configs, strict=True):
-            folder = next(where / w.removeprefix(SUBDIR) for w in job if w.startswith(SUBDIR))
+        folders = [next(where / w.removeprefix(SUBDIR) for w in job if w.startswith(SUBDIR)) for job in job_overrides]
+        for own, folder in zip(words, folders, strict=True):
+            config, choices = self.composed[folder.name]
             about = {"folder": str(folder), "overrides": own, "config": config, "choices": choices}
             stacks.setdefault(self._shape(config), []).append(about)
         parts = [cells[i : i + self.size] for cells in stacks.values() for i in range(0, len(cells), self.size)]

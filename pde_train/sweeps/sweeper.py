@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ from pde_train.claim import claim, claimed
 from pde_train.errors import UsageError, sentence
 from pde_train.sweeps import compose
 from pde_train.sweeps.grid import CELLS, Cell, Grid, forget, to_do
+from pde_train.sweeps.stacked_launcher import StackedLauncher
 from pde_train.tracking.base import PARENT
 
 TRIES = 3
@@ -46,6 +48,7 @@ class GridSweeper(Sweeper):
 
     def __init__(self, params: dict[str, str] | None = None):
         self.params = params or {}
+        self.composed: dict[str, compose.Composed] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.hydra_context = config, hydra_context
@@ -89,8 +92,14 @@ class GridSweeper(Sweeper):
         combinations = compose.combinations(words, loader)
         sweeps = Path(self.config.hydra.sweep.dir).absolute()
         configs = compose.composed(combinations, loader, self.config)
-        cells = [Cell.of(words, config, sweeps) for words, (config, _) in zip(combinations, configs, strict=True)]
-        return Grid.of(self.config.hydra.runtime.choices.get("experiment") or "sweep", cells, sweeps)
+        cells = []
+        for words, (config, choices) in zip(combinations, configs, strict=True):
+            cells.append(Cell.of(words, config, sweeps))
+            self.composed.setdefault(cells[-1].name, (config, choices))
+        grid = Grid.of(self.config.hydra.runtime.choices.get("experiment") or "sweep", cells, sweeps)
+        for name, label in grid.labels.items():
+            self.composed[name][0]["sweep"]["label"] = label
+        return grid
 
     def _load(self) -> None:
         """Import what cells need, seconds of libraries, where this process trains them."""
@@ -99,6 +108,11 @@ class GridSweeper(Sweeper):
 
             with waiting("loading libraries"):
                 import pde_train.stack  # noqa: F401
+                from pde_train.trust import locate
+
+                for method in {config["method"]["_target_"] for config, _ in self.composed.values()}:
+                    with contextlib.suppress(UsageError):  # which is said when the cell is built
+                        locate(method, tuple(self.config.trusted_modules))
 
     def _train(self, grid: Grid) -> None:
         """Launch until every cell has an end of its own, or died too often."""
@@ -120,6 +134,8 @@ class GridSweeper(Sweeper):
     def _launch(self, cells: Sequence[Cell], labels: Mapping[str, str]) -> None:
         named = [[*cell.overrides, f"sweep.label={compose.quoted(labels[cell.name])}"] for cell in cells]
         jobs = [[*words, f"hydra.sweep.subdir={CELLS}/{cell.name}"] for words, cell in zip(named, cells, strict=True)]
+        if isinstance(self.launcher, StackedLauncher):
+            self.launcher.composed = self.composed
         try:
             self.launcher.launch(jobs, initial_job_idx=0)
         except BrokenProcessPool as error:  # a worker process was killed, and the others ended with it
