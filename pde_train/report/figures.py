@@ -14,7 +14,7 @@ from pde_train.figures import COLOURS, Curve, bands
 from pde_train.report.causes import CAUSES, CENTRE, METRICS, PDES
 from pde_train.report.claims import Claim
 from pde_train.report.runs import Runs
-from pde_train.report.verdicts import correlations, paired, selected
+from pde_train.report.verdicts import paired, predictions, selected
 
 FOUR = ("reverse", "FD2 h=auto", "FD2 h=grid", "FD2 h=0.001")
 
@@ -110,42 +110,26 @@ def gaps(runs: Runs, claim: Claim) -> Figure | None:
 
 def predictors(runs: Runs, claim: Claim) -> Figure | None:
     """What predicts residual and speed: rank correlations with their bootstrap intervals, inside and across PDEs."""
-    rankings = [c for c in claim.comparisons if c.kind == "ranking"]
-    panels = []
-    for one in rankings:
-        table = selected(runs.table, one.where)
-        groups = {"all": table, **{str(p): g for p, g in table.groupby("pde")}}
-        found = {label: correlations(g, one.predictors, one.quantity[0]) for label, g in groups.items() if len(g) > 3}
-        if found and found.get("all", ([],))[0]:
-            panels.append((one, found))
+    found = [(one, predictions(one, runs)) for one in claim.comparisons if one.kind == "ranking"]
+    panels = [(one, by_label) for one, by_label in found if "all" in by_label]
     if not panels:
         return None
     figure = Figure(figsize=(9, 7), layout="constrained")
-    for axes, (one, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        names, overall, _ = found["all"]
-        order = np.argsort([abs(e.value) for e in overall])
-        for i, (label, (own, estimates, _)) in enumerate(found.items()):
-            at = dict(zip(own, estimates, strict=True))
-            places = [(row, at[names[k]]) for row, k in enumerate(order) if names[k] in at]
-            y = np.array([row for row, _ in places]) + 0.15 * (len(found) / 2 - i)
-            x = np.array([e.value for _, e in places])
-            spread = np.abs([[e.value - e.low for _, e in places], [e.high - e.value for _, e in places]])
-            axes.errorbar(
-                x,
-                y,
-                xerr=spread,
-                fmt="o" if label == "all" else ".",
-                color=COLOURS[i % len(COLOURS)],
-                ms=5,
-                lw=0.8,
-                label=label,
-            )
+    for axes, (one, by_label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        names = sorted(by_label["all"], key=lambda name: abs(by_label["all"][name].value))
+        for i, (label, estimates) in enumerate(by_label.items()):
+            rows = [(names.index(name), e) for name, e in estimates.items() if name in names]
+            y = np.array([row for row, _ in rows]) + 0.15 * (len(by_label) / 2 - i)
+            x = np.array([e.value for _, e in rows])
+            spread = np.abs([[e.value - e.low for _, e in rows], [e.high - e.value for _, e in rows]])
+            style = {"fmt": "o", "ms": 5} if label == "all" else {"fmt": ".", "ms": 5}
+            axes.errorbar(x, y, xerr=spread, color=COLOURS[i % len(COLOURS)], lw=0.8, label=label, **style)
         axes.axvline(0, color="0.5", lw=0.8)
-        axes.set_yticks(range(len(order)), [names[k].removeprefix("start/") for k in order], fontsize=7)
+        axes.set_yticks(range(len(names)), [name.removeprefix("start/") for name in names], fontsize=7)
         axes.set_xlabel(f"Spearman's correlation with {one.quantity[0]}")
         axes.set_title("random features" if "residual" in one.quantity[0] else "networks, before training", fontsize=9)
         axes.grid(alpha=0.3)
-    handles = max((axes.get_legend_handles_labels() for axes in figure.axes), key=lambda found: len(found[1]))
+    handles = max((axes.get_legend_handles_labels() for axes in figure.axes), key=lambda pair: len(pair[1]))
     figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=7)
     figure.suptitle("the larger the number in size, the better it predicts; bars: 95 % bootstrap intervals", fontsize=9)
     return figure

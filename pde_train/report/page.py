@@ -8,10 +8,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
@@ -19,12 +18,11 @@ from matplotlib.figure import Figure
 from pde_train import provenance
 from pde_train.errors import PdeTrainError
 from pde_train.report import causes
-from pde_train.report.causes import Row
 from pde_train.report.claims import Claim, Comparison, read_claims
 from pde_train.report.figures import FIGURES
 from pde_train.report.figures import causes as draw_causes
 from pde_train.report.runs import read
-from pde_train.report.verdicts import Stratum, Verdict, judge
+from pde_train.report.verdicts import Stratum, Verdict, judge, predictions, text
 from pde_train.sync import DEFAULT_URI, URI
 from pde_train.tracking.reading import Reader
 
@@ -32,6 +30,9 @@ EXPERIMENT = "study"
 
 LOOKS = ("entropy/1e-08",)
 """Metrics of networks that are drawn over their training."""
+
+NAMED = 3
+"""Strata in which a comparison holds that are named one by one in the first table; of more only what they share."""
 
 HERE = Path(__file__).parent
 
@@ -68,6 +69,7 @@ def write(reader: Reader, folder: Path) -> Path:
         ]
         for claim in claims
     }
+    rankings = {one.name: predictions(one, runs) for c in claims for one in c.comparisons if one.kind == "ranking"}
     apart = causes.rows(runs)
     figures[0] = _kept(draw_causes(runs), "causes", draw_causes.__doc__ or "", folder)
     for verdict in verdicts:
@@ -83,7 +85,7 @@ def write(reader: Reader, folder: Path) -> Path:
         json.dumps({"about": about, "verdicts": numbers}, indent=1, default=lambda scalar: scalar.item()) + "\n"
     )
     page = folder / "report.html"
-    page.write_text(_rendered(verdicts, figures, apart, about))
+    page.write_text(_rendered(verdicts=verdicts, figures=figures, rankings=rankings, apart=apart, about=about))
     for sweep in runs.sweeps:
         reader.attach(sweep, folder)
     return page
@@ -108,16 +110,12 @@ def _kept(figure: Figure | None, name: str, shows: str, folder: Path) -> list[tu
     return [(text[0].upper() + text[1:], f"data:image/png;base64,{picture}")]
 
 
-def _rendered(
-    verdicts: Sequence[Verdict], figures: Mapping[int, Any], apart: Sequence[Row], about: Mapping[str, Any]
-) -> str:
+def _rendered(**found: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number, "labels": labels, "hours": hours, "when": when}
-    return environment.get_template("page.html").render(
-        verdicts=verdicts, figures=figures, apart=apart, about=about, summary=summary, rule=rule
-    )
+    return environment.get_template("page.html").render(summary=summary, rule=rule, **found)
 
 
 def summary(verdict: Verdict) -> list[str]:
@@ -137,6 +135,8 @@ def summary(verdict: Verdict) -> list[str]:
             if h == of
         ]
         where = f"; everywhere at {', '.join(always)}" if always and held < len(strata) else ""
+        if not always and 0 < held <= NAMED:
+            where = f"; at {'; at '.join(labels(s) for s in strata if s.holds)}"
         sentences.append(f"{one.name}: in {held} of {len(strata)} strata{opposite}{where}")
     return sentences
 
@@ -164,8 +164,7 @@ def number(value: float | None) -> str:
 
 def labels(stratum: Stratum) -> str:
     """A stratum's levels in one line."""
-    parts = [f"{v:g}" if isinstance(v, float) else str(v) for v in stratum.labels.values()]
-    return ", ".join(f"{k} {v}" for k, v in zip(stratum.labels, parts, strict=True))
+    return ", ".join(f"{factor} {text(level)}" for factor, level in stratum.labels.items())
 
 
 def hours(seconds: float) -> str:

@@ -57,7 +57,7 @@ class Runs:
 
     table: FACTORS, `way` (of taking derivatives), `pair` (the same for runs that differ in it alone), every metric by
     its name, and what is derived from curves: `steps_to/<part>` (steps until the loss is that part of the first one;
-    one more than there are where it never is), `speed` (decades of loss lost in 1000 steps), `start/<metric>` (its
+    all that were taken where it never is), `speed` (decades of loss lost in 1000 steps), `start/<metric>` (its
     value before training). spectrum: final singular values by the id of a run. curve: a metric at every step by id and
     name; `loss` and what was asked for. sweeps: ids of the parent runs.
     """
@@ -133,8 +133,9 @@ def way_of(run: Mapping[str, object]) -> str:
     step = str(own.get("step"))
     short = step if not step[0].isdigit() else f"{float(step):g}"
     alone = f", {own['part']} alone" if isinstance(own.get("part"), str) else ""
+    extrapolated = f" Richardson {own['richardson']}" if own.get("richardson", "0") not in ("0", np.nan) else ""
     hybrid = "hybrid " if name == "Hybrid" else ""
-    return f"{hybrid}FD{own['accuracy']} h={short}{alone}"
+    return f"{hybrid}FD{own['accuracy']}{extrapolated} h={short}{alone}"
 
 
 def _derived(history: Mapping[str, Curve], looks: Sequence[str]) -> dict[str, float]:

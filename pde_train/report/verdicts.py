@@ -60,9 +60,15 @@ class Verdict:
         found: dict[str, dict[str, tuple[int, int]]] = {}
         for stratum in self.of(comparison):
             for factor, level in stratum.labels.items():
-                held, of = found.setdefault(factor, {}).get(str(level), (0, 0))
-                found[factor][str(level)] = held + stratum.holds, of + 1
+                name = text(level)
+                held, of = found.setdefault(factor, {}).get(name, (0, 0))
+                found[factor][name] = held + stratum.holds, of + 1
         return {factor: levels for factor, levels in found.items() if len(levels) > 1}
+
+
+def text(level: object) -> str:
+    """A level of a factor in words: 200 and not 200.0."""
+    return f"{level:g}" if isinstance(level, float) else str(level)
 
 
 def judge(claim: Claim, runs: Runs) -> Verdict:
@@ -191,6 +197,17 @@ def _ranking(one: Comparison, labels: dict[str, Any], group: pd.DataFrame) -> St
     ahead = np.nanquantile(np.abs(drawn[:, best]) - np.abs(drawn[:, own]), (1 - statistics.CONFIDENCE) / 2)
     holds = bool(best == own or ahead <= 0)
     return Stratum(one.name, labels, found[own], np.nan, np.nan, holds, best=f"{names[best]} {found[best].value:+.2f}")
+
+
+def predictions(one: Comparison, runs: Runs) -> dict[str, dict[str, Estimate]]:
+    """The correlations of a ranking, over all its runs (`all`) and inside each PDE, by predictor."""
+    table = selected(runs.table, one.where)
+    groups = {"all": table, **{str(pde): group for pde, group in table.groupby("pde")}}
+    found = {}
+    for label, group in groups.items():
+        names, estimates, _ = correlations(group, one.predictors, one.quantity[0])
+        found[label] = {n: e for n, e in zip(names, estimates, strict=True) if np.isfinite(e.value)}
+    return {label: estimates for label, estimates in found.items() if estimates}
 
 
 def correlations(
