@@ -31,14 +31,14 @@ def floors(runs: Runs, claim: Claim) -> Figure | None:
 
 def losses(runs: Runs, claim: Claim) -> Figure | None:
     """Claim 2: the loss at every step, a band over seeds for each way."""
-    table = selected(trained(runs), NETWORKS)
+    table = selected(trained(runs), NETWORKS).sort_values(["optimizer", "pde"])
     curve = _curve(runs, "loss")
     return _bands(table, ["pde", "optimizer"], THREE, curve, "xy", "optimiser step + 1", "loss")
 
 
 def ratios(runs: Runs, claim: Claim) -> Figure | None:
     """Claim 2: the loss with FD over the loss with AD at the same step of the same pair."""
-    table = selected(trained(runs), NETWORKS)
+    table = selected(trained(runs), NETWORKS).sort_values(["optimizer", "pde"])
     exact = table[table["way"] == "taylor"].drop_duplicates("pair").set_index("pair")["id"]
     table = table[table["pair"].isin(exact.index)]
 
@@ -71,7 +71,7 @@ def entropies(runs: Runs, claim: Claim) -> Figure | None:
         return np.array([a for a, _ in values]), np.array([v for _, v in values])
 
     kinds = table.assign(threshold=table["relative"].astype(str).map({"True": "relative", "False": "absolute"}))
-    kinds = kinds[kinds["pde"].isin(["poisson_1d", "biharmonic_1d"])]
+    kinds = kinds[kinds["pde"].isin(PDES)].sort_values(["normalisation", "threshold", "pde"])
     return _bands(
         kinds, ["pde", "threshold", "normalisation"], FOUR, curve, "x", "threshold a", "truncated entropy", marks="o-"
     )
