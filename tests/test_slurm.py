@@ -113,6 +113,25 @@ def test_where_there_is_no_slurm_it_is_one_sentence(tmp_path):
     assert len(printed.splitlines()) == 1
 
 
+def test_jobs_are_accounted_for(slurm):
+    """All of this file runs with real accounting where this passes: sacct tells what only a database knows."""
+    if "accounting_storage/slurmdbd" not in Path(slurm["SLURM_CONF"]).read_text():
+        pytest.skip(
+            "SLURM runs without accounting: Debian's slurmdbd and mariadb-server-core are missing, or do not start"
+        )
+
+    def ask(*command: str) -> str:
+        return subprocess.run(command, env=slurm, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+    job = ask("sbatch", "--wait", "--parsable", "--output=/dev/null", "--wrap=sleep 2")
+    until = time.monotonic() + 30  # slurmctld tells slurmdbd a moment later
+    sacct = ("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State,ElapsedRaw")
+    while not (told := ask(*sacct)).startswith("COMPLETED"):
+        assert time.monotonic() < until, told
+        time.sleep(0.2)
+    assert int(told.removeprefix("COMPLETED|")) >= 2
+
+
 @pytest.mark.parametrize(
     ("word", "reason"),
     [("partition=nowhere", "Invalid partition name specified"), ("gpus_per_node=3", "configuration is not available")],
@@ -150,6 +169,15 @@ def test_stacks_of_cells_are_jobs_of_the_array(slurm, timed, tmp_path):
     assert "5 cells in 2 stacks" in printed
     assert "2 jobs queued, 0 were queued before" in printed
     assert_one_whole_run_each(tmp_path, cells=5, steps=50)
+
+
+def test_the_study_runs_unchanged_through_submitits_own_launcher(slurm, timed, tmp_path):
+    words = ["--small", "--parts", "contour", "hydra/launcher=submitit_slurm", "pde=poisson_1d", "seed=0,1"]
+    command = [sys.executable, "-m", "pde_train.study", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=slurm, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "study-small/multirun/.submitit").glob("[0-9]*_[0-9]*"))) == 2  # a folder a job
+    assert (tmp_path / "study-small/report/report.html").exists()
 
 
 def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launcher(slurm, timed, tmp_path):
