@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,10 @@ class Sweep:
         self.environment, self.folder = environment, folder
         command = [sys.executable, "-m", "pde_train", "--multirun", f"hydra/launcher={launcher}", *TINY, *words]
         with tempfile.NamedTemporaryFile(dir=folder, prefix="printed-", delete=False) as file:
-            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
+            heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where the tests themselves run as `... &`
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=file, stderr=file, preexec_fn=heard
+            )
         self.file = Path(file.name)
 
     def end(self) -> tuple[int, str]:

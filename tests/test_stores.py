@@ -12,6 +12,7 @@ from sweeping import SMALL, results, started
 from benchmarks.stores import Server, postgres, postgres_programs, server
 from pde_train import sync
 from pde_train.tracking.mlflow import MlflowTracker
+from pde_train.tracking.reading import Reader
 
 PROCESSES, STEPS, KEYS = 8, 500, ("loss", "error", "entropy/1e-08")
 
@@ -95,6 +96,27 @@ def test_eight_processes_at_once_lose_nothing(uri, tmp_path):
         if not uri.startswith("http"):
             kept = tmp_path / "mlartifacts" / "many" / run.info.run_id / "artifacts" / "note.txt"
             assert kept.read_text() == name
+
+
+def test_a_report_reads_runs_and_their_files_and_is_attached_to_them(uri, tmp_path):
+    tracker = MlflowTracker(uri, "read")
+    tracker.start("run", tmp_path, {"model.width": "5"}, {"pde": "p"})
+    tracker.metrics([("loss", 1 / 2**k, k) for k in range(5)])
+    (tmp_path / "history.csv").write_text("metric,step,value\n" + "".join(f"loss,{k},{1 / 2**k}\n" for k in range(5)))
+    tracker.artifacts([tmp_path / "history.csv"])
+    tracker.finish("finished")
+    tracker.drain()
+    reader = Reader(uri, "read")
+    (run,) = reader.runs().to_dict("records")
+    assert (run["name"], run["status"], run["params.model.width"], run["tags.pde"]) == ("run", "FINISHED", "5", "p")
+    assert run["metrics.loss"] == 1 / 16
+    assert run["end"] >= run["start"] > 1e9
+    assert list(reader.csv(run["artifacts"], "history.csv")["value"]) == [1 / 2**k for k in range(5)]
+    assert reader.csv(run["artifacts"], "spectrum.csv").empty
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.html").write_text("<p>")
+    reader.attach(run["id"], tmp_path / "report")
+    assert [f.path for f in MlflowClient(uri).list_artifacts(run["id"], "report")] == ["report/report.html"]
 
 
 def test_processes_that_make_a_new_database_at_once_all_succeed(database, tmp_path):

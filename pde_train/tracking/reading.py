@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,8 +47,10 @@ class Reader:
         import pandas as pd
         from mlflow.exceptions import MlflowException
 
+        where = {"artifact_uri": f"{artifacts}/{name}", "tracking_uri": absolute(self.uri)}
         try:
-            return pd.read_csv(mlflow.artifacts.download_artifacts(f"{artifacts}/{name}"))
+            with tempfile.TemporaryDirectory() as folder:
+                return pd.read_csv(mlflow.artifacts.download_artifacts(**where, dst_path=folder))
         except (OSError, MlflowException):
             return pd.DataFrame()
 
