@@ -48,7 +48,7 @@ SMALL = Path("study-small")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts, some at a time; 1 where a cell of a part is not finished."""
+    """Run the parts, some at a time; 1 where a cell of a part is not finished, or there is no report."""
     parser = argparse.ArgumentParser("python -m pde_train.study", description=__doc__.partition("\n")[0])
     parser.add_argument("--small", action="store_true", help=f"fewer seeds, choices and steps, in {SMALL}/")
     parser.add_argument("--parts", help="some of them, with commas between")
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ThreadPoolExecutor(max(1, given.at_once)) as pool:
         codes = list(pool.map(lambda p: run_part(p, [*(PARTS[p] if given.small else []), *words], here), parts))
     print(f"{len(codes)} parts in {time.monotonic() - began:.0f} s")
-    report([*(["--uri", uri] if uri else []), "--folder", str(here / "report")])
+    codes.append(report([*(["--uri", uri] if uri else []), "--folder", str(here / "report")]))
     return int(any(codes))
 
 

@@ -100,6 +100,7 @@ def test_every_parent_run_has_the_report(folder):
 
 def test_the_same_command_trains_nothing_again(folder, capfd):
     assert study.main(WORDS) == 0
+    assert capfd.readouterr().err == ""
     for part, cells in RAN.items():
         trained = cells // 6 if part == "thresholds" else cells  # six definitions of one training
         assert f"{trained} cells, {trained} of them done" in (folder / "study-logs" / f"{part}.log").read_text()

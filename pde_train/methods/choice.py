@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 import torch
 
@@ -92,9 +93,13 @@ def _eager_step(eager: EagerSteps, batch: Batch) -> tuple[float, float]:
     return min(times), loss
 
 
+def tolerance(loss: Any, nudged: Any, dtype: torch.dtype) -> Any:
+    """How far compiled code may be off an eager loss (or a tensor of them), which one rounding of parameters nudges."""
+    return AGREEMENT[dtype] * abs(loss) + ROUNDINGS * abs(nudged - loss)
+
+
 def _compare(compiled: CompiledSteps, batch: Batch, loss: float) -> None:
     found = float(compiled.loss(batch))
-    rounding = abs(float(compiled.nudged_loss(batch)) - loss)
-    tolerance = AGREEMENT[next(iter(compiled.parameters.values())).dtype] * abs(loss) + ROUNDINGS * rounding
-    if not abs(found - loss) <= tolerance:
+    dtype = next(iter(compiled.parameters.values())).dtype
+    if not abs(found - loss) <= tolerance(loss, float(compiled.nudged_loss(batch)), dtype):
         raise ArithmeticError(f"the compiled loss is {found}, the eager one {loss}")

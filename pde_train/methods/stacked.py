@@ -18,7 +18,7 @@ from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import Interrupted, PdeTrainError
 from pde_train.geometry import Batch
 from pde_train.methods.checkpoint import restore, save
-from pde_train.methods.choice import AGREEMENT, COMPILE_SECONDS, ROUNDINGS, SAVED
+from pde_train.methods.choice import COMPILE_SECONDS, SAVED, tolerance
 from pde_train.methods.gradient_descent import GradientDescent
 from pde_train.methods.module import ResidualModule
 from pde_train.methods.signals import StopSignals
@@ -205,19 +205,22 @@ class _Stack:
         began = time.perf_counter()
         eager = self.steps.losses()
         seconds = (time.perf_counter() - began) * len(self.steps.blocks)
-        rounding = (self.steps.losses(nudge=torch.finfo(eager.dtype).eps) - eager).abs()
-        tolerance = AGREEMENT[eager.dtype] * eager.abs() + ROUNDINGS * rounding
         saved = SAVED * seconds * left
         about = f"{left} steps of {seconds:.1e} s"
         cached = self.steps.traced.library is not None
         if mode == "auto" and not cached and saved < COMPILE_SECONDS / 2:
             return f"{together}, eager: compiling {about} would save {saved:.0f} s"
         try:
+            nudged = self.steps.losses(nudge=torch.finfo(eager.dtype).eps)
             began = time.perf_counter()
             with waiting("compiling the optimisation step"):
                 self.steps.compile()
             found = self.steps.losses()
-            if not bool(((found - eager).abs() <= tolerance).logical_or(found.isnan() & eager.isnan()).all()):
+            if not bool(
+                ((found - eager).abs() <= tolerance(eager, nudged, eager.dtype))
+                .logical_or(found.isnan() & eager.isnan())
+                .all()
+            ):
                 raise ArithmeticError(f"the compiled losses are {found.tolist()}, the eager ones {eager.tolist()}")
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]

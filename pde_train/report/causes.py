@@ -53,7 +53,7 @@ class Row:
 
 def rows(runs: Runs) -> list[Row]:
     """The ways that were run, each against reverse mode on the same features."""
-    table = selected(runs.table[runs.table["view"].isna()], CENTRE)
+    table = selected(runs.trained, CENTRE)
     found = []
     for way in CAUSES:
         decades = {}

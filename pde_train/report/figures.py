@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pde_train.figures import COLOURS, Curve, bands
 from pde_train.report.causes import CAUSES, CENTRE, METRICS, PDES
-from pde_train.report.claims import Claim
-from pde_train.report.runs import Runs
-from pde_train.report.verdicts import paired, predictions, selected
+from pde_train.report.runs import STARTS, Runs
+from pde_train.report.verdicts import Verdict, paired, selected
 
 FOUR = ("reverse", "FD2 h=auto", "FD2 h=grid", "FD2 h=0.001")
 
@@ -23,22 +23,22 @@ THREE = ("taylor", "FD2 h=auto", "FD2 h=grid")
 NETWORKS: Mapping[str, Sequence[Any]] = {"model": ["two_layer"], "width": [50]}
 
 
-def floors(runs: Runs, claim: Claim) -> Figure | None:
+def floors(runs: Runs, verdict: Verdict) -> Figure | None:
     """Claim 1: residual and error of random features, exact and by finite differences of every step."""
-    table = selected(trained(runs), CENTRE)
+    table = selected(runs.trained, CENTRE)
     return _by_step(table, ("residual", "error_l2"), ("residual of the system", "error"))
 
 
-def losses(runs: Runs, claim: Claim) -> Figure | None:
+def losses(runs: Runs, verdict: Verdict) -> Figure | None:
     """Claim 2: the loss at every step, a band over seeds for each way."""
-    table = selected(trained(runs), NETWORKS).sort_values(["optimizer", "pde"])
+    table = selected(runs.trained, NETWORKS).sort_values(["optimizer", "pde"])
     curve = _curve(runs, "loss")
     return _bands(table, ["pde", "optimizer"], THREE, curve, "xy", "optimiser step + 1", "loss")
 
 
-def ratios(runs: Runs, claim: Claim) -> Figure | None:
+def ratios(runs: Runs, verdict: Verdict) -> Figure | None:
     """Claim 2: the loss with FD over the loss with AD at the same step of the same pair."""
-    table = selected(trained(runs), NETWORKS).sort_values(["optimizer", "pde"])
+    table = selected(runs.trained, NETWORKS).sort_values(["optimizer", "pde"])
     exact = table[table["way"] == "taylor"].drop_duplicates("pair").set_index("pair")["id"]
     table = table[table["pair"].isin(exact.index)]
 
@@ -50,9 +50,9 @@ def ratios(runs: Runs, claim: Claim) -> Figure | None:
     return _bands(table, ["pde", "optimizer"], ways, ratio, "xy", "optimiser step + 1", "loss, FD / AD")
 
 
-def spectra(runs: Runs, claim: Claim) -> Figure | None:
+def spectra(runs: Runs, verdict: Verdict) -> Figure | None:
     """Claim 3: singular values of the system, a band over seeds for each way."""
-    table = selected(trained(runs), CENTRE)
+    table = selected(runs.trained, CENTRE)
 
     def curve(run: Mapping[str, object]) -> Curve:
         index, values = runs.spectrum(str(run["id"]))
@@ -61,7 +61,7 @@ def spectra(runs: Runs, claim: Claim) -> Figure | None:
     return _bands(table, ["pde"], FOUR, curve, "y", "index k", "singular value s_k", marks="o")
 
 
-def entropies(runs: Runs, claim: Claim) -> Figure | None:
+def entropies(runs: Runs, verdict: Verdict) -> Figure | None:
     """Claim 4: truncated entropy against threshold, for every definition, a band over seeds for each way."""
     table = selected(runs.table, CENTRE)
     thresholds = sorted((float(c.split("/")[1]), c) for c in table if c.startswith("entropy/"))
@@ -77,10 +77,10 @@ def entropies(runs: Runs, claim: Claim) -> Figure | None:
     )
 
 
-def gaps(runs: Runs, claim: Claim) -> Figure | None:
+def gaps(runs: Runs, verdict: Verdict) -> Figure | None:
     """Claim 5: the gap between FD and AD against order and against depth."""
     panels = []
-    for one in claim.comparisons:
+    for one in verdict.claim.comparisons:
         pairs = paired(runs, selected(runs.table, one.where), one, one.quantity[0])
         if len(pairs) and pairs[one.over].nunique() > 1:
             panels.append((one, pairs))
@@ -90,11 +90,7 @@ def gaps(runs: Runs, claim: Claim) -> Figure | None:
     grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
     for axes, (one, pairs) in zip(grid, panels, strict=False):
         for i, (label, group) in enumerate(_lines(pairs, one.strata)):
-            levels = group.groupby(one.over)["gap"].quantile([0.25, 0.5, 0.75]).unstack()
-            axes.plot(levels.index, levels[0.5], "o-", color=COLOURS[i % len(COLOURS)], ms=3.5, label=label)
-            axes.fill_between(
-                levels.index, levels[0.25], levels[0.75], color=COLOURS[i % len(COLOURS)], alpha=0.2, lw=0
-            )
+            _band(axes, group.groupby(one.over)["gap"], (0.25, 0.75), COLOURS[i % len(COLOURS)], label)
         axes.axhline(0, color="0.5", lw=0.8)
         unit = "log10 FD / AD" if one.scale == "log10" else "FD - AD"
         axes.set(xlabel=one.over, ylabel=f"{one.quantity[0]}\n{unit}")
@@ -108,9 +104,9 @@ def gaps(runs: Runs, claim: Claim) -> Figure | None:
     return figure
 
 
-def predictors(runs: Runs, claim: Claim) -> Figure | None:
+def predictors(runs: Runs, verdict: Verdict) -> Figure | None:
     """What predicts residual and speed: rank correlations with their bootstrap intervals, inside and across PDEs."""
-    found = [(one, predictions(one, runs)) for one in claim.comparisons if one.kind == "ranking"]
+    found = [(one, verdict.predictions.get(one.name, {})) for one in verdict.claim.comparisons]
     panels = [(one, by_label) for one, by_label in found if "all" in by_label]
     if not panels:
         return None
@@ -125,7 +121,7 @@ def predictors(runs: Runs, claim: Claim) -> Figure | None:
             style = {"fmt": "o", "ms": 5} if label == "all" else {"fmt": ".", "ms": 5}
             axes.errorbar(x, y, xerr=spread, color=COLOURS[i % len(COLOURS)], lw=0.8, label=label, **style)
         axes.axvline(0, color="0.5", lw=0.8)
-        axes.set_yticks(range(len(names)), [name.removeprefix("start/") for name in names], fontsize=7)
+        axes.set_yticks(range(len(names)), [name.removeprefix(STARTS) for name in names], fontsize=7)
         axes.set_xlabel(f"Spearman's correlation with {one.quantity[0]}")
         axes.set_title("random features" if "residual" in one.quantity[0] else "networks, before training", fontsize=9)
         axes.grid(alpha=0.3)
@@ -137,7 +133,7 @@ def predictors(runs: Runs, claim: Claim) -> Figure | None:
 
 def causes(runs: Runs) -> Figure | None:
     """Each part of FD's error alone, higher accuracy with the best step, and contour integrals."""
-    table = selected(trained(runs), CENTRE)
+    table = selected(runs.trained, CENTRE)
     present = [way for way in ("reverse", *CAUSES) if (table["way"] == way).any()]
     if len(present) < 3:
         return None
@@ -161,15 +157,15 @@ def causes(runs: Runs) -> Figure | None:
     return figure
 
 
-def training(runs: Runs, claim: Claim) -> Figure | None:
+def training(runs: Runs, verdict: Verdict) -> Figure | None:
     """The entropy of the residual Jacobian while networks train."""
-    table = selected(trained(runs), NETWORKS)
+    table = selected(runs.trained, NETWORKS)
     table = table[table["optimizer"] == "adam"]
     words = "optimiser step + 1", "entropy of the Jacobian (1e-8)"
     return _bands(table, ["pde"], THREE, _curve(runs, "entropy/1e-08"), "x", *words, marks="o-")
 
 
-FIGURES: dict[int, Sequence[tuple[str, Callable[[Runs, Claim], Figure | None]]]] = {
+FIGURES: dict[int, Sequence[tuple[str, Callable[[Runs, Verdict], Figure | None]]]] = {
     1: [("floors", floors)],
     2: [("losses", losses), ("ratios", ratios), ("training", training)],
     3: [("spectra", spectra)],
@@ -177,11 +173,6 @@ FIGURES: dict[int, Sequence[tuple[str, Callable[[Runs, Claim], Figure | None]]]]
     5: [("gaps", gaps)],
 }
 """The figures of each claim, by their names."""
-
-
-def trained(runs: Runs) -> pd.DataFrame:
-    """The runs as they were trained, without those that take another entropy of the same."""
-    return runs.table[runs.table["view"].isna()]
 
 
 def _curve(runs: Runs, metric: str) -> Callable[[Mapping[str, object]], Curve]:
@@ -215,6 +206,13 @@ def _bands(
     return bands(panels, xlabel, ylabel, logarithmic, marks) if panels else None
 
 
+def _band(axes: Axes, levels: Any, between: tuple[float, float], colour: str, label: str) -> None:
+    """The median of grouped numbers at each level, and a band between two quantiles."""
+    low, middle, high = (levels.quantile(q) for q in (between[0], 0.5, between[1]))
+    axes.plot(middle.index, middle, "o-", color=colour, ms=3.5, label=label)
+    axes.fill_between(middle.index, low, high, color=colour, alpha=0.2, lw=0)
+
+
 def _by_step(table: pd.DataFrame, metrics: Sequence[str], names: Sequence[str]) -> Figure | None:
     """Metrics against the step of finite differences, for each PDE and accuracy, and their level without any."""
     steps = table["way"].str.extract(r"^FD(\d) h=([\d.e-]+)$")
@@ -228,13 +226,10 @@ def _by_step(table: pd.DataFrame, metrics: Sequence[str], names: Sequence[str]) 
         own = table[table["pde"] == pde]
         for row, (metric, name) in enumerate(zip(metrics, names, strict=True)):
             axes = grid[row, column]
-            for i, (label, group) in enumerate(
-                [("FD2", own[own["accuracy"] == "2"]), ("FD4", own[own["accuracy"] == "4"])]
-            ):
-                levels = group.groupby("h")[metric].quantile([0.0, 0.5, 1.0]).unstack()
-                if len(levels):
-                    axes.plot(levels.index, levels[0.5], "o-", color=COLOURS[i], ms=3.5, label=label)
-                    axes.fill_between(levels.index, levels[0.0], levels[1.0], color=COLOURS[i], alpha=0.2, lw=0)
+            for accuracy, colour in (("2", COLOURS[0]), ("4", COLOURS[1])):
+                group = own[(own["accuracy"] == accuracy) & own["h"].notna()]
+                if len(group):
+                    _band(axes, group.groupby("h")[metric], (0.0, 1.0), colour, f"FD{accuracy}")
             exact = own[own["way"] == "reverse"][metric]
             if len(exact):
                 axes.axhline(exact.median(), color="0.2", ls="--", label="AD")

@@ -21,8 +21,8 @@ from pde_train.report import causes
 from pde_train.report.claims import Claim, Comparison, read_claims
 from pde_train.report.figures import FIGURES
 from pde_train.report.figures import causes as draw_causes
-from pde_train.report.runs import read
-from pde_train.report.verdicts import Stratum, Verdict, judge, predictions, text
+from pde_train.report.runs import STARTS, read
+from pde_train.report.verdicts import Stratum, Verdict, judge, text
 from pde_train.sync import DEFAULT_URI, URI
 from pde_train.tracking.reading import Reader
 
@@ -62,14 +62,13 @@ def write(reader: Reader, folder: Path) -> Path:
     verdicts = [judge(claim, runs) for claim in claims]
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
-        claim.number: [
+        number: [
             kept
-            for name, draw in FIGURES[claim.number]
-            for kept in _kept(draw(runs, claim), f"{claim.number}-{name}", draw.__doc__ or "", folder)
+            for name, draw in FIGURES[number]
+            for kept in _kept(draw(runs, verdict), f"{number}-{name}", draw.__doc__ or "", folder)
         ]
-        for claim in claims
+        for number, verdict in ((verdict.claim.number, verdict) for verdict in verdicts)
     }
-    rankings = {one.name: predictions(one, runs) for c in claims for one in c.comparisons if one.kind == "ranking"}
     apart = causes.rows(runs)
     figures[0] = _kept(draw_causes(runs), "causes", draw_causes.__doc__ or "", folder)
     for verdict in verdicts:
@@ -85,7 +84,7 @@ def write(reader: Reader, folder: Path) -> Path:
         json.dumps({"about": about, "verdicts": numbers}, indent=1, default=lambda scalar: scalar.item()) + "\n"
     )
     page = folder / "report.html"
-    page.write_text(_rendered(verdicts=verdicts, figures=figures, rankings=rankings, apart=apart, about=about))
+    page.write_text(_rendered(verdicts=verdicts, figures=figures, apart=apart, about=about))
     for sweep in runs.sweeps:
         reader.attach(sweep, folder)
     return page
@@ -94,7 +93,7 @@ def write(reader: Reader, folder: Path) -> Path:
 def _starts(claims: Sequence[Claim]) -> list[str]:
     """Metrics whose value before training some claim asks for."""
     asked = [name for c in claims for one in c.comparisons for name in (*one.quantity, *one.predictors)]
-    return sorted({name.removeprefix("start/") for name in asked if name.startswith("start/")})
+    return sorted({name.removeprefix(STARTS) for name in asked if name.startswith(STARTS)})
 
 
 def _kept(figure: Figure | None, name: str, shows: str, folder: Path) -> list[tuple[str, str]]:
@@ -105,9 +104,9 @@ def _kept(figure: Figure | None, name: str, shows: str, folder: Path) -> list[tu
     figure.savefig(file, dpi=110)
     figure.savefig(file.with_suffix(".pdf"))
     first, _, rest = shows.partition("\n")[0].partition(": ")
-    text = rest or first
+    caption = rest or first
     picture = base64.b64encode(file.read_bytes()).decode()
-    return [(text[0].upper() + text[1:], f"data:image/png;base64,{picture}")]
+    return [(caption[0].upper() + caption[1:], f"data:image/png;base64,{picture}")]
 
 
 def _rendered(**found: object) -> str:

@@ -68,6 +68,11 @@ class Runs:
     sweeps: Sequence[str]
     about: Mapping[str, object]
 
+    @property
+    def trained(self) -> pd.DataFrame:
+        """The table as it was trained, without the runs that take another entropy of the same."""
+        return _trained(self.table)
+
 
 def read(reader: Reader, looks: Sequence[str]) -> Runs:
     """Everything that the report needs of an experiment; looks: metrics that are read at every step of networks."""
@@ -95,15 +100,20 @@ def read(reader: Reader, looks: Sequence[str]) -> Runs:
         rows = reader.csv(files[run_id], "spectrum.csv")
         return (rows["index"].to_numpy(), rows["singular_value"].to_numpy()) if len(rows) else NOTHING
 
-    networks = table[(table["model"] != "random_features") & table["view"].isna()]["id"]
+    trained, sweeps = _trained(table), _newest_sweeps(raw)
+    networks = trained[trained["model"] != "random_features"]["id"]
     derived = pd.DataFrame([{"id": run_id, **_derived(history(run_id), looks)} for run_id in networks])
     return Runs(
         table.merge(derived, on="id", how="left") if len(derived) else table,
         spectrum,
         lambda run_id, metric: history(run_id).get(metric, NOTHING),
-        list(_newest_sweeps(raw)["id"]),
-        _about(raw, cells, finished, distinct, reader),
+        list(sweeps["id"]),
+        {"experiment": reader.experiment, **_about(sweeps, cells, finished, distinct)},
     )
+
+
+def _trained(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["view"].isna()]
 
 
 def _table(distinct: pd.DataFrame) -> pd.DataFrame:
@@ -164,20 +174,18 @@ def _newest_sweeps(raw: pd.DataFrame) -> pd.DataFrame:
 
 
 def _about(
-    raw: pd.DataFrame, cells: pd.DataFrame, finished: pd.DataFrame, distinct: pd.DataFrame, reader: Reader
+    sweeps: pd.DataFrame, cells: pd.DataFrame, finished: pd.DataFrame, distinct: pd.DataFrame
 ) -> dict[str, object]:
     """What a reader must know of the runs besides their numbers."""
-    newest = _newest_sweeps(raw)
     tags = [c for c in distinct if c.startswith("tags.version.")]
     return {
-        "experiment": reader.experiment,
         "runs": len(cells),
         "finished": len(finished),
         "distinct": len(distinct),
         "not finished": cells[cells["status"] != "FINISHED"]["status"].value_counts().to_dict(),
         "repeated": len(finished) - len(distinct),
         "views": int(_column(distinct, "tags.view_of").notna().sum()),
-        "failed cells": int(pd.to_numeric(_column(newest, "tags.runs.not_finished")).fillna(0).sum()),
+        "failed cells": int(pd.to_numeric(_column(sweeps, "tags.runs.not_finished")).fillna(0).sum()),
         "versions": {c.removeprefix("tags.version."): sorted(distinct[c].dropna().unique()) for c in tags},
         "commits": sorted(_column(distinct, "tags.git_commit").dropna().unique()),
         "machines": sorted(_column(distinct, "tags.machine").dropna().unique()),

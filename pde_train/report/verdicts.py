@@ -37,10 +37,11 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim's word, and all that it follows from."""
+    """A claim's word, and all that it follows from; predictions: of each of its rankings, see `predictions`."""
 
     claim: Claim
     strata: Sequence[Stratum]
+    predictions: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 
     @property
     def held(self) -> int:
@@ -73,7 +74,8 @@ def text(level: object) -> str:
 
 def judge(claim: Claim, runs: Runs) -> Verdict:
     """What the runs say of a claim; a comparison without runs has no strata."""
-    return Verdict(claim, [s for one in claim.comparisons for s in _judged(one, claim.alpha, runs)])
+    strata = [s for one in claim.comparisons for s in _judged(one, claim.alpha, runs)]
+    return Verdict(claim, strata, {c.name: predictions(c, runs) for c in claim.comparisons if c.kind == "ranking"})
 
 
 def _judged(one: Comparison, alpha: float, runs: Runs) -> list[Stratum]:
@@ -146,16 +148,23 @@ def _slopes(pairs: pd.DataFrame, one: Comparison) -> pd.DataFrame:
 
 
 def _tests(one: Comparison, alpha: float, found: Sequence[tuple[dict[str, Any], np.ndarray]]) -> list[Stratum]:
-    sign = 1.0 if one.expected == "greater" else -1.0
     tests = [statistics.paired(gaps) for _, gaps in found]
     strata = []
     for (labels, _), test, p in zip(found, tests, statistics.adjusted([t.p for t in tests]), strict=True):
-        low, high = sorted((sign * test.median.low, sign * test.median.high))
-        clear = bool(p < alpha and abs(test.median.value) >= one.least)
+        holds, opposite = _direction(one, test.median)
+        clear = bool(p < alpha)
         strata.append(
-            Stratum(one.name, labels, test.median, float(p), test.effect, clear and low > 0, clear and high < 0)
+            Stratum(one.name, labels, test.median, float(p), test.effect, clear and holds, clear and opposite)
         )
     return strata
+
+
+def _direction(one: Comparison, estimate: Estimate) -> tuple[bool, bool]:
+    """Whether an estimate of the least size that counts is clear of 0 with the expected sign, or with the other."""
+    if not abs(estimate.value) >= one.least:
+        return False, False
+    above, below = estimate.low > 0, estimate.high < 0
+    return (above, below) if one.expected == "greater" else (below, above)
 
 
 def _agreement(one: Comparison, labels: dict[str, Any], gaps: np.ndarray) -> Stratum:
@@ -165,23 +174,10 @@ def _agreement(one: Comparison, labels: dict[str, Any], gaps: np.ndarray) -> Str
 
 def _correlations(one: Comparison, labels: dict[str, Any], group: pd.DataFrame) -> list[Stratum]:
     names, found, _ = correlations(group, one.predictors, one.quantity[0])
-    sign = 1.0 if one.expected == "greater" else -1.0
-    strata = []
-    for name, estimate in zip(names, found, strict=True):
-        low, high = sorted((sign * estimate.low, sign * estimate.high))
-        strong = abs(estimate.value) >= one.least
-        strata.append(
-            Stratum(
-                one.name,
-                {**labels, "predictor": name},
-                estimate,
-                np.nan,
-                np.nan,
-                strong and low > 0,
-                strong and high < 0,
-            )
-        )
-    return strata
+    return [
+        Stratum(one.name, {**labels, "predictor": name}, estimate, np.nan, np.nan, *_direction(one, estimate))
+        for name, estimate in zip(names, found, strict=True)
+    ]
 
 
 def _ranking(one: Comparison, labels: dict[str, Any], group: pd.DataFrame) -> Stratum:

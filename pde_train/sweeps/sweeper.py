@@ -110,7 +110,7 @@ class GridSweeper(Sweeper):
                 import pde_train.stack  # noqa: F401
                 from pde_train.trust import locate
 
-                for method in {config["method"]["_target_"] for config, _ in self.composed.values()}:
+                for method in {str(config.get("method", {}).get("_target_")) for config, _ in self.composed.values()}:
                     with contextlib.suppress(UsageError):  # which is said when the cell is built
                         locate(method, tuple(self.config.trusted_modules))
 

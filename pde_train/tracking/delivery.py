@@ -103,7 +103,7 @@ class Store:
             else:
                 self._client.set_terminated(run_id, STATUS[name], end_time=time)
         elif kind == "artifacts":
-            with tempfile.TemporaryDirectory() as together:  # one call for all takes a fifth of one for each
+            with tempfile.TemporaryDirectory() as together:  # every call asks the store for the run first
                 for file in (folder / name for name in value):
                     if file.is_dir():
                         shutil.copytree(file, Path(together) / file.name)
@@ -172,6 +172,7 @@ class Store:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # our own tries know what may be sent twice
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT_SECONDS))
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every small file
         os.environ.setdefault("PGCONNECT_TIMEOUT", str(TIMEOUT_SECONDS))
         import mlflow.tracking  # noqa: F401
 
