@@ -57,7 +57,9 @@ def write(
 
 def draw(problem: Problem, record: Record, entropy: Entropy) -> dict[str, Figure]:
     """Every figure of a run by its name."""
-    drawn = {"solution": figures.solution(problem), "error": figures.error(problem)}
+    drawn = {"solution": figures.solution(problem)}
+    if problem.pde.has_exact:
+        drawn["error"] = figures.error(problem)
     if len(record.series.get("loss", {})) > 1:
         drawn["loss_and_error"] = figures.history(record.series)
     if record.spectra:

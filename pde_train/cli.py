@@ -24,8 +24,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from pde_train.conf_dir import conf_dir
-from pde_train.errors import Busy, Interrupted, PdeTrainError, UsageError, sentence
+from pde_train.conf_dir import choices, conf_dir, groups
+from pde_train.errors import Busy, Interrupted, PdeTrainError, UsageError, nearest, sentence
 
 if TYPE_CHECKING:
     from pde_train.results import Result
@@ -47,7 +47,7 @@ def task(cfg: DictConfig) -> str:
     from pde_train.progress import waiting
     from pde_train.trust import build_group
 
-    with contextlib.suppress(PdeTrainError):  # what is wrong is said when it is built for the run
+    with contextlib.suppress(Exception):  # what is wrong is said when it is built for the run
         build_group(cfg, "tracking").prepare(wait=False)
     with waiting("loading torch"):
         from pde_train.runs import run_config
@@ -58,6 +58,8 @@ def task(cfg: DictConfig) -> str:
     if sweeping:  # a cell goes on with whatever it has
         cfg.resume = True
     try:
+        if not sweeping:
+            _check_use(cfg, here.overrides.task)
         if cfg.sweep.stack is not None:
             from pde_train.stack import train
 
@@ -94,7 +96,9 @@ def main() -> None:
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     code = 0
     try:
-        _refuse_passwords(sys.argv[1:])
+        words = sys.argv[1:]
+        _refuse_passwords(words)
+        _check_words(words)
         task()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
@@ -122,6 +126,48 @@ def _refuse_passwords(words: Sequence[str]) -> None:
             )
 
 
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse words that Hydra would take without effect, or answer with the names of its own parts.
+
+    Raises UsageError.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    many = any(word in ("-m", "--multirun") for word in words)
+    for word in words:
+        if word.startswith("-") or not ("=" in word or word.startswith("~")):
+            continue
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException:  # Hydra says what it cannot read
+            continue
+        key = override.key_or_group
+        if override.is_delete() and key in groups():
+            raise UsageError(f"{word} leaves no {key}: expected one of {', '.join(choices(key))}, remove {word}")
+        if key in (*groups(), "experiment") and not override.is_delete() and not override.is_sweep_override():
+            value = override.value()
+            if not (isinstance(value, str) or (key == "experiment" and value is None)):
+                shown = override.get_value_element_as_str()
+                raise UsageError(f"{key}={shown} is no choice: expected one of {', '.join(choices(key))}, choose one")
+        if many and key == "resume":
+            raise UsageError(f"{word} is for a single run: a sweep always goes on, sweep.fresh=true starts it over")
+        if not many and key.partition(".")[0] == "sweep":
+            raise UsageError(f"{word} changes nothing in a single run: expected --multirun, or no such word")
+
+
+def _check_use(cfg: DictConfig, words: Sequence[str]) -> None:
+    """Refuse words about the optimiser where the method has none: they would change nothing.
+
+    Raises UsageError.
+    """
+    typed = [word for word in words if re.match(r"\+*optimizer[.=]", word)]
+    if typed and isinstance(cfg.get("method"), DictConfig) and "optimizer" not in cfg.method:
+        raise UsageError(
+            f"{typed[0]} changes nothing, as {cfg.method.get('_target_')} uses no optimiser: expected no such word, or "
+            "method=gradient_descent"
+        )
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     print(f"stopped by signal {number}; {GO_ON}", file=sys.stderr)
     raise SystemExit(128 + number)
@@ -143,12 +189,26 @@ def _show(result: Result, cfg: DictConfig) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """What Hydra says over many lines, in one."""
+    """What Hydra says over many lines, in one, with the nearest name where one was mistyped."""
     cause = error.__cause__
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and isinstance(cause.parent_node, DictConfig):
-        keys = ", ".join(str(k) for k in cause.parent_node if k not in ("_target_", "_partial_"))
-        return f"{cause.full_key} is no key of this configuration: expected one of {keys}; see --cfg job"
+        keys = [str(k) for k in cause.parent_node if k not in ("_target_", "_partial_")]
+        if not keys:
+            group = str(cause.full_key).partition(".")[0]
+            return (
+                f"{cause.full_key} is no key of one choice of {group}, which has none: expected it beside choices that "
+                f"have it alone, give the others in a command of their own"
+            )
+        hint = nearest(str(cause.key), keys)
+        expected = f"expected one of {', '.join(keys)}{hint}; see --cfg job"
+        return f"{cause.full_key} is no key of this configuration: {expected}"
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return sentence(error)
-    text, _, _ = str(error).partition("Config search path")
-    return f"{' '.join(text.split())}; see --help"
+    text = " ".join(str(error).partition("Config search path")[0].split())
+    if group := re.search(r"Could not override '([\w/]+)'", text):
+        return f"{group[1]} is no group: expected one of {', '.join(groups())}{nearest(group[1], groups())}"
+    if choice := re.search(r"Could not (?:find|load) '(\w+)/([\w/.-]*)'", text):
+        known = text.partition(f"Available options in '{choice[1]}':")[2].split() or choices(choice[1])
+        hint = nearest(choice[2], {*known, *choices(choice[1])})
+        return f"{choice[1]}={choice[2]} is no choice: expected one of {', '.join(known)}{hint}; see --help"
+    return f"{text}; see --help"

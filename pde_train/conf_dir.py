@@ -1,4 +1,4 @@
-"""Where the Hydra configuration lies: inside an installed wheel, or beside the package in a checkout."""
+"""Where the Hydra configuration lies, inside a wheel or beside the package in a checkout, and what it offers."""
 
 from pathlib import Path
 
@@ -8,3 +8,14 @@ def conf_dir() -> Path:
     package = Path(__file__).parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
+
+
+def groups() -> list[str]:
+    """The groups of which every configuration has a choice."""
+    return sorted(f.name for f in conf_dir().iterdir() if f.is_dir() and f.name not in ("hydra", "experiment"))
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a group that come with the package."""
+    folder = conf_dir() / group
+    return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))

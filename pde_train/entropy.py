@@ -62,10 +62,12 @@ class Entropy:
             raise UsageError(
                 f"entropy.normalisation={self.normalisation} is unknown: expected one of {', '.join(NORMALISATIONS)}"
             )
-        if not isinstance(self.thresholds, Sequence) or not self.thresholds or not all(a >= 0 for a in self.thresholds):
+        most = 1.0 if self.relative else np.inf
+        given = self.thresholds
+        if not isinstance(given, Sequence) or not given or not all(0 <= a < most for a in given):
             raise UsageError(
-                f"entropy.thresholds={self.thresholds} is no list of thresholds: expected numbers >= 0, "
-                "such as [1e-8,1e-12]"
+                f"entropy.thresholds={given} is no list of thresholds: expected numbers >= 0, and < 1 where they are "
+                "relative to s_1, such as [1e-8,1e-12]"
             )
 
     def at_thresholds(self, values: np.ndarray) -> list[TruncatedEntropy]:

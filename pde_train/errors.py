@@ -1,5 +1,7 @@
 """What a user sees when something is wrong: a sentence (what came, what was expected, what to do) and an exit code."""
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -37,8 +39,19 @@ class Interrupted(PdeTrainError):
         self.code = 128 + signal_number
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`, did you mean ...?` where a known name is like a mistyped word; otherwise nothing."""
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean {found[0]}?" if found else ""
+
+
 def sentence(error: BaseException) -> str:
-    """What to print of an error: ours are sentences, an OSError of a folder gets what to do about it."""
+    """What to print of an error: ours are sentences, an OSError of a file gets what to do about it."""
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"{error.filename} does not exist: expected this file or folder, correct its name or make it"
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror}: {error.filename} was to be written; expected a folder with room, choose another one"
+        return (
+            f"{error.filename} cannot be used ({error.strerror}): expected a file or folder that may be read and "
+            "written, and room on its disk, choose another one"
+        )
     return " ".join(str(error).split()) or type(error).__name__

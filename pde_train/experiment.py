@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from pde_train import artifacts, provenance
+from pde_train import artifacts, provenance, schema
 from pde_train.audit import Audit
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.entropy import Entropy
@@ -28,6 +28,9 @@ from pde_train.tracking.base import PARENT, Tracker
 from pde_train.trust import build_group
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
+
+LEAST_LIMIT = 8
+"""Threads, or processes, that every machine may be asked for, however few processors it has."""
 
 INTERRUPTIONS = (Interrupted, KeyboardInterrupt, SystemExit)
 """What ends a run that may go on later."""
@@ -53,12 +56,15 @@ class Experiment:
 
 
 def build(cfg: DictConfig) -> Experiment:
-    """Instantiate a composed configuration; facts (dimension, spacing, precision) are passed on in code."""
-    if not (isinstance(cfg.seed, int) and cfg.seed >= 0):
-        raise UsageError(f"seed={cfg.seed} is no seed: expected an integer >= 0, such as seed=0")
+    """Instantiate a composed configuration; facts (dimension, spacing, precision) are passed on in code.
+
+    Raises UsageError for whatever no run can use: see `schema.check`, and the constructors.
+    """
+    schema.check(cfg)
     dtype, device, processes = _place(cfg)
     torch.manual_seed(cfg.seed)  # of the directions of differentiator=stochastic
     pde = build_group(cfg, "pde")
+    pde.check()
     sampler = build_group(cfg, "sampler")
     model = build_group(cfg, "model", dimension=pde.domain.dimension).to(device=device, dtype=dtype)
     smoothness = getattr(model, "smoothness", float("inf"))
@@ -68,7 +74,14 @@ def build(cfg: DictConfig) -> Experiment:
             f"{type(pde).__name__} needs order {pde.order}: choose a smooth activation such as tanh, sin or gelu"
         )
     differentiator = build_group(cfg, "differentiator").fitted(sampler.spacing(pde.domain))
+    if differentiator.reach > min(pde.domain.lengths):
+        raise UsageError(
+            f"{type(differentiator).__name__} evaluates u at a distance of {differentiator.reach:g}, and the shortest "
+            f"side of the domain is {min(pde.domain.lengths):g}: expected a smaller differentiator.step or radius"
+        )
     method = build_group(cfg, "method")
+    diagnostics = build_group(cfg, "diagnostics")
+    diagnostics.check_steps(method.steps)
     if processes > 1 and not method.shares_points:
         raise UsageError(
             f"{type(method).__name__} works in one process, and accelerator.processes={processes} were asked for: "
@@ -78,7 +91,7 @@ def build(cfg: DictConfig) -> Experiment:
         name=str(cfg.name),
         problem=Problem(pde, model, differentiator, sampler, dtype, device, processes),
         method=method,
-        diagnostics=build_group(cfg, "diagnostics"),
+        diagnostics=diagnostics,
         entropy=build_group(cfg, "entropy"),
         audit=build_group(cfg, "audit") if cfg.audit is not None else Audit(None),
         tracker=build_group(cfg, "tracking"),
@@ -162,20 +175,16 @@ def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None 
 
 def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:
     """Precision, device and number of processes."""
-    precision, accelerator, threads = (cfg.accelerator[key] for key in ("precision", "accelerator", "threads"))
-    if accelerator not in ("cpu", "gpu"):
-        raise UsageError(f"accelerator.accelerator={accelerator} is unknown: expected cpu or gpu, choose one")
-    if not (isinstance(threads, int) and threads >= 1):
-        raise UsageError(f"accelerator.threads={threads} is no number of threads: expected a positive integer")
-    if precision not in PRECISIONS:
-        raise UsageError(f"accelerator.precision={precision} is unknown: expected float64 or float32, choose one")
+    at = cfg.accelerator
+    precision, accelerator, threads, processes = at.precision, at.accelerator, at.threads, at.get("processes", 1)
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UsageError("accelerator=gpu was asked for and torch sees no GPU: expected one, choose accelerator=cpu")
-    processes = cfg.accelerator.get("processes", 1)
-    if not (isinstance(processes, int) and processes >= 1):
-        raise UsageError(
-            f"accelerator.processes={processes} is no number of processes: expected a positive integer, such as 2"
-        )
+    for name, number in (("threads", threads), ("processes", processes)):
+        if number > max(LEAST_LIMIT, os.cpu_count() or 1):
+            raise UsageError(
+                f"accelerator.{name}={number} is more than this machine has processors, {os.cpu_count()}: expected at "
+                "most as many, choose fewer"
+            )
     if accelerator == "gpu" and processes > torch.cuda.device_count():
         raise UsageError(
             f"accelerator.processes={processes} needs a GPU each, and torch sees {torch.cuda.device_count()}: expected "

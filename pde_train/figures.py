@@ -58,9 +58,11 @@ def entropy_by_threshold(by_step: Mapping[int, np.ndarray], entropy: Entropy) ->
 
 def history(series: Mapping[str, Mapping[int, float]]) -> Figure:
     """Loss at every step, relative errors where they were measured."""
-    figure, axes = _figure("optimiser step", "loss, relative error", "Loss and error")
-    for colour, key in zip(COLOURS, ("loss", "error_l2", "error_max"), strict=False):
-        points = sorted(series.get(key, {}).items())
+    shown = [key for key in ("loss", "error_l2", "error_max") if series.get(key)]
+    words = "loss, relative error" if len(shown) > 1 else "loss"
+    figure, axes = _figure("optimiser step", words, "Loss and error" if len(shown) > 1 else "Loss")
+    for colour, key in zip(COLOURS, shown, strict=False):
+        points = sorted(series[key].items())
         style = "-" if key == "loss" else ".-"
         axes.semilogy([k for k, _ in points], _positive([v for _, v in points]), style, color=colour, lw=1, label=key)
     axes.legend()
@@ -68,26 +70,30 @@ def history(series: Mapping[str, Mapping[int, float]]) -> Figure:
 
 
 def solution(problem: Problem) -> Figure:
-    """The model beside the exact solution."""
-    x, found, exact = _sampled(problem)
-    if x.shape[1] == 1:
-        figure, axes = _figure(problem.pde.coordinates[0], "u", "Solution")
-        axes.plot(x[:, 0], exact, color=COLOURS[1], lw=3, alpha=0.5, label="exact")
-        axes.plot(x[:, 0], found, color=COLOURS[0], lw=1, label="model")
-        axes.legend()
-        return figure
-    return _maps(problem, {"model": found, "exact": exact})
+    """The model, beside the exact solution where it is known."""
+    x, fields = _sampled(problem)
+    if x.shape[1] > 1:
+        return _maps(problem, x, fields)
+    figure, axes = _figure(problem.pde.coordinates[0], "u", "Solution")
+    order = np.argsort(x[:, 0])
+    if "exact" in fields:
+        axes.plot(x[order, 0], fields["exact"][order], color=COLOURS[1], lw=3, alpha=0.5, label="exact")
+    axes.plot(x[order, 0], fields["model"][order], color=COLOURS[0], lw=1, label="model")
+    axes.legend()
+    return figure
 
 
 def error(problem: Problem) -> Figure:
-    """The difference between the model and the exact solution."""
-    x, found, exact = _sampled(problem)
-    if x.shape[1] == 1:
-        figure, axes = _figure(problem.pde.coordinates[0], "u - exact", "Error")
-        axes.plot(x[:, 0], found - exact, color=COLOURS[0], lw=1)
-        axes.axhline(0, color="grey", lw=0.5)
-        return figure
-    return _maps(problem, {"u - exact": found - exact})
+    """The difference between the model and the exact solution, which must be known."""
+    x, fields = _sampled(problem)
+    difference = fields["model"] - fields["exact"]
+    if x.shape[1] > 1:
+        return _maps(problem, x, {"u - exact": difference})
+    figure, axes = _figure(problem.pde.coordinates[0], "u - exact", "Error")
+    order = np.argsort(x[:, 0])
+    axes.plot(x[order, 0], difference[order], color=COLOURS[0], lw=1)
+    axes.axhline(0, color="grey", lw=0.5)
+    return figure
 
 
 def comparison(numbers: Mapping[str, Mapping[str, float]]) -> Figure:
@@ -212,14 +218,17 @@ def _positive(values: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(array) & (array > 0), array, np.nan)
 
 
-def _sampled(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (n, d), the model and the exact solution there: on the plane of the first two coordinates where d > 2."""
+def _sampled(problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Points (n, d), and there the `model` and, where it is known, the `exact` solution, each (n,).
+
+    Test points; where d > 2 those of the plane of the first two coordinates.
+    """
     x = problem.test_batch["interior"].x
-    if x.shape[1] > 2:
+    if x.shape[1] > 2 and not problem.sampler.places_points:
         x = x.new_tensor(_plane(problem.pde.domain))
     with torch.no_grad():
-        found, exact = problem.model(x), problem.exact(x)
-    return x.cpu().numpy(), found.cpu().numpy()[:, 0], exact.cpu().numpy()[:, 0]
+        fields = {"model": problem.model(x)} | ({"exact": problem.exact(x)} if problem.pde.has_exact else {})
+    return x.cpu().numpy(), {name: values.cpu().numpy()[:, 0] for name, values in fields.items()}
 
 
 def _plane(box: Box) -> np.ndarray:
@@ -229,13 +238,18 @@ def _plane(box: Box) -> np.ndarray:
     return box.place(unit)
 
 
-def _maps(problem: Problem, fields: Mapping[str, np.ndarray]) -> Figure:
-    """Fields over the first two coordinates, at points that cover them as a square grid."""
-    box, side = problem.pde.domain, round(len(next(iter(fields.values()))) ** 0.5)
+def _maps(problem: Problem, x: np.ndarray, fields: Mapping[str, np.ndarray]) -> Figure:
+    """Fields over the first two coordinates: on a square grid, or at the points of a sampler that places its own."""
+    box, side = problem.pde.domain, round(len(x) ** 0.5)
     figure = Figure(figsize=(5 * len(fields), 4), layout="constrained")
     for axes, (title, values) in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True):
         extent = (box.lower[0], box.upper[0], box.lower[1], box.upper[1])
-        image = axes.imshow(values.reshape(side, side).T, origin="lower", extent=extent, aspect="auto", cmap="viridis")
+        if problem.sampler.places_points:
+            image = axes.scatter(x[:, 0], x[:, 1], c=values, s=8, cmap="viridis")
+            axes.set(xlim=extent[:2], ylim=extent[2:])
+        else:
+            grid = values.reshape(side, side).T
+            image = axes.imshow(grid, origin="lower", extent=extent, aspect="auto", cmap="viridis")
         axes.set(title=title, xlabel=problem.pde.coordinates[0], ylabel=problem.pde.coordinates[1])
         figure.colorbar(image, ax=axes)
     return figure

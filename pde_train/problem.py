@@ -18,6 +18,7 @@ from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
+from pde_train.memory import check_memory
 from pde_train.pdes.base import PDE
 from pde_train.samplers.base import Sampler
 from pde_train.samplers.grid import Grid
@@ -58,30 +59,60 @@ class Problem:
     _row_wise: bool | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        points = self.sampler.total + self.sampler.boundary + self.sampler.initial
+        check_memory("sampler", points * self.pde.domain.dimension)
         if self.processes > self.sampler.total:
             raise UsageError(
                 f"accelerator.processes={self.processes} cannot share the {self.sampler.total} points of the interior: "
                 f"expected at most {self.sampler.total}, choose fewer"
             )
 
+    def begin(self, batch: Batch, u: Field | None = None) -> None:
+        """Get ready for the first step on these points: the differentiator adapts itself, and every value is checked.
+
+        u: what it adapts itself to; by default `field`. Raises UsageError: see `residuals.check`; also for regions
+        without points, and for an exact solution that is no finite number at a test point.
+        """
+        if missing := set(self.pde.regions) - set(batch):
+            raise UsageError(
+                f"{type(self.sampler).__name__} draws no points of {', '.join(sorted(missing))}, where equations of "
+                f"{type(self.pde).__name__} hold: expected points of every region, correct its `draw`"
+            )
+        self.adapt(u or self.field, batch)
+        with steady_draws():
+            residuals.check(self.pde, self.model, self.differentiator, batch)
+        if self.pde.has_exact:
+            x = self.test_batch["interior"].x
+            residuals.check_column("the exact solution", lambda: self.exact(x), x, "correct `exact` or leave it out")
+
     def draw(self, generator: np.random.Generator) -> Batch:
         """Training points from the sampler."""
         return self._placed(self.sampler.draw(self.pde.domain, generator, self.pde.faces))
 
     def between(self) -> Batch:
-        """As many points of each region as the sampler draws, at random: between its own, whatever grid they form."""
-        sampler = Uniform(self.sampler.total, self.sampler.boundary, initial=self.sampler.initial)
+        """As many points of each region as the sampler draws, at random: between its own, whatever grid they form.
+
+        A sampler with a `draw` of its own, which knows where the equation holds, draws them itself.
+        """
+        sampler: Sampler = self.sampler
+        if not sampler.places_points:
+            sampler = Uniform(sampler.total, sampler.boundary, initial=sampler.initial)
         return self._placed(sampler.draw(self.pde.domain, np.random.default_rng(BETWEEN), self.pde.faces))
 
     @cached_property
     def test_batch(self) -> Batch:
-        """The points on which errors and exact residuals are measured: 1001, 101 x 101, or 4096 Sobol points."""
+        """The points on which errors and exact residuals are measured: 1001, 101 x 101, or 4096 Sobol points.
+
+        Of a sampler with a `draw` of its own those of `between`: only it knows where the equation holds.
+        """
+        if self.sampler.places_points:
+            return self.between()
         sampler = TEST_POINTS.get(self.pde.domain.dimension, MANY_DIMENSIONS)
         return self._placed(sampler.draw(self.pde.domain, np.random.default_rng(0), self.pde.faces))
 
     def exact(self, x: Tensor) -> Tensor:
-        """The exact solution (n, 1) at points (n, d)."""
-        return self.pde.exact(Jet(coordinate_columns(x, self.pde.coordinates)))
+        """The exact solution (n, 1) at points (n, d), in float64 whatever the precision of the points."""
+        return self.pde.exact(Jet(coordinate_columns(x.double(), self.pde.coordinates)))
 
     @cached_property
     def _exact_on_test_points(self) -> Tensor:
@@ -125,14 +156,20 @@ class Problem:
             self.differentiator = self.differentiator.adapted(u, some, axes)
 
     def errors(self) -> dict[str, float]:
-        """error_l2 = |u - u*|_2 / |u*|_2 and error_max = max|u - u*| / max|u*| on the test points."""
+        """error_l2 = |u - u*|_2 / |u*|_2 and error_max = max|u - u*| / max|u*| on the test points, in float64.
+
+        Where u* is 0 at all of them: the root mean square and the maximum of |u|. Nothing where u* is not known.
+        """
+        if not self.pde.has_exact:
+            return {}
         x = self.test_batch["interior"].x
         exact = self._exact_on_test_points
         with torch.no_grad():
-            difference = self.model(x) - exact
+            difference = self.model(x).double() - exact
+        size, largest = float(torch.linalg.vector_norm(exact)), float(exact.abs().max())
         return {
-            "error_l2": float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(exact)),
-            "error_max": float(difference.abs().max() / exact.abs().max()),
+            "error_l2": float(torch.linalg.vector_norm(difference)) / (size or len(x) ** 0.5),
+            "error_max": float(difference.abs().max()) / (largest or 1.0),
         }
 
     def residual(self, batch: Batch) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from pde_train.derivatives import Field, Jet, Request
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.reverse import Reverse
-from pde_train.errors import UsageError
+from pde_train.errors import PdeTrainError, UsageError, sentence
 from pde_train.geometry import Batch, Points
 from pde_train.pdes.base import PDE, Equation
 from pde_train.progress import progress
@@ -33,6 +34,51 @@ def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -
     for equations, jet in _jets(pde, u, differentiator, batch):
         residuals.update({e.name: _weighted(e, e.residual(jet)) for e in equations})
     return {e.name: residuals[e.name] for e in pde.equations() if e.name in residuals}
+
+
+def check(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> None:
+    """Refuse what cannot be trained: at every point of a batch, u and each residual must be one finite number.
+
+    Raises UsageError, which names the equation: for a field or a residual that is no column (n, 1), as where (n, 1) and
+    (n,) were broadcast to (n, n), for nan and infinite values, and for a formula that uses what its `needs` lack.
+    """
+    remedy = "correct its formula or the region where it holds"
+    with torch.no_grad():
+        for part in _blocks(batch, 1):
+            (points,) = part.values()
+            check_column("the model", lambda x=points.x: u(x), points.x, "correct the model")  # type: ignore[misc]
+            for equations, jet in _jets(pde, u, differentiator, part):
+                for e in equations:
+                    what = f"the residual of {e.name!r} of {type(pde).__name__}"
+                    check_column(what, lambda e=e, jet=jet: e.residual(jet), points.x, remedy)  # type: ignore[misc]
+
+
+def check_column(what: str, formula: Callable[[], Any], x: Tensor, remedy: str) -> None:
+    """Refuse a formula that does not give one finite number for each point of x (n, d), a column (n, 1)."""
+    try:
+        values = formula()
+    except PdeTrainError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{what} cannot be evaluated ({type(error).__name__}: {sentence(error)}): expected torch functions of the "
+            f"columns that it needs, {remedy}"
+        ) from error
+    expected = (len(x), 1)
+    if not isinstance(values, Tensor) or tuple(values.shape) != expected:
+        came = f"the shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"type {type(values).__name__}"
+        raise UsageError(
+            f"{what} has {came} at {len(x)} points: expected one column {expected}, as slices such as x[:, :1] and "
+            f"keepdim=True give, {remedy}"
+        )
+    bad = values.isfinite().logical_not().flatten()
+    if bool(bad.any()):
+        first = int(bad.int().argmax())
+        place = ", ".join(f"{c:.4g}" for c in x[first].tolist())
+        raise UsageError(
+            f"{what} is {float(values[first])} at {int(bad.sum())} of {len(x)} points, first at ({place}), before any "
+            f"training: expected finite numbers, {remedy}"
+        )
 
 
 def loss(residuals: Mapping[str, Tensor], rows: Mapping[str, int] | None = None) -> Tensor:

@@ -13,13 +13,14 @@ ALLOWED = {  # what each room may import from the package
     "derivatives": set(),
     "geometry": {"derivatives", "errors"},
     "progress": set(),
+    "memory": {"errors"},
     "compiling": {"errors"},
     "conf_dir": set(),
     "entropy": GROUND,
     "differentiators": GROUND,
     "pdes": GROUND,
     "samplers": GROUND,
-    "models": GROUND,
+    "models": GROUND | {"memory"},
     "optimizers": GROUND,
     "spectra": GROUND,
     "results": GROUND,
@@ -28,13 +29,13 @@ ALLOWED = {  # what each room may import from the package
     "status": {"errors", "sweeps"},
     "provenance": set(),
     "residuals": GROUND | {"differentiators", "pdes"},
-    "problem": GROUND | {"differentiators", "pdes", "residuals", "samplers", "spectra"},
+    "problem": GROUND | {"differentiators", "memory", "pdes", "residuals", "samplers", "spectra"},
     "tracking": GROUND | {"results"},
     "record": {"entropy", "spectra", "tracking"},
     "comparison": GROUND | {"differentiators", "problem", "residuals", "spectra"},
     "audit": GROUND | {"problem"},
     "diagnostics": GROUND | {"comparison", "differentiators", "problem", "record", "spectra"},
-    "methods": GROUND | {"compiling", "diagnostics", "problem", "record", "residuals", "results", "spectra"},
+    "methods": GROUND | {"compiling", "diagnostics", "memory", "problem", "record", "residuals", "results", "spectra"},
     "figures": GROUND | {"entropy", "problem"},
     "table": {"results"},
     "artifacts": {"entropy", "figures", "problem", "record", "table"},
@@ -42,7 +43,7 @@ ALLOWED = {  # what each room may import from the package
     "study": {"report"},
     "sweeps": GROUND | {"claim", "entropy", "figures", "provenance", "results", "stack", "table", "tracking", "trust"},
 }
-HYDRA = {"cli", "runs", "stack", "sweeps", "trust", "experiment", "__main__"}
+HYDRA = {"cli", "runs", "stack", "sweeps", "trust", "schema", "experiment", "__main__"}
 
 
 def imports(file: Path) -> set[str]:
@@ -71,7 +72,7 @@ def test_no_room_imports_one_above_it():
 
 
 def test_every_room_has_a_rule():
-    above = {"__init__", "__main__", "cli", "trust", "experiment", "runs", "stack"}
+    above = {"__init__", "__main__", "cli", "trust", "schema", "experiment", "runs", "stack"}
     assert set(rooms()) - {"conf"} == set(ALLOWED) | above
 
 

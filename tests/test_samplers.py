@@ -357,7 +357,7 @@ def test_a_boundary_that_the_faces_cannot_share_is_refused(sampler, boundary, di
 
 @every_sampler
 def test_a_negative_interval_of_resampling_is_refused(sampler):
-    with pytest.raises(UsageError, match=r"sampler\.resample_every=-1 is negative: expected a number of steps, or 0"):
+    with pytest.raises(UsageError, match=r"sampler\.resample_every=-1 is no number of steps: expected an integer"):
         sampler(16, 8, resample_every=-1)
 
 

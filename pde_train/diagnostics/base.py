@@ -16,6 +16,20 @@ from pde_train.record import Record
 class Diagnostics(ABC):
     """Looks at a run's model at some optimiser steps, beyond its loss and error."""
 
+    when: Sequence[str | int] = ()
+
+    def check_steps(self, total: int) -> None:
+        """Refuse steps after the last one of a run of `total` steps, at which nothing would be seen.
+
+        A method that takes no steps looks once, at 0, whatever steps are named beside a word that means it.
+        """
+        late = [step for step in self.when if isinstance(step, int) and step > total]
+        if late and (total or not self.steps(total)):
+            raise UsageError(
+                f"diagnostics.when has the step {late[0]}, and the run has {total} steps: expected steps of the run, "
+                "or first, log and last"
+            )
+
     @abstractmethod
     def steps(self, total: int) -> frozenset[int]:
         """The steps, of 0 (before training) ... total (after it), at which to look."""
@@ -34,8 +48,14 @@ def check_when(when: object) -> None:
     if not isinstance(when, (list, tuple)):
         raise UsageError(f"diagnostics.when={when} is no list: {expected}")
     for word in when:
-        if not (word in ("first", "log", "last") or (isinstance(word, int) and word >= 0)):
+        if not (word in ("first", "log", "last") or (type(word) is int and word >= 0)):
             raise UsageError(f"diagnostics.when has {word!r}: {expected}")
+
+
+def check_max_dense(entries: int) -> None:
+    """Refuse a bound below which no matrix is dense."""
+    if entries < 1:
+        raise UsageError(f"diagnostics.max_dense={entries} is no number of entries: expected a positive integer")
 
 
 def steps_of(when: Sequence[str | int], total: int) -> frozenset[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pde_train.comparison import compare
-from pde_train.diagnostics.base import Diagnostics, check_when, steps_of
+from pde_train.diagnostics.base import Diagnostics, check_max_dense, check_when, steps_of
 from pde_train.diagnostics.spectrum import SpectrumProbe
 from pde_train.differentiators.base import Differentiator
 from pde_train.errors import UsageError
@@ -32,6 +32,7 @@ class Compare(Diagnostics):
 
     def __post_init__(self) -> None:
         check_when(self.when)
+        check_max_dense(self.max_dense)
         given = self.differentiators if isinstance(self.differentiators, Mapping) else {}
         wrong = [str(k) for k, d in given.items() if not isinstance(d, Differentiator)]
         if wrong or not given:

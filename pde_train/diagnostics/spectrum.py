@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pde_train.diagnostics.base import Diagnostics, check_when, steps_of
+from pde_train.diagnostics.base import Diagnostics, check_max_dense, check_when, steps_of
 from pde_train.geometry import Batch
 from pde_train.problem import Problem, steady_draws
 from pde_train.record import Record
@@ -27,6 +27,7 @@ class SpectrumProbe(Diagnostics):
 
     def __post_init__(self) -> None:
         check_when(self.when)
+        check_max_dense(self.max_dense)
 
     def steps(self, total: int) -> frozenset[int]:
         return steps_of(self.when, total)

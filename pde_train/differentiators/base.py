@@ -15,11 +15,13 @@ class Differentiator(ABC):
     exact: whether it is exact to rounding.
     compilable: whether one evaluation does the same real operations as the next, so that it may be compiled once.
     adaptive: whether `adapted` has anything to choose.
+    reach: a distance from a point, set by the user, at which u is evaluated for it; 0 where there is none.
     """
 
     exact: bool = True
     compilable: bool = True
     adaptive: bool = False
+    reach: float = 0.0
 
     @abstractmethod
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:

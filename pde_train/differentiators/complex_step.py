@@ -62,6 +62,10 @@ class ComplexStep(Differentiator):
         return "auto" in (self.radius, self.nodes)
 
     @property
+    def reach(self) -> float:  # type: ignore[override]
+        return 0.0 if isinstance(self.radius, str) else float(self.radius)
+
+    @property
     def circle(self) -> tuple[float, int]:
         """The radius and the number of nodes in use."""
         radius = self.chosen[0] if isinstance(self.radius, str) else float(self.radius)

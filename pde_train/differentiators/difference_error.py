@@ -62,6 +62,10 @@ class DifferenceError(Differentiator):
             raise UsageError(f"differentiator.nodes={self.nodes} makes no rule: expected 1 to 64, 12 will do")
         _ = self.differences  # its own checks
 
+    @property
+    def reach(self) -> float:  # type: ignore[override]
+        return float(self.step) if isinstance(self.step, (int, float)) else 0.0
+
     @cached_property
     def differences(self) -> FiniteDifference:
         """The finite differences whose error this is."""

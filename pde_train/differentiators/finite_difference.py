@@ -78,6 +78,10 @@ class FiniteDifference(Differentiator):
         return not self.adaptive
 
     @property
+    def reach(self) -> float:  # type: ignore[override]
+        return float(self.step) if isinstance(self.step, (int, float)) else 0.0
+
+    @property
     def truncation(self) -> int:
         """The order of the truncation error in h, extrapolations included."""
         return self.accuracy + 2 * self.richardson

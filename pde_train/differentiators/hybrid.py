@@ -36,6 +36,10 @@ class Hybrid(Differentiator):
             raise UsageError("differentiator.step=optimal is for finite_difference: expected auto, grid or a number")
         _ = self.differences  # its own checks
 
+    @property
+    def reach(self) -> float:  # type: ignore[override]
+        return float(self.step) if isinstance(self.step, (int, float)) else 0.0
+
     @cached_property
     def differences(self) -> FiniteDifference:
         """What differentiates the first derivatives."""

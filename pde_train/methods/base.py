@@ -14,10 +14,11 @@ from pde_train.record import Record
 class Method(ABC):
     """A way of finding the parameters of a problem's model.
 
-    shares_points: whether several processes can share the points.
+    shares_points: whether several processes can share the points. steps: optimiser steps that it takes.
     """
 
     shares_points: bool = False
+    steps: int = 0
 
     @abstractmethod
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:

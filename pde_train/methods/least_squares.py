@@ -14,6 +14,7 @@ from pde_train import residuals
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
+from pde_train.memory import check_memory
 from pde_train.methods.base import Method
 from pde_train.problem import Problem
 from pde_train.record import Record
@@ -40,8 +41,9 @@ class LeastSquares(Method):
                 f"{type(problem.model).__name__} is not: choose model=random_features or method=gradient_descent"
             )
         model: Any = problem.model
+        check_memory("the matrix of least squares", problem.sampler.total * model.coefficients.numel(), copies=4)
         batch = problem.draw(np.random.default_rng(problem.sampler.seed))
-        problem.adapt(problem.field, batch)
+        problem.begin(batch)
         with torch.no_grad():  # once on few points, so that `seconds` does not count what torch loads at its first use
             few = {region: points.rows(0, 1) for region, points in batch.items()}
             residuals.assemble(problem.pde, model.bank, problem.differentiator, few)

@@ -60,7 +60,7 @@ class ResidualModule(lightning.LightningModule):
         self.saved_rng: tuple[Tensor, list[Tensor]] | None = None
         self.generator = np.random.default_rng(problem.sampler.seed)
         self.draw()
-        problem.adapt(self.model, self.batch)
+        problem.begin(self.batch, self.model)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         try:

@@ -29,7 +29,7 @@ class Probe(Method):
         if self.checkpoint is not None:
             problem.model.load_state_dict(self._parameters(problem))
         batch = problem.draw(np.random.default_rng(problem.sampler.seed))
-        problem.adapt(problem.field, batch)
+        problem.begin(batch)
         began = time.perf_counter()
         diagnostics.look(problem, batch, 0, record, self._matrix(problem, batch))
         record.log(0, {"seconds": time.perf_counter() - began, "residual": problem.residual(batch)})

@@ -57,3 +57,9 @@ def activation_named(name: str) -> Activation:
     if name not in ACTIVATIONS:
         raise UsageError(f"model.activation={name} is unknown: expected one of {', '.join(ACTIVATIONS)}, choose one")
     return ACTIVATIONS[name]
+
+
+def check_weight_range(weight_range: float | None) -> None:
+    """Refuse an interval +-weight_range in which no weights can be drawn."""
+    if weight_range is not None and not weight_range > 0:
+        raise UsageError(f"model.weight_range={weight_range} has no room for weights: expected a positive number")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pde_train.errors import UsageError
-from pde_train.models.activations import activation_named
+from pde_train.memory import check_memory
+from pde_train.models.activations import activation_named, check_weight_range
 
 
 class MLP(nn.Module):
@@ -26,6 +27,8 @@ class MLP(nn.Module):
         super().__init__()
         if not hidden or min(hidden) < 1:
             raise UsageError(f"hidden layers {list(hidden)} make no network: expected positive widths, such as [64,64]")
+        check_weight_range(weight_range)
+        check_memory("model", sum((i + 1) * o for i, o in itertools.pairwise([dimension, *hidden, 1])))
         generator = np.random.default_rng(seed)
         self.activation = activation_named(activation)
         self.layers = nn.ModuleList()

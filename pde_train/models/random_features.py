@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pde_train.errors import UsageError
-from pde_train.models.activations import activation_named
+from pde_train.memory import check_memory
+from pde_train.models.activations import activation_named, check_weight_range
 
 
 class RandomFeatures(nn.Module):
@@ -24,6 +25,8 @@ class RandomFeatures(nn.Module):
         super().__init__()
         if features < 1:
             raise UsageError(f"model.features={features} makes no model: expected a positive number, choose one")
+        check_weight_range(weight_range)
+        check_memory("model.features", features * (dimension + 2))
         generator = np.random.default_rng(seed)
         weights = generator.uniform(-weight_range, weight_range, (features, dimension))
         biases = generator.uniform(-weight_range, weight_range, features)

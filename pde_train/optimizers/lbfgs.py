@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from pde_train.errors import UsageError
+
 SCALES = {torch.float64: 2.0**40, torch.float32: 2.0**10}
 """Powers of two, so that scaling rounds nothing; squares of scaled gradients must not overflow."""
 
@@ -20,6 +22,11 @@ class LBFGS(torch.optim.LBFGS):
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1.0, history_size: int = 50, max_eval: int = 25):
+        for name, value in (("history_size", history_size), ("max_eval", max_eval)):
+            if value < 1:
+                raise UsageError(f"optimizer.{name}={value} lets L-BFGS take no step: expected a positive integer")
+        if not lr > 0:
+            raise UsageError(f"optimizer.lr={lr} is no step length: expected a positive number, such as 1.0")
         super().__init__(
             params,
             lr=lr,

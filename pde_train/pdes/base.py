@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property, reduce
 from numbers import Real
 from operator import or_
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -48,34 +49,70 @@ class PDE(ABC):
     """A differential equation with its conditions, on a box, for one unknown u.
 
     A subclass is a frozen dataclass of its parameters with methods marked by `@on`. Each takes a jet of columns (n, m)
-    and returns the residual (n, m). `weights` multiplies the residuals of equations by name (1 where unsaid), in the
-    loss and in the rows of a linear system alike.
+    and returns the residual (n, m). Equations are inherited: a method of the same name takes the place of the inherited
+    formula, on the inherited region where it has no mark of its own, and `name = None` removes the equation. `weights`
+    multiplies the residuals of equations by name (1 where unsaid), in the loss and in the rows of a linear system.
     """
 
     coordinates: tuple[str, ...]
     domain: Box
-    weights: Mapping[str, float]
+    weights: Mapping[str, float] = MappingProxyType({})
 
     def __post_init__(self) -> None:
-        for coordinate in self.coordinates:
-            if not re.fullmatch(COORDINATE, coordinate):
-                raise UsageError(
-                    f"{type(self).__name__} has a coordinate {coordinate!r}: expected a letter, or a letter and a "
-                    "number, such as x, t or x12"
-                )
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a declaration that no run could use.
+
+        Raises UsageError: for a class that is no dataclass, coordinates that are no names or do not fit the domain, an
+        empty domain, no equation in the interior, unknown names in `needs`, and weights of no equation.
+        """
+        kind = type(self).__name__
+        if not is_dataclass(self):
+            raise UsageError(f"{kind} is no dataclass: expected @dataclass(frozen=True) above the class of a PDE")
+        self._check_coordinates(kind)
         marked = self._marked()
         if not isinstance(self.weights, Mapping) or not set(self.weights) <= set(marked):
             raise UsageError(
-                f"pde.weights={self.weights} does not fit {type(self).__name__}: expected numbers by the names of its "
-                f"equations, {', '.join(marked)}"
+                f"pde.weights={self.weights} does not fit {kind}: expected numbers by the names of its equations, "
+                f"{', '.join(marked)}"
             )
         for name, weight in self.weights.items():
-            if not isinstance(weight, Real) or not math.isfinite(weight):
+            if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
                 raise UsageError(f"pde.weights.{name}={weight} is no weight: expected a finite number, such as 1.0")
+        if not any(equation.region == "interior" for equation in self._equations):
+            raise UsageError(
+                f'{kind} has no equation in the interior: expected a method marked by @on("interior", needs=...)'
+            )
 
-    @abstractmethod
+    def _check_coordinates(self, kind: str) -> None:
+        for coordinate in self.coordinates:
+            if not re.fullmatch(COORDINATE, coordinate) or coordinate == "u":
+                raise UsageError(
+                    f"{kind} has a coordinate {coordinate!r}: expected a letter other than u, or a letter and a "
+                    "number, such as x, t or x12"
+                )
+        lower, upper = self.domain.lower, self.domain.upper
+        if not len(self.coordinates) == len(set(self.coordinates)) == len(lower) == len(upper):
+            raise UsageError(
+                f"{kind} has the coordinates ({', '.join(self.coordinates)}) on a box with {len(lower)} lower and "
+                f"{len(upper)} upper limits: expected as many of each, correct coordinates or domain"
+            )
+        for coordinate, low, high in zip(self.coordinates, lower, upper, strict=True):
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise UsageError(
+                    f"the domain of {kind} goes from {coordinate}={low} to {high}: expected a finite lower limit below "
+                    "a finite upper one, correct its Box"
+                )
+
     def exact(self, d: Jet) -> Tensor:
-        """The exact solution (n, 1) at the coordinates of the jet."""
+        """The exact solution (n, 1) at the coordinates of the jet; a PDE without this method has none."""
+        raise NotImplementedError(f"{type(self).__name__} has no exact solution")
+
+    @property
+    def has_exact(self) -> bool:
+        """Whether the exact solution is known, so that errors can be measured."""
+        return type(self).exact is not PDE.exact
 
     def equations(self) -> tuple[Equation, ...]:
         """The equations of this instance, those of the interior first, in the order of their definition."""
@@ -97,21 +134,28 @@ class PDE(ABC):
     @cached_property
     def _equations(self) -> tuple[Equation, ...]:
         found = [
-            Equation(
-                name,
-                region,
-                Request.parse(needs, self.coordinates),
-                getattr(self, name),
-                float(self.weights.get(name, 1.0)),
-            )
+            Equation(name, region, self._request(name, needs), getattr(self, name), float(self.weights.get(name, 1.0)))
             for name, (region, needs, when) in self._marked().items()
             if when(self)
         ]
         return tuple(sorted(found, key=lambda equation: equation.region != "interior"))
 
+    def _request(self, name: str, needs: str) -> Request:
+        try:
+            return Request.parse(needs, self.coordinates)
+        except ValueError as error:
+            raise UsageError(f"needs={needs!r} of the equation {name!r} of {type(self).__name__}: {error}") from error
+
     def _marked(self) -> dict[str, tuple[str, str, Callable[[Any], bool]]]:
-        """What `@on` said of each marked method, in the order of their definition."""
-        return {name: method.equation for name, method in vars(type(self)).items() if hasattr(method, "equation")}
+        """What `@on` said of each equation, those of base classes first, in the order of their definition."""
+        found: dict[str, tuple[str, str, Callable[[Any], bool]]] = {}
+        for base in reversed(type(self).__mro__):
+            for name, method in vars(base).items():
+                if hasattr(method, "equation"):
+                    found[name] = method.equation
+                elif name in found and method is None:
+                    del found[name]
+        return found
 
     @property
     def order(self) -> int:
@@ -130,5 +174,5 @@ def check_boundary(boundary: str) -> None:
 
 def check_frequency(frequency: float) -> None:
     """Refuse a frequency that makes no wave, or one whose fourth power is no number."""
-    if not isinstance(frequency, Real) or not 0 < abs(frequency) < 1e6:
+    if isinstance(frequency, bool) or not isinstance(frequency, Real) or not 0 < abs(frequency) < 1e6:
         raise UsageError(f"pde.frequency={frequency} makes no wave: expected a number other than 0, such as 1.0")

@@ -35,12 +35,18 @@ class Sampler(ABC):
         for name in ("interior", "boundary", "initial"):
             counts = getattr(self, name)
             each = counts if isinstance(counts, Sequence) else [counts]
-            if not each or not all(isinstance(n, int) and n >= 1 for n in each):
+            if not each or not all(type(n) is int and n >= 1 for n in each):
                 raise UsageError(f"sampler.{name}={counts} leaves no point: expected a positive number, choose one")
-        if self.resample_every < 0:
+        if type(self.resample_every) is not int or self.resample_every < 0:
             raise UsageError(
-                f"sampler.resample_every={self.resample_every} is negative: expected a number of steps, or 0 for never"
+                f"sampler.resample_every={self.resample_every} is no number of steps: expected an integer, or 0 "
+                "for never"
             )
+
+    @property
+    def places_points(self) -> bool:
+        """Whether this sampler has a `draw` of its own: the equation may then hold in a part of the box alone."""
+        return type(self).draw is not Sampler.draw
 
     @abstractmethod
     def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:

@@ -15,6 +15,8 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from pde_train.errors import UsageError
+
 Composed = tuple[dict[str, Any], dict[str, str]]
 """A configuration as plain containers, and the choice of every group."""
 
@@ -33,6 +35,8 @@ def combinations(words: Sequence[str], loader: ConfigLoader) -> list[list[str]]:
             values = list(override.sweep_string_iterator())
         else:
             raise HydraException(f"{override.input_line} names no values: expected a list, a range or a glob")
+        if not values:
+            raise UsageError(f"{override.input_line} names no value: expected at least one, correct the range or glob")
         lists[key] = [f"{key}={value}" if not key.startswith("~") else key for value in values]
     return [list(cell) for cell in itertools.product(*lists.values())]
 
