@@ -205,8 +205,8 @@ def _sentence(error: Exception) -> str:
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return sentence(error)
     text = " ".join(str(error).partition("Config search path")[0].split())
-    if group := re.search(r"Could not override '([\w/]+)'", text):
-        return f"{group[1]} is no group: expected one of {', '.join(groups())}{nearest(group[1], groups())}"
+    if unknown := re.search(r"Could not override '([\w/]+)'", text):
+        return f"{unknown[1]} is no group: expected one of {', '.join(groups())}{nearest(unknown[1], groups())}"
     if choice := re.search(r"Could not (?:find|load) '(\w+)/([\w/.-]*)'", text):
         known = text.partition(f"Available options in '{choice[1]}':")[2].split() or choices(choice[1])
         hint = nearest(choice[2], {*known, *choices(choice[1])})

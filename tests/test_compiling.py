@@ -4,6 +4,7 @@ Compiling is slow: here two functions of Adam's steps and one of L-BFGS are comp
 fixture `library`; whatever asks for the mathematics alone interprets the same graphs (`interpreted`).
 """
 
+import copy
 import logging
 import os
 import shutil
@@ -332,12 +333,14 @@ def test_a_signal_ends_the_steps_after_the_one_in_progress(compose, optimizer):
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_a_look_at_the_loss_changes_nothing(compose):
-    graphs, batch = compiled(compose)
-    plain, _ = eager(compose)
-    before = state_of(graphs)
-    assert float(graphs.loss(batch)) == pytest.approx(float(plain.gradient(batch)), rel=ROUNDING)
+@pytest.mark.parametrize("word", ["optimizer.lr=1e-2", "+optimizer.weight_decay=0.1"])
+def test_the_comparison_with_eager_steps_changes_nothing(compose, word):
+    graphs, batch = compiled(compose, word)
+    plain = EagerSteps(graphs.problem, graphs.optimizer, graphs.signals)
+    before, remembered = state_of(graphs), copy.deepcopy(graphs.optimizer.state_dict())
+    choice._compare(graphs, plain, batch)
     agree(state_of(graphs), before, 0)
+    assert graphs.optimizer.state_dict() == remembered
 
 
 # --- Steps, compiled
@@ -499,7 +502,7 @@ def test_a_small_budget_stays_eager_and_says_why(compose, tmp_path):
 
 @pytest.mark.usefixtures("no_compiler")
 def test_less_saved_than_compiling_costs_stays_eager(compose, monkeypatch):
-    monkeypatch.setattr(choice, "_eager_step", lambda steps, batch: (1.0, float(steps.gradient(batch))))
+    monkeypatch.setattr(choice, "_seconds_of_gradient", lambda steps, batch: 1.0)
     found, why = chosen(compose, "auto", "model.width=6", count=20)
     assert type(found) is EagerSteps
     assert why == "eager: compiling 20 steps of 1.0e+00 s would save 14 s and cost about 30 s"
@@ -507,7 +510,7 @@ def test_less_saved_than_compiling_costs_stays_eager(compose, monkeypatch):
 
 @pytest.mark.usefixtures("interpreted")
 def test_more_saved_than_compiling_costs_is_compiled(compose, monkeypatch):
-    monkeypatch.setattr(choice, "_eager_step", lambda steps, batch: (1.0, float(steps.gradient(batch))))
+    monkeypatch.setattr(choice, "_seconds_of_gradient", lambda steps, batch: 1.0)
     found, why = chosen(compose, "auto", "model.width=6", count=100)
     assert isinstance(found, CompiledSteps)
     assert why.startswith("compiled: compiled in ")
@@ -540,25 +543,117 @@ def test_a_failed_compilation_is_one_warning_and_eager_steps(compose, tmp_path, 
     assert torch.equal(found, expected)
 
 
+def off_by(monkeypatch, factor):
+    """Compiled steps whose losses, and whose parameters afterwards, are wrong by a factor."""
+    right = CompiledSteps.take
+
+    def take(self, batch, count):
+        found = right(self, batch, count)
+        with torch.no_grad():
+            for p in self.problem.model.parameters():
+                p.mul_(factor)
+        return found
+
+    monkeypatch.setattr(CompiledSteps, "take", take)
+
+
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("wrong", [1 + 1e-7, float("nan")])
-def test_a_wrong_compiled_loss_is_not_used(compose, monkeypatch, caplog, wrong):
-    right = CompiledSteps.loss
-    monkeypatch.setattr(CompiledSteps, "loss", lambda self, batch: wrong * right(self, batch))
+def test_wrong_compiled_steps_are_not_used(compose, monkeypatch, caplog, wrong):
+    off_by(monkeypatch, wrong)
     found, why = chosen(compose, "always")
     assert type(found) is EagerSteps
     assert why == "eager: the compilation failed"
     (warning,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
-    assert "(the compiled loss is " in warning.message
+    assert "(compiled steps are off by " in warning.message
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_rounding_that_finite_differences_magnify_is_no_wrong_loss(compose, monkeypatch):
+def test_rounding_that_finite_differences_magnify_is_no_wrong_step(compose, monkeypatch):
     # u_xxxx by steps of 1e-3 holds eps / h^4 = 2e-4 of u: another order of sums moves the loss by 1e-7 of it
-    right = CompiledSteps.loss
-    monkeypatch.setattr(CompiledSteps, "loss", lambda self, batch: (1 + 1e-7) * right(self, batch))
+    right = CompiledSteps.take
+    monkeypatch.setattr(CompiledSteps, "take", lambda self, *given: (1 + 1e-7) * right(self, *given))
     found, _ = chosen(compose, "always", "pde=biharmonic_1d", "differentiator=finite_difference/1e-3")
     assert isinstance(found, CompiledSteps)
+
+
+def decayed(parameters):
+    optimizer = torch.optim.Adam(parameters, lr=1e-2)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    optimizer.register_step_post_hook(lambda *_: schedule.step())
+    return optimizer
+
+
+def clipped(parameters):
+    parameters = list(parameters)
+    optimizer = torch.optim.SGD(parameters, lr=1e-2)
+    optimizer.register_step_pre_hook(lambda *_: torch.nn.utils.clip_grad_norm_(parameters, 1e-3) and None)
+    return optimizer
+
+
+def driven(parameters):
+    optimizer = torch.optim.Adam(parameters, lr=1e-2)
+    torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    return optimizer
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("make", [decayed, clipped, driven])
+def test_hooks_and_schedulers_run_beside_a_compiled_gradient(compose, make):
+    results = []
+    for kind in (EagerSteps, CompiledSteps):
+        problem = build(compose(*SMALL)).problem
+        batch = problem.draw(np.random.default_rng(0))
+        optimizer = make(problem.model.parameters())
+        steps = kind(problem, optimizer, StopSignals(), *([batch] if kind is CompiledSteps else []))
+        if kind is CompiledSteps:
+            assert steps.update is None
+            steps.compile()
+        steps.take(batch, 20)
+        results.append((state_of(steps), optimizer.param_groups[0]["lr"]))
+    agree(results[0][0], results[1][0], ROUNDING)
+    assert results[0][1] == results[1][1]
+
+
+def test_a_clipping_hook_clips_the_gradient_of_its_own_step(compose):
+    problem = build(compose(*SMALL)).problem
+    batch = problem.draw(np.random.default_rng(0))
+    before = torch.cat([p.detach().flatten().clone() for p in problem.model.parameters()])
+    steps = EagerSteps(problem, clipped(problem.model.parameters()), StopSignals())
+    steps.take(batch, 1)
+    after = torch.cat([p.detach().flatten() for p in problem.model.parameters()])
+    assert float((after - before).norm()) == pytest.approx(1e-2 * 1e-3, rel=1e-3)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_what_compiled_code_would_pass_by_stays_eager(compose):
+    problem = build(compose(*SMALL)).problem
+    batch = problem.draw(np.random.default_rng(0))
+    next(problem.model.parameters()).register_hook(lambda g: g.clamp(-1, 1))
+    optimizer = torch.optim.Adam(problem.model.parameters())
+    found, why = choice.choose("always", problem, optimizer, StopSignals(), batch, 100)
+    assert (type(found), why) == (EagerSteps, "eager: hooks of parameters need their gradient by backward()")
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_a_model_that_changes_its_buffers_stays_eager_and_is_left_as_it_was(compose):
+    class Counting(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls += 1
+            return self.inner(x)
+
+    problem = build(compose(*SMALL)).problem
+    problem.model = Counting(problem.model)
+    batch = problem.draw(np.random.default_rng(0))
+    optimizer = torch.optim.Adam(problem.model.parameters())
+    found, why = choice.choose("always", problem, optimizer, StopSignals(), batch, 100)
+    assert (type(found), why) == (EagerSteps, "eager: the model changes its buffers, which compiled code would not")
+    assert float(problem.model.calls) == 0
 
 
 def test_another_mode_is_refused_with_a_sentence(compose):

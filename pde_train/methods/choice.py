@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from pde_train.geometry import Batch
 from pde_train.methods.compiled_steps import CompiledSteps
@@ -27,6 +31,9 @@ COMPILE_SECONDS = 30.0
 
 SAVED = 0.7
 """The part of an eager step's time that compiled code is expected to save; measured: 0.6 to 0.9."""
+
+TRIED = 3
+"""Steps by which compiled code is compared with eager ones."""
 
 AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
 """The largest relative difference between the eager and the compiled loss that passes for rounding."""
@@ -60,7 +67,13 @@ def choose(
         return eager, "eager: method.compile=never"
     if not problem.differentiator.compilable:
         return eager, f"eager: {type(problem.differentiator).__name__} changes from step to step"
-    seconds, loss = _eager_step(eager, batch)
+    if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in problem.model.parameters()):
+        return eager, "eager: hooks of parameters need their gradient by backward()"
+    buffers = [b.clone() for b in problem.model.buffers()]
+    seconds = _seconds_of_gradient(eager, batch)
+    if not all(map(torch.equal, problem.model.buffers(), buffers)):
+        _restore(problem.model.buffers(), buffers)
+        return eager, "eager: the model changes its buffers, which compiled code would not"
     saved = SAVED * seconds * steps
     about = f"{steps} steps of {seconds:.1e} s"
     if mode == "auto" and saved < TRACE_SECONDS:
@@ -74,7 +87,7 @@ def choose(
         began = time.perf_counter()
         with waiting("compiling the optimisation step"):
             compiled.compile()
-        _compare(compiled, batch, loss)
+        _compare(compiled, eager, batch)
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         log.warning("the steps could not be compiled (%s): they are taken eagerly", first)
@@ -83,14 +96,14 @@ def choose(
     return compiled, f"compiled: {how}, expected to save {saved:.0f} s over {about}"
 
 
-def _eager_step(eager: EagerSteps, batch: Batch) -> tuple[float, float]:
-    """Seconds of one eager gradient, the best of two, and the loss."""
+def _seconds_of_gradient(eager: EagerSteps, batch: Batch) -> float:
+    """Seconds of one eager gradient, the best of two."""
     times = []
     for _ in range(2):
         began = time.perf_counter()
-        loss = float(eager.gradient(batch))
+        float(eager.gradient(batch))
         times.append(time.perf_counter() - began)
-    return min(times), loss
+    return min(times)
 
 
 def tolerance(loss: Any, nudged: Any, dtype: torch.dtype) -> Any:
@@ -98,8 +111,58 @@ def tolerance(loss: Any, nudged: Any, dtype: torch.dtype) -> Any:
     return AGREEMENT[dtype] * abs(loss) + ROUNDINGS * abs(nudged - loss)
 
 
-def _compare(compiled: CompiledSteps, batch: Batch, loss: float) -> None:
-    found = float(compiled.loss(batch))
-    dtype = next(iter(compiled.parameters.values())).dtype
-    if not abs(found - loss) <= tolerance(loss, float(compiled.nudged_loss(batch)), dtype):
-        raise ArithmeticError(f"the compiled loss is {found}, the eager one {loss}")
+def _compare(compiled: CompiledSteps, eager: EagerSteps, batch: Batch) -> None:
+    """Refuse compiled code that computes something else than eager steps do.
+
+    Compared are losses and parameters of TRIED steps where the whole step is compiled, otherwise loss and gradient.
+    What parameters one rounding away make of the eager result passes for rounding.
+    """
+    tried = _gradient if compiled.update is None else _stepped
+    results = tried(compiled, batch, 0), tried(eager, batch, 0), tried(eager, batch, 1)
+    for found, expected, nudged in zip(*results, strict=True):
+        scale, apart = expected.abs().max(), (found - expected).abs().max()
+        if not bool(apart <= tolerance(scale, scale + (nudged - expected).abs().max(), expected.dtype)):
+            raise ArithmeticError(f"compiled steps are off by {float(apart):.1e}, in numbers up to {float(scale):.1e}")
+
+
+def _gradient(steps: Steps, batch: Batch, roundings: int) -> tuple[Tensor, Tensor]:
+    """Loss and gradient, a vector each, at parameters so many roundings away."""
+    parameters = list(steps.problem.model.parameters())
+    with _kept(parameters):
+        _nudge(parameters, roundings)
+        loss = steps.gradient(batch)
+    return loss.view(1), torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+
+
+def _stepped(steps: Steps, batch: Batch, roundings: int) -> tuple[Tensor, Tensor]:
+    """Losses and parameters of TRIED steps from parameters so many roundings away, a vector each."""
+    parameters = list(steps.problem.model.parameters())
+    remembered = copy.deepcopy(steps.optimizer.state_dict())
+    with _kept(parameters):
+        _nudge(parameters, roundings)
+        losses = steps.take(batch, TRIED)
+        found = torch.cat([p.detach().flatten() for p in parameters])
+    steps.optimizer.load_state_dict(remembered)
+    return losses, found
+
+
+@contextmanager
+def _kept(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Afterwards parameters are as they were before."""
+    before = [p.detach().clone() for p in parameters]
+    try:
+        yield
+    finally:
+        _restore(parameters, before)
+
+
+def _restore(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+    with torch.no_grad():
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.copy_(value)
+
+
+def _nudge(parameters: list[nn.Parameter], roundings: int) -> None:
+    with torch.no_grad():
+        for p in parameters:
+            p.mul_(1 + roundings * torch.finfo(p.dtype).eps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ class CompiledSteps(Steps):
         self.batch: Batch | None = None
         flat = self._flat()
         first, blocks = split(batch)
-        self.update = update_of(optimizer)
+        in_order = [p for group in optimizer.param_groups for p in group["params"]]
+        whole = len(in_order) == len(self.sizes) and all(map(operator.is_, in_order, self.parameters.values()))
+        self.update = update_of(optimizer) if whole else None
         self.state = [flat, flat.clone(), flat[0].clone(), *self._remembered()]
         self.first = _Compiled(self._gradient if self.update is None else self._step, self.state, first)
         self.blocks = _Compiled(self._gradient, self.state[:3], blocks[0]) if blocks else None
@@ -58,18 +61,6 @@ class CompiledSteps(Steps):
         for parameter, part in zip(self.parameters.values(), gradient.split(self.sizes), strict=True):
             parameter.grad = part.view_as(parameter)
         return loss
-
-    def loss(self, batch: Batch) -> Tensor:
-        """The loss on a batch, and nothing else; for a comparison."""
-        flat = self._flat()
-        gradient, loss = self._over_blocks(flat, batch)
-        return self.first.run([flat, gradient, loss, *self._remembered(), *self.kept[0]])[-1]
-
-    def nudged_loss(self, batch: Batch) -> Tensor:
-        """The loss, not compiled, at parameters one rounding away: its distance is what rounding does to the loss."""
-        flat = self._flat()
-        with torch.no_grad():
-            return self._loss(flat * (1 + torch.finfo(flat.dtype).eps), batch)
 
     def take(self, batch: Batch, count: int) -> Tensor:
         if self.update is None:

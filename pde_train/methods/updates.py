@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -87,13 +88,32 @@ class DescentUpdate(Update):
         pass
 
 
+STATES: tuple[set[str], ...] = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}, set())
+"""What the optimisers that have an update here keep of a parameter; nothing before their first step."""
+
+
 def update_of(optimizer: torch.optim.Optimizer) -> Update | None:
-    """The pure function of an optimiser, where it has one here."""
-    if len(optimizer.param_groups) != 1:
+    """The pure function of an optimiser, where it has one here that does all that the optimiser does."""
+    if len(optimizer.param_groups) != 1 or changed(optimizer):
         return None
     group: dict[str, Any] = optimizer.param_groups[0]
-    if type(optimizer) is torch.optim.Adam and not any(group[k] for k in ("weight_decay", "amsgrad", "maximize")):
+    options = ("weight_decay", "decoupled_weight_decay", "amsgrad", "momentum", "maximize", "differentiable")
+    if any(group.get(name) for name in options):
+        return None
+    if type(optimizer) is torch.optim.Adam:
         return AdamUpdate()
-    if type(optimizer) is torch.optim.SGD and not any(group[k] for k in ("weight_decay", "momentum", "maximize")):
-        return DescentUpdate()
-    return None
+    return DescentUpdate() if type(optimizer) is torch.optim.SGD else None
+
+
+def changed(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether something changes what the optimiser does or remembers: hooks, a scheduler, an unknown state."""
+    base = sys.modules[torch.optim.Optimizer.__module__]  # which hides behind its class
+    hooks = (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        base._global_optimizer_pre_hooks,
+        base._global_optimizer_post_hooks,
+    )
+    scheduled = "step" in vars(optimizer) or any("initial_lr" in group for group in optimizer.param_groups)
+    unknown = any(set(state) not in STATES for state in optimizer.state.values())
+    return any(hooks) or scheduled or unknown
