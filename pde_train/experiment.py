@@ -111,7 +111,7 @@ class Run:
         self.folder = folder
         self.figures = figures
         self.began = time.perf_counter()
-        self.record = Record(experiment.tracker, experiment.entropy)
+        self.record = Record(experiment.tracker, experiment.entropy, experiment.config_hash)
         tags = {
             **choices,
             "config_hash": experiment.config_hash,

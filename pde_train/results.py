@@ -19,13 +19,30 @@ RUN_ID_FILE = "mlflow_run_id"
 OF_TRACKING = (RUN_ID_FILE, JOURNAL, DELIVERED)
 OF_A_RUN = (CHECKPOINT, RESULT_FILE, "spectrum.csv", "spectrum.npz", "comparison.csv", "traceback.txt")
 
+FIGURES = (
+    "solution",
+    "error",
+    "loss_and_error",
+    "singular_values",
+    "entropy",
+    "comparison",
+    "compared_singular_values",
+)
+"""Names of the pictures of a run."""
+
+MARK = "config_hash"
+"""File that says which configuration the run of a folder has, see `pde_train.provenance.config_hash`."""
+
+WRITTEN = ("config.yaml", "model.pt", "history.csv", "figures", CHECKPOINT, "spectrum.csv", "spectrum.npz")
+"""What a run writes besides its result."""
+
 
 def clear(folder: Path) -> None:
     """Remove what an older run left there; what its tracking store may not have yet moves to `earlier-1`, `-2`, ..."""
     for old in OF_A_RUN:
         (folder / old).unlink(missing_ok=True)
-    for old_figure in (folder / "figures").glob("*.png"):
-        old_figure.unlink()
+    for name in FIGURES:
+        (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
     for old_view in folder.glob("entropy-*/result.json"):
         old_view.unlink()
     kept = [folder / name for name in OF_TRACKING if (folder / name).exists()]
