@@ -11,6 +11,9 @@ from typing import Any
 
 from pde_train.errors import RunError
 
+CELLS = "cells"
+"""Folder of all cells of sweeps, by their names."""
+
 RESULT_FILE = "result.json"
 CHECKPOINT = "checkpoint.ckpt"
 JOURNAL = "tracking.jsonl"
@@ -72,6 +75,11 @@ class Result:
     entropy: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[int, float | None]]] = field(default_factory=dict)
     folder: Path | None = None
+
+    @property
+    def flags(self) -> str:
+        """What a reader must know of the numbers, see `pde_train.flags`; empty where there is nothing."""
+        return self.notes.get("flags", "").replace("none", "")
 
     def write(self, folder: Path) -> None:
         """Write it whole or not at all; numbers that JSON does not know (nan, inf) become null."""

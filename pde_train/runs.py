@@ -18,7 +18,7 @@ from pde_train.errors import Busy, Interrupted, PdeTrainError, RunError, UsageEr
 from pde_train.experiment import INTERRUPTIONS, Experiment, build, run
 from pde_train.progress import waiting
 from pde_train.record import Record
-from pde_train.results import MARK, RESULT_FILE, WRITTEN, Result, clear
+from pde_train.results import CELLS, MARK, RESULT_FILE, WRITTEN, Result, clear
 
 NOT_OF_THE_RUN = ("resume=", "tracking.uri=", "sweep.label=")
 """Overrides that are no part of what was run, name it only, or may hide a password."""
@@ -88,6 +88,12 @@ class Attempt:
         Without `resume`, what an older run left there is cleared away.
         """
         self.about |= {"config_hash": experiment.config_hash, "entropy": experiment.config["entropy"]}
+        own = experiment.config["trusted_modules"]
+        if own and self.folder.parent.name == CELLS and self.folder.name != experiment.config_hash:
+            raise UsageError(
+                f"the source of {', '.join(own)} has changed since {self.folder.name} "
+                "was named by it: expected the same source from the launch of a sweep to its end, launch it again"
+            )
         mark = self.folder / MARK
         if not resume:
             clear(self.folder)
