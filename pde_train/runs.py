@@ -37,7 +37,7 @@ def run_config(
     with claim(folder) as mine:
         if not mine:
             raise Busy(folder)
-        _check_folder(folder, cfg.resume is True)
+        _check_folder(folder, cfg.get("resume") is True)
         attempt = Attempt(folder, choices, overrides)
         try:
             with waiting("loading libraries"):

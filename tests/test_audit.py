@@ -151,7 +151,7 @@ def test_derivatives_that_are_said_to_be_exact_are_compared_with_another_exact_w
         errors[type(by)] = derivative_error(problem)
         metrics = {"residual": 1.0, "residual_exact": 1.0, "audit/derivatives": errors[type(by)]}
         assert ("inexact" in flags.raised(metrics, None, None, True, "float64")) == (by == Forward())
-    assert errors[Reverse] < 1e-12
+    assert errors[Reverse] < 1e-6  # of the differences with which it is compared
     assert errors[Forward] > 0.1
 
 

@@ -83,7 +83,11 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
         (["sweep.fresh=true"], 2, "sweep.fresh=true changes nothing in a single run"),
         (["--multirun", "resume=true", "seed=0,1"], 2, "resume=true is for a single run"),
         (["optimizer.lr=0.1", "tracking=none"], 2, "changes nothing, as pde_train.methods.least_squares.LeastSquares"),
-        (["model=two_layer", "optimizer=lbfgs", "optimizer.max_eval=0", "tracking=none"], 2, "optimizer.max_eval=0 "),
+        (
+            ["model=two_layer", "optimizer=lbfgs", "optimizer.max_eval=0", "tracking=none"],
+            2,
+            "optimizer.max_eval=0 is of no use",
+        ),
         (["pde.speed=1"], 2, "pde.speed is no key of this configuration: expected one of frequency, weights"),
         (["differentiator=finite_difference", "differentiator.accuracy=3"], 2, "expected 2, 4, 6 or 8, choose one"),
         (["tracking.uri=gopher://127.0.0.1"], 1, "cannot be used ('gopher'): expected a store of this version"),
