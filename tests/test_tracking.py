@@ -15,11 +15,12 @@ from mlflow.tracking import MlflowClient
 from pde_train import sync
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build, run
-from pde_train.results import RUN_ID_FILE
+from pde_train.results import DELIVERED
 from pde_train.tracking.base import PARENT
-from pde_train.tracking.delivery import Store, absolute, masked
-from pde_train.tracking.journal import Journal
+from pde_train.tracking.delivery import Store
+from pde_train.tracking.journal import Journal, Mark
 from pde_train.tracking.mlflow import OPEN_SECONDS, SHORT_SECONDS, MlflowTracker
+from pde_train.tracking.uris import absolute, masked
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -46,6 +47,11 @@ def only_run(uri, experiment="pde_train"):
 def rows_of(uri, key="loss", experiment="pde_train"):
     client, found = only_run(uri, experiment)
     return sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, key))
+
+
+def run_of(uri, folder):
+    """The id of a folder's run in a store."""
+    return Journal(folder).mark(masked(uri)).run
 
 
 def opened(uri, folder, params=None):
@@ -192,7 +198,7 @@ def test_whichever_call_fails_everything_arrives_once(uri, tmp_path, after):
             store.deliver(tmp_path / str(at))
         except ConnectionError:
             store.deliver(tmp_path / str(at))
-        run_id = (tmp_path / str(at) / RUN_ID_FILE).read_text()
+        run_id = run_of(uri, tmp_path / str(at))
         assert len(client.get_metric_history(run_id, "loss")) == 2500
         found = client.get_run(run_id)
         assert (found.info.status, found.data.params, found.data.tags["b"]) == ("FINISHED", {"a": "1"}, "2")
@@ -207,7 +213,7 @@ def test_special_numbers_that_are_sent_twice_stand_once(uri, tmp_path):
     tracker = opened(uri, tmp_path / "run")
     tracker.metrics([("loss", value, k) for k, value in enumerate([float("nan"), float("inf"), 1e-320, -0.0])])
     tracker.drain()
-    Journal(tmp_path / "run").delivered = 0
+    Journal(tmp_path / "run").keep(uri, Mark(run_of(uri, tmp_path / "run"), 0))
     tracker.drain()
     client, found = only_run(uri)
     assert len(client.get_metric_history(found.info.run_id, "loss")) == 4
@@ -234,8 +240,8 @@ def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path
     child.drain()  # delivers the parent first
     client, found = runs_in(uri)
     assert len(found) == 2
-    parent_id = (tmp_path / "grid" / RUN_ID_FILE).read_text()
-    run_id = (tmp_path / "child" / RUN_ID_FILE).read_text()
+    parent_id = run_of(uri, tmp_path / "grid")
+    run_id = run_of(uri, tmp_path / "child")
     assert client.get_run(run_id).data.tags["mlflow.parentRunId"] == parent_id
 
 
