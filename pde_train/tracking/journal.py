@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pde_train.claim import claimed
 from pde_train.errors import RunError
 from pde_train.results import DELIVERED, JOURNAL
 from pde_train.tracking.base import Row
@@ -106,7 +108,9 @@ class Journal:
         entry, _ = next(self.entries(), ({}, 0))
         about = entry.get("run")
         if not isinstance(about, dict) or not OPENING <= about.keys():
-            raise RunError(f"{self.file} does not begin with the opening of a run: expected what a run wrote, remove it")
+            raise RunError(
+                f"{self.file} does not begin with the opening of a run: expected what a run wrote, remove it"
+            )
         return about
 
     @property
@@ -172,6 +176,14 @@ class Journal:
 
 OPENING = {"name", "experiment", "uri", "key", "parent", "user", "time", "tags", "params"}
 """What the first entry says of a run."""
+
+
+def end_abandoned(folders: Iterable[Path]) -> None:
+    """Say in these folders that their runs were interrupted, where a run is open and no process is at work."""
+    for folder in folders:
+        with contextlib.suppress(RunError, TypeError, LookupError):  # of a journal that cannot be read
+            if not claimed(folder) and (journal := Journal(folder)).status == "running":
+                journal.append(status=("interrupted", milliseconds()))
 
 
 def milliseconds() -> int:

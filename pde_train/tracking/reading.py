@@ -75,8 +75,8 @@ class Reader:
             found = self._client.get_experiment_by_name(self.experiment)
         except Exception as error:
             raise RunError(
-                f"the tracking store {masked(self.uri)} cannot be read ({first_line(error, self.uri)}): expected one that "
-                "answers, name it by --uri"
+                f"the tracking store {masked(self.uri)} cannot be read ({first_line(error, self.uri)}): expected one "
+                "that answers, name it by --uri"
             ) from error
         if found is None:
             raise RunError(
