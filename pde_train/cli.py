@@ -55,8 +55,6 @@ def task(cfg: DictConfig) -> str:
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN
     choices = {k: str(v) for k, v in here.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
-    if sweeping:  # a cell goes on with whatever it has
-        cfg.resume = True
     try:
         if not sweeping:
             _check_use(cfg, here.overrides.task)
@@ -64,7 +62,7 @@ def task(cfg: DictConfig) -> str:
             from pde_train.stack import train
 
             return train(Path(cfg.sweep.stack), cfg)
-        result = run_config(cfg, Path(here.runtime.output_dir), choices, list(here.overrides.task))
+        result = run_config(cfg, Path(here.runtime.output_dir), choices, list(here.overrides.task), sweeping)
     except Interrupted as stop:
         how = "" if sweeping else f" and resume=true hydra.run.dir={here.runtime.output_dir}"
         log.error("%s; go on with the same command%s", stop, how)

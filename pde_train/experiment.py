@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from pde_train import artifacts, provenance, schema
+from pde_train import artifacts, flags, provenance, schema
 from pde_train.audit import Audit
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.entropy import Entropy
@@ -31,6 +32,8 @@ PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
 LEAST_LIMIT = 8
 """Threads, or processes, that every machine may be asked for, however few processors it has."""
+
+log = logging.getLogger(__name__)
 
 INTERRUPTIONS = (Interrupted, KeyboardInterrupt, SystemExit)
 """What ends a run that may go on later."""
@@ -111,7 +114,7 @@ class Run:
         self.folder = folder
         self.figures = figures
         self.began = time.perf_counter()
-        self.record = Record(experiment.tracker, experiment.entropy)
+        self.record = Record(experiment.tracker, experiment.entropy, experiment.config_hash)
         tags = {
             **choices,
             "config_hash": experiment.config_hash,
@@ -129,10 +132,23 @@ class Run:
         problem, record = self.experiment.problem, self.record
         record.log(steps, {"steps": steps, "residual_exact": problem.residual_exact(), **problem.errors()})
         record.log(steps, self.experiment.audit.metrics(problem, batch, record.last()["residual"]))
+        self._raise_flags(steps)
         record.log(steps, {"seconds_total": time.perf_counter() - self.began})
         files = self._written()
         self.experiment.tracker.metrics(record.final_spectrum())
         self._close("finished", files)
+
+    def _raise_flags(self, steps: int) -> None:
+        """Say what a reader must know of the numbers: in the log, as metrics `flag/...`, and as the tag `flags`."""
+        at, losses = self.experiment, self.record.series.get("loss", {})
+        first_loss = losses[min(losses)] if len(losses) > 1 else None
+        precision = str(at.problem.dtype).removeprefix("torch.")
+        exact = at.problem.differentiator.exact
+        found = flags.raised(self.record.last(), first_loss, at.audit.factor, exact, precision)
+        for name, why in found.items():
+            log.warning("%s: %s", name, why)
+        self.record.log(steps, {f"flag/{name}": float(name in found) for name in flags.NAMES})
+        self.record.tags["flags"] = ", ".join(found) or "none"
 
     def stop(self, error: BaseException) -> None:
         """Keep what there is of a run that was interrupted, or failed."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,65 @@ NOT_DECISIVE_OF_METHOD = ("chunk", "checkpoint_every")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits of what decides the numbers of a run of this version, in a resolved configuration."""
+    """Twelve hexadecimal digits of what decides the numbers of a run of this version, in a resolved configuration.
+
+    The source of modules of the user's own that it names is part of that.
+    """
     decisive = {key: _plain(value) for key, value in config.items() if key not in NOT_DECISIVE}
     decisive["method"] = {k: v for k, v in decisive.get("method", {}).items() if k not in NOT_DECISIVE_OF_METHOD}
+    if own := _own_modules(config):
+        decisive["sources"] = _sources(own)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _own_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modules of the user's own whose classes a configuration names."""
+    trusted = tuple(config.get("trusted_modules") or ())
+    named = {target.rpartition(".")[0] for target in _targets(config)}
+    return tuple(sorted(m for m in named if any(m == name or m.startswith(f"{name}.") for name in trusted)))
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Every `_target_` below a node."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    for value in node if isinstance(node, (list, tuple)) else ():
+        yield from _targets(value)
+
+
+@cache
+def _sources(modules: tuple[str, ...]) -> str:
+    """A digest of the source of modules, and of all that they import from the folder in which they lie."""
+    files: set[Path] = set()
+    for module in modules:
+        with suppress(ImportError, ValueError):  # which is said when the run is built
+            spec = find_spec(module)
+            if spec is not None and spec.origin is not None:
+                _collect(module, Path(spec.origin), Path(spec.origin).parents[module.count(".")], files)
+    digests = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
+
+
+def _collect(module: str, file: Path, root: Path, files: set[Path]) -> None:
+    """Add the file of a module, and those below `root` that it imports, directly or not."""
+    if file in files or file.suffix != ".py" or root not in file.parents or "site-packages" in file.parts:
+        return
+    files.add(file)
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        for name in names:
+            with suppress(ImportError, ValueError):
+                spec = find_spec(name)
+                if spec is not None and spec.origin is not None:
+                    _collect(name, Path(spec.origin), root, files)
 
 
 def _plain(value: Any) -> Any:
@@ -43,12 +100,22 @@ def _plain(value: Any) -> Any:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version()}
+    found["pde_train_source"] = _package_source()
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _package_source() -> str:
+    """A digest of all Python files of this package: two commits with the same one compute the same numbers."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 @cache

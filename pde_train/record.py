@@ -31,10 +31,11 @@ class Record:
     """Metrics and spectra of one run by step, sent to the tracker in batches.
 
     `series` maps a metric to its value by step; `spectra` a step to the singular values seen there; `compared_spectra`
-    a differentiator to those of the last comparison.
+    a differentiator to those of the last comparison. config_hash: names the run, see `provenance.config_hash`.
     """
 
-    def __init__(self, tracker: Tracker, entropy: Entropy):
+    def __init__(self, tracker: Tracker, entropy: Entropy, config_hash: str = ""):
+        self.config_hash = config_hash
         self._tracker = tracker
         self._entropy = entropy
         self._unsent: list[Row] = []

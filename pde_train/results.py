@@ -17,6 +17,9 @@ from pde_train.errors import RunError
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+CELLS = "cells"
+"""Folder of all cells of sweeps, by their names."""
+
 RESULT_FILE = "result.json"
 CHECKPOINT = "checkpoint.ckpt"
 JOURNAL = "tracking.jsonl"
@@ -25,13 +28,30 @@ ENDS = ("finished", "failed", "interrupted")
 OF_TRACKING = (JOURNAL, DELIVERED)
 OF_A_RUN = (CHECKPOINT, RESULT_FILE, "spectrum.csv", "spectrum.npz", "comparison.csv", "traceback.txt")
 
+FIGURES = (
+    "solution",
+    "error",
+    "loss_and_error",
+    "singular_values",
+    "entropy",
+    "comparison",
+    "compared_singular_values",
+)
+"""Names of the pictures of a run."""
+
+MARK = "config_hash"
+"""File that says which configuration the run of a folder has, see `pde_train.provenance.config_hash`."""
+
+WRITTEN = ("config.yaml", "model.pt", "history.csv", "figures", CHECKPOINT, "spectrum.csv", "spectrum.npz")
+"""What a run writes besides its result."""
+
 
 def clear(folder: Path) -> None:
     """Remove what an older run left there; what its tracking store may not have yet moves to `earlier-1`, `-2`, ..."""
     for old in OF_A_RUN:
         (folder / old).unlink(missing_ok=True)
-    for old_figure in (folder / "figures").glob("*.png"):
-        old_figure.unlink()
+    for name in FIGURES:
+        (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
     for old_view in folder.glob("entropy-*/result.json"):
         old_view.unlink()
     set_aside(folder)
@@ -85,6 +105,11 @@ class Result:
     entropy: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[int, float | None]]] = field(default_factory=dict)
     folder: Path | None = None
+
+    @property
+    def flags(self) -> str:
+        """What a reader must know of the numbers, see `pde_train.flags`; empty where there is nothing."""
+        return self.notes.get("flags", "").replace("none", "")
 
     def write(self, folder: Path) -> None:
         """Write it whole or not at all; numbers that JSON does not know (nan, inf) become null."""

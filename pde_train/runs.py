@@ -18,7 +18,7 @@ from pde_train.errors import Busy, Interrupted, PdeTrainError, RunError, UsageEr
 from pde_train.experiment import INTERRUPTIONS, Experiment, build, run
 from pde_train.progress import waiting
 from pde_train.record import Record
-from pde_train.results import RESULT_FILE, Result, clear
+from pde_train.results import CELLS, MARK, RESULT_FILE, WRITTEN, Result, clear
 
 NOT_OF_THE_RUN = ("resume=", "tracking.uri=", "sweep.label=")
 """Overrides that are no part of what was run, name it only, or may hide a password."""
@@ -26,25 +26,48 @@ NOT_OF_THE_RUN = ("resume=", "tracking.uri=", "sweep.label=")
 log = logging.getLogger(__name__)
 
 
-def run_config(cfg: DictConfig, folder: Path, choices: Mapping[str, str], overrides: Sequence[str]) -> Result:
+def run_config(
+    cfg: DictConfig, folder: Path, choices: Mapping[str, str], overrides: Sequence[str], of_a_sweep: bool = False
+) -> Result:
     """Build and run a configuration, and write `result.json` whatever comes of it; errors are raised after that.
 
-    cfg.resume: take up what an interrupted run of the same configuration left in `folder`.
+    cfg.resume: take up what an interrupted run of the same configuration left in `folder`. of_a_sweep: take it up where
+    there is any.
     """
     with claim(folder) as mine:
         if not mine:
             raise Busy(folder)
+        _check_folder(folder, cfg.get("resume") is True)
         attempt = Attempt(folder, choices, overrides)
         try:
             with waiting("loading libraries"):
                 experiment = build(cfg)
-            done = attempt.take_up(experiment, cfg.resume)
+            done = attempt.take_up(experiment, cfg.resume or of_a_sweep)
             return done or attempt.finished(run(experiment, folder, choices))
         except BaseException as error:
             told = attempt.stopped(error)
             if told is error:
                 raise
             raise told from error
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    """Refuse a folder with files that no run of ours wrote, and to resume where there is no run; writes nothing.
+
+    Raises UsageError.
+    """
+    if (folder / MARK).exists():
+        return
+    if resume:
+        raise UsageError(
+            f"{folder} holds no run to resume: expected the folder of an interrupted run, correct hydra.run.dir or "
+            "leave out resume=true"
+        )
+    if foreign := [name for name in WRITTEN if (folder / name).exists()]:
+        raise UsageError(
+            f"{folder} holds {', '.join(foreign)} of no run: expected a folder of its own for the run, which would "
+            "overwrite them, choose another hydra.run.dir"
+        )
 
 
 class Attempt:
@@ -65,7 +88,13 @@ class Attempt:
         Without `resume`, what an older run left there is cleared away.
         """
         self.about |= {"config_hash": experiment.config_hash, "entropy": experiment.config["entropy"]}
-        mark = self.folder / "config_hash"
+        own = experiment.config["trusted_modules"]
+        if own and self.folder.parent.name == CELLS and self.folder.name != experiment.config_hash:
+            raise UsageError(
+                f"the source of {', '.join(own)} has changed since {self.folder.name} "
+                "was named by it: expected the same source from the launch of a sweep to its end, launch it again"
+            )
+        mark = self.folder / MARK
         if not resume:
             clear(self.folder)
         elif mark.exists() and mark.read_text() != experiment.config_hash:

@@ -97,6 +97,14 @@ def check(cfg: DictConfig) -> None:
             _check_target(path, target, config["trusted_modules"])
 
 
+def check_sweep(cfg: DictConfig) -> None:
+    """Refuse values of the key `sweep` that no sweep can use.
+
+    Raises UsageError.
+    """
+    _check_fits(TypeAdapter(Sweep), "sweep", OmegaConf.to_container(cfg.sweep))
+
+
 def _check_keys(cfg: DictConfig) -> None:
     """Every group is chosen, every key of `conf/config.yaml` is there, and nothing else is."""
     own = [*groups(), "audit", *(key for key in TopLevel.model_fields if key not in NOT_BUILT)]

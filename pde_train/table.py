@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -63,7 +64,10 @@ def _median(results: Sequence[Result]) -> Result:
         return results[0]
     names = dict.fromkeys(name for result in results for name in result.metrics)
     numbers = {name: [v for r in results if (v := r.metrics.get(name)) is not None] for name in names}
-    return replace(results[0], metrics={k: median(v) for k, v in numbers.items() if v})
+    counts = Counter(flag for r in results for flag in r.flags.split(", ") if flag)
+    flags = ", ".join(f"{flag} {count} of {len(results)}" for flag, count in counts.items()) or "none"
+    notes = {**results[0].notes, "flags": flags}
+    return replace(results[0], metrics={k: median(v) for k, v in numbers.items() if v}, notes=notes)
 
 
 def show(grouped: Pairs) -> None:
@@ -72,11 +76,15 @@ def show(grouped: Pairs) -> None:
     Where the terminal is too narrow for that: a table a pair, with a row a metric, the ways beside each other.
     """
     console = Console(width=None if sys.stdout.isatty() else WIDE)
+    flagged = any(r.flags for lines in grouped.values() for r in lines.values())
     wide = Table("run", "derivatives", show_lines=True)
     for heading in COLUMNS:
         wide.add_column(heading, justify="right")
+    if flagged:
+        wide.add_column("flags")
     for title, lines in grouped.items():
         cells = ["\n".join(_number(r.metrics, metric) for r in lines.values()) for metric in COLUMNS.values()]
+        cells += ["\n".join(r.flags or "-" for r in lines.values())] if flagged else []
         wide.add_row(escape(title), escape("\n".join(lines)), *cells)
     if console.width >= WIDE:
         console.print(wide)
@@ -85,6 +93,8 @@ def show(grouped: Pairs) -> None:
         narrow = Table(escape(title), *map(escape, lines))
         for heading, metric in COLUMNS.items():
             narrow.add_row(heading, *(_number(r.metrics, metric) for r in lines.values()))
+        if flagged:
+            narrow.add_row("flags", *(r.flags or "-" for r in lines.values()))
         console.print(narrow)
 
 
@@ -92,10 +102,10 @@ def markdown_table(grouped: Pairs) -> str:
     """The same for the page of the parent run: a row a run; nothing where no run is finished."""
     if not grouped:
         return ""
-    lines = [f"| run | derivatives | {' | '.join(COLUMNS)} |", "|" + "---|" * (len(COLUMNS) + 2)]
+    lines = [f"| run | derivatives | {' | '.join(COLUMNS)} | flags |", "|" + "---|" * (len(COLUMNS) + 3)]
     for title, results in grouped.items():
         for label, result in results.items():
-            cells = [_number(result.metrics, metric) for metric in COLUMNS.values()]
+            cells = [*(_number(result.metrics, metric) for metric in COLUMNS.values()), result.flags or "-"]
             lines.append(f"| {title} | {label} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -118,14 +128,14 @@ def markdown_unfinished(results: Sequence[Result], most: int) -> str:
 
 def csv_table(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
     """Every cell with every digit, as csv text; the folder has all else."""
-    lines = [",".join(["run", "derivatives", "seed", *COLUMNS.values(), "folder"])]
+    lines = [",".join(["run", "derivatives", "seed", *COLUMNS.values(), "flags", "folder"])]
     for title, results in grouped.items():
         for label, cells in results.items():
             for cell in cells:
                 seeds = [o.removeprefix("seed=") for o in cell.overrides if o.startswith("seed=")]
                 numbers = [cell.metrics.get(metric) for metric in COLUMNS.values()]
                 words = [f'"{title}"', f'"{label}"', *(seeds or [""]), *("" if v is None else repr(v) for v in numbers)]
-                lines.append(",".join([*words, f'"{cell.folder or ""}"']))
+                lines.append(",".join([*words, f'"{cell.flags}"', f'"{cell.folder or ""}"']))
     return "\n".join(lines) + "\n"
 
 

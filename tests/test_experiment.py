@@ -8,6 +8,7 @@ import torch
 
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build, run
+from pde_train.methods.checkpoint import AtomicCheckpointIO
 from pde_train.results import Result
 from pde_train.runs import run_config
 
@@ -210,3 +211,107 @@ def test_tracking_none_never_imports_mlflow_and_least_squares_never_lightning(tm
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def interrupted(compose, folder, monkeypatch, *words):
+    """A run of NETWORK that was stopped at step 20, and has a checkpoint there."""
+    from pde_train.errors import Interrupted
+    from pde_train.methods.callbacks import Checkpoints
+
+    saved = Checkpoints.on_train_batch_end
+
+    def killed(self, trainer, module, *rest):
+        saved(self, trainer, module, *rest)
+        if module.step == 20:
+            raise Interrupted(9, 20)
+
+    cfg = compose(*NETWORK, "method.checkpoint_every=10", *words)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_end", killed)
+        with pytest.raises(Interrupted):
+            run_config(cfg, folder, {}, [])
+    cfg.resume = True
+    return cfg
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def change(**about):
+    """Write the checkpoint again, with its checksum, after a change of what it says."""
+
+    def write(file):
+        state = AtomicCheckpointIO().load_checkpoint(file)
+        for key, value in about.items():
+            if key == "parameters":
+                state["state_dict"] = {k: v * value for k, v in state["state_dict"].items()}
+            else:
+                state["pde_train"][key] = value
+        AtomicCheckpointIO().save_checkpoint(state, file)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (flip, "is damaged, or no checkpoint of this version"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-10]), "is damaged"),
+        (lambda file: file.write_bytes(b""), "is damaged"),
+        (change(step=10**9), "is of step 1000000000, and the run has 40"),
+        (change(step=-1), "is of step -1"),
+        (change(config_hash="0123456789ab"), "is the checkpoint of another configuration .0123456789ab, not"),
+        (change(parameters=float("nan")), "holds parameters that are nan or infinite"),
+    ],
+)
+def test_a_spoiled_checkpoint_is_not_taken_up(compose, tmp_path, monkeypatch, spoil, sentence):
+    cfg = interrupted(compose, tmp_path, monkeypatch)
+    spoil(tmp_path / "checkpoint.ckpt")
+    with pytest.raises(RunError, match=sentence):
+        run_config(cfg, tmp_path, {}, [])
+    assert Result.read(tmp_path).status == "failed"
+    (tmp_path / "checkpoint.ckpt").unlink()
+    assert run_config(cfg, tmp_path, {}, []).status == "finished"
+
+
+def test_the_checkpoint_of_another_equation_of_the_same_shape_is_not_taken_up(compose, tmp_path, monkeypatch):
+    interrupted(compose, tmp_path / "other", monkeypatch, "pde=biharmonic_1d")
+    cfg = interrupted(compose, tmp_path / "run", monkeypatch)
+    (tmp_path / "other" / "checkpoint.ckpt").replace(tmp_path / "run" / "checkpoint.ckpt")
+    with pytest.raises(RunError, match="is the checkpoint of another configuration"):
+        run_config(cfg, tmp_path / "run", {}, [])
+
+
+def test_only_what_a_run_wrote_is_removed_from_its_folder(compose, tmp_path):
+    words = ["model.features=5", "diagnostics=none"]
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "holiday.png").write_text("mine")
+    (tmp_path / "model.pt").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds model.pt, figures of no run: expected a folder of its own"):
+        run_config(compose(*words), tmp_path, {}, [])
+    assert (tmp_path / "model.pt").read_text() == "mine"
+    assert not (tmp_path / "result.json").exists()
+    (tmp_path / "model.pt").unlink()
+    (tmp_path / "figures" / "holiday.png").rename(tmp_path / "holiday.png")
+    (tmp_path / "figures").rmdir()
+    run_config(compose(*words), tmp_path, {}, [])
+    (tmp_path / "holiday.png").rename(tmp_path / "figures" / "holiday.png")
+    (tmp_path / "figures" / "error.png").write_text("an older run's")
+    run_config(compose(*words, "seed=1"), tmp_path, {}, [])
+    assert (tmp_path / "figures" / "holiday.png").read_text() == "mine"
+    assert not (tmp_path / "figures" / "error.png").exists()
+
+
+def test_a_trillion_steps_are_planned_as_they_come(compose):
+    import itertools
+    import time
+
+    method = build(compose("model=two_layer", "method.steps=1000000000000", "diagnostics.when=[first,7,last]")).method
+    began = time.monotonic()
+    stops = list(itertools.islice(method.stops(0, frozenset({0, 7, 10**12}), 0), 3))
+    assert stops == [7, 1000, 2000]
+    assert time.monotonic() - began < 1
+    assert list(method.stops(10**12 - 1500, frozenset({10**12}), 0)) == [10**12 - 1000, 10**12]

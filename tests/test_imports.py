@@ -33,7 +33,8 @@ ALLOWED = {  # what each room may import from the package
     "tracking": GROUND | {"claim", "results"},
     "record": {"entropy", "spectra", "tracking"},
     "comparison": GROUND | {"differentiators", "problem", "residuals", "spectra"},
-    "audit": GROUND | {"problem"},
+    "audit": GROUND | {"differentiators", "problem"},
+    "flags": set(),
     "diagnostics": GROUND | {"comparison", "differentiators", "problem", "record", "spectra"},
     "methods": GROUND | {"compiling", "diagnostics", "memory", "problem", "record", "residuals", "results", "spectra"},
     "figures": GROUND | {"entropy", "problem"},
@@ -41,7 +42,8 @@ ALLOWED = {  # what each room may import from the package
     "artifacts": {"entropy", "figures", "problem", "record", "table"},
     "report": GROUND | {"differentiators", "figures", "provenance", "sync", "tracking"},
     "study": {"report"},
-    "sweeps": GROUND | {"claim", "entropy", "figures", "provenance", "results", "stack", "table", "tracking", "trust"},
+    "sweeps": GROUND
+    | {"claim", "schema", "entropy", "figures", "provenance", "results", "stack", "table", "tracking", "trust"},
 }
 HYDRA = {"cli", "runs", "stack", "sweeps", "trust", "schema", "experiment", "__main__"}
 

@@ -105,13 +105,17 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, undisturbed, signal_num
     assert Result.read(folder).status == "finished"
 
 
-def test_resume_without_anything_to_resume_starts_afresh_and_again_does_nothing(tmp_path):
-    short = ["resume=true", "method.steps=20"]
+def test_resume_of_a_finished_run_does_nothing_and_of_no_run_is_refused(tmp_path):
+    short = ["method.steps=20", "diagnostics.when=[first,last]"]
+    code, errors = finish(start(tmp_path, tmp_path / "typo", *short, "resume=true"))
+    assert code == 2
+    assert "holds no run to resume" in errors
+    assert not (tmp_path / "typo" / "result.json").exists()
     assert finish(start(tmp_path, tmp_path / "run", *short))[0] == 0
     before = (tmp_path / "run" / "model.pt").stat().st_mtime_ns
-    assert finish(start(tmp_path, tmp_path / "run", *short))[0] == 0
+    assert finish(start(tmp_path, tmp_path / "run", *short, "resume=true"))[0] == 0
     assert (tmp_path / "run" / "model.pt").stat().st_mtime_ns == before
     assert rows_of(tmp_path)["steps"] == [20]
-    code, errors = finish(start(tmp_path, tmp_path / "run", *short, "method.steps=30", "seed=1"))
+    code, errors = finish(start(tmp_path, tmp_path / "run", "resume=true", *short, "seed=1"))
     assert code == 2
     assert "holds a run of another configuration" in errors

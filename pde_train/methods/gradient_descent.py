@@ -14,11 +14,11 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from pde_train.diagnostics.base import Diagnostics
-from pde_train.errors import RunError, UsageError
+from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.methods.base import Method
 from pde_train.methods.callbacks import Checkpoints, Looks, StepsBar
-from pde_train.methods.checkpoint import AtomicCheckpointIO
+from pde_train.methods.checkpoint import AtomicCheckpointIO, read
 from pde_train.methods.choice import MODES
 from pde_train.methods.module import ResidualModule
 from pde_train.methods.signals import StopSignals
@@ -70,10 +70,11 @@ class GradientDescent(Method):
                     StepsBar(self.steps),
                 ],
             )
-            taken = _step_of(checkpoint) if checkpoint.exists() else 0
-            stops = self.stops(looks, problem.sampler.resample_every)
-            starts = [taken] + [stop for stop in stops if stop > taken]
-            chunks = Chunks(list(itertools.pairwise(starts)))
+            state = (
+                read(checkpoint, record.config_hash, self.steps)["pde_train"] if checkpoint.exists() else {"step": 0}
+            )
+            taken = state["step"]
+            chunks = Chunks(self, taken, looks, problem.sampler.resample_every)
             try:
                 trainer.fit(module, chunks, ckpt_path=checkpoint if taken else None, weights_only=True)
             except SystemExit:  # Lightning's answer to a Ctrl-C that it caught itself
@@ -85,24 +86,29 @@ class GradientDescent(Method):
         record.log(self.steps, {"seconds": module.seconds, "residual": problem.residual(module.batch)})
         return self.steps, module.batch
 
-    def stops(self, looks: frozenset[int], resample_every: int) -> list[int]:
-        """The steps at which a chunk ends: every `chunk` steps, and wherever something is to be done."""
-        regular = {self.chunk, self.checkpoint_every, resample_every or self.steps}
-        stops = {self.steps} | {step for every in regular for step in range(every, self.steps, every)}
-        return sorted(stops | (looks - {0}))
+    def stops(self, taken: int, looks: frozenset[int], resample_every: int) -> Iterator[int]:
+        """The steps after `taken` at which a chunk ends: every `chunk` steps, and wherever something is to be done."""
+        periods = [n for n in (self.chunk, self.checkpoint_every, resample_every) if n]
+        later = sorted(step for step in looks if step > taken)
+        while taken < self.steps:
+            due = [(taken // n + 1) * n for n in periods]
+            taken = min([*due, *later[:1], self.steps])
+            later = [step for step in later if step > taken]
+            yield taken
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """What Lightning iterates over in place of data: pairs (start, stop) of step counts."""
+    """What Lightning iterates over in place of data: pairs (start, stop) of step counts, made as they are needed."""
 
-    pairs: list[tuple[int, int]]
+    method: GradientDescent
+    taken: int
+    looks: frozenset[int]
+    resample_every: int
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(self.pairs)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
+        stops = self.method.stops(self.taken, self.looks, self.resample_every)
+        return itertools.pairwise(itertools.chain([self.taken], stops))
 
 
 def _trainer(folder: Path, device: str, callbacks: list[lightning.Callback]) -> lightning.Trainer:
@@ -119,13 +125,3 @@ def _trainer(folder: Path, device: str, callbacks: list[lightning.Callback]) -> 
         plugins=[AtomicCheckpointIO(), LightningEnvironment()],  # SLURM's jobs and signals are submitit's business
         default_root_dir=folder,
     )
-
-
-def _step_of(checkpoint: Path) -> int:
-    try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["pde_train"]["step"])
-    except Exception as error:
-        raise RunError(
-            f"{checkpoint} is no checkpoint of a run ({type(error).__name__}): expected the file that an interrupted "
-            "run left, remove it to start afresh"
-        ) from error

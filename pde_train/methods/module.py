@@ -122,6 +122,7 @@ class ResidualModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.pop("loops", None)  # Lightning's own counts: the chunks still to do follow from `step`
         checkpoint["pde_train"] = {
+            "config_hash": self.record.config_hash,
             "step": self.step,
             "seconds": self.seconds,
             "drawn_from": self.drawn_from,

@@ -12,11 +12,13 @@ import torch
 
 from pde_train import residuals
 from pde_train.diagnostics.base import Diagnostics
-from pde_train.errors import UsageError
+from pde_train.errors import RunError, UsageError
 from pde_train.geometry import Batch
 from pde_train.methods.base import Method
+from pde_train.methods.checkpoint import AtomicCheckpointIO
 from pde_train.problem import Problem, steady_draws
 from pde_train.record import Record
+from pde_train.results import CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,16 @@ class Probe(Method):
     def _parameters(self, problem: Problem) -> dict[str, torch.Tensor]:
         expected = problem.model.state_dict()
         try:
-            state = torch.load(str(self.checkpoint), map_location=problem.device, weights_only=True)
+            path = str(self.checkpoint)
+            if path.endswith(CHECKPOINT):
+                state = AtomicCheckpointIO().load_checkpoint(path, problem.device)
+            else:
+                state = torch.load(path, map_location=problem.device, weights_only=True)
             state = state.get("state_dict", state)
             found = {key.removeprefix("model."): value for key, value in state.items()}
             shapes = {key: tuple(value.shape) for key, value in found.items()}
+        except RunError as error:
+            raise UsageError(f"method.checkpoint={self.checkpoint} cannot be read: {error}") from error
         except Exception as error:
             raise UsageError(
                 f"method.checkpoint={self.checkpoint} cannot be read ({type(error).__name__}): expected the "

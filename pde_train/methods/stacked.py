@@ -101,7 +101,7 @@ class _Run:
         self.drawn = False
         self.checkpoint = member.folder / CHECKPOINT
         if self.checkpoint.exists():
-            restore(self.checkpoint, self.module, self.optimizer)
+            restore(self.checkpoint, self.module, self.optimizer, member.record.config_hash, method.steps)
             self.module.compile_mode = method.compile
 
     def attempt(self, action: Callable[[], object]) -> None:
@@ -157,7 +157,7 @@ class _Stack:
         if self.start == 0 and 0 in looks:
             self._each(_Run.look)
         sampler = self.runs[0].member.problem.sampler
-        stops = [stop for stop in self.method.stops(looks, sampler.resample_every) if stop > self.start]
+        stops = self.method.stops(self.start, looks, sampler.resample_every)
         with progress(None, "training", total=self.method.steps, initial=self.start, unit="step") as bar:
             for start, stop in itertools.pairwise([self.start, *stops]):
                 if not any(run.live for run in self.runs):

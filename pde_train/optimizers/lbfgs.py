@@ -13,6 +13,10 @@ SCALES = {torch.float64: 2.0**40, torch.float32: 2.0**10}
 """Powers of two, so that scaling rounds nothing; squares of scaled gradients must not overflow."""
 
 
+MOST = 10**6
+"""Curvature pairs, or evaluations of a line search; more than anyone has a use for."""
+
+
 class LBFGS(torch.optim.LBFGS):
     """torch's L-BFGS with a strong Wolfe line search; one step is one iteration, and nothing but the budget stops it.
 
@@ -23,8 +27,8 @@ class LBFGS(torch.optim.LBFGS):
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1.0, history_size: int = 50, max_eval: int = 25):
         for name, value in (("history_size", history_size), ("max_eval", max_eval)):
-            if value < 1:
-                raise UsageError(f"optimizer.{name}={value} lets L-BFGS take no step: expected a positive integer")
+            if not 1 <= value <= MOST:
+                raise UsageError(f"optimizer.{name}={value} is of no use to L-BFGS: expected an integer of 1 to {MOST}")
         if not lr > 0:
             raise UsageError(f"optimizer.lr={lr} is no step length: expected a positive number, such as 1.0")
         super().__init__(

@@ -14,10 +14,7 @@ from typing import Any
 from pde_train import provenance
 from pde_train.claim import claimed
 from pde_train.errors import UsageError
-from pde_train.results import CHECKPOINT, RESULT_FILE, Result
-
-CELLS = "cells"
-"""Folder of all cells below that of the sweeps, by their names."""
+from pde_train.results import CELLS, CHECKPOINT, RESULT_FILE, Result
 
 STACKS = "stacks"
 """The same of the jobs in which cells train as one."""
@@ -132,6 +129,13 @@ def to_do(cells: Sequence[Cell], retry: bool) -> list[Cell]:
     """The cells that are not done; failed ones are only where they are to be tried again."""
     done = {"finished"} if retry else {"finished", "failed"}
     return [cell for cell in cells if (found := cell.result) is None or found.status not in done]
+
+
+def stale(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that another version of this package's code has finished."""
+    source = provenance.versions()["pde_train_source"]
+    finished = ((cell, cell.result) for cell in cells)
+    return [c for c, r in finished if r and r.status == "finished" and r.versions.get("pde_train_source") != source]
 
 
 def forget(cells: Sequence[Cell]) -> None:

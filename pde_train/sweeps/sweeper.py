@@ -22,8 +22,9 @@ from omegaconf import DictConfig
 
 from pde_train.claim import claim, claimed
 from pde_train.errors import UsageError, sentence
+from pde_train.results import CELLS
 from pde_train.sweeps import compose
-from pde_train.sweeps.grid import CELLS, Cell, Grid, forget, settle, to_do
+from pde_train.sweeps.grid import Cell, Grid, forget, settle, stale, to_do
 from pde_train.sweeps.stacked_launcher import StackedLauncher
 from pde_train.sweeps.workers import Task, failure, told_to_stop
 from pde_train.tracking.base import PARENT
@@ -60,14 +61,20 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Train what is not done; ends the command with code 1 where a cell is not finished in the end."""
         HydraConfig.instance().set_config(self.config)  # so that ${hydra:runtime.cwd} is known
-        for key in ("retry", "fresh"):
-            if not isinstance(self.config.sweep[key], bool):
-                raise UsageError(f"sweep.{key}={self.config.sweep[key]} is no answer: expected true or false")
+        from pde_train.schema import check_sweep
+
+        check_sweep(self.config)
         grid = self._grid(arguments)
         grid.folder.mkdir(parents=True, exist_ok=True)
         grid.write(arguments)
         if self.config.sweep.fresh:
             _clear(grid.distinct)
+        elif old := stale(grid.distinct):
+            again = self.config.sweep.stale == "rerun"
+            what = "they are trained again" if again else "they are kept, sweep.stale=rerun trains them again"
+            log.warning("%d finished cells are of another version of pde_train's code: %s", len(old), what)
+            if again:
+                _clear(old)
         from pde_train.sweeps.report import Report
 
         report = Report.opened(grid, self.config, meanwhile=self._load)

@@ -1,0 +1,65 @@
+"""What a reader must know before the numbers of a finished run are believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+GROWN = 10.0
+"""A loss that ends this many times above its first value, or a residual this many times that of u = 0, has diverged."""
+
+ROUNDING = {"float64": 1.5e-11, "float32": 3.5e-7}
+"""Relative residuals below this are rounding: how many times smaller one is than another says nothing."""
+
+SAME = {"float64": 1e-6, "float32": 1e-2}
+"""Relative difference up to which two exact ways of taking derivatives agree."""
+
+SMALL_RESIDUAL, LARGE_ERROR = 1e-3, 0.5
+"""A function whose exact residual and relative error are beyond both solves the equations, and is another solution."""
+
+NAMES = ("diverged", "unresolved", "inexact", "other_solution")
+
+
+def raised(
+    metrics: Mapping[str, float], first_loss: float | None, factor: float | None, exact: bool, precision: str
+) -> dict[str, str]:
+    """The flags of a run by name, each with a sentence, from its last metrics.
+
+    diverged: a number that is nan or infinite, or a loss, or residual, that has grown.
+    unresolved: an exact residual, on the training points, between them or on the test points, more than `factor` times
+        above the residual that was trained; not judged where factor is None.
+    inexact: derivatives that are said to be exact, and differ from another exact way.
+    other_solution: a small exact residual with a large error.
+    """
+    found: dict[str, str] = {}
+    residual, residual_exact = metrics["residual"], metrics["residual_exact"]
+    error = metrics.get("error_l2", 0.0)
+    loss = metrics.get("loss", 0.0)
+    named = {"loss": loss, "residual": residual, "residual_exact": residual_exact, "error_l2": error}
+    broken = [name for name, value in named.items() if not math.isfinite(value)]
+    if broken:
+        found["diverged"] = f"{', '.join(broken)} became nan or infinite: choose a smaller optimizer.lr"
+    elif first_loss is not None and loss > GROWN * first_loss:
+        found["diverged"] = f"the loss grew from {first_loss:.1e} to {loss:.1e}: choose a smaller optimizer.lr"
+    elif first_loss is None and residual > GROWN:
+        found["diverged"] = f"the residual is {residual:.1e} times that of u = 0: no solution was found"
+    exact_ones = [metrics.get("audit/on_points", 0.0), metrics.get("audit/between_points", 0.0), residual_exact]
+    worst = math.nan if any(map(math.isnan, exact_ones)) else max(exact_ones)
+    if factor is not None and not worst <= factor * max(residual, ROUNDING[precision]):
+        found["unresolved"] = (
+            f"the exact residual is {worst:.1e}, and the one that was trained {residual:.1e}: the function solves what "
+            "the differentiator sees at the training points and not the equation; take more points, or smaller "
+            "differentiation errors (differentiator.accuracy, step)"
+        )
+    difference = metrics.get("audit/derivatives", 0.0)
+    if exact and difference > SAME[precision]:
+        found["inexact"] = (
+            f"the derivatives differ by {difference:.1e} from another exact way: they are not exact for this model; "
+            "choose another differentiator"
+        )
+    if residual_exact < SMALL_RESIDUAL and error > LARGE_ERROR:
+        found["other_solution"] = (
+            f"the exact residual is {residual_exact:.1e}, and the error {error:.1e}: the equations do not determine "
+            "the solution that `exact` gives, or hardly; look for a condition that is missing, or a wrong formula"
+        )
+    return found
