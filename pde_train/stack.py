@@ -86,7 +86,7 @@ def most_at_once() -> int:
         soft = hard
     if soft == resource.RLIM_INFINITY:
         return MOST
-    return max(1, min(MOST, soft - len(os.listdir("/dev/fd")) - RESERVED))
+    return max(1, min(MOST, soft - len(list(Path("/dev/fd").iterdir())) - RESERVED))
 
 
 def _train(abouts: Sequence[Mapping[str, Any]], stack: Mapping[str, Any], job: DictConfig) -> bool:

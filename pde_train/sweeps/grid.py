@@ -89,8 +89,7 @@ class Grid:
             about = json.loads((folder / GRID_FILE).read_text())
             sweeps = folder.parents[about["title"].count("/")]  # study/features lies one deeper than first_look
             cells = [
-                Cell(tuple(c["overrides"]), c["name"], sweeps / CELLS / c["name"], c["entropy"])
-                for c in about["cells"]
+                Cell(tuple(c["overrides"]), c["name"], sweeps / CELLS / c["name"], c["entropy"]) for c in about["cells"]
             ]
             return cls(about["title"], cells, folder)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

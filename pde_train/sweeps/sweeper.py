@@ -151,8 +151,8 @@ class GridSweeper(Sweeper):
             print(f"a process of the launcher died: {sentence(error)}", file=sys.stderr)
             return
         for cell, job in zip(cells, returned, strict=False):  # a launcher may leave it to others to say anything
-            if error := failure(job):
-                settle(cell.folder, cell.overrides, error)
+            if said := failure(job):
+                settle(cell.folder, cell.overrides, said)
 
 
 def _clear(cells: Sequence[Cell]) -> None:

@@ -55,8 +55,10 @@ class Store:
     """Folders of which something has been delivered."""
     _client: Any = field(default=None, init=False, repr=False)
     _experiments: dict[str, str] = field(default_factory=dict, init=False, repr=False)
-    _begun: set[Path] = field(default_factory=set, init=False, repr=False)
-    """Folders whose delivery has been begun: those that are sent again, once; a parent is never its own child."""
+    _afresh: set[Path] = field(default_factory=set, init=False, repr=False)
+    """Folders that have been begun again, which happens once."""
+    _at_work: set[Path] = field(default_factory=set, init=False, repr=False)
+    """Folders that are being delivered: a run and its parents, none of which is its own."""
 
     @property
     def name(self) -> str:
@@ -80,12 +82,12 @@ class Store:
         """
         folder = folder.resolve()
         journal = Journal(folder)
-        afresh = self.again and folder not in self._begun and journal.file.exists()
-        if not (afresh or journal.waits_for(self.name)):
+        afresh = self.again and folder not in self._afresh and journal.file.exists()
+        if folder in self._at_work or not (afresh or journal.waits_for(self.name)):
             return 0
-        self._begun.add(folder)
-        with journal.alone():
+        with journal.alone(), self._working(folder):
             if afresh:
+                self._afresh.add(folder)
                 journal.keep(self.name, None)
             try:
                 sent = self._deliver(journal)
@@ -97,6 +99,14 @@ class Store:
                 sent = self._deliver(journal)
         self.delivered.add(folder)
         return sent
+
+    @contextmanager
+    def _working(self, folder: Path) -> Iterator[None]:
+        self._at_work.add(folder)
+        try:
+            yield
+        finally:
+            self._at_work.discard(folder)
 
     def _deliver(self, journal: Journal) -> int:
         run_id = self._run_id(journal)
@@ -177,7 +187,7 @@ class Store:
         parent = (folder / (about["parent"] or "")).resolve()
         if parent == folder or not Journal(parent).file.exists():
             return None
-        if parent not in self._begun or (Journal(parent).mark(self.name).run is None and not self.again):
+        if self.again or Journal(parent).mark(self.name).run is None:
             self.deliver(parent)
         return Journal(parent).mark(self.name).run
 

@@ -107,7 +107,7 @@ class Journal:
         """What the run was opened with. RunError where that is not there."""
         entry, _ = next(self.entries(), ({}, 0))
         about = entry.get("run")
-        if not isinstance(about, dict) or not OPENING <= about.keys():
+        if not isinstance(about, dict) or not about.keys() >= OPENING:
             raise RunError(
                 f"{self.file} does not begin with the opening of a run: expected what a run wrote, remove it"
             )

@@ -15,8 +15,8 @@ from pde_train.results import set_aside
 from pde_train.tracking.base import PARENT, Row, Tracker
 from pde_train.tracking.courier import Courier, courier_to
 from pde_train.tracking.delivery import check_experiment, first_line
-from pde_train.tracking.uris import absolute, masked
 from pde_train.tracking.journal import Journal, milliseconds
+from pde_train.tracking.uris import absolute, masked
 
 OPEN_SECONDS, END_SECONDS = 3.0, 10.0
 """For how long a store may be silent before a run goes on without it: at the start, and at the end."""

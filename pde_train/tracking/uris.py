@@ -41,11 +41,14 @@ class Parts:
         scheme, separator, rest = uri.partition("://")
         if not separator:
             scheme, rest = "", uri
-        userinfo, at, place = ("", "", rest) if _is_file(scheme, rest) else rest.rpartition("@")
+        if _is_file(scheme, rest):  # whose name may have any sign but a ?
+            place, _, query = rest.partition("?")
+            return cls(scheme, None, place, tuple(parse_qsl(query, keep_blank_values=True)), "")
+        userinfo, at, place = rest.rpartition("@")
         if at and "?" in userinfo:  # is it a password with a ?, or a parameter with an @
             return cls(scheme, userinfo, HIDDEN, tuple(parse_qsl(rest.partition("?")[2])), "")
+        place, _, fragment = place.partition("#")
         place, _, query = place.partition("?")
-        query, _, fragment = query.partition("#")
         return cls(scheme, userinfo if at else None, place, tuple(parse_qsl(query, keep_blank_values=True)), fragment)
 
     @property
