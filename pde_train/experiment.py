@@ -25,7 +25,7 @@ from pde_train.methods.base import Method
 from pde_train.problem import Problem, fitted
 from pde_train.progress import waiting
 from pde_train.record import Record
-from pde_train.tracking.base import PARENT, Tracker
+from pde_train.tracking.base import PARENT, Tracker, drained
 from pde_train.trust import build_group
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
@@ -187,7 +187,7 @@ def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None 
         raise
     finally:
         with waiting("delivering to the tracking store"):
-            experiment.tracker.drain()
+            drained(experiment.tracker)
     return current.record
 
 

@@ -6,7 +6,8 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+import resource
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from pde_train import provenance
 from pde_train.claim import claim
-from pde_train.errors import PdeTrainError
+from pde_train.errors import PdeTrainError, sentence
 from pde_train.experiment import INTERRUPTIONS, Experiment, Run, build
 from pde_train.geometry import Batch
 from pde_train.methods.stacked_steps import float_fields
 from pde_train.results import Result
 from pde_train.runs import Attempt
+from pde_train.tracking.base import drained
 from pde_train.trust import locate
 
 NUMBERS = {
@@ -32,6 +34,12 @@ NUMBERS = {
     "pde": ("weights",),
 }
 """What may differ in a stack, by group; of a PDE also its fields that are `float`, and a step that is a number."""
+
+MOST = 4096
+"""Cells that are claimed at the same time, however many files may be open."""
+
+RESERVED = 128
+"""Files that a process opens for other things: libraries, logs, pipes, checkpoints."""
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +69,33 @@ def train(file: Path, job: DictConfig) -> str:
     job: the configuration of the job, of which every cell takes the tracking store.
     """
     about = json.loads(file.read_text())
+    cells = about["cells"]
+    most = most_at_once()
+    parts = [cells[start : start + most] for start in range(0, len(cells), most)]
+    failed = [_train(part, about, job) for part in parts]
+    status = "failed" if any(failed) else "finished"
+    Result(status, notes={"cells": str(len(cells))}).write(file.parent)
+    return status
+
+
+def most_at_once() -> int:
+    """How many cells may be claimed at the same time, each of which holds a file open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return MOST
+    return max(1, min(MOST, soft - len(list(Path("/dev/fd").iterdir())) - RESERVED))
+
+
+def _train(abouts: Sequence[Mapping[str, Any]], stack: Mapping[str, Any], job: DictConfig) -> bool:
+    """Train some cells of a stack; whether one of them failed. What is raised meanwhile is their result."""
     with contextlib.ExitStack() as claims:
-        cells = [_Cell(cell, job) for cell in about["cells"] if claims.enter_context(claim(Path(cell["folder"])))]
+        cells = [_Cell(about, job) for about in abouts if claims.enter_context(claim(Path(about["folder"])))]
         open_cells = [cell for cell in cells if cell.open(cells[0])]
         try:
-            _fit(open_cells, about["memory_gb"] * 1e9, about["threads"] or threads())
+            _fit(open_cells, stack["memory_gb"] * 1e9, stack["threads"] or threads())
         except BaseException as error:
             for cell in open_cells:
                 cell.stop(error)
@@ -74,10 +104,8 @@ def train(file: Path, job: DictConfig) -> str:
         finally:
             started = [cell for cell in cells if cell.experiment is not None]
             if started:
-                started[0].tracker.drain(cell.folder for cell in started)
-    status = "failed" if any(cell.failed for cell in cells) else "finished"
-    Result(status, notes={"cells": str(len(cells))}).write(file.parent)
-    return status
+                drained(started[0].tracker, [cell.folder for cell in started])
+    return any(cell.failed for cell in cells)
 
 
 def _fit(cells: list[_Cell], memory: float, threads: int) -> None:
@@ -86,7 +114,7 @@ def _fit(cells: list[_Cell], memory: float, threads: int) -> None:
     why = f"{', '.join(methods)} takes no optimiser steps" if methods else _stack(cells, memory, threads)
     alone = [cell for cell in cells if not cell.ended]
     if alone:
-        log.info("%d of %d cells train one by one: %s", len(alone), len(cells), why)
+        log.info("%d of %d cells train one by one: %s", len(alone), len(cells), why or "they could not begin together")
     for cell in alone:
         cell.fit()
 
@@ -100,7 +128,11 @@ def _stack(cells: list[_Cell], memory: float, threads: int) -> str:
     for cell in cells:
         at = cell.run.experiment
         member = Member(cell.method, at.problem, cell.run.record, at.diagnostics, cell.folder, cell.finish, cell.stop)
-        if (reason := why_not(member)) is None:
+        try:
+            reason = why_not(member)
+        except Exception as error:  # its optimiser cannot be made, for instance: it says so when it is trained alone
+            reason = sentence(error)
+        if reason is None:
             members.append(member)
         else:
             why = reason
@@ -172,11 +204,14 @@ class _Cell:
         self.ended = True
 
     def stop(self, error: BaseException) -> None:
-        """End it, if it has no end yet."""
+        """End it, if it has no end yet; its result comes first, whatever else goes wrong."""
         if self.ended:
             return
-        self.run.stop(error)
         self._failed(error)
+        try:
+            self.run.stop(error)
+        except Exception as second:
+            log.error("what %s has measured could not be kept: %s", self.folder, sentence(second))
 
     def _failed(self, error: BaseException) -> None:
         told = self.attempt.stopped(error)

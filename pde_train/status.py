@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pde_train.errors import PdeTrainError, UsageError
-from pde_train.sweeps.grid import GRID_FILE, Cell, Grid
+from pde_train.sweeps.grid import Cell, Grid, grid_files
 
 SHOWN = 40
 """Cells that are listed without --all."""
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def newest(sweeps: Path) -> Path:
     """The folder of the grid that was launched last."""
-    grids = sorted(sweeps.glob(f"*/{GRID_FILE}"), key=lambda file: file.stat().st_mtime)
+    grids = sorted(grid_files(sweeps), key=lambda file: file.stat().st_mtime)
     if not grids:
         raise UsageError(f"{sweeps} holds no sweep: expected one, start it with --multirun or name its folder")
     return grids[-1].parent

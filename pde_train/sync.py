@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pde_train.errors import PdeTrainError, RunError, UsageError
+from pde_train.errors import PdeTrainError, UsageError
 from pde_train.results import JOURNAL
 
 URI = "MLFLOW_TRACKING_URI"
@@ -22,53 +22,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m pde_train.sync", description="Deliver runs to an MLflow store.")
     parser.add_argument("folders", type=Path, nargs="*", help="of runs or sweeps; by default multirun and outputs")
     parser.add_argument(
-        "--uri", help=f"of the store; by default that of the run, else ${URI}, else {DEFAULT_URI} (passwords: ${URI})"
+        "--uri",
+        help=f"of the store, which gets whatever it lacks; by default what no store has goes to that of the run, else "
+        f"to ${URI}, else to {DEFAULT_URI} (passwords: ${URI})",
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="send everything once more, as to a store that was deleted or emptied"
     )
     given = parser.parse_args(arguments)
     try:
-        return sync(given.folders or [f for f in (Path("multirun"), Path("outputs")) if f.exists()], given.uri)
+        folders = given.folders or [f for f in (Path("multirun"), Path("outputs")) if f.exists()]
+        return sync(folders, given.uri, given.again)
     except PdeTrainError as error:
         print(error, file=sys.stderr)
         return error.code
 
 
-def sync(folders: Sequence[Path], uri: str | None) -> int:
-    """Deliver what lies below the folders; 1 where a run could not be delivered."""
-    from pde_train.tracking.delivery import Store, absolute, away, first_line, masked
+def sync(folders: Sequence[Path], uri: str | None, again: bool = False) -> int:
+    """Deliver what lies below the folders; 1 where a run could not be delivered, which stops no other."""
+    from pde_train.tracking.delivery import Store, away, first_line
+    from pde_train.tracking.uris import masked
 
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder} is no folder: expected that of a run or a sweep, correct the path")
     stores: dict[str, Store] = {}
-    runs = rows = 0
+    rows = 0
     refused: list[str] = []
-    for folder, own_uri in _waiting(folders):
-        where = absolute(uri or own_uri or os.environ.get(URI) or DEFAULT_URI)
+    silent: dict[str, list[str]] = {}
+    for folder in _folders(folders):
+        where = uri or ""
         try:
-            rows += stores.setdefault(where, Store(where)).deliver(folder)
-            runs += 1
+            where = _store_of(folder, uri, again)
+            if where in silent:
+                silent[where].append(str(folder))
+            elif where:
+                rows += stores.setdefault(where, Store(where, again)).deliver(folder)
         except Exception as error:
             if away(error, where):
-                raise RunError(
-                    f"the tracking store {masked(where)} does not answer ({first_line(error)}): expected one that "
-                    f"does, start it or name another by --uri; {runs} runs were delivered, the others are kept"
-                ) from error
-            refused.append(f"{folder}: {first_line(error)}")
-    print(f"delivered {runs} runs with {rows} metric rows{'' if runs else ': nothing was waiting'}")
+                silent[where] = [first_line(error, where), str(folder)]
+            else:
+                refused.append(f"{folder}: {first_line(error, where)}")
+    runs = sum(len(store.delivered) for store in stores.values())
+    nothing = "" if runs or refused or silent else ": nothing was waiting"
+    print(f"delivered {runs} runs with {rows} metric rows{nothing}")
     for sentence in refused:
         print(f"not delivered: {sentence}", file=sys.stderr)
-    return 1 if refused else 0
+    for where, (why, *kept) in silent.items():
+        print(
+            f"the tracking store {masked(where)} does not answer ({why}): expected one that does, start it or name "
+            f"another by --uri; {len(kept)} runs are kept for it",
+            file=sys.stderr,
+        )
+    return 1 if refused or silent else 0
 
 
-def _waiting(folders: Sequence[Path]) -> Iterator[tuple[Path, str | None]]:
-    """Folders whose journals have something to deliver, and the uri that each was to be delivered to."""
+def _folders(folders: Sequence[Path]) -> Iterator[Path]:
+    """Every folder below these that holds a journal."""
+    yield from sorted({file.parent.resolve() for folder in folders for file in folder.rglob(JOURNAL)})
+
+
+def _store_of(folder: Path, uri: str | None, again: bool) -> str:
+    """The uri of the store that is to get what a folder has; empty where every store that is meant has it."""
     from pde_train.tracking.journal import Journal
+    from pde_train.tracking.uris import absolute
 
-    for file in sorted(file for folder in folders for file in folder.rglob(JOURNAL)):
-        journal = Journal(file.parent.absolute())
-        first = next(journal.entries(), None) if journal.waiting else None
-        if first is not None:
-            yield journal.folder, first[0]["run"]["uri"]
+    journal = Journal(folder)
+    if next(journal.entries(), None) is None:  # its process was killed before it had said anything
+        return ""
+    if uri is None and not again and not journal.waits_for(None):
+        return ""
+    own = journal.opening()["uri"]
+    return absolute(uri or own or os.environ.get(URI) or DEFAULT_URI)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ ALLOWED = {  # what each room may import from the package
     "provenance": set(),
     "residuals": GROUND | {"differentiators", "pdes"},
     "problem": GROUND | {"differentiators", "memory", "pdes", "residuals", "samplers", "spectra"},
-    "tracking": GROUND | {"results"},
+    "tracking": GROUND | {"claim", "results"},
     "record": {"entropy", "spectra", "tracking"},
     "comparison": GROUND | {"differentiators", "problem", "residuals", "spectra"},
     "audit": GROUND | {"differentiators", "problem"},

@@ -3,23 +3,32 @@
 import contextlib
 import logging
 import os
+import re
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import pytest
 from mlflow.tracking import MlflowClient
+from sqlalchemy import make_url
 
 from pde_train import sync
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build, run
-from pde_train.results import RUN_ID_FILE
+from pde_train.results import DELIVERED
 from pde_train.tracking.base import PARENT
-from pde_train.tracking.delivery import Store, absolute, masked
-from pde_train.tracking.journal import Journal
+from pde_train.tracking.delivery import Store
+from pde_train.tracking.journal import Journal, Mark
 from pde_train.tracking.mlflow import OPEN_SECONDS, SHORT_SECONDS, MlflowTracker
+from pde_train.tracking.none import NoTracker
+from pde_train.tracking.uris import absolute, encoded, holds_secret, masked, without_secrets
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -46,6 +55,11 @@ def only_run(uri, experiment="pde_train"):
 def rows_of(uri, key="loss", experiment="pde_train"):
     client, found = only_run(uri, experiment)
     return sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, key))
+
+
+def run_of(uri, folder):
+    """The id of a folder's run in a store."""
+    return Journal(folder).mark(masked(uri)).run
 
 
 def opened(uri, folder, params=None):
@@ -192,7 +206,7 @@ def test_whichever_call_fails_everything_arrives_once(uri, tmp_path, after):
             store.deliver(tmp_path / str(at))
         except ConnectionError:
             store.deliver(tmp_path / str(at))
-        run_id = (tmp_path / str(at) / RUN_ID_FILE).read_text()
+        run_id = run_of(uri, tmp_path / str(at))
         assert len(client.get_metric_history(run_id, "loss")) == 2500
         found = client.get_run(run_id)
         assert (found.info.status, found.data.params, found.data.tags["b"]) == ("FINISHED", {"a": "1"}, "2")
@@ -207,7 +221,7 @@ def test_special_numbers_that_are_sent_twice_stand_once(uri, tmp_path):
     tracker = opened(uri, tmp_path / "run")
     tracker.metrics([("loss", value, k) for k, value in enumerate([float("nan"), float("inf"), 1e-320, -0.0])])
     tracker.drain()
-    Journal(tmp_path / "run").delivered = 0
+    Journal(tmp_path / "run").keep(uri, Mark(run_of(uri, tmp_path / "run"), 0))
     tracker.drain()
     client, found = only_run(uri)
     assert len(client.get_metric_history(found.info.run_id, "loss")) == 4
@@ -234,8 +248,8 @@ def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path
     child.drain()  # delivers the parent first
     client, found = runs_in(uri)
     assert len(found) == 2
-    parent_id = (tmp_path / "grid" / RUN_ID_FILE).read_text()
-    run_id = (tmp_path / "child" / RUN_ID_FILE).read_text()
+    parent_id = run_of(uri, tmp_path / "grid")
+    run_id = run_of(uri, tmp_path / "child")
     assert client.get_run(run_id).data.tags["mlflow.parentRunId"] == parent_id
 
 
@@ -305,3 +319,269 @@ def test_uris(tmp_path, monkeypatch):
     assert absolute("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
     assert masked("postgresql+psycopg2://user:secret@host/db") == "postgresql+psycopg2://***@host/db"
     assert masked("http://user:se@cret@host/db?password=hidden&x=1") == "http://***@host/db?password=***&x=1"
+
+
+PASSWORDS = ["s3cret", "sl/ash3s", "a@t/3", "qu?3st", "c:o:3", "p%2Fq3", "#has3h", "[s]3"]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("where", ["http://bob:{}@host:5000/a", "postgresql://bob:{}@host/db", "https://{}@host"])
+def test_no_sign_in_a_password_shows_any_of_it(where, password):
+    uri = where.format(password)
+    assert not any(part in masked(uri) for part in re.split(r"[/@?:#%\[\]]", password) if len(part) > 2)
+    assert holds_secret(uri)
+    text = without_secrets(f"cannot parse {uri}, nor {password} nor {quote(password, safe='')}", [uri])
+    assert password not in text
+    assert quote(password, safe="") not in text
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://host/?token=s3cret",
+        "postgresql://host/db?user=bob&password=s3cret",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3Ds3cret",
+        "http://bob:s3cret@host/db?password=s3cret@x",
+        "sqlite+pysqlcipher://:s3cret@/mlflow.db",
+        "http://s3cret:@host",
+        "s3cret@host",
+        "http://host/#s3cret",
+        "http://${oc.env:USER}:s3cret@host",
+        "http://${oc.env:USER,s3cret}@host",
+    ],
+)
+def test_secrets_are_found_wherever_a_uri_holds_them(uri):
+    assert holds_secret(uri)
+    assert "s3cret" not in masked(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite:////data/bob@home/a?b.db",
+        "http://127.0.0.1:5000",
+        "postgresql://bob@host/db?sslmode=require",
+        "http://${oc.env:USER_AND_PASSWORD}@host",
+        "http://bob:${oc.env:PASSWORD}@host",
+        "http://host/?token=${oc.env:TOKEN}",
+    ],
+)
+def test_what_is_no_secret_may_be_typed(uri):
+    assert not holds_secret(uri)
+
+
+def test_libraries_find_the_host_and_the_password_of_an_encoded_uri():
+    for password in ("sl/ashes", "a@t", "#hash"):
+        url = make_url(encoded(f"postgresql://bob:{password}@host:5/db"))
+        assert (url.host, url.port, url.password, url.database) == ("host", 5, password, "db")
+        assert urlsplit(encoded(f"http://bob:{password}@host:5/db")).hostname == "host"
+
+
+def finished_run(folder, uri, **options):
+    """A run with ten losses and a file, all delivered."""
+    tracker = opened(uri, folder, **options)
+    tracker.metrics([("loss", 1.0 / (k + 1), k) for k in range(10)])
+    (folder / "note.txt").write_text("note")
+    tracker.artifacts([folder / "note.txt"])
+    tracker.finish("finished")
+    tracker.drain()
+    return tracker
+
+
+@pytest.mark.parametrize("spoiled", ["", "nonsense", "17", "99999", '{"a": 3}', "[1]", b"\xff\xfe"])
+def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(uri, tmp_path, capsys, spoiled):
+    for name in ("a", "b"):
+        finished_run(tmp_path / name, uri)
+    mark = tmp_path / "a" / DELIVERED
+    mark.write_bytes(spoiled if isinstance(spoiled, bytes) else spoiled.encode())
+    assert sync.main([str(tmp_path)]) == 0
+    assert "Traceback" not in capsys.readouterr().err
+    client, found = runs_in(uri)
+    assert len(found) == 2
+    for one in found:
+        assert len(client.get_metric_history(one.info.run_id, "loss")) == 10
+    assert sync.main([str(tmp_path), "--uri", uri]) == 0
+
+
+def test_a_spoiled_journal_stops_no_other(uri, tmp_path, capsys):
+    for name in ("a", "b", "c"):
+        tracker = opened(None, tmp_path / name)
+        tracker.finish("finished")
+    (tmp_path / "a" / "tracking.jsonl").write_text("nonsense\n")
+    with (tmp_path / "b" / "tracking.jsonl").open("a") as file:
+        file.write("7\n")
+    assert sync.main([str(tmp_path), "--uri", uri]) == 1
+    said = capsys.readouterr()
+    assert "delivered 1 runs" in said.out
+    assert said.err.count("has no entry of a journal at byte") == 2
+    again = opened(None, tmp_path / "a")  # a run goes on in that folder
+    assert again._journal.status == "running"
+    assert (tmp_path / "a" / "earlier-1" / "tracking.jsonl").read_text() == "nonsense\n"
+
+
+def test_sync_refills_a_store_that_was_deleted_and_copies_to_another(uri, tmp_path, monkeypatch, capsys):
+    finished_run(tmp_path / "grid", uri)
+    monkeypatch.setenv(PARENT, str(tmp_path / "grid"))
+    finished_run(tmp_path / "child", uri)
+    monkeypatch.delenv(PARENT)
+    assert sync.main([str(tmp_path)]) == 0
+    assert "nothing was waiting" in capsys.readouterr().out
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    third = f"sqlite:///{tmp_path / 'third.db'}"
+    assert sync.main([str(tmp_path), "--uri", other]) == 0
+    for file in tmp_path.glob("mlflow.db*"):
+        file.unlink()
+    forget_engines()
+    for arguments in (["--again"], ["--again", "--uri", third], ["--again", "--uri", third]):
+        assert sync.main([str(tmp_path / "child"), str(tmp_path), *arguments]) == 0
+        assert "delivered 2 runs with 20 metric rows" in capsys.readouterr().out.splitlines()[-1]
+    for store in (uri, other, third):
+        client, found = runs_in(store)
+        assert len(found) == 2
+        (child,) = (r for r in found if "mlflow.parentRunId" in r.data.tags)
+        assert child.data.tags["mlflow.parentRunId"] in {r.info.run_id for r in found}
+        for one in found:
+            assert one.info.status == "FINISHED"
+            assert [m.step for m in client.get_metric_history(one.info.run_id, "loss")] == list(range(10))
+            assert [a.path for a in client.list_artifacts(one.info.run_id)] == ["note.txt"]
+
+
+def forget_engines():
+    """Of files that were deleted: SQLAlchemy would go on writing to them."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking._tracking_service.utils import _get_store  # noqa: F401
+
+    SqlAlchemyStore._db_uri_sql_alchemy_engine_map.clear()
+
+
+def test_a_run_goes_on_in_a_store_that_was_emptied_since(uri, tmp_path):
+    tracker = finished_run(tmp_path / "run", uri)
+    code = (
+        "import sys; from mlflow.tracking import MlflowClient; from pde_train.tracking.delivery import Store; "
+        "Store(sys.argv[1]).experiment_id('pde_train')"
+    )
+    for file in tmp_path.glob("mlflow.db*"):
+        file.unlink()
+    subprocess.run([sys.executable, "-c", code, uri], check=True, timeout=120)
+    tracker.metrics([("loss", 0.0, 10)])
+    tracker.drain()
+    forget_engines()
+    assert [step for step, _ in rows_of(uri)] == list(range(11))
+
+
+def test_a_store_that_is_away_keeps_no_other_from_its_runs(uri, tmp_path, capsys):
+    opened("http://127.0.0.1:9", tmp_path / "a").finish("finished")
+    opened("http://127.0.0.1:9", tmp_path / "b").finish("finished")
+    opened(uri, tmp_path / "c").finish("finished")
+    assert sync.main([str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "delivered 1 runs" in said.out
+    assert "2 runs are kept for it" in said.err
+
+
+@pytest.mark.parametrize("how", ["above", "absolute", "link", "link in a folder", "itself"])
+def test_a_journal_names_only_files_of_its_own_folder(uri, tmp_path, capsys, how):
+    (tmp_path / "secret.txt").write_text("private")
+    folder = tmp_path / "run"
+    tracker = opened(uri, folder)
+    (folder / "figures").mkdir()
+    (folder / "link").symlink_to(tmp_path / "secret.txt")
+    if how == "link in a folder":
+        (folder / "figures" / "deep").symlink_to(tmp_path)
+    names = {"above": "../secret.txt", "absolute": str(tmp_path / "secret.txt"), "link": "link", "itself": "."}
+    tracker._tell(artifacts=[names.get(how, "figures")])
+    tracker.finish("finished")
+    assert sync.main([str(tmp_path)]) == 1
+    assert "leads out of that folder: expected files of the run alone" in capsys.readouterr().err
+    assert not list((tmp_path / "mlartifacts").rglob("secret.txt"))
+
+
+def test_journals_that_name_each_other_as_parents_end(uri, tmp_path, monkeypatch):
+    for name, parent in (("a", "b"), ("b", "a")):
+        monkeypatch.setenv(PARENT, str(tmp_path / parent))
+        opened(uri, tmp_path / name).finish("finished")
+    assert sync.main([str(tmp_path)]) == 0
+    assert len(runs_in(uri)[1]) == 2
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "a/../../x", "", "a//b/.", ".."])
+def test_files_of_an_experiment_stay_in_their_folder(uri, tmp_path, name):
+    with pytest.raises(UsageError, match="no name of an experiment"):
+        MlflowTracker(uri, name)
+    with pytest.raises(UsageError, match="no name of an experiment"):
+        Store(uri).experiment_id(name)  # of a journal
+    assert MlflowTracker(uri, "my/study").experiment == "my/study"
+
+
+@pytest.mark.parametrize("made", ["folder", "text"])
+def test_what_can_never_be_a_store_is_said_at_once(compose, uri, tmp_path, made):
+    if made == "folder":
+        (tmp_path / "mlflow.db").mkdir()
+    else:
+        (tmp_path / "mlflow.db").write_text("a letter to a friend, longer than the header of a database" * 99)
+    MlflowTracker(uri, "pde_train").courier.close()
+    began = time.monotonic()
+    with pytest.raises(RunError, match=r"cannot be used \(.* is no (sqlite )?file.*: expected a sqlite file"):
+        run(build(compose("tracking=mlflow", f"tracking.uri={uri}")), tmp_path / "run")
+    assert time.monotonic() - began < 30  # loading of libraries, on a busy machine
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user that the system does not know")
+def test_a_user_whom_the_system_does_not_know_has_a_number():
+    code = (
+        "import os, sys; from pathlib import Path; from pde_train.tracking.mlflow import MlflowTracker; "
+        "os.setuid(54321); MlflowTracker(None, 'x').start('run', Path(sys.argv[1]), {}, {})"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("LOGNAME", "USER", "LNAME", "USERNAME")}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        subprocess.run([sys.executable, "-c", code, folder], env=environment, check=True, timeout=120)
+        assert Journal(Path(folder)).opening()["user"] == "54321"
+
+
+def test_a_courier_that_reads_nothing_blocks_no_training(uri, tmp_path):
+    """A pipe holds 64 KiB; what does not fit is not said, and the end delivers it all the same."""
+    folder = tmp_path / ("a long name " * 15)
+    tracker = MlflowTracker(uri, "pde_train")
+    folder.mkdir()
+    tracker.start("run", folder, {}, {})
+    stopped = tracker.courier._process.pid
+    os.kill(stopped, signal.SIGSTOP)
+    began = time.monotonic()
+    for k in range(1000):  # 200 kB of words
+        tracker.metrics([("loss", 1.0, k)])
+    assert time.monotonic() - began < 10
+    assert len(tracker.courier._unsent) < 1000
+    os.kill(stopped, signal.SIGCONT)
+    tracker.finish("finished")
+    tracker.drain()
+    assert [step for step, _ in rows_of(uri)] == list(range(1000))
+
+
+class Breaking(NoTracker):
+    def drain(self, folders=()):
+        raise BrokenPipeError("the delivery broke")
+
+
+def test_a_delivery_that_breaks_at_the_end_leaves_a_finished_run(compose, tmp_path, caplog, monkeypatch):
+    monkeypatch.delenv(PARENT, raising=False)
+    experiment = replace(build(compose(*NETWORK)), tracker=Breaking())
+    record = run(experiment, tmp_path / "run")
+    assert record.last()["steps"] == 30
+    assert "the delivery broke" in caplog.text
+    assert "python -m pde_train.sync delivers it" in caplog.text
+
+
+def test_a_courier_that_cannot_be_started_fails_no_run(uri, tmp_path, caplog):
+    code = (
+        "import resource, sys, logging; from pathlib import Path; "
+        "from pde_train.tracking.mlflow import MlflowTracker; from pde_train.tracking.base import drained; "
+        "logging.basicConfig(); t = MlflowTracker(sys.argv[1], 'x'); "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5)); "
+        "t.start('run', Path(sys.argv[2]), {}, {}); t.finish('finished'); drained(t)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, uri, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Too many open files" in done.stderr
+    assert Journal(tmp_path).status == "finished"
+    assert sync.main([str(tmp_path)]) == 0

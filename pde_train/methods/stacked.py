@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from pde_train.diagnostics.base import Diagnostics
-from pde_train.errors import Interrupted, PdeTrainError
+from pde_train.errors import Interrupted, sentence
 from pde_train.geometry import Batch
 from pde_train.methods.checkpoint import restore, save
 from pde_train.methods.choice import COMPILE_SECONDS, SAVED, tolerance
@@ -68,14 +68,23 @@ def fit_stack(members: Sequence[Member], memory: float, threads: int = 1) -> Non
     """Train runs that differ in seeds and numbers alone; each is told of its own end, and one that fails ends alone.
 
     memory: bytes that the arrays of a step may take. threads: of compiled steps. Runs whose checkpoints stand at
-    different steps go on in different stacks. A signal saves every run and raises Interrupted; CannotStack is raised
-    before a stack has begun.
+    different steps go on in different stacks. A run that cannot begin, by its checkpoint for instance, is left out and
+    told nothing. A signal saves every run and raises Interrupted; CannotStack is raised before a stack has begun.
     """
     with StopSignals() as signals:
-        runs = [_Run(member, signals) for member in members]
+        runs = [run for member in members if (run := _begun(member, signals)) is not None]
         signals.install()
         for _, group in itertools.groupby(sorted(runs, key=lambda run: run.module.step), lambda run: run.module.step):
             _Stack(list(group), memory, threads, signals).train()
+
+
+def _begun(member: Member, signals: StopSignals) -> _Run | None:
+    """A member at work; None for one that cannot begin, and will say why when it is trained alone."""
+    try:
+        return _Run(member, signals)
+    except Exception as error:
+        log.info("a run of the stack is left out: %s", sentence(error))
+        return None
 
 
 class _Run:
@@ -89,6 +98,7 @@ class _Run:
         )
         self.optimizer = self.module.configure_optimizers()
         self.live = True
+        self.drawn = False
         self.checkpoint = member.folder / CHECKPOINT
         if self.checkpoint.exists():
             restore(self.checkpoint, self.module, self.optimizer, member.record.config_hash, method.steps)
@@ -100,9 +110,13 @@ class _Run:
             return
         try:
             action()
-        except (PdeTrainError, OSError) as error:
+        except Exception as error:  # whatever it is, it is of this run alone
             self.live = False
             self.member.stop(error)
+
+    def draw(self, start: int) -> None:
+        self.drawn = False
+        self.drawn = self.module.draw_when_due(start)
 
     def save(self) -> None:
         self.module.record.flush()
@@ -146,6 +160,8 @@ class _Stack:
         stops = self.method.stops(self.start, looks, sampler.resample_every)
         with progress(None, "training", total=self.method.steps, initial=self.start, unit="step") as bar:
             for start, stop in itertools.pairwise([self.start, *stops]):
+                if not any(run.live for run in self.runs):
+                    return
                 self._chunk(start, stop)
                 bar.update(self.runs[0].module.step - bar.n)
                 if stop in looks and self.signals.received is None:
@@ -157,8 +173,8 @@ class _Stack:
         self._each(_Run.conclude)
 
     def _chunk(self, start: int, stop: int) -> None:
-        drawn = [run.module.draw_when_due(start) for run in self.runs]
-        if any(drawn):
+        self._each(lambda run: run.draw(start))
+        if any(run.drawn for run in self.runs):
             self.steps.place([run.module.batch for run in self.runs])
         for until in self.runs[0].module.pauses(start, stop):
             began = time.perf_counter()

@@ -14,12 +14,18 @@ from typing import Any
 from pde_train import provenance
 from pde_train.claim import claimed
 from pde_train.errors import UsageError
-from pde_train.results import CELLS, CHECKPOINT, Result
+from pde_train.results import CELLS, CHECKPOINT, RESULT_FILE, Result
+
+STACKS = "stacks"
+"""The same of the jobs in which cells train as one."""
 
 GRID_FILE = "grid.json"
 
 IN_THE_NAME = ("pde", "model", "differentiator")
 """Groups whose choices begin a run's name, see `conf/config.yaml`."""
+
+OF_A_JOB = ("hydra.", "sweep.label=", "sweep.stack=")
+"""What the words of a job begin with that say where it writes, and are no part of a cell."""
 
 NOT_OF_A_LABEL = ("entropy", "hydra", "name", "tracking")
 """What may be swept and is no part of a cell's name: its training is shared."""
@@ -42,8 +48,8 @@ class Cell:
 
     @property
     def result(self) -> Result | None:
-        """What the cell has come to, None before its end."""
-        return Result.read(self.folder)
+        """What the cell has come to, None before its end; a result that cannot be read is that of a failed run."""
+        return Result.of_a_cell(self.folder)
 
     @property
     def state(self) -> str:
@@ -81,12 +87,12 @@ class Grid:
         """The grid that is kept in a folder."""
         try:
             about = json.loads((folder / GRID_FILE).read_text())
+            sweeps = folder.parents[about["title"].count("/")]  # study/features lies one deeper than first_look
             cells = [
-                Cell(tuple(c["overrides"]), c["name"], folder.parent / CELLS / c["name"], c["entropy"])
-                for c in about["cells"]
+                Cell(tuple(c["overrides"]), c["name"], sweeps / CELLS / c["name"], c["entropy"]) for c in about["cells"]
             ]
             return cls(about["title"], cells, folder)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"{folder} is no grid ({error}): expected the folder of a sweep with its {GRID_FILE}, such as "
                 "multirun/first_look-1a2b3c4d"
@@ -112,6 +118,12 @@ def _word(override: str) -> str:
     return f" {key.rpartition('.')[2]}={value}"
 
 
+def grid_files(sweeps: Path) -> list[Path]:
+    """The file of every grid below the folder of sweeps, however deep; not among cells, of which there are many."""
+    folders = [f for f in sweeps.glob("*") if f.name not in (CELLS, STACKS) and not f.name.startswith(".")]
+    return [file for folder in folders for file in folder.rglob(GRID_FILE)]
+
+
 def to_do(cells: Sequence[Cell], retry: bool) -> list[Cell]:
     """The cells that are not done; failed ones are only where they are to be tried again."""
     done = {"finished"} if retry else {"finished", "failed"}
@@ -129,5 +141,13 @@ def forget(cells: Sequence[Cell]) -> None:
     """Remove how cells ended that will run again, so that a new end can be told from the old one."""
     for cell in cells:
         if (found := cell.result) is not None and found.status != "finished":  # it may have finished just now
-            with contextlib.suppress(FileNotFoundError):
-                (cell.folder / "result.json").unlink()
+            with contextlib.suppress(OSError):
+                (cell.folder / RESULT_FILE).unlink()
+
+
+def settle(folder: Path, words: Sequence[str], error: str) -> None:
+    """Keep how a cell ended whose job left no word of it; nothing where there is a result, or a process at work."""
+    if claimed(folder) or Result.of_a_cell(folder) is not None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    Result("failed", [word for word in words if not word.startswith(OF_A_JOB)], error=error).write(folder)

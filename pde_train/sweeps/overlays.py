@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,11 +47,15 @@ def _loss(result: Result) -> Curve:
 
 
 def _spectrum(result: Result) -> Curve:
-    """The final singular values of a result, from its folder or, of a view, from that of its cell."""
+    """The final singular values of a result, from its folder or, of a view, from that of its cell.
+
+    None where the file cannot be read.
+    """
     for folder in (result.folder or Path(), (result.folder or Path()).parent):
         if (file := folder / "spectrum.csv").exists():
-            values = np.array([float(line.partition(",")[2]) for line in file.read_text().splitlines()[1:]])
-            return np.arange(1, len(values) + 1, dtype=float), values
+            with contextlib.suppress(ValueError):
+                values = np.array([float(line.partition(",")[2]) for line in file.read_text().splitlines()[1:]])
+                return np.arange(1, len(values) + 1, dtype=float), values
     return np.array([]), np.array([])
 
 

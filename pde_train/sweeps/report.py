@@ -9,12 +9,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from pde_train.errors import PdeTrainError, sentence
+from pde_train.errors import sentence
 from pde_train.progress import waiting
 from pde_train.results import JOURNAL, Result
 from pde_train.sweeps.grid import Cell, Grid
 from pde_train.sweeps.views import seen
-from pde_train.tracking.base import Tracker
+from pde_train.tracking.base import Tracker, drained
+from pde_train.tracking.journal import end_abandoned
 from pde_train.trust import build_group
 
 SHOWN = 40
@@ -44,6 +45,7 @@ class Report:
         """Print the table and what is not finished, draw, end the parent run; whether every cell is finished."""
         from pde_train import table
 
+        end_abandoned(cell.folder for cell in self.grid.distinct if not _is_finished(cell))
         results = [self._result(cell) for cell in self.grid.cells]
         finished = [r for r in results if r.status == "finished"]
         groups = table.groups(results)
@@ -63,7 +65,7 @@ class Report:
         complete = len(finished) == len(results)
         self.tracker.finish("finished" if complete else "interrupted" if interrupted else "failed")
         with waiting("delivering to the tracking store"):  # also what died before it could
-            self.tracker.drain(f.parent for c in self.grid.distinct for f in c.folder.rglob(JOURNAL))
+            drained(self.tracker, (f.parent for c in self.grid.distinct for f in c.folder.rglob(JOURNAL)))
         if self.tracker.how_to_look:
             print(f"See every run: {self.tracker.how_to_look}")
         return complete
@@ -74,7 +76,7 @@ class Report:
         try:
             if (found := seen(cell, self.config, self.tracker)) is not None:
                 return found
-        except PdeTrainError as error:
+        except Exception as error:  # one bad cell among many: what its files hold is nobody's promise
             return Result("failed", words, error=sentence(error), folder=cell.folder)
         return Result(cell.state, words, error=NO_RESULT.get(cell.state, NO_RESULT["died"]), folder=cell.folder)
 
@@ -89,6 +91,10 @@ class Report:
             files.append(self.grid.folder / f"{name}.png")
             figure.savefig(files[-1], dpi=100)
         return files
+
+
+def _is_finished(cell: Cell) -> bool:
+    return (found := cell.result) is not None and found.status == "finished"
 
 
 NO_RESULT = {

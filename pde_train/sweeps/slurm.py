@@ -125,7 +125,9 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
         began, waiting, said = time.monotonic(), {folder: job_of(folder) for folder in cells}, ""
         try:
             while waiting:
-                states = queue() or dict.fromkeys(waiting.values(), "unknown, squeue does not answer")
+                states = queue()
+                if states is None:
+                    states = dict.fromkeys(waiting.values(), "unknown, squeue does not answer")
                 for folder in [f for f, job in waiting.items() if over(states, job)]:
                     job = waiting.pop(folder)
                     self._settle(folder, cells[folder], job, states.get(job, "gone from the queue, as after scancel"))
@@ -145,7 +147,7 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
     def _settle(self, folder: Path, words: Sequence[str], job: str, state: str) -> None:
         """A result for a cell whose job is over and left none."""
         folder.chmod(folder.stat().st_mode)  # makes a network file system look again
-        if Result.read(folder) is not None or claimed(folder):
+        if Result.of_a_cell(folder) is not None or claimed(folder):
             return
         logs = Path(str(self.params["submitit_folder"]).replace("%j", job)).absolute()
         Result(

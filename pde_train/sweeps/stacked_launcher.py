@@ -18,9 +18,8 @@ from omegaconf import DictConfig, open_dict
 
 from pde_train.errors import UsageError
 from pde_train.sweeps import compose
-
-STACKS = "stacks"
-"""Folder of the jobs below that of the sweeps."""
+from pde_train.sweeps.grid import STACKS, settle
+from pde_train.sweeps.workers import failure
 
 SUBDIR = "hydra.sweep.subdir="
 """The word by which the sweeper says where a cell lies."""
@@ -71,7 +70,12 @@ class StackedLauncher(Launcher):
             stacks.setdefault(self._shape(config), []).append(about)
         parts = [cells[i : i + self.size] for cells in stacks.values() for i in range(0, len(cells), self.size)]
         log.info("%d cells in %d stacks", len(job_overrides), len(parts))
-        return self.launcher.launch([self._job(part, where) for part in parts], initial_job_idx)
+        jobs = self.launcher.launch([self._job(part, where) for part in parts], initial_job_idx)
+        for part, job in zip(parts, jobs, strict=False):  # none of a launcher that leaves it to others to say anything
+            if error := failure(job):
+                for cell in part:
+                    settle(Path(cell["folder"]), cell["overrides"], error)
+        return []
 
     def _shape(self, config: Mapping[str, Any]) -> str:
         from pde_train.stack import shape

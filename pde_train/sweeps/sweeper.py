@@ -24,8 +24,9 @@ from pde_train.claim import claim, claimed
 from pde_train.errors import UsageError, sentence
 from pde_train.results import CELLS
 from pde_train.sweeps import compose
-from pde_train.sweeps.grid import Cell, Grid, forget, stale, to_do
+from pde_train.sweeps.grid import Cell, Grid, forget, settle, stale, to_do
 from pde_train.sweeps.stacked_launcher import StackedLauncher
+from pde_train.sweeps.workers import Task, failure, told_to_stop
 from pde_train.tracking.base import PARENT
 
 TRIES = 3
@@ -54,7 +55,7 @@ class GridSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.hydra_context = config, hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
+            hydra_context=hydra_context, task_function=Task(task_function), config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
@@ -144,9 +145,14 @@ class GridSweeper(Sweeper):
         if isinstance(self.launcher, StackedLauncher):
             self.launcher.composed = self.composed
         try:
-            self.launcher.launch(jobs, initial_job_idx=0)
+            with told_to_stop(at_work=lambda: any(claimed(cell.folder) for cell in cells)):
+                returned = self.launcher.launch(jobs, initial_job_idx=0)
         except BrokenProcessPool as error:  # a worker process was killed, and the others ended with it
             print(f"a process of the launcher died: {sentence(error)}", file=sys.stderr)
+            return
+        for cell, job in zip(cells, returned, strict=False):  # a launcher may leave it to others to say anything
+            if said := failure(job):
+                settle(cell.folder, cell.overrides, said)
 
 
 def _clear(cells: Sequence[Cell]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from pde_train.errors import sentence
 
 Row = tuple[str, float, int]
 """A metric's name, value and step."""
 
 PARENT = "PDE_TRAIN_PARENT"
 """Environment variable by which a sweep names its folder to the runs that nest under it."""
+
+log = logging.getLogger(__name__)
 
 
 class Tracker(ABC):
@@ -60,3 +65,15 @@ class Tracker(ABC):
     @abstractmethod
     def how_to_look(self) -> str | None:
         """One line that says how to look at the runs."""
+
+
+def drained(tracker: Tracker, folders: Iterable[Path] = ()) -> None:
+    """Drain; what goes wrong there is said, and changes nothing of how a run has ended."""
+    try:
+        tracker.drain(folders)
+    except Exception as error:
+        log.warning(
+            "delivery to the tracking store ended with %s: the folders of the runs keep what is missing, and "
+            "python -m pde_train.sync delivers it",
+            sentence(error),
+        )

@@ -23,7 +23,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pde_train.tracking.delivery import Store, away, first_line, masked
+from pde_train.tracking.delivery import Store, away, first_line
+from pde_train.tracking.uris import masked
 
 RHYTHM_SECONDS = 1.0
 """Between two deliveries of a run that goes on: what it writes meanwhile goes in the same calls."""
@@ -42,6 +43,9 @@ LOADING_SECONDS = 60.0
 
 STUCK_SECONDS = 120
 """A single call to the store that takes longer ends the courier."""
+
+PUSH_SECONDS = 0.1
+"""Between two tries to write to a courier that is too busy to read."""
 
 STORE = "PDE_TRAIN_STORE"
 """Environment variable that tells the process the uri of its store."""
@@ -84,6 +88,7 @@ class Courier:
         self.uri = uri
         self._process: subprocess.Popen | None = None
         self._words: Words
+        self._unsent = b""
         self._numbers = count()
         self._loaded = False
         self._warned = False
@@ -91,14 +96,20 @@ class Courier:
         """Whether somebody waited in vain, and the store has said nothing since."""
 
     def nudge(self, folder: Path) -> None:
-        """There is something new in this folder."""
-        self.tell("deliver", str(folder))
+        """There is something new in this folder. Never waits: it is not said where the process has not read the rest.
+
+        The journal has everything, and `ask("drain")` names all folders again.
+        """
+        if self._unsent and self._lives():
+            self._push()
+        if not (self._unsent and self._lives()):
+            self.tell("deliver", str(folder))
         self._hear(0.0)
 
     def tell(self, request: str, about: Any) -> int:
         """Send a request, to a new process where there is none; its number."""
         number = next(self._numbers)
-        if self._process is None or self._words.closed or self._process.poll() is not None:
+        if not self._lives():
             self._start()
         try:
             self._send([request, number, about])
@@ -113,12 +124,16 @@ class Courier:
             number = self.tell(request, about)
             until = time.monotonic() + (patience if self._loaded else LOADING_SECONDS)
             while not self._words.closed and (left := until - time.monotonic()) > 0:
-                heard = self._hear(left)
+                try:
+                    self._push()
+                except BrokenPipeError:
+                    break
+                heard = self._hear(min(left, PUSH_SECONDS) if self._unsent else left)
                 if number in heard:
                     return heard[number]
                 if any(answer.error is None for answer in heard.values()):
                     until = time.monotonic() + patience
-            if not self._words.closed:
+            if self._lives():
                 self.silent = True
                 return Answer(f"no answer within {patience:g} s", away=True)
         return Answer("the process that delivers was ended", away=True)
@@ -160,17 +175,30 @@ class Courier:
             stdout=pipe,
             stderr=none,
             start_new_session=True,
+            bufsize=0,
             env={**os.environ, STORE: self.uri},  # not on the command line, which may be seen: it may hold a password
         )
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+        self._unsent = b""
         self._words = Words(self._process.stdout.fileno())
         self._loaded = False
 
+    def _lives(self) -> bool:
+        return self._process is not None and not self._words.closed and self._process.poll() is None
+
     def _send(self, word: Any) -> None:
+        self._unsent += f"{json.dumps(word)}\n".encode()
+        self._push()
+
+    def _push(self) -> None:
+        """Write what fits into the pipe; the rest waits."""
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{json.dumps(word)}\n".encode())
-        self._process.stdin.flush()
+        with contextlib.suppress(BlockingIOError):
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._process.stdin.fileno(), self._unsent) :]
 
     def _hear(self, seconds: float) -> dict[int, Answer]:
         """Answers by their number; -1 for any other sign of life."""
@@ -252,7 +280,7 @@ class Round:
         try:
             task()
         except Exception as error:
-            answer = Answer(first_line(error), away(error, self._store.uri))
+            answer = Answer(first_line(error, self._store.uri), away(error, self._store.uri))
             now = time.monotonic()
             if answer.away and now - began > SILENT_SECONDS:
                 self._silent_until = now + RETRY_SECONDS

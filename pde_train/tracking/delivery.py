@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pde_train.results import RUN_ID_FILE
-from pde_train.tracking.journal import BATCH, Entry, Journal
+from pde_train.errors import PdeTrainError, RunError, UsageError
+from pde_train.tracking.journal import BATCH, Entry, Journal, Mark
+from pde_train.tracking.uris import encoded, is_database, masked, sqlite_file, without_secrets
 
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
@@ -27,9 +30,6 @@ LONGEST = 6000
 
 KEY_TAG = "pde_train.journal"
 """Tag that names the journal of a run, by which it is found again where its id did not arrive."""
-
-DATABASES = ("postgresql", "mysql", "mssql")
-"""What the uri of a database begins with that is no file."""
 
 TIMEOUT_SECONDS = 10
 """For one request to a server, and to connect to a database."""
@@ -47,31 +47,71 @@ class Store:
     """
 
     uri: str
+    again: bool = False
+    """Send everything of every journal once more, and make the runs that the store has not (any more)."""
     answered: Callable[[], None] = lambda: None
     """Called after every answer of the store."""
+    delivered: set[Path] = field(default_factory=set, init=False, repr=False)
+    """Folders of which something has been delivered."""
     _client: Any = field(default=None, init=False, repr=False)
     _experiments: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    _afresh: set[Path] = field(default_factory=set, init=False, repr=False)
+    """Folders that have been begun again, which happens once."""
+    _at_work: set[Path] = field(default_factory=set, init=False, repr=False)
+    """Folders that are being delivered: a run and its parents, none of which is its own."""
+
+    @property
+    def name(self) -> str:
+        """What the store is called in journals."""
+        return masked(self.uri)
 
     def experiment_id(self, name: str) -> str:
         """The experiment of that name, made where there is none, as are the tables of a new store."""
         if name not in self._experiments:
+            check_experiment(name)
+            check_file(self.uri)
             self.load()
             with alone(self.uri):  # processes that make a new store's tables at once break it for good
                 self._experiments[name] = self._find_or_create_experiment(name)
         return self._experiments[name]
 
     def deliver(self, folder: Path) -> int:
-        """Send what the journal of a run has and the store has not; the number of metric rows that were sent."""
+        """Send what the journal of a run has and the store has not; the number of metric rows that were sent.
+
+        Where the store knows its run no more, as it was emptied since, everything is sent again.
+        """
+        folder = folder.resolve()
         journal = Journal(folder)
-        if not journal.waiting:
+        afresh = self.again and folder not in self._afresh and journal.file.exists()
+        if folder in self._at_work or not (afresh or journal.waits_for(self.name)):
             return 0
-        with journal.alone():
-            return self._deliver(journal)
+        with journal.alone(), self._working(folder):
+            if afresh:
+                self._afresh.add(folder)
+                journal.keep(self.name, None)
+            try:
+                sent = self._deliver(journal)
+            except Exception as error:
+                if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                journal.keep(self.name, None)
+                self._experiments.clear()
+                sent = self._deliver(journal)
+        self.delivered.add(folder)
+        return sent
+
+    @contextmanager
+    def _working(self, folder: Path) -> Iterator[None]:
+        self._at_work.add(folder)
+        try:
+            yield
+        finally:
+            self._at_work.discard(folder)
 
     def _deliver(self, journal: Journal) -> int:
         run_id = self._run_id(journal)
         waiting = Waiting()
-        sent, end = 0, journal.delivered or 0
+        sent, end = 0, journal.mark(self.name).position
 
         def send(calls: Iterator[Mapping[str, Any]]) -> None:
             for call in calls:
@@ -85,14 +125,14 @@ class Store:
                 if len(waiting.rows) >= BATCH:
                     send(waiting.full())
                     if len(waiting.rows) <= len(value):  # what is left is of this entry
-                        journal.delivered = end
+                        journal.keep(self.name, Mark(run_id, end))
             else:
                 send(waiting.all())
-                journal.delivered = end
+                journal.keep(self.name, Mark(run_id, end))
                 self._tell(run_id, journal.folder, kind, value)
             end = position
         send(waiting.all())
-        journal.delivered = end
+        journal.keep(self.name, Mark(run_id, end))
         return sent
 
     def _tell(self, run_id: str, folder: Path, kind: str, value: Any) -> None:
@@ -104,7 +144,7 @@ class Store:
                 self._client.set_terminated(run_id, STATUS[name], end_time=time)
         elif kind == "artifacts":
             with tempfile.TemporaryDirectory() as together:  # every call asks the store for the run first
-                for file in (folder / name for name in value):
+                for file in (own_file(folder, name) for name in value):
                     if file.is_dir():
                         shutil.copytree(file, Path(together) / file.name)
                     elif file.exists():  # a later run in the same folder may have cleared it away
@@ -114,20 +154,17 @@ class Store:
 
     def _run_id(self, journal: Journal) -> str:
         """The run of a journal, made where there is none; its parent is delivered first."""
-        file = journal.folder / RUN_ID_FILE
-        if file.exists():
+        if (run_id := journal.mark(self.name).run) is not None:
             self._connect()
-            return file.read_text().strip()
-        about = next(entry for entry, _ in journal.entries())["run"]
+            return run_id
+        about = journal.opening()
         parent = self._parent_id(journal.folder, about)
         experiment = self.experiment_id(about["experiment"])
-        found = self._known(experiment, about["key"]) if journal.delivered is not None else None
-        journal.delivered = journal.delivered or 0
+        found = self._known(experiment, about["key"]) if journal.tried else None
+        journal.keep(self.name, Mark(None, 0))
         run_id = found or self._create(experiment, about, parent)
         self.answered()
-        beside = file.with_suffix(".part")
-        beside.write_text(run_id)
-        beside.replace(file)
+        journal.keep(self.name, Mark(run_id, 0))
         return run_id
 
     def _create(self, experiment: str, about: Mapping[str, Any], parent: str | None) -> str:
@@ -147,12 +184,12 @@ class Store:
 
     def _parent_id(self, folder: Path, about: Entry) -> str | None:
         """The run that a run nests under, if its journal is still there."""
-        parent = folder / (about["parent"] or "")
+        parent = (folder / (about["parent"] or "")).resolve()
         if parent == folder or not Journal(parent).file.exists():
             return None
-        if not (parent / RUN_ID_FILE).exists():
+        if self.again or Journal(parent).mark(self.name).run is None:
             self.deliver(parent)
-        return (parent / RUN_ID_FILE).read_text().strip()
+        return Journal(parent).mark(self.name).run
 
     def _find_or_create_experiment(self, name: str) -> str:
         client = self._connect()
@@ -184,7 +221,7 @@ class Store:
             self.load()
             from mlflow.tracking import MlflowClient
 
-            self._client = MlflowClient(self.uri)
+            self._client = MlflowClient(encoded(self.uri))
         return self._client
 
 
@@ -239,18 +276,67 @@ def alone(uri: str) -> Iterator[None]:
 
     By a lock beside a sqlite file, by one of PostgreSQL's that ends with the connection; a server locks for itself.
     """
-    if uri.startswith("sqlite:///"):
-        with Path(f"{uri.removeprefix('sqlite:///')}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    if (file := sqlite_file(uri)) is not None:
+        with file.with_name(f"{file.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     elif uri.startswith("postgresql"):
         from sqlalchemy import NullPool, create_engine, text
 
-        with create_engine(uri, poolclass=NullPool).connect() as connection:
+        with create_engine(encoded(uri), poolclass=NullPool).connect() as connection:
             connection.execute(text("SELECT pg_advisory_lock(hashtext('pde_train'))"))
             yield
     else:
         yield
+
+
+def check_file(uri: str) -> None:
+    """Refuse a sqlite file that can never be a store, which MLflow would try again and again for a minute.
+
+    Raises RunError.
+    """
+    file = sqlite_file(uri)
+    if file is None or not file.exists():
+        return
+    expected = "expected a sqlite file that may be written, or none, correct tracking.uri"
+    if not file.is_file():
+        raise RunError(f"{file} is no file: {expected}")
+    if not os.access(file, os.W_OK):
+        raise RunError(f"{file} may not be written: {expected}")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=0)) as opened:
+            opened.execute("PRAGMA schema_version")
+    except sqlite3.DatabaseError as error:
+        if "locked" not in str(error):
+            raise RunError(f"{file} is no sqlite file ({error}): {expected}") from error
+
+
+def check_experiment(name: object) -> None:
+    """Refuse the name of an experiment whose files would lie outside of the folder of all artifacts.
+
+    Raises UsageError.
+    """
+    if not isinstance(name, str) or not name.strip() or name.startswith("/") or {"..", "."} & {*name.split("/")}:
+        raise UsageError(
+            f"tracking.experiment={name} is no name of an experiment: expected words, with single slashes between at "
+            "most, such as tracking.experiment=my_study"
+        )
+
+
+def own_file(folder: Path, name: object) -> Path:
+    """A file or folder that a journal names as its run's own.
+
+    Raises RunError for one that lies elsewhere, or leads there by a link.
+    """
+    file = folder / str(name)
+    within = folder.resolve()
+    for path in (file, *(file.rglob("*") if file.is_dir() else ())):
+        if not path.resolve().is_relative_to(within) or path.resolve() == within:
+            raise RunError(
+                f"the journal of {folder} names {name}, and {path} leads out of that folder: expected files of the "
+                "run alone, remove what is not of it"
+            )
+    return file
 
 
 def artifact_location(uri: str, experiment: str) -> str | None:
@@ -258,9 +344,9 @@ def artifact_location(uri: str, experiment: str) -> str | None:
 
     A server has a place of its own.
     """
-    if uri.startswith("sqlite:///"):
-        folder = Path(uri.removeprefix("sqlite:///")).parent
-    elif uri.startswith(DATABASES):
+    if (file := sqlite_file(uri)) is not None:
+        folder = file.parent
+    elif is_database(uri):
         folder = Path.cwd()
     else:
         return None
@@ -278,19 +364,8 @@ def away(error: BaseException, uri: str) -> bool:
     return bool(names & set(AWAY)) or any(re.search(r"error code 5\d\d|max retries", str(e), re.I) for e in causes)
 
 
-def absolute(uri: str) -> str:
-    """A sqlite uri with an absolute path; any other uri as it is."""
-    match = re.fullmatch(r"sqlite:///(?!/)(.+)", uri)
-    return f"sqlite:///{Path(match[1]).absolute()}" if match else uri
-
-
-def masked(uri: str) -> str:
-    """The uri without a password."""
-    return re.sub(r"(?i)(password|token)=[^&\s]*", r"\1=***", re.sub(r"//[^/]*@", "//***@", uri))
-
-
-def first_line(error: BaseException) -> str:
-    """What the first cause of an exception says first, without secrets."""
-    while (cause := error.__cause__ or error.__context__) is not None:
+def first_line(error: BaseException, uri: str = "") -> str:
+    """What the first cause of an exception says first, without the secrets of a store."""
+    while not isinstance(error, PdeTrainError) and (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return masked((str(error).strip() or type(error).__name__).splitlines()[0])
+    return without_secrets((str(error).strip() or type(error).__name__).splitlines()[0], [uri])

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pde_train.claim import claimed
+from pde_train.errors import RunError
 from pde_train.results import DELIVERED, JOURNAL
 from pde_train.tracking.base import Row
 
 BATCH = 1000
 """Rows of one entry; MLflow takes no more in one call."""
 
+UNKNOWN = ""
+"""The store of a mark that an earlier version of the package wrote without a name."""
+
 Entry = Mapping[str, Any]
 """One of `run` (what a run is opened with), `status`, `metrics`, `tags`, `note`, `artifacts`."""
 
 
+@dataclass(frozen=True)
+class Mark:
+    """What one store has of a journal: the id of its run there, and the position up to which it has everything."""
+
+    run: str | None
+    position: int
+
+    def __post_init__(self) -> None:
+        if type(self.position) is not int or not (self.run is None or isinstance(self.run, str)):
+            raise TypeError("no mark")
+
+
 class Journal:
-    """The entries of one run, a JSON object a line, and how far into the file they have been delivered.
+    """The entries of one run, a JSON object a line, and what each store has got of them.
 
     One process writes (the run's own) and any may deliver, one at a time. Metrics carry the time at which they were
-    measured, so that a store to which they are sent twice can tell that they are the same.
+    measured, so that a store to which they are sent twice can tell that they are the same: where a mark is lost, or
+    cannot be read, everything is sent again and stands there once.
     """
 
     def __init__(self, folder: Path):
@@ -33,17 +53,20 @@ class Journal:
         self._steps: dict[str, set[int]] = {}
 
     def take_up(self) -> bool:
-        """Go on writing where an earlier process stopped; whether there was one."""
+        """Go on writing where an earlier process stopped; whether there was one. RunError where it is no journal."""
         if not self.file.exists():
             return False
         text = self.file.read_bytes()
         if not text.endswith(b"\n"):  # what a killed process left of a line
             with self.file.open("r+b") as file:
                 file.truncate(text.rfind(b"\n") + 1)
+        if self.file.stat().st_size == 0:
+            return False
+        self.opening()
         for entry, _ in self.entries():
             for key, _, step, _ in entry.get("metrics", ()):
                 self._steps.setdefault(key, set()).add(step)
-        return self.file.stat().st_size > 0
+        return True
 
     def append(self, **entry: Any) -> None:
         """Write one entry; it survives the process."""
@@ -62,31 +85,86 @@ class Journal:
             self.append(metrics=fresh[start : start + BATCH])
 
     def entries(self, start: int = 0) -> Iterator[tuple[Entry, int]]:
-        """Whole entries from a position on, each with the position behind it."""
+        """Whole entries from a position on, each with the position behind it. RunError where one is none."""
         with self.file.open("rb") as file:
             file.seek(start)
             for line in file:
                 if not line.endswith(b"\n"):  # it is being written
                     return
+                try:
+                    entry = json.loads(line)
+                    if not (isinstance(entry, dict) and entry):
+                        raise ValueError("no JSON object")
+                except ValueError as error:
+                    raise RunError(
+                        f"{self.file} has no entry of a journal at byte {start} ({error}): expected what a run wrote, "
+                        "remove that line"
+                    ) from error
                 start += len(line)
-                yield json.loads(line), start
+                yield entry, start
+
+    def opening(self) -> Mapping[str, Any]:
+        """What the run was opened with. RunError where that is not there."""
+        entry, _ = next(self.entries(), ({}, 0))
+        about = entry.get("run")
+        if not isinstance(about, dict) or not about.keys() >= OPENING:
+            raise RunError(
+                f"{self.file} does not begin with the opening of a run: expected what a run wrote, remove it"
+            )
+        return about
 
     @property
-    def delivered(self) -> int | None:
-        """The position up to which a store has everything; None before anything was tried."""
-        file = self.folder / DELIVERED
-        return int(file.read_text() or 0) if file.exists() else None
+    def status(self) -> str | None:
+        """How the run stands by its last word; None where it has said nothing."""
+        status = None
+        for entry, _ in self.entries() if self.file.exists() else ():
+            status = "running" if "run" in entry else entry["status"][0] if "status" in entry else status
+        return status
 
-    @delivered.setter
-    def delivered(self, position: int) -> None:
+    @property
+    def tried(self) -> bool:
+        """Whether any store may have something of it."""
+        return (self.folder / DELIVERED).exists()
+
+    def mark(self, store: str) -> Mark:
+        """What a store has got, by its name."""
+        mark = self._marks().get(store, Mark(None, 0))
+        return mark if self._begins_a_line(mark.position) else Mark(mark.run, 0)
+
+    def keep(self, store: str, mark: Mark | None) -> None:
+        """Write down what a store has got; None for what nobody knows any more."""
+        marks = self._marks()
+        if mark is None:
+            marks.pop(store, None)
+        else:
+            marks[store] = mark
         beside = self.folder / f"{DELIVERED}.part"
-        beside.write_text(str(position))
+        beside.write_text(json.dumps({name: asdict(kept) for name, kept in marks.items()}) + "\n")
         beside.replace(self.folder / DELIVERED)
 
-    @property
-    def waiting(self) -> bool:
-        """Whether there is something to deliver."""
-        return self.file.exists() and self.file.stat().st_size > (self.delivered or 0)
+    def waits_for(self, store: str | None) -> bool:
+        """Whether there is something to deliver to a store by its name; None: something that no store has."""
+        if not self.file.exists():
+            return False
+        positions = [self.mark(name).position for name in ([*self._marks()] if store is None else [store])]
+        return self.file.stat().st_size > max(positions, default=0)
+
+    def _marks(self) -> dict[str, Mark]:
+        """What is kept of every store; nothing where it cannot be read, as everything may be sent again."""
+        try:
+            kept = json.loads((self.folder / DELIVERED).read_bytes() or b"{}")
+            if isinstance(kept, int):
+                return {UNKNOWN: Mark(None, kept)}
+            return {str(name): Mark(**mark) for name, mark in kept.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def _begins_a_line(self, position: int) -> bool:
+        if not 0 <= position <= self.file.stat().st_size:
+            return False
+        with self.file.open("rb") as file:
+            file.seek(max(position - 1, 0))
+            return position == 0 or file.read(1) == b"\n"
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -94,6 +172,18 @@ class Journal:
         with self.file.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+OPENING = {"name", "experiment", "uri", "key", "parent", "user", "time", "tags", "params"}
+"""What the first entry says of a run."""
+
+
+def end_abandoned(folders: Iterable[Path]) -> None:
+    """Say in these folders that their runs were interrupted, where a run is open and no process is at work."""
+    for folder in folders:
+        with contextlib.suppress(RunError, TypeError, LookupError):  # of a journal that cannot be read
+            if not claimed(folder) and (journal := Journal(folder)).status == "running":
+                journal.append(status=("interrupted", milliseconds()))
 
 
 def milliseconds() -> int:

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pde_train.errors import RunError
+from pde_train.errors import RunError, UsageError
+from pde_train.results import set_aside
 from pde_train.tracking.base import PARENT, Row, Tracker
 from pde_train.tracking.courier import Courier, courier_to
-from pde_train.tracking.delivery import absolute, masked
+from pde_train.tracking.delivery import check_experiment, first_line
 from pde_train.tracking.journal import Journal, milliseconds
+from pde_train.tracking.uris import absolute, masked
 
 OPEN_SECONDS, END_SECONDS = 3.0, 10.0
 """For how long a store may be silent before a run goes on without it: at the start, and at the end."""
@@ -44,6 +46,9 @@ class MlflowTracker(Tracker):
     _nested: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not (self.uri is None or isinstance(self.uri, str)):
+            raise UsageError("tracking.uri is no text: expected a uri such as sqlite:///mlflow.db, or null for none")
+        check_experiment(self.experiment)
         self.uri = None if self.uri is None else absolute(self.uri)
 
     @property
@@ -84,7 +89,7 @@ class MlflowTracker(Tracker):
     def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         self._journal = Journal(folder)
         self._nested = PARENT in os.environ
-        if self._journal.take_up():
+        if self._taken_up():
             self._tell(status=("running", None))
             return
         about = {
@@ -93,7 +98,7 @@ class MlflowTracker(Tracker):
             "uri": self.uri if self.uri is not None and masked(self.uri) == self.uri else None,
             "key": uuid.uuid4().hex,
             "parent": os.path.relpath(os.environ[PARENT], folder) if PARENT in os.environ else None,
-            "user": getpass.getuser(),
+            "user": user(),
             "time": milliseconds(),
             "tags": dict(tags),
             "params": dict(params),
@@ -135,10 +140,31 @@ class MlflowTracker(Tracker):
     def _patience(self, seconds: float) -> float:
         return FILE_SECONDS if (self.uri or "").startswith("sqlite:") else seconds
 
+    def _taken_up(self) -> bool:
+        """Whether an earlier process has begun the journal; one that cannot be read is set aside."""
+        try:
+            return self._journal.take_up()
+        except (RunError, ValueError, TypeError) as error:
+            log.warning("%s; the run begins another journal", error)
+            set_aside(self._journal.folder)
+            self._journal = Journal(self._journal.folder)
+            return False
+
     def _tell(self, **entry: object) -> None:
         self._journal.append(**entry)
         self._nudge()
 
     def _nudge(self) -> None:
         if self.courier is not None:
-            self.courier.nudge(self._journal.folder)
+            try:
+                self.courier.nudge(self._journal.folder)
+            except Exception as error:  # no room for another process, for instance: the journal has it
+                self.courier.warn(first_line(error, self.courier.uri), str(self._journal.folder))
+
+
+def user() -> str:
+    """Who runs this: a name, or a number where the system knows none, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

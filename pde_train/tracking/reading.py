@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pde_train.errors import RunError
-from pde_train.tracking.delivery import Store, absolute, first_line, masked
+from pde_train.tracking.delivery import Store, first_line
+from pde_train.tracking.uris import absolute, encoded, masked, sqlite_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,7 @@ class Reader:
         import pandas as pd
         from mlflow.exceptions import MlflowException
 
-        where = {"artifact_uri": f"{artifacts}/{name}", "tracking_uri": absolute(self.uri)}
+        where = {"artifact_uri": f"{artifacts}/{name}", "tracking_uri": encoded(absolute(self.uri))}
         try:
             with tempfile.TemporaryDirectory() as folder:
                 return pd.read_csv(mlflow.artifacts.download_artifacts(**where, dst_path=folder))
@@ -63,22 +64,19 @@ class Reader:
         Store(self.uri).load()
         from mlflow.tracking import MlflowClient
 
-        return MlflowClient(absolute(self.uri))
+        return MlflowClient(encoded(absolute(self.uri)))
 
     @property
     def _experiment_id(self) -> str:
-        if self.uri.startswith("sqlite:///"):
-            file = Path(absolute(self.uri).removeprefix("sqlite:///"))
-            if not file.exists():
-                raise RunError(
-                    f"{file} does not exist: expected a tracking store, name it by --uri or run the study first"
-                )
+        file = sqlite_file(absolute(self.uri))
+        if file is not None and not file.exists():
+            raise RunError(f"{file} does not exist: expected a tracking store, name it by --uri or run the study first")
         try:
             found = self._client.get_experiment_by_name(self.experiment)
         except Exception as error:
             raise RunError(
-                f"the tracking store {masked(self.uri)} cannot be read ({first_line(error)}): expected one that "
-                "answers, name it by --uri"
+                f"the tracking store {masked(self.uri)} cannot be read ({first_line(error, self.uri)}): expected one "
+                "that answers, name it by --uri"
             ) from error
         if found is None:
             raise RunError(
