@@ -25,15 +25,15 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pde_train.conf_dir import choices, conf_dir, groups
-from pde_train.errors import Busy, Interrupted, PdeTrainError, UsageError, nearest, sentence
+from pde_train.errors import SECRET, Busy, Interrupted, PdeTrainError, UsageError, nearest, sentence
 
 if TYPE_CHECKING:
     from pde_train.results import Result
 
 log = logging.getLogger(__name__)
 
-PASSWORD = re.compile(r"(?i)//[^/@]*:[^/]*(?<!\})@|(password|token)=(?!\$)")
-"""A password in a tracking uri that is not the name of an environment variable."""
+SCHEME = re.compile(r"[A-Za-z][\w+.-]*://")
+"""What a uri begins with."""
 
 TRACEBACK = "PDE_TRAIN_TRACEBACK"
 """Environment variable that is set where the user asked for tracebacks by HYDRA_FULL_ERROR=1."""
@@ -45,7 +45,7 @@ GO_ON = "go on with the same command; a single run wants resume=true and its fol
 def task(cfg: DictConfig) -> str:
     """One run, from its composed configuration; returns `finished`, in a sweep also `failed`."""
     from pde_train.progress import waiting
-    from pde_train.trust import build_group
+    from pde_train.trust import OWN, build_group, check_named_by_command
 
     with contextlib.suppress(Exception):  # what is wrong is said when it is built for the run
         build_group(cfg, "tracking").prepare(wait=False)
@@ -56,6 +56,8 @@ def task(cfg: DictConfig) -> str:
     sweeping = here.mode == RunMode.MULTIRUN
     choices = {k: str(v) for k, v in here.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
     try:
+        by_files = (here.sweeper.get("params") or {}) if sweeping else {}
+        check_named_by_command(cfg.get(OWN) or (), here.overrides.task, by_files)
         if not sweeping:
             _check_use(cfg, here.overrides.task)
         if cfg.sweep.stack is not None:
@@ -114,14 +116,16 @@ def main() -> None:
 
 
 def _refuse_passwords(words: Sequence[str]) -> None:
-    """Refuse a password that is typed: Hydra writes the words of a command to `.hydra/` and to its log."""
+    """Refuse a password that is typed: Hydra writes the words of a command to `.hydra/` and to its log.
+
+    Raises UsageError.
+    """
+    from pde_train.tracking.uris import holds_secret
+
     for word in words:
-        key, _, uri = word.partition("=")
-        if key == "tracking.uri" and PASSWORD.search(uri):
-            raise UsageError(
-                "tracking.uri holds a password, and the words of a command are logged: expected it in an environment "
-                "variable, such as tracking.uri='http://${oc.env:USER_AND_PASSWORD}@host'"
-            )
+        uris = SCHEME.finditer(word) if re.match(r"[+~]*tracking(@[\w.]+)?[.=]", word) else ()
+        if any(holds_secret(word[uri.start() :].rstrip("'\"}] ")) for uri in uris):
+            raise UsageError(SECRET)
 
 
 def _check_words(words: Sequence[str]) -> None:

@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, TypeAda
 from pydantic.errors import PydanticUserError
 
 from pde_train.conf_dir import choices, groups
-from pde_train.errors import UsageError, nearest
-from pde_train.trust import locate
+from pde_train.errors import SECRET, UsageError, nearest
+from pde_train.tracking.uris import holds_secret
+from pde_train.trust import KINDS, locate
 
 CONVERT_NOTHING = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 """true is no number, 1.0 no integer, and no number is nan or infinite."""
@@ -83,6 +84,7 @@ def check(cfg: DictConfig) -> None:
     than its parameter's, a number that is nan or infinite, a seed that is none.
     """
     _check_keys(cfg)
+    check_secrets(cfg)
     try:
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
@@ -100,11 +102,23 @@ def check(cfg: DictConfig) -> None:
             _check_target(path, target, config["trusted_modules"])
 
 
-def check_sweep(cfg: DictConfig) -> None:
-    """Refuse values of the key `sweep` that no sweep can use.
+def check_secrets(cfg: DictConfig) -> None:
+    """Refuse a tracking uri with a secret in it, wherever it stands: Hydra copies configurations into files.
 
     Raises UsageError.
     """
+    tracking = OmegaConf.to_container(cfg.tracking, resolve=False) if "tracking" in cfg else None
+    uri = tracking.get("uri") if isinstance(tracking, dict) else None
+    if isinstance(uri, str) and holds_secret(uri):
+        raise UsageError(SECRET)
+
+
+def check_sweep(cfg: DictConfig) -> None:
+    """Refuse values of the key `sweep` that no sweep can use, and a tracking uri with a secret.
+
+    Raises UsageError.
+    """
+    check_secrets(cfg)
     _check_fits(TypeAdapter(Sweep), "sweep", OmegaConf.to_container(cfg.sweep))
 
 
@@ -149,7 +163,8 @@ def _check_target(path: str, node: Mapping[str, Any], trusted: Sequence[str]) ->
         raise UsageError(
             f"{path}._target_={_shown(node['_target_'])} names no class: expected one, such as module.Name"
         )
-    found = locate(node["_target_"], tuple(trusted))
+    group = "optimizer" if path == "method.optimizer" else path if path in KINDS else None
+    found = locate(node["_target_"], tuple(trusted), group)
     for key in node:
         if key.startswith("_") and key not in ("_target_", "_partial_"):
             raise UsageError(f"{path}.{key} is not used here: expected _target_ and fields alone, remove it")

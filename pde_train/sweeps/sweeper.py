@@ -28,6 +28,7 @@ from pde_train.sweeps.grid import Cell, Grid, forget, settle, stale, to_do
 from pde_train.sweeps.stacked_launcher import StackedLauncher
 from pde_train.sweeps.workers import Task, failure, told_to_stop
 from pde_train.tracking.base import PARENT
+from pde_train.trust import OWN, check_named_by_command
 
 TRIES = 3
 """How often a cell is launched whose process dies and leaves no word."""
@@ -99,7 +100,9 @@ class GridSweeper(Sweeper):
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         combinations = compose.combinations(words, loader)
         sweeps = Path(self.config.hydra.sweep.dir).absolute()
-        configs = compose.composed(combinations, loader, self.config)
+        configs = list(compose.composed(combinations, loader, self.config))
+        for config, _ in configs:
+            check_named_by_command(config.get(OWN) or (), arguments, self.params)
         cells = []
         for words, (config, choices) in zip(combinations, configs, strict=True):
             cells.append(Cell.of(words, config, sweeps))
