@@ -13,9 +13,10 @@ from sweeping import SMALL, results, rows, runs, started, swept
 from pde_train.compiling import peak_bytes, trace
 from pde_train.experiment import Run, build, run
 from pde_train.methods.signals import StopSignals
-from pde_train.methods.stacked import Member, fit_stack, why_not
+from pde_train.methods.stacked import CannotStack, Member, fit_stack, why_not
 from pde_train.methods.stacked_steps import StackedSteps
 from pde_train.methods.steps import EagerSteps
+from pde_train.methods.updates import AdamUpdate
 from pde_train.stack import shape
 
 NETWORK = ["model=two_layer", "model.width=6", "sampler=uniform", "sampler.interior=20", "optimizer.lr=1e-2"]
@@ -99,17 +100,15 @@ def test_what_cannot_be_stacked_says_why(compose, tmp_path, words, why):
     assert why_not(Member(at.method, at.problem, None, at.diagnostics, tmp_path, None, None)) == why
 
 
+def member_of(compose, folder, *words):
+    """A run of five steps that is ready to be stacked."""
+    at = Run(build(compose(*NETWORK, "method.steps=5", "diagnostics=none", *words)), folder, {}, figures=False)
+    its = at.experiment
+    return Member(its.method, its.problem, at.record, its.diagnostics, at.folder, at.finish, at.stop)
+
+
 def test_memory_bounds_the_number_of_cells_that_take_a_step_at_once(compose, tmp_path, monkeypatch):
-    configs = [compose(*NETWORK, "method.steps=5", "diagnostics=none", f"seed={seed}") for seed in range(5)]
-    members = []
-    for i, cfg in enumerate(configs):
-        at = Run(build(cfg), tmp_path / str(i), {}, figures=False)
-        experiment = at.experiment
-        members.append(
-            Member(
-                experiment.method, experiment.problem, at.record, experiment.diagnostics, at.folder, at.finish, at.stop
-            )
-        )
+    members = [member_of(compose, tmp_path / str(seed), f"seed={seed}") for seed in range(5)]
     blocks = []
     original = StackedSteps.take
     monkeypatch.setattr(StackedSteps, "take", lambda self, n: blocks.append(self.blocks) or original(self, n))
@@ -234,3 +233,21 @@ def test_a_formula_that_wants_python_numbers_trains_one_by_one(tmp_path):
     out, _ = swept(tmp_path, *words)
     assert "2 of 2 cells train one by one: " in out
     assert {r["status"] for r in results(tmp_path).values()} == {"finished"}
+
+
+def test_stacked_steps_are_compared_with_those_of_a_run_alone(compose, tmp_path, monkeypatch):
+    """The pure function of an optimiser in place of its own step: a slip in it is found before anything is trained."""
+    right = AdamUpdate.step
+
+    def wrong(self, flat, gradient, state, hyper):
+        new, *rest = right(self, flat, gradient, state, hyper)
+        return [new + 1e-6 * (new - flat), *rest]
+
+    for step, refused in ((right, False), (wrong, True)):
+        monkeypatch.setattr(AdamUpdate, "step", step)
+        members = [member_of(compose, tmp_path / f"{refused}-{seed}", f"seed={seed}") for seed in range(2)]
+        if refused:
+            with pytest.raises(CannotStack, match="its steps are not those of a run alone"):
+                fit_stack(members, 1e9)
+        else:
+            fit_stack(members, 1e9)
