@@ -83,7 +83,7 @@ def test_one_python_file_and_one_yaml_file_each(tmp_path):
     modules = "trusted_modules=[heated_rod,cubic,one_by_one]"
     refused = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert refused.returncode == 2
-    assert "name your own module in trusted_modules" in refused.stderr
+    assert "name your own module on the command line by trusted_modules" in refused.stderr
     done = subprocess.run(
         [*command, modules], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )

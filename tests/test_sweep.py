@@ -161,8 +161,8 @@ def test_several_processes_train_a_grid(tmp_path):
     ("words", "sentence"),
     [
         (["pde.speed=1,2"], "pde.speed is no key of this configuration: expected one of frequency, weights"),
-        (["pde=poisson_1d,heat"], "Could not find 'pde/heat'"),
-        (["sweep.retry=maybe"], "sweep.retry=maybe is no answer: expected true or false"),
+        (["pde=poisson_1d,heat"], "pde=heat is no choice: expected one of biharmonic_1d"),
+        (["sweep.retry=maybe"], "sweep.retry=maybe does not fit: expected a valid boolean"),
     ],
 )
 def test_a_key_or_choice_that_does_not_exist_is_said_before_anything_runs(tmp_path, words, sentence):

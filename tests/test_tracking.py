@@ -449,9 +449,8 @@ def test_sync_refills_a_store_that_was_deleted_and_copies_to_another(uri, tmp_pa
 def forget_engines():
     """Of files that were deleted: SQLAlchemy would go on writing to them."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-    from mlflow.tracking._tracking_service.utils import _get_store  # noqa: F401
 
-    SqlAlchemyStore._db_uri_sql_alchemy_engine_map.clear()
+    SqlAlchemyStore._engine_map.clear()
 
 
 def test_a_run_goes_on_in_a_store_that_was_emptied_since(uri, tmp_path):

@@ -53,6 +53,8 @@ class Store:
     """Called after every answer of the store."""
     delivered: set[Path] = field(default_factory=set, init=False, repr=False)
     """Folders of which something has been delivered."""
+    rows: int = field(default=0, init=False)
+    """Metric rows that were sent, those of parents included."""
     _client: Any = field(default=None, init=False, repr=False)
     _experiments: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _afresh: set[Path] = field(default_factory=set, init=False, repr=False)
@@ -98,6 +100,7 @@ class Store:
                 self._experiments.clear()
                 sent = self._deliver(journal)
         self.delivered.add(folder)
+        self.rows += sent
         return sent
 
     @contextmanager
