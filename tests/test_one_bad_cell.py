@@ -90,7 +90,7 @@ def test_what_a_job_raises_is_the_result_of_its_cells(tmp_path):
     os.environ["PYTHONPATH"], before = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}", os.environ.get("PYTHONPATH")
     try:
         began = time.monotonic()
-        out, _ = swept(tmp_path, *STACKED, *words, code=1)
+        out, _ = swept(tmp_path, *words, *STACKED, code=1)
     finally:
         os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
     assert statuses(tmp_path) == ["failed", "failed", "finished", "finished"]
