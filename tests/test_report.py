@@ -218,10 +218,10 @@ def pairs(gaps_by_pde, seed=0, seeds=20, **more):
     ("gaps", "outcomes", "word"),
     [
         ({"a": 1.0, "b": 1.0}, "as claimed, as claimed", "holds"),
-        ({"a": 1.0, "b": 0.0}, "as claimed, no difference beyond the margin", "only when"),
+        ({"a": 1.0, "b": 0.0}, "as claimed, within the margin", "only when"),
         ({"a": 1.0, "b": -1.0}, "as claimed, the opposite", "only when"),
-        ({"a": 0.0, "b": 0.0}, "no difference beyond the margin, no difference beyond the margin", "does not hold"),
-        ({"a": -1.0, "b": 0.1}, "the opposite, no difference beyond the margin", "does not hold"),
+        ({"a": 0.0, "b": 0.0}, "within the margin, within the margin", "does not hold"),
+        ({"a": -1.0, "b": 0.1}, "the opposite, within the margin", "does not hold"),
         ({"a": 1.0, "b": 0.5}, "as claimed, not decided", "not decided"),
         ({"a": 0.5, "b": 0.5}, "not decided, not decided", "not decided"),
         ({"a": 1.0}, "as claimed, no data", "not decided"),
@@ -472,7 +472,7 @@ def test_a_predictor_is_best_only_where_all_others_are_shown_to_be_no_better(str
     verdict = judge(claim(one), runs(correlated(strength)))
     (stratum,) = verdict.strata
     assert stratum.outcome is outcome
-    assert stratum.best.startswith("y ")
+    assert stratum.note.startswith("y ")
     assert set(verdict.predictions["c"]["a"]) == {"x", "y"}
 
 

@@ -7,7 +7,7 @@ The rule, in full:
 2. Each comparison has a *margin*, the smallest size that counts. In a stratum with the true median gap g (or
    correlation), one of three statements is true: g is beyond the margin as claimed, beyond it on the other side, or
    within it. A stratum is decided where a test at level `alpha` rejects the other two. So "no difference" is always
-   an equivalence test against the margin, never the lack of a rejection.
+   an equivalence test against the margin, and is called "within the margin"; it never is the lack of a rejection.
 3. At most MOST_PRIMARY strata of a claim are *primary*: named in its file, tested, and adjusted together (Holm 1979),
    so that with probability 1 - alpha no decision of a claim is wrong. All other strata are *descriptive*: an estimate
    and a 95 % interval, without a test and without a part in the verdict.
@@ -43,7 +43,7 @@ class Outcome(StrEnum):
 
     CLAIMED = "as claimed"
     OPPOSITE = "the opposite"
-    SAME = "no difference beyond the margin"
+    SAME = "within the margin"
     OPEN = "not decided"
     TOO_FEW = "not decidable"
     NO_DATA = "no data"
@@ -79,7 +79,7 @@ class Comparison:
             (such as width, way of taking derivatives and budget), averaged over these cells. Runs of different cells
             are never pooled: predictors differ between cells for other reasons than those that they are to predict.
         ranking: how far the largest absolute correlation of another of `predictors` lies above that of the `claimed`
-            one, both inside cells. Within the margin (for all of them) is as claimed, beyond it the opposite.
+            one, both inside cells. Not above the margin (for all of them) is as claimed, above it the opposite.
     expected: the side on which the claim puts the number: `greater` than the margin, `less` than minus the margin, or
         the `same` within it.
     margin: the smallest size that counts, in the unit of the number.

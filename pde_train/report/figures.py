@@ -142,7 +142,7 @@ def predictors(runs: Runs, verdict: Verdict) -> Figure | None:
 
 
 def tested(runs: Runs, verdict: Verdict) -> Figure | None:
-    """The primary strata: estimates with 95 % intervals; the shaded part is within the margin."""
+    """The primary strata: estimates with 95 % intervals, and what was decided; shaded: within the margin."""
     panels = [
         (one, [s for s in verdict.of(one) if s.when and np.isfinite(s.estimate.value)])
         for one in verdict.claim.comparisons
@@ -165,9 +165,8 @@ def tested(runs: Runs, verdict: Verdict) -> Figure | None:
             axes.plot(s.estimate.value, row, "o", color=colour, ms=5)
             axes.annotate(f" {s.outcome}", (1, row), xycoords=("axes fraction", "data"), fontsize=7, va="center")
         axes.set_yticks(range(len(strata)), [s.when for s in strata], fontsize=7)
-        axes.set(
-            ylim=(len(strata) - 0.4, -0.6), xlim=(-reach if min(finite) < -one.margin else -2.5 * one.margin, reach)
-        )
+        left = -reach if min(finite) < -one.margin else -2.5 * one.margin
+        axes.set(ylim=(len(strata) - 0.4, -0.6), xlim=(-1, 1) if one.kind == "correlation" else (left, reach))
         axes.tick_params(axis="x", labelsize=7)
         axes.set_title(f"{one.name} ({unit(one)})", fontsize=8, loc="left")
         axes.grid(alpha=0.3, axis="x")
@@ -180,8 +179,10 @@ TELLS = {Outcome.CLAIMED: COLOURS[2], Outcome.OPPOSITE: COLOURS[1], Outcome.SAME
 
 def unit(one: Comparison) -> str:
     """What the number of a comparison is, in short."""
-    if one.kind in ("correlation", "ranking"):
-        return "rank correlation"
+    if one.kind == "ranking":
+        return "lead of the best other correlation in size"
+    if one.kind == "correlation":
+        return "rank correlation, mean over cells"
     gap = (
         "relative difference"
         if one.quantity[0] == LARGE_VALUES

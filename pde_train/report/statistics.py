@@ -108,10 +108,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Correlations:
-    """Mean over cells of Spearman's correlation of each predictor: `values` (k,), and without each seed: (n, k)."""
+    """Spearman's correlation of each predictor in each cell (cells, k); its mean without each seed (n, k)."""
 
-    values: np.ndarray
+    by_cell: np.ndarray
     without: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        """Means over cells (k,)."""
+        means: np.ndarray = self.by_cell.mean(axis=0)
+        return means
 
     @property
     def n(self) -> int:
@@ -129,19 +135,25 @@ class Correlations:
         z, spread = self._fisher(k)
         return self._test(z, spread, float(np.arctanh(margin)))
 
+    def lead(self, other: int, claimed: int) -> Estimate:
+        """How far the absolute correlation of another predictor lies above that of the claimed one."""
+        value, spread = self._lead(other, claimed)
+        reach = spread * stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1)
+        return Estimate(value, float(value - reach), float(value + reach), self.n)
+
     def test_best(self, claimed: int, margin: float) -> Tested:
         """Whether another predictor's absolute correlation exceeds that of the claimed one by more than a margin.
 
         `greater`: some other does, Bonferroni's p over the others. `same`: none does, the largest p of the others.
         """
-        sizes, without = np.abs(self.values), np.abs(self.without)
-        tests = [
-            self._test(sizes[k] - sizes[claimed], _jackknife(without[:, k] - without[:, claimed]), margin)
-            for k in range(len(sizes))
-            if k != claimed
-        ]
+        others = [k for k in range(len(self.values)) if k != claimed]
+        tests = [self._test(*self._lead(k, claimed), margin) for k in others]
         some = min(1.0, len(tests) * min(t.greater for t in tests))
         return Tested(some, 1.0, max(1 - t.greater for t in tests), 0.0)
+
+    def _lead(self, other: int, claimed: int) -> tuple[float, float]:
+        sizes, without = np.abs(self.values), np.abs(self.without)
+        return float(sizes[other] - sizes[claimed]), _jackknife(without[:, other] - without[:, claimed])
 
     def _fisher(self, k: int) -> tuple[float, float]:
         z, without = (np.arctanh(np.clip(r, -ALMOST_ONE, ALMOST_ONE)) for r in (self.values[k], self.without[:, k]))
@@ -166,7 +178,7 @@ def correlations(cells: Sequence[Cell]) -> Correlations | None:
         return None
     seeds = np.unique(np.concatenate([cell.seeds for cell in cells]))
     without = [np.mean([_spearman(cell, cell.seeds != seed) for cell in cells], axis=0) for seed in seeds]
-    return Correlations(np.mean([_spearman(cell) for cell in cells], axis=0), np.array(without))
+    return Correlations(np.array([_spearman(cell) for cell in cells]), np.array(without))
 
 
 def _spearman(cell: Cell, kept: np.ndarray | slice = slice(None)) -> np.ndarray:

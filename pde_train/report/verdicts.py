@@ -33,9 +33,9 @@ class Stratum:
     """One comparison in one stratum.
 
     labels: the level of each factor. side: one of SIDES. lost: how many pairs or runs were lost, by LOST. cells: of a
-    correlation. best: in a ranking, the other predictor with the largest correlation, and that correlation. when: the
-    name of a primary stratum; of a descriptive one it is empty, and there is no outcome and no p. p: before and after
-    Holm's adjustment; reachable: the smallest p that so many pairs can have, before and after.
+    correlation. note: the range of a correlation over its cells; in a ranking the two predictors that are compared.
+    when: the name of a primary stratum; of a descriptive one it is empty, and there is no outcome and no p. p: before
+    and after Holm's adjustment. reachable: the smallest p that so many pairs can have, before and after.
     """
 
     comparison: str
@@ -44,7 +44,7 @@ class Stratum:
     lost: Mapping[str, int] = field(default_factory=dict)
     side: str = ""
     cells: int = 0
-    best: str = ""
+    note: str = ""
     when: str = ""
     p: float | None = None
     adjusted: float | None = None
@@ -378,7 +378,9 @@ def _correlation(
         return stratum, UNDECIDABLE
     k = names.index(predictor)
     estimate = found.estimate(k)
-    return replace(stratum, estimate=estimate, side=_side(one, estimate)), found.test(k, one.margin)
+    low, high = found.by_cell[:, k].min(), found.by_cell[:, k].max()
+    note = f"cells from {low:+.2f} to {high:+.2f}"
+    return replace(stratum, estimate=estimate, side=_side(one, estimate), note=note), found.test(k, one.margin)
 
 
 def _ranking(
@@ -388,5 +390,5 @@ def _ranking(
         return base, UNDECIDABLE
     own = names.index(one.claimed)
     best = max((k for k in range(len(names)) if k != own), key=lambda k: abs(found.values[k]))
-    said = f"{names[best]} {found.values[best]:+.2f}"
-    return replace(base, estimate=found.estimate(own), best=said), found.test_best(own, one.margin)
+    note = f"{names[best]} {found.values[best]:+.2f} against {found.values[own]:+.2f}"
+    return replace(base, estimate=found.lead(best, own), note=note), found.test_best(own, one.margin)
