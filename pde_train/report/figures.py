@@ -180,7 +180,7 @@ TELLS = {Outcome.CLAIMED: COLOURS[2], Outcome.OPPOSITE: COLOURS[1], Outcome.SAME
 def unit(one: Comparison) -> str:
     """What the number of a comparison is, in short."""
     if one.kind == "ranking":
-        return "lead of the best other correlation in size"
+        return "lead of the best other"
     if one.kind == "correlation":
         return "rank correlation, mean over cells"
     gap = (

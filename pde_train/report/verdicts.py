@@ -59,6 +59,7 @@ class Effect:
 
     gap: the median over seeds of a seed's mean gap over all strata of that level. change: the same of the difference
     to the reference level, over the `strata` that have both levels and share all other ones; NOTHING where none does.
+    Both are of the logarithm to base 10 where the gap is the relative difference of large singular values.
     """
 
     factor: str
@@ -297,6 +298,9 @@ def _effects(one: Comparison, gaps: pd.DataFrame) -> list[Effect]:
     known = gaps[gaps["lost"] != LOST[2]]
     if known.empty:
         return []
+    if one.quantity[0] == LARGE_VALUES:  # relative differences of all sizes have no common mean
+        with np.errstate(divide="ignore"):
+            known = known.assign(gap=np.log10(known["gap"].to_numpy(dtype=float)))
     index = [*one.factors, "seed"]
     wide = known.set_index(index)["gap"].unstack("seed")  # a row a stratum, a column a seed
     made = known.assign(made=1.0).set_index(index)["made"].unstack("seed").notna()
@@ -306,11 +310,16 @@ def _effects(one: Comparison, gaps: pd.DataFrame) -> list[Effect]:
     for factor in one.factors:
         levels = wide.index.get_level_values(factor)
         reference = one.reference.get(factor)
-        for level in levels.unique() if levels.nunique(dropna=False) > 1 else ():
+        for level in _sorted(levels.unique(), reference) if levels.nunique(dropna=False) > 1 else ():
             own = levels == level
             change, strata = _change(wide, made, factor, own, levels == reference)
             found.append(Effect(factor, level, reference, _block_median(wide[own], made[own]), change, strata))
     return found
+
+
+def _sorted(levels: pd.Index, reference: Any) -> list[Any]:
+    """Levels in their order, the reference first."""
+    return sorted(levels, key=lambda level: (level != reference, isinstance(level, str), level))
 
 
 def _change(
