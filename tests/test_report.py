@@ -255,10 +255,10 @@ def test_where_it_holds_is_said_by_name():
 def test_four_seeds_decide_nothing_and_say_what_they_could_reach():
     verdict = judge(claim(comparison(primary="ab")), runs(pairs({"a": 9.0, "b": 9.0}, seeds=4)))
     assert verdict.word is Word.TOO_FEW
-    assert said(verdict) == "not decidable with 4 pairs; smallest reachable p = 0.25"
+    assert said(verdict) == "not decidable with 4 pairs; smallest reachable p = 0.125, adjusted over 2 strata 0.25"
     ((_, ((outcome, names),)),) = conditions(verdict)
     assert outcome is Outcome.TOO_FEW
-    assert names[0] == "at a (4 pairs; smallest reachable p = 0.12, adjusted 0.25)"
+    assert names[0] == "at a (4 pairs; smallest reachable p = 0.125, adjusted 0.25)"
     assert verdict.primary[0].estimate.value == pytest.approx(9.0, abs=0.1)  # which is still shown
 
 

@@ -146,8 +146,9 @@ def said(verdict: Verdict) -> str:
     strata = verdict.primary
     if verdict.word is Word.TOO_FEW:
         known = [s for s in strata if s.estimate.n]
-        n, p = max(s.estimate.n for s in known), min(s.adjusted_reachable or 0.0 for s in known)
-        return f"{verdict.word} with {n} pairs; smallest reachable p = {p:.2g}"
+        most = max(known, key=lambda s: s.estimate.n)
+        reach = f"{most.reachable:.3g}, adjusted over {len(strata)} strata {most.adjusted_reachable:.3g}"
+        return f"{verdict.word} with {most.estimate.n} {_units(most)}; smallest reachable p = {reach}"
     counts = [(outcome, sum(s.outcome is outcome for s in strata)) for outcome in Outcome]
     return f"{verdict.word} ({', '.join(f'{outcome} {count}' for outcome, count in counts if count)})"
 
@@ -166,8 +167,12 @@ def conditions(verdict: Verdict) -> list[tuple[Comparison, list[tuple[Outcome, l
 def _few(stratum: Stratum) -> str:
     if stratum.outcome is not Outcome.TOO_FEW:
         return ""
-    reach = f"{stratum.reachable:.2g}, adjusted {stratum.adjusted_reachable:.2g}"
-    return f" ({stratum.estimate.n} {'seeds' if stratum.cells else 'pairs'}; smallest reachable p = {reach})"
+    reach = f"{stratum.reachable:.3g}, adjusted {stratum.adjusted_reachable:.3g}"
+    return f" ({stratum.estimate.n} {_units(stratum)}; smallest reachable p = {reach})"
+
+
+def _units(stratum: Stratum) -> str:
+    return "seeds" if stratum.cells else "pairs"
 
 
 def described(verdict: Verdict, one: Comparison) -> str:

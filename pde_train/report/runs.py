@@ -39,14 +39,10 @@ FACTORS = {
 }
 """What a claim may select and divide by, and the parameter or tag that has it."""
 
-NOT_OF_A_PAIR = (
-    "params.differentiator.",
-    "params.tracking.",
-    "params.name",
-    "params.sweep.",
-    "params.resume",
-    "params.entropy.",
-)
+OF_NO_CONFIGURATION = ("params.tracking.", "params.name", "params.sweep.", "params.resume", "params.entropy.")
+"""What runs of one configuration may differ in; views differ in the entropy."""
+
+NOT_OF_A_PAIR = ("params.differentiator.", *OF_NO_CONFIGURATION)
 """What two runs of a pair may differ in; everything else is the same. Pairs of entropies share the definition, too."""
 
 DEFINITION = ["relative", "normalisation"]
@@ -69,7 +65,7 @@ STARTS = "start/"
 class Runs:
     """Finished runs, one of each configuration and definition of entropy, and what was left out.
 
-    table: FACTORS, `config` (its hash, without the entropy), `way` (of taking derivatives), `pair` (the same for runs
+    table: FACTORS, `config` (the same for views of a run), `way` (of taking derivatives), `pair` (the same for runs
     that differ in it alone), every metric by its name, and what is derived from curves: `steps_to/<part>` (steps until
     the loss is that part of the first one; inf where it never is), `speed` (decades of loss lost in 1000 steps),
     `start/<metric>` (its value before training). spectrum: final singular values by the id of a run. curve: a metric at
@@ -116,11 +112,15 @@ def read(reader: Reader, looks: Sequence[str]) -> Runs:
             "study, run it first"
         )
     entropies = [c for c in finished if c.startswith("params.entropy.")]
-    distinct = finished.sort_values("start").drop_duplicates(["tags.config_hash", *entropies], keep="last")
+    # a run counts again neither under its own hash nor where only the source of the program made that another one
+    newest = finished.sort_values("start").drop_duplicates(["tags.config_hash", *entropies], keep="last")
+    distinct = newest.assign(config=_same(newest, OF_NO_CONFIGURATION))
+    distinct = distinct.drop_duplicates(["config", *entropies], keep="last").drop(columns="config")
     other = cells[~cells["tags.config_hash"].isin(finished["tags.config_hash"])].drop_duplicates("tags.config_hash")
     every = _table(pd.concat([distinct, other]))
     table = every.iloc[: len(distinct)]
     unfinished = every.iloc[len(distinct) :].drop(columns=[c for c in every if f"metrics.{c}" in raw])
+    unfinished = unfinished[~unfinished["config"].isin(table["config"])].drop_duplicates("config")
     files = dict(zip(distinct["id"], distinct["artifacts"], strict=True))
 
     @cache
@@ -157,12 +157,17 @@ def _table(distinct: pd.DataFrame) -> pd.DataFrame:
     columns = {name: _column(distinct, source) for name, source in FACTORS.items()}
     columns["depth"] = [len(ast.literal_eval(h)) if isinstance(h, str) else np.nan for h in columns.pop("hidden")]
     columns |= {"id": distinct["id"], "view": _column(distinct, "tags.view_of")}
-    columns["config"] = distinct["tags.config_hash"]
     columns["way"] = [way_of(row) for row in distinct.to_dict("records")]
-    shared = [c for c in distinct if c.startswith("params.") and not c.startswith(NOT_OF_A_PAIR)]
-    columns["pair"] = pd.util.hash_pandas_object(distinct[shared].fillna("").astype(str), index=False)
+    columns |= {"config": _same(distinct, OF_NO_CONFIGURATION), "pair": _same(distinct, NOT_OF_A_PAIR)}
     metrics = {c.removeprefix("metrics."): distinct[c] for c in distinct if c.startswith("metrics.")}
     return pd.DataFrame(columns | metrics).reset_index(drop=True)
+
+
+def _same(runs: pd.DataFrame, but: tuple[str, ...]) -> pd.Series:
+    """A number for each run, equal where all parameters are but those that begin so."""
+    shared = [c for c in runs if c.startswith("params.") and not c.startswith(but)]
+    hashed: pd.Series = pd.util.hash_pandas_object(runs[shared].fillna("").astype(str), index=False)
+    return hashed
 
 
 def _column(table: pd.DataFrame, source: str) -> pd.Series:

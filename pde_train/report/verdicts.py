@@ -218,7 +218,9 @@ def paired(runs: Runs, one: Comparison, quantity: str) -> pd.DataFrame:
     table = pd.concat([finished.assign(done=True), unfinished.assign(done=False)], ignore_index=True)
     keys = ["pair", *DEFINITION] if depends_on_definition([quantity]) else ["pair"]
     exact, others = table[table["way"] == one.exact], table[table["way"].isin(one.ways)]
-    exact = exact[[*keys, "id", "done", *([quantity] if quantity in table else [])]].drop_duplicates(keys)
+    exact = exact[~exact.duplicated(keys) | exact["done"]]
+    unique_seeds(one.name, {"way": one.exact}, exact, runs, keys)
+    exact = exact[[*keys, "id", "done", *([quantity] if quantity in table else [])]]
     both = others.merge(exact, on=keys, how="left", suffixes=("", " exact"), indicator="partner")
     gap = _differences(runs, both, one, quantity)
     done = both["done"] & both["done exact"].eq(True)
