@@ -9,6 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from pde_train import study
 from pde_train.conf_dir import conf_dir
+from pde_train.errors import RunError
 from pde_train.report.claims import Outcome, read_claims, word
 from pde_train.report.page import main as report
 from pde_train.report.runs import read
@@ -128,6 +129,47 @@ def test_a_run_that_did_not_finish_is_counted_where_it_belongs(folder, tmp_path)
     verdict = judge(read_claims()[0], read(Reader(f"sqlite:///{store}", "study"), []))
     of_auto = [s for s in verdict.strata if s.labels["way"] == "FD2 h=auto" and s.labels["pde"] == "poisson_1d"]
     assert [(s.estimate.n, s.lost) for s in of_auto if s.estimate.n] == [(1, {LOST[0]: 1})] * 2
+
+
+def again(client, experiment, run, **changes):
+    """Log a run once more, later, with other parameters, tags or metrics."""
+    metrics = run.data.metrics | changes.pop("metrics", {})
+    params = run.data.params | changes.pop("params", {})
+    new = client.create_run(experiment, tags=run.data.tags | changes, start_time=run.info.start_time + 1000)
+    for key, value in metrics.items():
+        client.log_metric(new.info.run_id, key, value)
+    for key, value in params.items():
+        client.log_param(new.info.run_id, key, value)
+    client.set_terminated(new.info.run_id)
+    return new.info.run_id
+
+
+def test_a_configuration_counts_once_and_another_choice_is_refused(folder, tmp_path):
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    shutil.copy(folder / "mlflow.db", tmp_path / "mlflow.db")
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("study").experiment_id
+    both = "tags.model = 'random_features' and params.seed = '0' and params.entropy.normalisation = 'log_cutoff'"
+    runs = [r for r in client.search_runs([experiment], both, max_results=1000) if "view_of" not in r.data.tags]
+    by_way = {
+        (r.data.params["differentiator._target_"].rpartition(".")[2], r.data.params.get("differentiator.step")): r
+        for r in runs
+    }
+    newer = again(
+        client, experiment, by_way["Reverse", None], config_hash="of another source", metrics={"residual": 1.0}
+    )
+    found = read(Reader(store, "study"), [])
+    exact = found.trained[(found.trained["way"] == "reverse") & (found.trained["seed"] == 0)]
+    assert list(exact["id"]) == [newer]
+    assert found.about["repeated"] == 1
+    for run in (by_way["Reverse", None], by_way["FiniteDifference", "auto"]):
+        again(
+            client, experiment, run, config_hash=f"{run.info.run_id} of other points", params={"sampler.boundary": "7"}
+        )
+    with pytest.raises(
+        RunError, match=r"has 2 runs of seed 0 in the stratum .* which differ in sampler.boundary: expe"
+    ):
+        judge(read_claims()[0], read(Reader(store, "study"), []))
 
 
 def test_an_empty_experiment_is_one_sentence(folder, tmp_path, capsys):

@@ -250,7 +250,7 @@ def _gaps(one: Comparison, runs: Runs) -> pd.DataFrame:
     for quantity in one.quantity:
         pairs = paired(runs, one, quantity).assign(quantity=quantity)
         for labels, group in _groups(pairs, one.factors):
-            unique_seeds(one.name, labels, group, runs, per)
+            unique_seeds(one.name, labels, group[group["lost"] != LOST[2]], runs, per)
         frames.append(_slopes(pairs, one) if one.kind == "trend" else pairs)
     return pd.concat(frames, ignore_index=True)
 
