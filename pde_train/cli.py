@@ -45,12 +45,8 @@ GO_ON = "go on with the same command; a single run wants resume=true and its fol
 def task(cfg: DictConfig) -> str:
     """One run, from its composed configuration; returns `finished`, in a sweep also `failed`."""
     from pde_train.progress import waiting
+    from pde_train.schema import check_secrets
     from pde_train.trust import OWN, build_group, check_named_by_command
-
-    with contextlib.suppress(Exception):  # what is wrong is said when it is built for the run
-        build_group(cfg, "tracking").prepare(wait=False)
-    with waiting("loading torch"):
-        from pde_train.runs import run_config
 
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN
@@ -58,6 +54,12 @@ def task(cfg: DictConfig) -> str:
     try:
         by_files = (here.sweeper.get("params") or {}) if sweeping else {}
         check_named_by_command(cfg.get(OWN) or (), here.overrides.task, by_files)
+        check_secrets(cfg)
+        with contextlib.suppress(Exception):  # what is wrong is said when it is built for the run
+            build_group(cfg, "tracking").prepare(wait=False)
+        with waiting("loading torch"):
+            from pde_train.runs import run_config
+
         if not sweeping:
             _check_use(cfg, here.overrides.task)
         if cfg.sweep.stack is not None:

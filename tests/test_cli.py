@@ -80,6 +80,8 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
             2,
             "differentiator.accuracy is no key of one choice of differentiator, which has none",
         ),
+        (["--multirun", "+precision=float32", "seed=0,1"], 2, "precision is no key of the configuration"),
+        (["--multirun", "+callbacks.x=1", "seed=0,1"], 2, "callbacks is no key of the configuration"),
         (["sweep.fresh=true"], 2, "sweep.fresh=true changes nothing in a single run"),
         (["--multirun", "resume=true", "seed=0,1"], 2, "resume=true is for a single run"),
         (["optimizer.lr=0.1", "tracking=none"], 2, "changes nothing, as pde_train.methods.least_squares.LeastSquares"),

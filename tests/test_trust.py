@@ -107,7 +107,8 @@ def test_only_words_of_a_command_name_modules():
 
 @pytest.mark.parametrize("mode", [[], ["--multirun"]])
 @pytest.mark.parametrize("where", ["overlay", "sweeper"])
-def test_a_file_cannot_widen_trust(tmp_path, mode, where):
+@pytest.mark.parametrize("what", ["pde", "tracking"])
+def test_a_file_cannot_widen_trust(tmp_path, mode, where, what):
     if where == "sweeper" and not mode:
         pytest.skip("choices of a sweep mean nothing in a single run")
     (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path('ran').write_text('x')\ndef made(**_): pass\n")
@@ -117,9 +118,10 @@ def test_a_file_cannot_widen_trust(tmp_path, mode, where):
         "overlay": "trusted_modules: [evil]\n",
         "sweeper": "hydra:\n  sweeper:\n    params:\n      trusted_modules: '[evil]'\n",
     }[where]
-    (folder / "innocent.yaml").write_text(f"# @package _global_\npde:\n  _target_: evil.made\n{body}")
+    group = "tracking" if what == "tracking" else "pde"
+    (folder / "innocent.yaml").write_text(f"# @package _global_\n{group}:\n  _target_: evil.made\n{body}")
     done = subprocess.run(
-        [sys.executable, "-m", "pde_train", *mode, "--config-dir", "mine", "experiment=innocent", "tracking=none"],
+        [sys.executable, "-m", "pde_train", *mode, "--config-dir", "mine", "experiment=innocent"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
         capture_output=True,
