@@ -65,6 +65,10 @@ class GridSweeper(Sweeper):
         from pde_train.schema import check_keys, check_sweep
 
         check_sweep(self.config)
+        if self.config.hydra.launcher.get("n_jobs") == 0:
+            raise UsageError(
+                "hydra.launcher.n_jobs=0 is no number of processes: expected a positive one, or -1 for one a processor"
+            )
         grid = self._grid(arguments)
         first, _ = self.composed[grid.cells[0].name]
         check_keys(OmegaConf.create({**first, "name": "", "tracking": self.config.tracking}))
