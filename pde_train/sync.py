@@ -47,7 +47,6 @@ def sync(folders: Sequence[Path], uri: str | None, again: bool = False) -> int:
         if not folder.is_dir():
             raise UsageError(f"{folder} is no folder: expected that of a run or a sweep, correct the path")
     stores: dict[str, Store] = {}
-    rows = 0
     refused: list[str] = []
     silent: dict[str, list[str]] = {}
     for folder in _folders(folders):
@@ -57,13 +56,14 @@ def sync(folders: Sequence[Path], uri: str | None, again: bool = False) -> int:
             if where in silent:
                 silent[where].append(str(folder))
             elif where:
-                rows += stores.setdefault(where, Store(where, again)).deliver(folder)
+                stores.setdefault(where, Store(where, again)).deliver(folder)
         except Exception as error:
             if away(error, where):
                 silent[where] = [first_line(error, where), str(folder)]
             else:
                 refused.append(f"{folder}: {first_line(error, where)}")
     runs = sum(len(store.delivered) for store in stores.values())
+    rows = sum(store.rows for store in stores.values())
     nothing = "" if runs or refused or silent else ": nothing was waiting"
     print(f"delivered {runs} runs with {rows} metric rows{nothing}")
     for sentence in refused:
