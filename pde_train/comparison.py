@@ -27,7 +27,7 @@ from pde_train.differentiators.stochastic import Stochastic
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import PdeTrainError, sentence
 from pde_train.geometry import Batch
-from pde_train.problem import Problem, steady_draws
+from pde_train.problem import Problem, fitted, steady_draws
 from pde_train.spectra import Spectrum, singular_values
 
 log = logging.getLogger(__name__)
@@ -55,26 +55,25 @@ def compare(
     differentiators: Mapping[str, Differentiator],
     max_dense: int,
     repeats: int,
-    assembled: bool = False,
+    rows: str = "loss",
 ) -> dict[str, Measured]:
     """Measure every differentiator on the present parameters of the problem's model at the points of a batch.
 
     The oracle is Taylor mode in float64; for Taylor mode itself and what is made of it, or where it cannot serve the
     model, nested reverse mode, and then forward mode. A differentiator that cannot serve this problem is left out with
     a warning: a comparison ends no run. Those that draw directions draw the same ones each time.
-    assembled: whether the spectrum is that of the assembled system, which is linear, and not of the residual Jacobian;
-    in exact arithmetic they are the same.
+    rows: scaling of the rows of the residual Jacobian whose spectrum is taken, see `Problem.jacobian`; `system` takes
+    that of the assembled matrix of a linear problem.
     """
     oracle_by = cache(lambda exact: _oracle(problem, batch, exact))
-    spacing = problem.sampler.spacing(problem.pde.domain)
     found = {}
     for name, differentiator in differentiators.items():
-        here = replace(problem, differentiator=differentiator.fitted(spacing))
+        here = replace(problem, differentiator=fitted(differentiator, problem.pde, problem.sampler))
         try:
             oracle = _first_served(oracle_by, differentiator)
             with steady_draws():
                 numbers = _measured(here, batch, oracle, repeats)
-            found[name] = Measured(numbers, _spectrum(here, batch, max_dense, assembled))
+            found[name] = Measured(numbers, _spectrum(here, batch, max_dense, rows))
         except Exception as error:
             log.warning("%s is left out of the comparison: %s", name, sentence(error))
     return found
@@ -124,13 +123,13 @@ def _measured(problem: Problem, batch: Batch, oracle: _Exact, repeats: int) -> d
     return numbers
 
 
-def _spectrum(problem: Problem, batch: Batch, max_dense: int, assembled: bool) -> Spectrum:
+def _spectrum(problem: Problem, batch: Batch, max_dense: int, rows: str) -> Spectrum:
     with steady_draws():
-        if assembled:
+        if rows == "system":
             with torch.no_grad():
                 matrix, _ = residuals.assemble(problem.pde, problem.field, problem.differentiator, batch)
             return Spectrum(singular_values(matrix))
-        jacobian = problem.jacobian(batch)
+        jacobian = problem.jacobian(batch, rows)
     return jacobian.spectrum(max_dense)
 
 

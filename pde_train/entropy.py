@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pde_train.errors import UsageError
+from pde_train.errors import RunError, UsageError
 
 NORMALISATIONS = ("log_cutoff", "raw", "log_n")
 
@@ -31,16 +31,25 @@ def truncated_entropy(
 
     cutoff: the effective cut-off number N_a = #{k : s_k > a s_1}, or #{k : s_k > a} where not `relative`.
     raw: H = -sum_{k <= N_a} p_k log p_k with p_k = s_k / sum_{j <= N_a} s_j, in nats.
-    normalised: H / log N_a (`log_cutoff`, 0 where N_a <= 1; our choice, not a quotation), H (`raw`) or
+    normalised: H / log N_a (`log_cutoff`, 0 where N_a = 1; our choice, not a quotation), H (`raw`) or
         H / log n (`log_n`).
     effective_rank: exp(H) (Roy and Vetterli, EUSIPCO 2007), 0 where nothing is kept.
-    condition: s_1 / s_{N_a}, nan where nothing is kept.
+    condition: s_1 / s_{N_a}.
+    Where nothing is kept, N_a = 0, entropies and the condition are nan: there is no distribution. Raises RunError: for
+    an empty spectrum, and for values that are nan, infinite, negative or not descending.
     """
     n = len(values)
+    if not n or not np.isfinite(values).all() or values[-1] < 0 or np.any(np.diff(values) > 0):
+        shown = ", ".join(f"{v:g}" for v in values[:3])
+        raise RunError(
+            f"{n} singular values ({shown}, ...) are no spectrum: expected at least one, all finite, >= 0 and "
+            "descending, train again"
+        )
     kept = values[values > (threshold * values[0] if relative else threshold)]
     cutoff = len(kept)
     if cutoff == 0:
-        return TruncatedEntropy(threshold, 0, 0.0, 0.0, 0.0, float("nan"))
+        nan = float("nan")
+        return TruncatedEntropy(threshold, 0, nan, nan, 0.0, nan)
     p = kept / kept.sum()
     p = p[p > 0]  # p log p tends to 0
     raw = max(0.0, -float(np.sum(p * np.log(p))))

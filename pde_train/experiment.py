@@ -22,7 +22,7 @@ from pde_train.entropy import Entropy
 from pde_train.errors import Interrupted, UsageError
 from pde_train.geometry import Batch
 from pde_train.methods.base import Method
-from pde_train.problem import Problem
+from pde_train.problem import Problem, fitted
 from pde_train.progress import waiting
 from pde_train.record import Record
 from pde_train.tracking.base import PARENT, Tracker, drained
@@ -76,7 +76,7 @@ def build(cfg: DictConfig) -> Experiment:
             f"model.activation={cfg.model.get('activation')} has useful derivatives up to order {smoothness}, and "
             f"{type(pde).__name__} needs order {pde.order}: choose a smooth activation such as tanh, sin or gelu"
         )
-    differentiator = build_group(cfg, "differentiator").fitted(sampler.spacing(pde.domain))
+    differentiator = fitted(build_group(cfg, "differentiator"), pde, sampler)
     if differentiator.reach > min(pde.domain.lengths):
         raise UsageError(
             f"{type(differentiator).__name__} evaluates u at a distance of {differentiator.reach:g}, and the shortest "
@@ -84,7 +84,7 @@ def build(cfg: DictConfig) -> Experiment:
         )
     method = build_group(cfg, "method")
     diagnostics = build_group(cfg, "diagnostics")
-    diagnostics.check_steps(method.steps)
+    diagnostics.check_steps(method.total_steps)
     if processes > 1 and not method.shares_points:
         raise UsageError(
             f"{type(method).__name__} works in one process, and accelerator.processes={processes} were asked for: "
@@ -130,6 +130,8 @@ class Run:
     def finish(self, steps: int, batch: Batch) -> None:
         """Measure what a fit has come to, after so many steps and on its last points, and keep everything."""
         problem, record = self.experiment.problem, self.record
+        if problem.excess > 1:
+            record.log(steps, {"differentiator/excess": problem.excess})
         record.log(steps, {"steps": steps, "residual_exact": problem.residual_exact(), **problem.errors()})
         record.log(steps, self.experiment.audit.metrics(problem, batch, record.last()["residual"]))
         self._raise_flags(steps)

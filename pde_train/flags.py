@@ -17,7 +17,10 @@ SAME = {"float64": 1e-6, "float32": 1e-2}
 SMALL_RESIDUAL, LARGE_ERROR = 1e-3, 0.5
 """A function whose exact residual and relative error are beyond both solves the equations, and is another solution."""
 
-NAMES = ("diverged", "unresolved", "inexact", "other_solution")
+FAR = 100.0
+"""A step with an error bound so many times the least one is far from the best."""
+
+NAMES = ("diverged", "unresolved", "inexact", "other_solution", "far_from_best_step")
 
 
 def raised(
@@ -30,6 +33,8 @@ def raised(
         above the residual that was trained; not judged where factor is None.
     inexact: derivatives that are said to be exact, and differ from another exact way.
     other_solution: a small exact residual with a large error.
+    far_from_best_step: an automatic step of finite differences with a much larger error than the best one had before
+        training.
     """
     found: dict[str, str] = {}
     residual, residual_exact = metrics["residual"], metrics["residual_exact"]
@@ -56,6 +61,11 @@ def raised(
         found["inexact"] = (
             f"the derivatives differ by {difference:.1e} from another exact way: they are not exact for this model; "
             "choose another differentiator"
+        )
+    if (excess := metrics.get("differentiator/excess", 1.0)) > FAR:
+        found["far_from_best_step"] = (
+            f"before training the errors of differentiator.step=auto were {excess:.0e} times those of the best step: "
+            "choose differentiator.step=optimal"
         )
     if residual_exact < SMALL_RESIDUAL and error > LARGE_ERROR:
         found["other_solution"] = (

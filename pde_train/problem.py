@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pde_train import residuals
-from pde_train.derivatives import Field, Jet, coordinate_columns
+from pde_train.derivatives import Axes, Field, Jet, coordinate_columns
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.taylor import Taylor
@@ -56,6 +56,8 @@ class Problem:
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
     processes: int = 1
+    excess: float = field(default=1.0, init=False)
+    """How many times worse a step of finite differences that is automatic is than the best one, before training."""
     _row_wise: bool | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +81,7 @@ class Problem:
                 f"{type(self.pde).__name__} hold: expected points of every region, correct its `draw`"
             )
         self.adapt(u or self.field, batch)
+        self.excess = self.differentiator.excess(u or self.field, *self._adapting(batch))
         with steady_draws():
             residuals.check(self.pde, self.model, self.differentiator, batch)
         if self.pde.has_exact:
@@ -126,21 +129,31 @@ class Problem:
         found = residuals.evaluate(self.pde, self.model if u is None else u, self.differentiator, batch)
         return residuals.loss(found, rows and {e.name: rows[e.region] for e in self.pde.equations()})
 
-    def residual_vector(self, u: Field, batch: Batch) -> Tensor:
-        """All weighted residuals of a field under each other, (rows, 1)."""
-        return residuals.stacked(residuals.evaluate(self.pde, u, self.differentiator, batch))
+    def residual_vector(self, u: Field, batch: Batch, rows: str = "loss") -> Tensor:
+        """All weighted residuals of a field under each other, (rows, 1), with rows as in `jacobian`."""
+        found = residuals.evaluate(self.pde, u, self.differentiator, batch)
+        if rows == "loss":
+            found = {name: r / len(r) ** 0.5 for name, r in found.items()}
+        return residuals.stacked(found)
 
-    def jacobian(self, batch: Batch) -> ResidualJacobian:
-        """The Jacobian of the weighted residuals on a batch by the trainable parameters."""
+    def jacobian(self, batch: Batch, rows: str = "loss") -> ResidualJacobian:
+        """The Jacobian J of the weighted residuals on a batch by the trainable parameters.
+
+        rows: `loss` scales the n_e rows of equation e by 1 / sqrt(n_e), so that the sum of squares of all rows is the
+        loss (a sum of means) and J J^T the kernel of its gradient flow; `points` leaves each row as its residual.
+        """
         by_points = None
         if self._row_wise is None:
             self._row_wise = residuals.row_wise(self.pde, self.model, batch)
         if self._row_wise:
 
             def by_points(parameters: dict[str, Tensor]) -> Tensor:
-                return residuals.jacobian_by_points(self.pde, self.model, parameters, self.differentiator, batch)
+                found = residuals.jacobian_by_points(self.pde, self.model, parameters, self.differentiator, batch)
+                if rows == "loss":
+                    found = {name: block / len(block) ** 0.5 for name, block in found.items()}
+                return residuals.stacked(found)
 
-        return ResidualJacobian(self.model, lambda u: self.residual_vector(u, batch), by_points)
+        return ResidualJacobian(self.model, lambda u: self.residual_vector(u, batch, rows), by_points)
 
     @property
     def field(self) -> Field:
@@ -150,10 +163,13 @@ class Problem:
     def adapt(self, u: Field, batch: Batch) -> None:
         """Let the differentiator choose what it chooses by itself, such as a step, for the field u as it is now."""
         if self.differentiator.adaptive:
-            axes = frozenset().union(*(request.axes for _, request in self.pde.regions.values()))
-            points = batch["interior"].x
-            some = points[:: max(1, len(points) // ADAPT_POINTS)]
-            self.differentiator = self.differentiator.adapted(u, some, axes)
+            self.differentiator = self.differentiator.adapted(u, *self._adapting(batch))
+
+    def _adapting(self, batch: Batch) -> tuple[Tensor, frozenset[Axes]]:
+        """Some of the interior points, and all derivatives that are needed: what a differentiator adapts itself to."""
+        points = batch["interior"].x
+        axes = frozenset().union(*(request.axes for _, request in self.pde.regions.values()))
+        return points[:: max(1, len(points) // ADAPT_POINTS)], axes
 
     def errors(self) -> dict[str, float]:
         """error_l2 = |u - u*|_2 / |u*|_2 and error_max = max|u - u*| / max|u*| on the test points, in float64.
@@ -190,6 +206,13 @@ class Problem:
 
     def _placed(self, batch: Batch) -> Batch:
         return {region: points.to(dtype=self.dtype, device=self.device) for region, points in batch.items()}
+
+
+def fitted(differentiator: Differentiator, pde: PDE, sampler: Sampler) -> Differentiator:
+    """The differentiator for the points that a sampler draws in the domain of a PDE."""
+    box = pde.domain
+    magnitude = max(map(abs, (*box.lower, *box.upper)))
+    return differentiator.fitted(sampler.spacing(box), float(magnitude), float(min(box.lengths)))
 
 
 @contextmanager

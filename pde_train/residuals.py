@@ -39,22 +39,27 @@ def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -
 def check(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> None:
     """Refuse what cannot be trained: at every point of a batch, u and each residual must be one finite number.
 
-    Raises UsageError, which names the equation: for a field or a residual that is no column (n, 1), as where (n, 1) and
-    (n,) were broadcast to (n, n), for nan and infinite values, and for a formula that uses what its `needs` lack.
+    Evaluated with gradients, as in training, so that code which loses them is found. Raises UsageError, which names the
+    equation: for a field or a residual that is no column (n, 1), as where (n, 1) and (n,) were broadcast to (n, n), for
+    nan and infinite values, for a formula that uses what its `needs` lack, and for weights that make the loss infinite.
     """
     remedy = "correct its formula or the region where it holds"
-    with torch.no_grad():
-        for part in _blocks(batch, 1):
-            (points,) = part.values()
-            check_column("the model", lambda x=points.x: u(x), points.x, "correct the model")  # type: ignore[misc]
-            for equations, jet in _jets(pde, u, differentiator, part):
-                for e in equations:
-                    what = f"the residual of {e.name!r} of {type(pde).__name__}"
-                    check_column(what, lambda e=e, jet=jet: e.residual(jet), points.x, remedy)  # type: ignore[misc]
+    for part in _blocks(batch, 1):
+        (points,) = part.values()
+        check_column("the model", lambda x=points.x: u(x), points.x, "correct the model")  # type: ignore[misc]
+        for equations, jet in _jets(pde, u, differentiator, part):
+            for e in equations:
+                what = f"the residual of {e.name!r} of {type(pde).__name__}"
+                found = check_column(what, lambda e=e, jet=jet: e.residual(jet), points.x, remedy)  # type: ignore[misc]
+                if not bool(_weighted(e, found).square().sum().isfinite()):
+                    raise UsageError(
+                        f"the loss of {e.name!r} of {type(pde).__name__} is infinite before any training: expected a "
+                        "finite number, choose a smaller pde.weights or scale the formula"
+                    )
 
 
-def check_column(what: str, formula: Callable[[], Any], x: Tensor, remedy: str) -> None:
-    """Refuse a formula that does not give one finite number for each point of x (n, d), a column (n, 1)."""
+def check_column(what: str, formula: Callable[[], Any], x: Tensor, remedy: str) -> Tensor:
+    """The values of a formula at points x (n, d), which must be one finite number for each, a column (n, 1)."""
     try:
         values = formula()
     except PdeTrainError:
@@ -76,9 +81,10 @@ def check_column(what: str, formula: Callable[[], Any], x: Tensor, remedy: str) 
         first = int(bad.int().argmax())
         place = ", ".join(f"{c:.4g}" for c in x[first].tolist())
         raise UsageError(
-            f"{what} is {float(values[first])} at {int(bad.sum())} of {len(x)} points, first at ({place}), before any "
-            f"training: expected finite numbers, {remedy}"
+            f"{what} is {float(values.detach()[first])} at {int(bad.sum())} of {len(x)} points, first at ({place}), "
+            f"before any training: expected finite numbers, {remedy}"
         )
+    return values
 
 
 def loss(residuals: Mapping[str, Tensor], rows: Mapping[str, int] | None = None) -> Tensor:
@@ -98,8 +104,8 @@ def stacked(residuals: Mapping[str, Tensor]) -> Tensor:
 
 def jacobian_by_points(
     pde: PDE, model: nn.Module, parameters: Mapping[str, Tensor], differentiator: Differentiator, batch: Batch
-) -> Tensor:
-    """The Jacobian (n, p) of `stacked` residuals by the parameters, each row from its own point alone.
+) -> dict[str, Tensor]:
+    """The Jacobian (n_e, p) of the residual of every equation e by the parameters, each row from its own point alone.
 
     Right where residuals are `row_wise`; it takes the time of a few gradients, where rows from cotangents take n.
     """
@@ -117,7 +123,7 @@ def jacobian_by_points(
         rows = torch.func.vmap(torch.func.jacrev(at), in_dims=(None, 0), chunk_size=POINTS)(dict(parameters), fields)
         for name, blocks in rows.items():
             found[name] = torch.cat([blocks[k].reshape(len(points.x), -1) for k in parameters], dim=1)
-    return torch.cat([found[e.name] for e in pde.equations() if e.name in found])
+    return {e.name: found[e.name] for e in pde.equations() if e.name in found}
 
 
 def row_wise(pde: PDE, u: Field, batch: Batch) -> bool:

@@ -36,6 +36,9 @@ NOT_BUILT = ("accelerator",)
 PARTIAL = ("optimizer", "method.optimizer")
 """What is built later, from the parameters of the model."""
 
+PLAIN = {"a valid array": "a list", "an object": "keys with values"}
+"""What pydantic says of JSON, in words of a command line."""
+
 LARGEST = 2**63
 """Integers beyond it are no 64-bit numbers."""
 
@@ -197,6 +200,7 @@ def _check_fits(adapter: TypeAdapter, path: str, value: Any) -> None:
             key = f"{where}.{faults[0]['loc'][-1]}"
             raise UsageError(f"{key} is missing: expected the key {key}, remove ~{key}") from error
         texts = (f["msg"].removeprefix("Input should be ") for f in faults if "instance of" not in f["msg"])
+        texts = (PLAIN.get(text, text) for text in texts)
         wanted = " or ".join(dict.fromkeys(text[0].lower() + text[1:] for text in texts)) or "another type"
         raise UsageError(f"{where}={_shown(part)} does not fit: expected {wanted}, correct it") from error
 

@@ -52,9 +52,8 @@ class ResidualJacobian:
     """The Jacobian J (n, p) of a residual vector by the p trainable parameters of a model, as an operator.
 
     residual maps a field to the residual vector, as a tensor of n entries. by_points, where it is given, makes J itself
-    from parameters in a faster way. The squares of the singular values of J are
-    the eigenvalues of the gradient-descent kernel G = J J^T (arXiv 2405.14099, claim 2); J itself keeps those that
-    squaring loses.
+    from parameters in a faster way. The squares of the singular values of J are the eigenvalues of the gradient-descent
+    kernel G = J J^T (arXiv 2405.14099, claim 2) of the loss |residual|^2; J itself keeps those that squaring loses.
     """
 
     def __init__(

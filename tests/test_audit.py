@@ -225,6 +225,10 @@ def test_flags_are_in_result_table_and_record(compose, tmp_path):
     wrong = {
         "diverged": [*network, "optimizer.lr=1e10"],
         "unresolved": ["pde.frequency=1000", "sampler.interior=50"],
+        "far_from_best_step": [
+            *("differentiator=finite_difference", "differentiator.accuracy=8", "model.weight_range=10"),
+            *("model=two_layer", "model.width=20", "method.steps=3", "diagnostics=none"),
+        ],
     }
     for name, words in wrong.items():
         result = run_config(compose(*words), tmp_path / name, {}, [])

@@ -371,7 +371,7 @@ def test_everything_of_a_comparison_is_in_the_folder_and_in_mlflow(compose, tmp_
 
 @pytest.mark.usefixtures("without_figures")
 def test_a_run_leaves_nothing_of_an_older_comparison_in_its_folder(compose, tmp_path):
-    (tmp_path / "figures").mkdir()
+    run_config(compose("model.features=4", "diagnostics=none"), tmp_path, {}, [])
     stale = [tmp_path / "comparison.csv", tmp_path / "figures" / "comparison.png"]
     for file in stale:
         file.write_text("of another run")
@@ -498,9 +498,10 @@ def test_a_randomised_spectrum_leaves_dashes_and_a_run_that_ends(compose, tmp_pa
     ("overrides", "sentence"),
     [
         (["diagnostics.repeats=0"], "diagnostics.repeats=0 times nothing: expected a positive integer"),
-        (["diagnostics.when=last"], "is no list: expected first, log, last or steps"),
-        (["diagnostics.differentiators=5"], "diagnostics.differentiators has nothing to compare"),
-        (["diagnostics.differentiators=null"], "diagnostics.differentiators has nothing to compare"),
+        (["diagnostics.when=last"], "diagnostics.when=last does not fit: expected a list"),
+        (["diagnostics.differentiators=5"], "diagnostics.differentiators=5 does not fit: expected keys with values"),
+        (["diagnostics.differentiators=null"], "diagnostics.differentiators=null does not fit"),
+        (["diagnostics.rows=columns"], "diagnostics.rows=columns is unknown: expected one of loss, points"),
         (["+diagnostics.differentiators.mine=5"], "diagnostics.differentiators has mine to compare"),
         (["diagnostics.differentiators.forward._target_=os.system"], "is not trusted"),
     ],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pde_train.entropy import NORMALISATIONS, Entropy, spectrum_summary, truncated_entropy
-from pde_train.errors import UsageError
+from pde_train.errors import RunError, UsageError
 
 # Logarithms and sums of at most a hundred terms, each rounded once, of results up to log 100 < 5.
 ROUNDING = 1e-13
@@ -94,10 +94,18 @@ def test_normalisations_divide_the_same_entropy():
     ("values", "threshold", "relative"),
     [([0.0, 0.0], 1e-8, True), ([0.0, 0.0], 0.0, False), ([2.0, 1.0], 5.0, False), ([2.0, 1.0], 1.5, True)],
 )
-def test_where_nothing_is_kept_all_is_zero(values, threshold, relative, normalisation):
+def test_where_nothing_is_kept_there_is_no_entropy(values, threshold, relative, normalisation):
     found = truncated_entropy(np.array(values), threshold, relative=relative, normalisation=normalisation)
-    assert (found.cutoff, found.raw, found.normalised, found.effective_rank) == (0, 0, 0, 0)
-    assert math.isnan(found.condition)
+    assert (found.cutoff, found.effective_rank) == (0, 0)
+    assert all(map(math.isnan, (found.raw, found.normalised, found.condition)))
+
+
+@pytest.mark.parametrize("values", [[], [math.nan, 1.0], [1.0, math.nan], [math.inf, 1.0], [1.0, 2.0], [1.0, -1.0]])
+def test_what_is_no_spectrum_is_refused(values):
+    with pytest.raises(
+        RunError, match=rf"{len(values)} singular values .* are no spectrum: expected at least one, all"
+    ):
+        truncated_entropy(np.array(values), 1e-8)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -139,7 +147,8 @@ def test_a_larger_threshold_keeps_no_more(relative):
     values = random_spectrum(200)
     thresholds = np.geomspace(1e-14, 1, 40)
     found = [truncated_entropy(values, a, relative=relative) for a in thresholds]
-    assert all((np.diff([h.cutoff for h in found]) <= 0) & (np.diff([h.raw for h in found]) <= ROUNDING))
+    assert all(np.diff([h.cutoff for h in found]) <= 0)
+    assert all(np.diff([h.raw for h in found if h.cutoff]) <= ROUNDING)
     assert found[0].cutoff == 200
     assert found[-1].cutoff == 0
 
@@ -206,8 +215,9 @@ def test_metrics_of_a_spectrum_of_zeros_are_numbers_or_say_that_there_is_none():
     zero = {"max", "min", "count/1e-12", "stable_rank", "decay"}
     assert {found[f"spectrum/{name}"] for name in zero} == {0}
     assert found["spectrum/condition"] == math.inf
-    assert found["entropy/1e-08"] == found["cutoff/1e-08"] == found["effective_rank/1e-08"] == 0
+    assert found["cutoff/1e-08"] == found["effective_rank/1e-08"] == 0
     assert math.isnan(found["condition/1e-08"])
+    assert math.isnan(found["entropy/1e-08"])
 
 
 @pytest.mark.parametrize("decades", [0.25, 0.5, 2.0])

@@ -32,6 +32,7 @@ from ridges import (
 )
 
 from pde_train.differentiators.finite_difference import FiniteDifference
+from pde_train.differentiators.reverse import Reverse
 from pde_train.errors import UsageError
 
 ACCURACIES = (2, 4, 6, 8)
@@ -279,6 +280,49 @@ def test_step_grid_divides_by_each_axis_own_spacing(name):
     exact = math.prod({0: c**2, 1: 2 * c, 2: 2 + 0 * c}[along[k]] for k, c in zip("xy", x.T.numpy(), strict=True))
     rounding = 10 * eps(x.dtype) / math.prod(spacing["xy".index(c)] for c in name[2:])
     np.testing.assert_allclose(found.numpy()[:, 0], exact, rtol=0, atol=rounding)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1000.0), (torch.float64, 1e6)])
+def test_automatic_steps_count_the_rounding_of_large_coordinates(dtype, size):
+    """Near 1000 a step that is right at 1 is lost in the rounding of float32 coordinates."""
+    x = (size + torch.linspace(-1, 1, 50, dtype=torch.float64)).unsqueeze(1).to(dtype)
+    differentiator = FiniteDifference(2).fitted((0.04,), size + 1, 2.0)
+    found = one(differentiator, torch.sin, x, "u_xx").double()
+    error = float((found + torch.sin(x.double())).abs().max())
+    h = differentiator.steps((0, 0), x)[0]
+    # h^2 / 12 of truncation, and eps |x| of rounding in each of four values, divided by h^2
+    assert error < h**2 / 12 + 4 * eps(dtype) * size / h**2
+    assert error < 10 * (eps(dtype) * size) ** 0.5
+
+
+def test_automatic_steps_follow_a_small_domain():
+    x = torch.linspace(0, 1e-6, 50, dtype=torch.float64).unsqueeze(1)
+    found = one(FiniteDifference(2).fitted((2e-8,), 1e-6, 1e-6), lambda p: torch.sin(1e6 * p), x, "u_xx")
+    assert float((found / 1e12 + torch.sin(1e6 * x)).abs().max()) < 1e-7
+    assert FiniteDifference(2).fitted((0.1,), 1.0, 2.0).steps((0, 0), x) == FiniteDifference(2).steps((0, 0), x)
+
+
+def test_the_excess_of_automatic_steps_is_that_of_their_errors():
+    """Against the errors themselves: weights in +-5 need much smaller steps than a function of scale 1."""
+    generator = torch.Generator().manual_seed(0)
+    w, b, a = (torch.rand(3, 30, generator=generator, dtype=torch.float64) * 2 - 1).unbind()
+    x = torch.linspace(-1, 1, 100, dtype=torch.float64).unsqueeze(1)
+    axes = frozenset([(0, 0)])
+    for steepness, many in ((1.0, False), (5.0, True)):
+
+        def u(x, steepness=steepness):
+            return torch.tanh(steepness * (x @ w.unsqueeze(0) + b)) @ a.unsqueeze(1)
+
+        exact = Reverse().partials(u, x, axes)[0, 0]
+        errors = [
+            float((d.partials(u, x, axes)[0, 0] - exact).norm())
+            for d in (FiniteDifference(8), FiniteDifference(8, "optimal").adapted(u, x, axes))
+        ]
+        excess = FiniteDifference(8).excess(u, x, axes)
+        assert (excess > 100) == many
+        assert 0.1 < excess / (errors[0] / errors[1]) < 10
+    assert FiniteDifference(8, 1e-2).excess(u, x, axes) == 1
+    assert FiniteDifference(8).excess(lambda x: torch.special.bessel_j0(x), x, axes) == 1  # no Taylor rule
 
 
 def test_fitting_leaves_the_original_alone():

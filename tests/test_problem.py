@@ -1,5 +1,7 @@
 """Test points, errors and pictures of problems in many dimensions, and with a time."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -104,3 +106,16 @@ def test_a_pde_may_choose_its_sampler_and_model(compose):
 )
 def test_random_features_solve_the_linear_ones(compose, tmp_path, pde, overrides, most):
     assert run(build(compose(f"pde={pde}", *overrides)), tmp_path).last()["error_l2"] < most
+
+
+@pytest.mark.parametrize("viscosity", [0.0001 / math.pi, 0.001])
+def test_references_and_errors_are_of_double_precision_for_a_run_in_single(viscosity):
+    """In single precision the reference itself had a floor of 3.5e-3, and was nan at small viscosities."""
+    pde = Burgers1D(viscosity=viscosity)
+
+    def rounded(x):
+        return pde.exact(Jet({"x": x[:, :1].double(), "t": x[:, 1:].double()})).float()
+
+    single = Problem(pde, rounded, Reverse(), Uniform(20, 8), torch.float32)
+    assert single.test_batch["interior"].x.dtype == torch.float32
+    assert single.errors()["error_l2"] < 1e-7

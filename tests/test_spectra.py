@@ -363,10 +363,25 @@ def test_the_probe_keeps_to_its_budget():
     found = {}
     for budget in (entries, entries - 1):
         record = SimpleNamespace(
-            spectra={}, spectrum=lambda step, spectrum, budget=budget: found.update({budget: spectrum})
+            spectra={}, tags={}, spectrum=lambda step, spectrum, budget=budget: found.update({budget: spectrum})
         )
         SpectrumProbe(max_dense=budget).look(p, batch, 0, record)
     assert {budget: spectrum.method for budget, spectrum in found.items()} == {
         entries: "dense",
         entries - 1: "randomised",
     }
+
+
+@pytest.mark.parametrize("weights", [{}, {"poisson": 3.0, "value": 0.5}])
+def test_the_kernel_of_the_jacobian_is_that_of_the_loss(weights):
+    """The gradient of the loss is 2 J^T r, and gradient flow changes the rows r by -2 J J^T r."""
+    p = problem(Poisson1D(weights=weights))
+    batch = p.draw(np.random.default_rng(0))
+    parameters = list(p.model.parameters())
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(p.loss(batch), parameters)])
+    for rows, same in (("loss", True), ("points", False)):
+        jacobian = p.jacobian(batch, rows)
+        r = p.residual_vector(p.model, batch, rows).detach()[:, 0]
+        assert torch.allclose(2 * jacobian.dense().T @ r, gradient, rtol=1e-10, atol=1e-12) == same
+        assert (abs(float(r.square().sum() / p.loss(batch).detach()) - 1) < 1e-12) == same
+        torch.testing.assert_close(jacobian.dense(), jacobian.rows(torch.eye(len(r)).double()), rtol=1e-9, atol=1e-12)

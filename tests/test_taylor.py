@@ -171,6 +171,27 @@ CASES = {  # the rule by its torch function, in one variable; the same function 
     "gelu": (F.gelu, lambda z: z * mpmath.ncdf(z), ANYWHERE),
     "softplus": (lambda z: F.softplus(z, beta=1.5), lambda z: mpmath.log(1 + mpmath.exp(1.5 * z)) / 1.5, ANYWHERE),
 }
+PIECEWISE = {
+    *(
+        "abs",
+        "absolute",
+        "clamp",
+        "clip",
+        "clone",
+        "contiguous",
+        "detach",
+        "full_like",
+        "ge",
+        "greater",
+        "greater_equal",
+    ),
+    *("gt", "le", "less", "less_equal", "lt", "maximum", "minimum", "ones_like", "where", "zeros_like"),
+}
+"""Rules of what has another formula on each side of a value, or none; see PIECES."""
+
+RESHAPING = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "ravel"}
+"""Rules that refuse."""
+
 HIGHEST = 8
 
 
@@ -181,7 +202,7 @@ def coefficients(u, x):
     return torch.stack([found[name][:, 0] / math.factorial(k) for k, name in enumerate(names)])
 
 
-@pytest.mark.parametrize("name", sorted(set(RULES) - {"relu"}))
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"relu"} - PIECEWISE - RESHAPING))
 def test_every_rule_is_the_taylor_series_to_order_8(name):
     function, exactly, points = CASES[name]
     found = coefficients(function, torch.tensor(points, dtype=torch.float64).unsqueeze(1))
@@ -196,7 +217,8 @@ def test_every_rule_is_the_taylor_series_to_order_8(name):
 
 
 def test_no_case_is_left_of_a_rule_that_is_gone():
-    assert set(CASES) | {"relu"} == set(RULES)
+    assert set(CASES) | {"relu"} | PIECEWISE | RESHAPING == set(RULES)
+    assert {name.split()[0] for name in PIECES} >= PIECEWISE
 
 
 def test_relu_has_the_slopes_that_torch_gives_it_and_no_curvature():
@@ -598,10 +620,8 @@ def test_many_networks_at_once_by_vmap():
 @pytest.mark.parametrize(
     ("field", "sentence"),
     [
-        (torch.digamma, r"no rule for the operation 'digamma': expected one of add, .*taylor_rules\.py or choose diff"),
+        (torch.digamma, r"no rule for the operation 'digamma': expected one of abs, .*taylor_rules\.py or choose diff"),
         (lambda x: x.cumsum(1), r"no rule for the operation 'cumsum'.*add a rule in pde_train/"),
-        (lambda x: torch.where(x > 0, x, -x), r"no rule for the operation 'gt'"),
-        (abs, r"no rule for the operation 'abs'"),
         (nn.LayerNorm(2, dtype=torch.float64), r"no rule for the operation 'layer_norm'"),
         (lambda x: x[0], r"cannot take rows 0 out of its points: expected \[:, columns\]"),
         (lambda x: x[:2], r"cannot take rows slice\(None, 2, None\)"),
@@ -672,3 +692,56 @@ def test_a_series_knows_what_a_field_asks_of_its_points():
 
     jet(Taylor(), field, x, "u_x")
     assert seen == [((4, 2), (4, 2), 4, 2, 2, 4, torch.float64, torch.device("cpu"), True)]
+
+
+PIECES = {
+    "ones_like": lambda x: x.sin() + torch.ones_like(x) * x**2,
+    "zeros_like": lambda x: x.sin() + torch.zeros_like(x),
+    "full_like": lambda x: x.sin() * torch.full_like(x, 3.0),
+    "clone": lambda x: x.clone().sin(),
+    "contiguous": lambda x: x.contiguous().exp(),
+    "detach": lambda x: x.detach() * x**3,
+    "where": lambda x: torch.where(x > 0, x.sin(), x**3),
+    "le": lambda x: torch.where(x.sin() <= 0.3, x**4, torch.ones_like(x)),
+    "ge": lambda x: torch.where(x[:, :1] >= 0, 2.0, x),
+    "gt": lambda x: torch.where(x > 0.1, x**2, x),
+    "lt": lambda x: torch.where(x < 0.1, x**2, x.exp()),
+    "greater": lambda x: torch.where(torch.greater(x, 0.1), x**2, x),
+    "greater_equal": lambda x: torch.where(torch.greater_equal(x, x**3), x**2, x),
+    "less": lambda x: torch.where(torch.less(x, 0.1), x**2, x),
+    "less_equal": lambda x: torch.where(torch.less_equal(x, 0.1), x**2, x),
+    "abs": lambda x: (x.sin() * x**2).abs() + abs(x**3),
+    "absolute": lambda x: torch.absolute(x.sin() - 0.2),
+    "maximum": lambda x: torch.maximum(x.sin(), x**3 - 0.1),
+    "minimum": lambda x: torch.minimum(x.sin(), x**3 - 0.1),
+    "clamp": lambda x: (2 * x).clamp(-0.7, 0.9) * x.sin(),
+    "clip": lambda x: (2 * x).clip(max=0.9) * x.sin(),
+    "numpy's numbers": lambda x: np.float64(2) * x.sin() - x / np.float64(3) + np.float64(1),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_common_operations_have_a_rule(name):
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).unsqueeze(1)
+    axes = frozenset([(), (0,), (0, 0), (0, 0, 0)])
+    found, expected = Taylor().partials(PIECES[name], x, axes), Reverse().partials(PIECES[name], x, axes)
+    for a in axes:
+        torch.testing.assert_close(found[a], expected[a], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [
+        (lambda x: np.sin(x), "has no rule for numpy.sin: expected torch functions, such as torch.sin"),
+        (lambda x: torch.from_numpy(np.asarray(x)), "was asked for a numpy array of its points"),
+        (
+            lambda x: x.squeeze(-1),
+            r"carries columns .n, w., and squeeze, unsqueeze, view, reshape",
+        ),
+        (lambda x: x.view(-1), "carries columns"),
+        (lambda x: x[:, 0], r"expected x\[:, :1\] rather than x\[:, 0\]"),
+    ],
+)
+def test_what_has_no_rule_is_named(field, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        Taylor().partials(field, torch.zeros(3, 1, dtype=torch.float64), frozenset([(0, 0)]))

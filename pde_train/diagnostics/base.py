@@ -58,6 +58,16 @@ def check_max_dense(entries: int) -> None:
         raise UsageError(f"diagnostics.max_dense={entries} is no number of entries: expected a positive integer")
 
 
+ROWS = ("loss", "points")
+"""How the rows of a residual Jacobian are scaled, see `Problem.jacobian`."""
+
+
+def check_rows(rows: str) -> None:
+    """Refuse another scaling of rows."""
+    if rows not in ROWS:
+        raise UsageError(f"diagnostics.rows={rows} is unknown: expected one of {', '.join(ROWS)}, choose one")
+
+
 def steps_of(when: Sequence[str | int], total: int) -> frozenset[int]:
     """The steps of 0 ... total that a list of words and numbers means; `log` is 1, 3, 10, 30, ..."""
     decades = (m * 10**k for k in range(len(str(total))) for m in (1, 3))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pde_train.comparison import compare
-from pde_train.diagnostics.base import Diagnostics, check_max_dense, check_when, steps_of
+from pde_train.diagnostics.base import Diagnostics, check_max_dense, check_rows, check_when, steps_of
 from pde_train.diagnostics.spectrum import SpectrumProbe
 from pde_train.differentiators.base import Differentiator
 from pde_train.errors import UsageError
@@ -21,7 +21,7 @@ from pde_train.record import Record
 class Compare(Diagnostics):
     """The run's own spectrum, and at the same steps `comparison.compare` of many differentiators.
 
-    differentiators: what to compare, by the name that stands in tables and metrics. when, max_dense: see
+    differentiators: what to compare, by the name that stands in tables and metrics. when, max_dense, rows: see
     `SpectrumProbe`. repeats: timed gradients of each.
     """
 
@@ -29,10 +29,12 @@ class Compare(Diagnostics):
     when: Sequence[str | int] = ("first", "last")
     max_dense: int = 16_000_000
     repeats: int = 5
+    rows: str = "loss"
 
     def __post_init__(self) -> None:
         check_when(self.when)
         check_max_dense(self.max_dense)
+        check_rows(self.rows)
         given = self.differentiators if isinstance(self.differentiators, Mapping) else {}
         wrong = [str(k) for k, d in given.items() if not isinstance(d, Differentiator)]
         if wrong or not given:
@@ -47,7 +49,8 @@ class Compare(Diagnostics):
         return steps_of(self.when, total)
 
     def look(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
-        SpectrumProbe(self.when, self.max_dense).look(problem, batch, step, record, matrix)
-        found = compare(problem, batch, self.differentiators, self.max_dense, self.repeats, matrix is not None)
+        SpectrumProbe(self.when, self.max_dense, self.rows).look(problem, batch, step, record, matrix)
+        rows = self.rows if matrix is None else "system"
+        found = compare(problem, batch, self.differentiators, self.max_dense, self.repeats, rows)
         for name, measured in found.items():
             record.compared(step, name, measured.numbers, measured.spectrum)

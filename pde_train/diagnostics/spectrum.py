@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pde_train.diagnostics.base import Diagnostics, check_max_dense, check_when, steps_of
+from pde_train.diagnostics.base import Diagnostics, check_max_dense, check_rows, check_when, steps_of
 from pde_train.geometry import Batch
 from pde_train.problem import Problem, steady_draws
 from pde_train.record import Record
@@ -20,22 +20,27 @@ class SpectrumProbe(Diagnostics):
 
     when: of `first` (before training), `last` (after it), `log` (steps 1, 3, 10, 30, ...) and numbers of steps.
     max_dense: entries of the largest Jacobian taken dense; above it an adaptive randomised SVD, which the run says.
+    rows: scaling of the rows of a residual Jacobian, `loss` or `points`, see `Problem.jacobian`; a run's tag
+        `spectrum_rows` says which, or `system` for the matrix that least squares solves.
     """
 
     when: Sequence[str | int] = ("first", "log", "last")
     max_dense: int = 16_000_000
+    rows: str = "loss"
 
     def __post_init__(self) -> None:
         check_when(self.when)
         check_max_dense(self.max_dense)
+        check_rows(self.rows)
 
     def steps(self, total: int) -> frozenset[int]:
         return steps_of(self.when, total)
 
     def look(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
+        record.tags["spectrum_rows"] = self.rows if matrix is None else "system"
         if matrix is not None:
             record.spectrum(step, Spectrum(singular_values(matrix)))
         elif step not in record.spectra:  # a resumed run may have looked before
             with steady_draws():
-                jacobian = problem.jacobian(batch)
+                jacobian = problem.jacobian(batch, self.rows)
             record.spectrum(step, jacobian.spectrum(self.max_dense))

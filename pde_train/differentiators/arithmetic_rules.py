@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,3 +139,98 @@ def sum_columns(z: Series, dim: int = 0, keepdim: bool = False) -> Series:
 def mean_columns(z: Series, dim: int = 0, keepdim: bool = False) -> Series:
     """The mean over columns."""
     return sum_columns(z, dim, keepdim) * (1 / z.shape[1])
+
+
+@rule("clone", "contiguous")
+def same(z: Series, **_: object) -> Series:
+    """z itself: nothing is changed in place."""
+    return z
+
+
+@rule("detach")
+def constant(z: Series) -> Tensor:
+    """The values of z, as constants."""
+    return z.value
+
+
+@rule("ones_like")
+def ones_like(z: Series, **options: Any) -> Tensor:
+    return torch.ones_like(z.value, **options)
+
+
+@rule("zeros_like")
+def zeros_like(z: Series, **options: Any) -> Tensor:
+    return torch.zeros_like(z.value, **options)
+
+
+@rule("full_like")
+def full_like(z: Series, fill_value: float, **options: Any) -> Tensor:
+    return torch.full_like(z.value, fill_value, **options)
+
+
+@rule("gt", "greater")
+def greater(a: Operand, b: Operand) -> Tensor:
+    return value_of(a) > value_of(b)
+
+
+@rule("ge", "greater_equal")
+def greater_equal(a: Operand, b: Operand) -> Tensor:
+    return value_of(a) >= value_of(b)
+
+
+@rule("lt", "less")
+def less(a: Operand, b: Operand) -> Tensor:
+    return value_of(a) < value_of(b)
+
+
+@rule("le", "less_equal")
+def less_equal(a: Operand, b: Operand) -> Tensor:
+    return value_of(a) <= value_of(b)
+
+
+@rule("where")
+def where(condition: Tensor, a: Operand, b: Operand) -> Series:
+    """a where the condition holds at a point, otherwise b: each piece with its own derivatives."""
+    series = a if isinstance(a, Series) else b
+    assert isinstance(series, Series)
+    value = torch.where(condition, value_of(a), value_of(b))
+    rest: list[Coefficient] = []
+    for k in range(len(series.rest)):
+        one, other = (p.rest[k] if isinstance(p, Series) else None for p in (a, b))
+        if one is None and other is None:
+            rest.append(None)
+            continue
+        zero = value.new_zeros(())
+        rest.append(torch.where(condition, zero if one is None else one, zero if other is None else other))
+    return Series([value, *rest], series.directions)
+
+
+@rule("maximum")
+def maximum(a: Operand, b: Operand) -> Series:
+    return where(greater(a, b), a, b)
+
+
+@rule("minimum")
+def minimum(a: Operand, b: Operand) -> Series:
+    return where(less(a, b), a, b)
+
+
+@rule("clamp", "clip")
+def clamp(z: Series, min: Operand | None = None, max: Operand | None = None) -> Series:
+    """z, constant beyond its bounds."""
+    above = z if min is None else maximum(z, min)
+    return above if max is None else minimum(above, max)
+
+
+@rule("squeeze", "flatten", "ravel", "unsqueeze", "view", "reshape")
+def reshaped(z: Series, *shape: Any, **named: Any) -> Series:
+    """Columns stay columns; another shape is refused."""
+    raise UsageError(
+        "differentiator=taylor carries columns (n, w), and squeeze, unsqueeze, view, reshape and flatten make other "
+        "shapes: expected x[:, :1] for one column, torch.cat(..., dim=1) for several, or choose differentiator=reverse"
+    )
+
+
+def value_of(operand: Operand) -> Any:
+    """The values at the points themselves."""
+    return operand.value if isinstance(operand, Series) else operand

@@ -39,13 +39,21 @@ class Differentiator(ABC):
             columns[name] = sum_of([partials[axes] if c == 1 else c * partials[axes] for axes, c in terms.items()])
         return Jet(columns)
 
-    def fitted(self, spacing: tuple[float, ...]) -> Differentiator:
-        """This differentiator for points with that distance along each coordinate; most have no use for it."""
+    def fitted(self, spacing: tuple[float, ...], magnitude: float = 1.0, length: float = 1.0) -> Differentiator:
+        """This differentiator for the points of a problem; most have no use for it.
+
+        spacing: their distance along each coordinate. magnitude: the largest |coordinate|. length: the shortest side of
+        the domain.
+        """
         return self
 
     def adapted(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> Differentiator:
         """This differentiator with what it chooses by itself, such as a step, chosen for a field as it is now."""
         return self
+
+    def excess(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> float:
+        """How many times better the best choice of what is automatic is for a field as it is now; 1 if unknown."""
+        return 1.0
 
 
 def sum_of(columns: list[Tensor]) -> Tensor:

@@ -16,8 +16,11 @@ from pde_train.differentiators.complex_points import ComplexPoints
 from pde_train.differentiators.directions import Direction, polarised
 from pde_train.errors import UsageError
 
-RADII = (2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02, 0.01)
-"""The radii that `"auto"` tries, in the units of the coordinates."""
+LARGEST, SMALLEST, RATIO = 2.0, 0.005, 0.7
+"""The radii that `"auto"` tries go by this ratio from the largest to the smallest; see `ComplexStep._tried`."""
+
+SCALES = (1e-6, 1e3)
+"""The least and the greatest scale of a field that is believed."""
 
 NODES = (16, 32, 64)
 """The numbers of nodes on the whole circle that `"auto"` tries; by symmetry half of them are evaluated."""
@@ -27,6 +30,9 @@ REFERENCE = 128
 
 APART = 1000
 """How many times their least distance so far the results of two radii in turn may be apart; larger is no rounding."""
+
+AGREED = {torch.float64: 1e-6, torch.float32: 1e-2}
+"""The relative distance up to which the results of two radii in turn agree."""
 
 Derivatives = dict[tuple[Direction, int], Tensor]
 """Derivatives, each (n, m), by direction and order."""
@@ -75,28 +81,51 @@ class ComplexStep(Differentiator):
         """With the radius and nodes, where `"auto"`, that come closest to many nodes on u's higher derivatives at x.
 
         Of rules within a factor 3 of the closest, the one with the fewest nodes. Radii count from the smallest up, as
-        long as they agree: a circle around a singularity converges too, to something else.
+        long as they agree: a circle around a singularity converges too, to something else. Raises UsageError where no
+        two radii in turn agree, as next to a branch point.
         """
         higher = frozenset(a for a in axes if len(a) > 1)
         if not self.adaptive or not higher:
             return self
-        radii = sorted(RADII) if self.radius == "auto" else [self.circle[0]]
         counts = NODES if self.nodes == "auto" else (self.circle[1],)
         errors: dict[tuple[float, int], float] = {}
         with torch.no_grad():
             size = u(x).norm()
             fine, least = None, math.inf
-            for radius in radii:
+            for radius in self._tried(u, x):
                 before, fine = fine, ComplexStep(radius, REFERENCE).partials(u, x, higher)
                 gap = _apart(fine, before or fine, size)
-                least = min(gap, least) if before else least
-                if not gap <= APART * max(least, torch.finfo(x.dtype).eps):
+                if before and gap < least:  # gap may be nan, where a circle is too large for the field
+                    least = gap
+                if before and not gap <= APART * max(least, torch.finfo(x.dtype).eps):
                     break
                 for nodes in counts:
                     errors[radius, nodes] = _apart(ComplexStep(radius, nodes).partials(u, x, higher), fine, size)
+        if self.radius == "auto" and not least <= AGREED[x.dtype]:
+            raise UsageError(
+                f"differentiator=complex_step finds no circles that agree on the derivatives of this field (apart by "
+                f"{least:.0e}): expected one that is analytic around every point, choose differentiator=taylor or a "
+                "smaller model.weight_range"
+            )
         best = min(errors.values(), default=math.nan)
         near = [c for c in errors if errors[c] <= 3 * best]
         return replace(self, chosen=min(near, key=lambda c: (c[1], errors[c]))) if near else self
+
+    def _tried(self, u: Field, x: Tensor) -> list[float]:
+        """The radii among which to choose, the smallest first, in the units of the coordinates.
+
+        LARGEST is in units of the field's scale |u| / |u'| where that is above 1, SMALLEST where it is below 1.
+        """
+        if self.radius != "auto":
+            return [self.circle[0]]
+        units = [tuple(float(i == j) for j in range(x.shape[1])) for i in range(x.shape[1])]
+        slope = max(float(d.abs().max()) for d in self._first(u, x, units).values())
+        scale = float(u(x).abs().max()) / slope if slope > 0 else 1.0
+        scale = min(max(scale, SCALES[0]), SCALES[1]) if scale > 0 else 1.0
+        radii = [LARGEST * max(1.0, scale)]
+        while radii[-1] > SMALLEST * min(1.0, scale):
+            radii.append(RATIO * radii[-1])
+        return radii[::-1]
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
         directions: dict[tuple[float, ...], set[int]] = defaultdict(set)

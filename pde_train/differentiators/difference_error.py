@@ -47,6 +47,8 @@ class DifferenceError(Differentiator):
     step: float | str | Tensor = "auto"
     nodes: int = 12
     spacing: tuple[float, ...] | None = None
+    magnitude: float = 1.0
+    length: float = 1.0
 
     exact = False
 
@@ -69,10 +71,11 @@ class DifferenceError(Differentiator):
     @cached_property
     def differences(self) -> FiniteDifference:
         """The finite differences whose error this is."""
-        return FiniteDifference(self.accuracy, self.step, spacing=self.spacing)
+        plain = FiniteDifference(self.accuracy, self.step)
+        return plain if self.spacing is None else plain.fitted(self.spacing, self.magnitude, self.length)
 
-    def fitted(self, spacing: tuple[float, ...]) -> DifferenceError:
-        return replace(self, spacing=spacing)
+    def fitted(self, spacing: tuple[float, ...], magnitude: float = 1.0, length: float = 1.0) -> DifferenceError:
+        return replace(self, spacing=spacing, magnitude=magnitude, length=length)
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
         found: dict[Axes, Tensor] = {(): u(x)} if () in axes else {}

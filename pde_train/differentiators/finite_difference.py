@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -27,18 +28,44 @@ SMALLEST_STEP = 100
 POLICIES = ("auto", "grid", "optimal")
 
 
+MOST_BOUNDS = 50
+"""Derivatives for which the best step is looked for only to compare another one with it."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The error T h^p + R / h^n of a finite difference by its step h."""
+
+    truncation: float
+    order: int
+    rounding: float
+    derivative: int
+
+    def at(self, step: float) -> float:
+        """The bound for a step."""
+        return self.truncation * step**self.order + self.rounding / step**self.derivative
+
+    @property
+    def best(self) -> float:
+        """The step of the least bound."""
+        ratio = self.derivative * self.rounding / (self.order * self.truncation)
+        return ratio ** (1 / (self.derivative + self.order))
+
+
 @dataclass(frozen=True)
 class FiniteDifference(Differentiator):
     """Central differences; mixed partials are products of one-dimensional stencils.
 
     accuracy: order of the truncation error in h; 2, 4, 6 or 8.
-    step: `"auto"` takes h = eps^(1 / (n + p)) for a derivative of total order n with truncation error of order p, which
-        balances truncation and rounding of a function of scale 1; `"optimal"` balances them for the function at hand,
+    step: `"auto"` takes h = L (eps max(1, |x| / L))^(1 / (n + p)) for a derivative of total order n with truncation
+        error of order p, which balances truncation and rounding of a function of scale 1 at coordinates up to |x| on a
+        domain of length L (1 where it is longer); `"optimal"` balances them for the function at hand,
         from the size of its next derivatives, again and again while it changes (see `adapted`); `"grid"` takes the
         distance of the sampler's points along each coordinate; a number is the step itself, in the units of the
         coordinates, for every derivative. A number may also be a scalar tensor, unchecked, so that `vmap` reaches it.
     richardson: extrapolations from h, h/2, ..., each of which adds 2 to the order of the truncation error.
-    spacing: the distances that `"grid"` means; the composition root supplies them by `fitted`.
+    spacing: the distances that `"grid"` means; magnitude, length: |x| and L of `"auto"`. The composition root supplies
+        them by `fitted`.
     chosen: the steps that `"optimal"` means, by derivative; `adapted` supplies them, until then they are those of auto.
 
     All stencils of a request share one stacked evaluation of u on their unique points.
@@ -49,6 +76,8 @@ class FiniteDifference(Differentiator):
     richardson: int = 0
     spacing: tuple[float, ...] | None = None
     chosen: tuple[tuple[Axes, float], ...] = ()
+    magnitude: float = 1.0
+    length: float = 1.0
 
     exact = False
 
@@ -86,39 +115,54 @@ class FiniteDifference(Differentiator):
         """The order of the truncation error in h, extrapolations included."""
         return self.accuracy + 2 * self.richardson
 
-    def fitted(self, spacing: tuple[float, ...]) -> FiniteDifference:
-        return replace(self, spacing=spacing)
+    def fitted(self, spacing: tuple[float, ...], magnitude: float = 1.0, length: float = 1.0) -> FiniteDifference:
+        return replace(self, spacing=spacing, magnitude=magnitude, length=min(1.0, length))
 
     def adapted(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> FiniteDifference:
-        """With the step of least error bound for each derivative of u at x, where `step` is `"optimal"`.
-
-        The bound is T h^p + R / h^n: T from the root mean square of the next derivatives that the stencil leaves over
-        (by Taylor mode) times its own moments, R = eps |u|_max sum_k |w_k|.
-        """
+        """With the step of least error bound (`_bounds`) for each derivative of u at x, where `step` is `"optimal"`."""
         if not self.adaptive:
             return self
-        taken = sorted(a for a in axes if a)
-        left = {a: _left_over(a, self.accuracy, self.richardson, x.shape[1]) for a in taken}
-        needed = frozenset(b for moments in left.values() for b in moments) | {()}
+        smallest = 2 * SMALLEST_STEP * 2**self.richardson * torch.finfo(x.dtype).eps
+        smallest *= max(1.0, float(x.detach().abs().max()))
+        chosen = []
+        for a, bound in self._bounds(u, x, axes).items():
+            chosen.append((a, min(max(bound.best, smallest), 1.0)))
+        return replace(self, chosen=tuple(chosen))
+
+    def excess(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> float:
+        if self.step != "auto" or len(axes) > MOST_BOUNDS:
+            return 1.0
+        with suppress(UsageError):  # of an operation without a Taylor rule
+            bounds = self._bounds(u, x, axes)
+            return max((b.at(self.steps(a, x)[0]) / b.at(b.best) for a, b in bounds.items()), default=1.0)
+        return 1.0
+
+    def _bounds(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Bound]:
+        """The error bound of each derivative of u at x by its step; none where it has no truncation or no rounding.
+
+        It is T h^p + R / h^n: T from the root mean square of the next derivatives that the stencil leaves over (by
+        Taylor mode) times its own moments, R = eps max(|u|, |x| |u'|) sum_k |w_k|, as points are rounded, too.
+        """
+        taken, dimension = sorted(a for a in axes if a), x.shape[1]
+        left = {a: _left_over(a, self.accuracy, self.richardson, dimension) for a in taken}
+        first = {(i,) for i in range(dimension)}
+        needed = frozenset(b for moments in left.values() for b in moments) | {()} | first
         with torch.no_grad():
             try:
                 found = Taylor().partials(u, x, needed)
             except UsageError as error:
                 raise UsageError(f"differentiator.step=optimal measures this field by Taylor mode: {error}") from error
             sizes = {b: float(v.double().square().mean().sqrt()) for b, v in found.items()}  # float32 would overflow
-            largest = float(u(x).abs().max())
-        eps, p = torch.finfo(x.dtype).eps, self.truncation
-        smallest = 2 * SMALLEST_STEP * 2**self.richardson * eps * max(1.0, float(x.detach().abs().max()))
-        chosen = []
+            slopes = [float((x[:, i : i + 1] * found[(i,)]).abs().max()) for i in range(dimension)]
+            largest = max(float(found[()].abs().max()), *slopes)
+        bounds = {}
         for a in taken:
             truncation = sum(moment * sizes[b] for b, moment in left[a].items())
-            unit = stencil(a, self.accuracy, (1.0,) * x.shape[1], self.richardson)
-            rounding = eps * largest * sum(abs(w) for _, w in unit)
-            if not truncation or not rounding:  # as before training, where a model may be 0
-                continue
-            h = (len(a) * rounding / (p * truncation)) ** (1 / (len(a) + p))
-            chosen.append((a, min(max(h, smallest), 1.0)))
-        return replace(self, chosen=tuple(chosen))
+            unit = stencil(a, self.accuracy, (1.0,) * dimension, self.richardson)
+            rounding = torch.finfo(x.dtype).eps * largest * sum(abs(w) for _, w in unit)
+            if truncation and rounding:  # not before training, where a model may be 0
+                bounds[a] = Bound(truncation, self.truncation, rounding, len(a))
+        return bounds
 
     def steps(self, axes: Axes, x: Tensor) -> tuple[float, ...]:
         """The step along each of the d coordinates of x (n, d), for the derivative along `axes`; 1 for a tensor."""
@@ -126,7 +170,8 @@ class FiniteDifference(Differentiator):
         if isinstance(self.step, Tensor):
             return (1.0,) * dimension
         if self.step in ("auto", "optimal"):
-            auto = torch.finfo(x.dtype).eps ** (1 / (max(len(axes), 1) + self.truncation))
+            rounding = torch.finfo(x.dtype).eps * max(1.0, self.magnitude / self.length)
+            auto = self.length * rounding ** (1 / (max(len(axes), 1) + self.truncation))
             return (dict(self.chosen).get(axes, auto),) * dimension
         if self.step == "grid":
             if self.spacing is None:

@@ -21,13 +21,15 @@ class Hybrid(Differentiator):
 
     The last coordinate of its axes is differentiated automatically and the others by stencils: u_x is exact, u_xx is
     (u_x(x + h) - u_x(x - h)) / 2h (coupled automatic-numerical differentiation, Chiu et al., CMAME 395, 2022).
-    accuracy, step, richardson, spacing: of the finite differences, see `FiniteDifference`.
+    accuracy, step, richardson, spacing, magnitude, length: of the finite differences, see `FiniteDifference`.
     """
 
     accuracy: int = 2
     step: float | str | Tensor = "auto"
     richardson: int = 0
     spacing: tuple[float, ...] | None = None
+    magnitude: float = 1.0
+    length: float = 1.0
 
     exact = False
 
@@ -43,10 +45,11 @@ class Hybrid(Differentiator):
     @cached_property
     def differences(self) -> FiniteDifference:
         """What differentiates the first derivatives."""
-        return FiniteDifference(self.accuracy, self.step, self.richardson, self.spacing)
+        plain = FiniteDifference(self.accuracy, self.step, self.richardson)
+        return plain if self.spacing is None else plain.fitted(self.spacing, self.magnitude, self.length)
 
-    def fitted(self, spacing: tuple[float, ...]) -> Hybrid:
-        return replace(self, spacing=spacing)
+    def fitted(self, spacing: tuple[float, ...], magnitude: float = 1.0, length: float = 1.0) -> Hybrid:
+        return replace(self, spacing=spacing, magnitude=magnitude, length=length)
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
         found: dict[Axes, Tensor] = {(): u(x)} if () in axes else {}

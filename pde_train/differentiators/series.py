@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from pde_train.errors import UsageError
@@ -95,7 +96,23 @@ class Series:
     dtype = property(lambda self: self.value.dtype)
     device = property(lambda self: self.value.device)
     ndim = 2
-    __array_ufunc__ = None  # numpy's numbers leave operations to us
+
+    def __array_ufunc__(self, function: Any, method: str, *operands: Any, **options: Any) -> Any:
+        """Arithmetic with numpy's numbers is ours; numpy's other functions would lose the derivatives."""
+        ours = {"add": "add", "subtract": "sub", "multiply": "mul", "true_divide": "div", "divide": "div"}
+        name = ours.get(function.__name__)
+        if name is None or method != "__call__":
+            raise UsageError(
+                f"differentiator=taylor has no rule for numpy.{function.__name__}: expected torch functions, such as "
+                f"torch.{function.__name__}"
+            )
+        return rule_of(name)(*(o.item() if isinstance(o, np.generic) else o for o in operands))
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise UsageError(
+            "differentiator=taylor was asked for a numpy array of its points: expected torch functions in place of "
+            "numpy's"
+        )
 
     def dim(self) -> int:
         return 2
@@ -129,6 +146,7 @@ class Series:
     __pow__, __rpow__ = _operator("pow"), _reflected("pow")
     __matmul__, __abs__, __neg__ = _operator("matmul"), _operator("abs"), _operator("neg")
     __gt__, __lt__ = _operator("gt"), _operator("lt")
+    __ge__, __le__ = _operator("ge"), _operator("le")
 
     def __getitem__(self, index: Any) -> Series:
         rows, *columns = index if isinstance(index, tuple) else (index,)

@@ -127,6 +127,11 @@ def square(z: Tensor, order: int) -> list[Coefficient]:
     return _power(z, 2, order)
 
 
+@elementwise("abs", "absolute")
+def absolute(z: Tensor, order: int) -> list[Coefficient]:
+    return [z.abs(), torch.sign(z), *[None] * (order - 1)]
+
+
 @elementwise("relu")
 def relu(z: Tensor, order: int) -> list[Coefficient]:
     return [torch.relu(z), (z > 0).to(z.dtype), *[None] * (order - 1)]

@@ -14,11 +14,15 @@ from pde_train.record import Record
 class Method(ABC):
     """A way of finding the parameters of a problem's model.
 
-    shares_points: whether several processes can share the points. steps: optimiser steps that it takes.
+    shares_points: whether several processes can share the points.
     """
 
     shares_points: bool = False
-    steps: int = 0
+
+    @property
+    def total_steps(self) -> int:
+        """The optimiser steps that it takes; 0 for a method that takes none."""
+        return getattr(self, "steps", 0)
 
     @abstractmethod
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:

@@ -39,7 +39,7 @@ class GradientDescent(Method):
     shares_points = True
 
     optimizer: Callable[..., torch.optim.Optimizer]
-    steps: int = 2000
+    steps: int
     chunk: int = 1000
     log_every: int = 100
     checkpoint_every: int = 1000

@@ -127,6 +127,7 @@ class ResidualModule(lightning.LightningModule):
             "seconds": self.seconds,
             "drawn_from": self.drawn_from,
             "compile": self.compile_mode,
+            "excess": self.problem.excess,
             "chosen": getattr(self.problem.differentiator, "chosen", None),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -138,6 +139,7 @@ class ResidualModule(lightning.LightningModule):
         self.step, self.seconds, self.compile_mode = state["step"], state["seconds"], state.get("compile", "never")
         self.generator.bit_generator.state = state["drawn_from"]
         self.draw()
+        self.problem.excess = state.get("excess", 1.0)
         if state.get("chosen") is not None:
             self.problem.differentiator = replace(self.problem.differentiator, chosen=state["chosen"])  # type: ignore
         self.record.load_state_dict(state["record"])
