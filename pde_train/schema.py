@@ -22,6 +22,7 @@ from pydantic.errors import PydanticUserError
 
 from pde_train.conf_dir import choices, groups
 from pde_train.errors import UsageError, nearest
+from pde_train.tracking.uris import without_secrets
 from pde_train.trust import locate
 
 CONVERT_NOTHING = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -149,7 +150,7 @@ def _check_target(path: str, node: Mapping[str, Any], trusted: Sequence[str]) ->
         raise UsageError(
             f"{path}._target_={_shown(node['_target_'])} names no class: expected one, such as module.Name"
         )
-    found = locate(node["_target_"], tuple(trusted))
+    found = locate(node["_target_"], tuple(trusted), path)
     for key in node:
         if key.startswith("_") and key not in ("_target_", "_partial_"):
             raise UsageError(f"{path}.{key} is not used here: expected _target_ and fields alone, remove it")
@@ -241,4 +242,4 @@ def _shown(value: Any) -> str:
     """A value as the command line has it."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    return str(value)
+    return without_secrets(str(value))
