@@ -27,7 +27,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from pde_train.conf_dir import choices, conf_dir, groups
 from pde_train.errors import Busy, Interrupted, PdeTrainError, UsageError, nearest, sentence
 from pde_train.tracking.uris import without_secrets
-from pde_train.trust import build_group, check_trusted, guard_composition, refuse_secrets
+from pde_train.trust import build_group, guard_composition, refuse_secrets
 
 if TYPE_CHECKING:
     from pde_train.results import Result
@@ -47,7 +47,6 @@ def task(cfg: DictConfig) -> str:
 
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN
-    check_trusted(cfg, here.overrides.task if sweeping else sys.argv[1:])
     with contextlib.suppress(Exception):  # what is wrong is said when it is built for the run
         build_group(cfg, "tracking").prepare(wait=False)
     with waiting("loading torch"):

@@ -64,8 +64,9 @@ def build_group(cfg: DictConfig, group: str, **facts: Any) -> Any:
     node = OmegaConf.to_container(cfg[group], resolve=True)
     if not isinstance(cfg.trusted_modules, ListConfig):
         raise UsageError(f"trusted_modules={cfg.trusted_modules} is no list: expected one, such as [my_module]")
-    for path, target, keys in _targets(group, node):
-        _check_keys(group, target, locate(target, tuple(cfg.trusted_modules), path), keys)
+    targets = [(locate(t, tuple(cfg.trusted_modules), path), t, keys) for path, t, keys in _targets(group, node)]
+    for found, target, keys in targets:
+        _check_keys(group, target, found, keys)
     try:
         built = instantiate(node, **facts, _convert_="all")
     except InstantiationException as error:
@@ -126,6 +127,19 @@ def check_trusted(cfg: DictConfig, words: Iterable[str]) -> None:
             )
 
 
+def refuse_trust(words: Iterable[str]) -> None:
+    """Refuse words about trust that are no words of a command.
+
+    Raises UsageError.
+    """
+    for override in _parsed(words):
+        if _key(override).partition(".")[0] == "trusted_modules":
+            raise UsageError(
+                f"{override.input_line} is what a file says: expected it on the command line alone, type it if you "
+                "trust it"
+            )
+
+
 def guard_composition() -> None:
     """From now on whatever Hydra composes in this process is checked before anything is made of it.
 
@@ -136,13 +150,14 @@ def guard_composition() -> None:
         return
 
     @wraps(load)
-    def guarded(*arguments: Any, **options: Any) -> DictConfig:
-        cfg = load(*arguments, **options)
+    def guarded(self: ConfigLoaderImpl, config_name: str, overrides: list[str], *rest: Any, **more: Any) -> DictConfig:
+        cfg = load(self, config_name, overrides, *rest, **more)
+        check_trusted(cfg, overrides)
         check_hydra(cfg)
         _move_secret(cfg)
         return cfg
 
-    ConfigLoaderImpl.load_configuration = guarded  # type: ignore[method-assign]
+    ConfigLoaderImpl.load_configuration = guarded  # type: ignore[assignment, method-assign]
 
 
 def check_hydra(cfg: DictConfig) -> None:
