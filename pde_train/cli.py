@@ -47,13 +47,13 @@ def task(cfg: DictConfig) -> str:
 
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN
-    with contextlib.suppress(Exception):  # what is wrong is said when it is built for the run
-        build_group(cfg, "tracking").prepare(wait=False)
-    with waiting("loading torch"):
-        from pde_train.runs import run_config
-
     choices = {k: str(v) for k, v in here.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
     try:
+        with contextlib.suppress(Exception):  # what is wrong is said when it is built for the run
+            build_group(cfg, "tracking").prepare(wait=False)
+        with waiting("loading torch"):
+            from pde_train.runs import run_config
+
         if not sweeping:
             _check_use(cfg, here.overrides.task)
         if cfg.sweep.stack is not None:

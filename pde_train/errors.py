@@ -4,6 +4,12 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+SECRET = (
+    "tracking.uri holds a password or a token, and configurations are logged: expected it in an environment variable, "
+    "such as tracking.uri='http://${oc.env:USER_AND_PASSWORD}@host'"
+)
+"""Said of a secret that is typed, or stands in a file."""
+
 
 class PdeTrainError(Exception):
     """Base of the errors whose text is a sentence for the user; `code` is the exit code of the command."""

@@ -83,7 +83,7 @@ def check(cfg: DictConfig) -> None:
     Raises UsageError: for a key that is missing or unknown, a group that is no choice of it, a value of another type
     than its parameter's, a number that is nan or infinite, a seed that is none.
     """
-    _check_keys(cfg)
+    check_keys(cfg)
     try:
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
@@ -109,8 +109,11 @@ def check_sweep(cfg: DictConfig) -> None:
     _check_fits(TypeAdapter(Sweep), "sweep", OmegaConf.to_container(cfg.sweep))
 
 
-def _check_keys(cfg: DictConfig) -> None:
-    """Every group is chosen, every key of `conf/config.yaml` is there, and nothing else is."""
+def check_keys(cfg: DictConfig) -> None:
+    """Every group is chosen, every key of `conf/config.yaml` is there, and nothing else is.
+
+    Raises UsageError.
+    """
     own = [*groups(), "audit", *(key for key in TopLevel.model_fields if key not in NOT_BUILT)]
     for key in own:
         if key not in cfg:

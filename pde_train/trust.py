@@ -24,7 +24,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from pde_train.errors import PdeTrainError, UsageError
+from pde_train.errors import SECRET, PdeTrainError, UsageError
 from pde_train.tracking.uris import holds_secret
 
 TRUSTED = ("pde_train", "torch.nn", "torch.optim")
@@ -53,6 +53,12 @@ INSTANTIATED = ("launcher", "sweeper", "callbacks", "job_logging", "hydra_loggin
 OF_HYDRA = re.compile(r"\$\{(?!hydra[.:]|oc\.env:|now:)")
 """A reference from there to something else, which could be anything."""
 
+WIDENED = (
+    "{} stands in a file, and only the command line may widen trust: expected 'trusted_modules=[...]' among the words "
+    "of the command, type it if you trust the module"
+)
+"""Said of modules that are named elsewhere."""
+
 VARIABLE = "PDE_TRAIN_TRACKING_URI"
 """Beginning of the names of environment variables that hold what a file has for the tracking uri."""
 
@@ -76,10 +82,7 @@ def build_group(cfg: DictConfig, group: str, **facts: Any) -> Any:
         raise UsageError(f"{group} cannot be built ({cause or error}): compare its values with --cfg job") from error
     base = _base(group)
     if group != "optimizer" and not isinstance(built, base):
-        raise UsageError(
-            f"{group} is a {type(built).__name__}: expected a {base.__name__}, correct {group}._target_, which is "
-            f"{node['_target_'] if isinstance(node, Mapping) else None}"
-        )
+        raise UsageError(f"{group} was built as {type(built).__name__}: expected {BASES[group]}, correct its _target_")
     return built
 
 
@@ -87,7 +90,8 @@ def locate(target: str, trusted_modules: Sequence[str] = (), path: str = "") -> 
     """The class or function of a `_target_`.
 
     path: where it stands in the configuration, such as `method.optimizer`. A class of TRUSTED must be one that its
-    place expects, a function one of pde_train that says it returns such a thing. What is defined in `trusted_modules`
+    place expects, a function one beside the classes of
+    a group that says it returns one. What is defined in `trusted_modules`
     may be anything, but for the class that a group itself is made of.
 
     Raises UsageError.
@@ -107,7 +111,7 @@ def locate(target: str, trusted_modules: Sequence[str] = (), path: str = "") -> 
         raise _refusal(target, path)
     if own and ("." in path or not inspect.isclass(found)):
         return found
-    made = found if inspect.isclass(found) else _returned(found)
+    made = found if inspect.isclass(found) else _returned(found, path)
     if not any(inspect.isclass(made) and issubclass(made, base) for base in _bases(path)):
         raise _refusal(target, path)
     return found
@@ -121,10 +125,7 @@ def check_trusted(cfg: DictConfig, words: Iterable[str]) -> None:
     typed = {text for override in _parsed(words) if _key(override) == "trusted_modules" for text in _texts(override)}
     for module in cfg.trusted_modules if isinstance(cfg.get("trusted_modules"), ListConfig) else ():
         if str(module) not in typed:
-            raise UsageError(
-                f"trusted_modules has {module}, which a file says: expected it on the command line alone, type "
-                f"trusted_modules=[{module}] if you trust it"
-            )
+            raise UsageError(WIDENED.format(f"trusted_modules=[{module}]"))
 
 
 def refuse_trust(words: Iterable[str]) -> None:
@@ -134,10 +135,7 @@ def refuse_trust(words: Iterable[str]) -> None:
     """
     for override in _parsed(words):
         if _key(override).partition(".")[0] == "trusted_modules":
-            raise UsageError(
-                f"{override.input_line} is what a file says: expected it on the command line alone, type it if you "
-                "trust it"
-            )
+            raise UsageError(WIDENED.format(override.input_line))
 
 
 def guard_composition() -> None:
@@ -193,11 +191,7 @@ def refuse_secrets(words: Iterable[str]) -> None:
             texts, of_tracking = _texts(override), _key(override).partition(".")[0] == "tracking"
         uris = {uri for text in texts for uri in ([text] if of_tracking else []) + URI.findall(text)}
         if any(holds_secret(uri) for uri in uris):
-            raise UsageError(
-                f"{'tracking.uri' if of_tracking else 'a uri'} holds a password or token, and the words of a command "
-                "are logged: expected it in an environment variable, such as "
-                "tracking.uri='http://${oc.env:USER_AND_PASSWORD}@host'"
-            )
+            raise UsageError(SECRET if of_tracking else SECRET.replace("tracking.uri", "a uri", 1))
 
 
 def _is_plugin(target: str) -> bool:
@@ -258,10 +252,11 @@ def _texts(override: Override) -> set[str]:
 
 
 def _refusal(target: str, path: str) -> UsageError:
-    bases = ", ".join(base.rpartition(".")[2] for base in _named(path))
+    named = _named(path)
+    kind = named[0] if len(named) == 1 else "a class of a group"
     return UsageError(
-        f"_target_={target} is not trusted: expected a class of {', '.join(TRUSTED)} that is a {bases}; "
-        "name your own module in trusted_modules=[...]"
+        f"_target_={target} is not trusted: expected {kind} of {', '.join(TRUSTED)}; name your own module on the "
+        "command line by trusted_modules=[...]"
     )
 
 
@@ -288,9 +283,9 @@ def _imported(name: str) -> Any:
     return getattr(importlib.import_module(module), last)
 
 
-def _returned(function: Callable) -> Any:
-    """What a function of pde_train says that it returns."""
-    if not inspect.isfunction(function) or not _within(function.__module__, TRUSTED[:1]):
+def _returned(function: Callable, group: str) -> Any:
+    """What a function beside the classes of a group says that it returns; None of any other."""
+    if not inspect.isfunction(function) or not function.__module__.startswith(f"pde_train.{group}s."):
         return None
     return get_type_hints(function).get("return")
 

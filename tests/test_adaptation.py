@@ -5,6 +5,7 @@ import ast
 import pytest
 import torch
 
+from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.errors import Interrupted
 from pde_train.experiment import build, run
 from pde_train.methods.callbacks import Checkpoints
@@ -84,6 +85,6 @@ def test_choices_are_made_before_training_and_every_log_every_steps(compose, tmp
 
 
 def test_a_fixed_choice_is_not_made_again(compose, tmp_path, monkeypatch):
-    monkeypatch.setattr("pde_train.differentiators.finite_difference.Taylor", None)  # would be needed to choose
+    monkeypatch.setattr(FiniteDifference, "adapted", None)
     record = run(build(compose(*RUN, "differentiator=finite_difference")), tmp_path)
     assert "differentiator_chosen" not in record.tags

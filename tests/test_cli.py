@@ -80,6 +80,8 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
             2,
             "differentiator.accuracy is no key of one choice of differentiator, which has none",
         ),
+        (["--multirun", "+precision=float32", "seed=0,1"], 2, "precision is no key of the configuration"),
+        (["--multirun", "+callbacks.x=1", "seed=0,1"], 2, "callbacks is no key of the configuration"),
         (["sweep.fresh=true"], 2, "sweep.fresh=true changes nothing in a single run"),
         (["--multirun", "resume=true", "seed=0,1"], 2, "resume=true is for a single run"),
         (["optimizer.lr=0.1", "tracking=none"], 2, "changes nothing, as pde_train.methods.least_squares.LeastSquares"),
@@ -91,7 +93,7 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
         (["pde.speed=1"], 2, "pde.speed is no key of this configuration: expected one of frequency, weights"),
         (["differentiator=finite_difference", "differentiator.accuracy=3"], 2, "expected 2, 4, 6 or 8, choose one"),
         (["tracking.uri=gopher://127.0.0.1"], 1, "cannot be used ('gopher'): expected a store of this version"),
-        (["tracking.uri=http://bob:s3cret@127.0.0.1"], 2, "tracking.uri holds a password, and the words of a command"),
+        (["tracking.uri=http://bob:s3cret@127.0.0.1"], 2, "tracking.uri holds a password or a token"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(tmp_path, arguments, code, sentence):
@@ -111,3 +113,25 @@ def test_one_store_wherever_hydra_runs_the_job(tmp_path):
     done = pde_train(tmp_path, "--multirun", "hydra.job.chdir=true", "model.features=5,6", "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.rglob("mlflow.db")) == [tmp_path / "mlflow.db"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tracking.uri=http://bob:s3/cret@127.0.0.1:1"],
+        ["++tracking.uri=http://bob:s3cret@127.0.0.1:1"],
+        ["+tracking.uri=http://bob:s3cret@127.0.0.1:1"],
+        ["tracking.uri='postgresql://127.0.0.1:1/db?user=bob&password=s3cret'"],
+        ["tracking.uri=http://s3cret@127.0.0.1:1"],
+        ["tracking={_target_:pde_train.tracking.mlflow.MlflowTracker,uri:http://bob:s3cret@127.0.0.1:1,experiment:x}"],
+        ["--multirun", "tracking.uri=http://bob:s3cret@127.0.0.1:1", "seed=0,1"],
+        ["--multirun", "tracking.uri=sqlite:///a.db,http://bob:s3cret@127.0.0.1:1"],
+    ],
+)
+def test_a_secret_reaches_no_file_and_no_terminal(tmp_path, words):
+    done = pde_train(tmp_path, *words)
+    assert done.returncode == 2
+    assert "tracking.uri holds a password or a token" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "cret" not in done.stdout + done.stderr
+    assert not [f for f in tmp_path.rglob("*") if f.is_file() and b"cret" in f.read_bytes()]

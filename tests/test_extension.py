@@ -90,7 +90,7 @@ def test_one_python_file_and_one_yaml_file_each(tmp_path):
     modules = "trusted_modules=[heated_rod,cubic,one_by_one]"
     refused = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert refused.returncode == 2
-    assert "name your own module in trusted_modules" in refused.stderr
+    assert "name your own module on the command line by trusted_modules" in refused.stderr
     done = subprocess.run(
         [*command, modules], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
@@ -127,7 +127,9 @@ def test_one_python_file_and_one_yaml_file_each(tmp_path):
 )
 def test_a_group_is_made_of_classes_that_it_expects_and_of_nothing_else(compose, group, target):
     cfg = compose("model=two_layer", f"{group}._target_={target}")
-    with pytest.raises(UsageError, match=r"is not trusted: expected a class of .* that is a|does not exist"):
+    with pytest.raises(
+        UsageError, match=r"is not trusted: expected .* of pde_train, torch.nn, torch.optim; name|does not exist"
+    ):
         build_group(cfg, "method" if group == "optimizer" else group)
     with pytest.raises(UsageError, match=r"is not trusted|does not exist"):
         build(cfg)
@@ -140,7 +142,7 @@ def test_nothing_nested_is_anything_else_either(compose, target):
         with pytest.raises(UsageError, match="is not trusted"):
             build_group(cfg, nested.partition(".")[0])
     cfg = compose("diagnostics=compare", "+diagnostics.differentiators.x._target_=pde_train.entropy.Entropy")
-    with pytest.raises(UsageError, match="that is a Differentiator"):
+    with pytest.raises(UsageError, match="expected pde_train.differentiators.base.Differentiator"):
         build_group(cfg, "diagnostics")
 
 
@@ -148,10 +150,10 @@ def test_what_a_function_makes_is_what_the_group_expects(compose, tmp_path, monk
     (tmp_path / "made_by_me.py").write_text("def sampler(**fields):\n    return 7\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     cfg = compose("sampler._target_=made_by_me.sampler", "trusted_modules=[made_by_me]")
-    with pytest.raises(UsageError, match=r"sampler is a int: expected a Sampler, correct sampler._target_"):
+    with pytest.raises(UsageError, match=r"sampler was built as int: expected pde_train.samplers.base.Sampler"):
         build_group(cfg, "sampler")
     (tmp_path / "of_mine.py").write_text("class Model:\n    def __init__(self, **fields):\n        pass\n")
-    with pytest.raises(UsageError, match="that is a Module"):
+    with pytest.raises(UsageError, match="expected torch.nn.Module"):
         build_group(compose("model._target_=of_mine.Model", "trusted_modules=[of_mine]"), "model", dimension=1)
 
 
@@ -200,7 +202,7 @@ def test_no_file_widens_trust_or_runs_code(tmp_path, overlay):
             continue  # another sweeper, or none, is used
         done = command(tmp_path, *many, *([] if "experiment" in str(many) else ["experiment=theirs"]))
         assert done.returncode == 2, done.stderr
-        assert re.search("expected it on the command line alone|may not be used: expected Hydra's plugins", done.stderr)
+        assert re.search("only the command line may widen trust|may not be used: expected Hydra's plugins", done.stderr)
         assert len(done.stderr.strip().splitlines()) == 1
         assert not (tmp_path / "ran").exists()
 
@@ -237,7 +239,7 @@ def test_a_secret_that_is_typed_is_refused_and_written_nowhere(tmp_path, word, m
     (tmp_path / "mine").mkdir()
     done = command(tmp_path, *many, word)
     assert done.returncode == 2
-    assert "holds a password or token" in done.stderr
+    assert "holds a password or a token" in done.stderr
     assert "s3cr" not in done.stdout + done.stderr
     assert [f.name for f in tmp_path.iterdir()] == ["mine"]
 

@@ -261,8 +261,12 @@ def test_equations_know_their_region_and_order(pde, regions, order):
     [
         (Convection1D, {"beta": float("nan")}, r"pde\.beta=nan is no speed: expected a finite number"),
         (Convection1D, {"beta": "fast"}, r"pde\.beta=fast is no speed: expected a finite number"),
-        (Burgers1D, {"viscosity": 0.0}, r"pde\.viscosity=0\.0 has no accurate reference: expected 0\.001 to 0\.2"),
-        (Burgers1D, {"viscosity": 1}, r"pde\.viscosity=1 has no accurate reference: expected 0\.001 to 0\.2"),
+        (
+            Burgers1D,
+            {"viscosity": 0.0},
+            r"pde\.viscosity=0\.0 has no accurate reference: expected 3\.18\d*e-05 ",
+        ),
+        (Burgers1D, {"viscosity": 1}, r"pde\.viscosity=1 has no accurate reference: expected 3\.18\d*e-05 "),
         (PoissonND, {"dimension": 0}, r"pde\.dimension=0 is none: expected a positive integer"),
         (PoissonND, {"dimension": 2.5}, r"pde\.dimension=2\.5 is none: expected a positive integer"),
     ],

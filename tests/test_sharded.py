@@ -292,9 +292,13 @@ def test_ctrl_c_checkpoints_and_no_process_outlives_the_main_one_however_it_ends
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["accelerator.processes=0"], r"accelerator\.processes=0 is no number of processes: expected a positive"),
-        (["accelerator.processes=two"], r"accelerator\.processes=two is no number of processes"),
-        (["accelerator.processes=22"], r"processes=22 cannot share the 21 points of the interior: expected at most 21"),
+        (["accelerator.processes=0"], r"accelerator\.processes=0 does not fit: expected greater than 0"),
+        (["accelerator.processes=two"], r"accelerator\.processes=two does not fit: expected a valid integer"),
+        (["accelerator.processes=100000"], r"accelerator\.processes=100000 is more than this machine has processors"),
+        (
+            ["accelerator.processes=8", "sampler.interior=7"],
+            r"processes=8 cannot share the 7 points of the interior: expected at most 7",
+        ),
         (
             ["model=random_features"],
             r"LeastSquares works in one process.*choose accelerator=cpu or gpu, or method=grad",

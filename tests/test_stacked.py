@@ -16,9 +16,10 @@ from pde_train.compiling import peak_bytes, trace
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.experiment import Run, build, run
 from pde_train.methods.signals import StopSignals
-from pde_train.methods.stacked import Member, fit_stack, why_not
+from pde_train.methods.stacked import CannotStack, Member, fit_stack, why_not
 from pde_train.methods.stacked_steps import StackedSteps
 from pde_train.methods.steps import EagerSteps
+from pde_train.methods.updates import AdamUpdate
 from pde_train.stack import shape
 
 NETWORK = ["model=two_layer", "model.width=6", "sampler=uniform", "sampler.interior=20", "optimizer.lr=1e-2"]
@@ -102,17 +103,15 @@ def test_what_cannot_be_stacked_says_why(compose, tmp_path, words, why):
     assert why_not(Member(at.method, at.problem, None, at.diagnostics, tmp_path, None, None)) == why
 
 
+def member_of(compose, folder, *words):
+    """A run of five steps that is ready to be stacked."""
+    at = Run(build(compose(*NETWORK, "method.steps=5", "diagnostics=none", *words)), folder, {}, figures=False)
+    its = at.experiment
+    return Member(its.method, its.problem, at.record, its.diagnostics, at.folder, at.finish, at.stop)
+
+
 def test_memory_bounds_the_number_of_cells_that_take_a_step_at_once(compose, tmp_path, monkeypatch):
-    configs = [compose(*NETWORK, "method.steps=5", "diagnostics=none", f"seed={seed}") for seed in range(5)]
-    members = []
-    for i, cfg in enumerate(configs):
-        at = Run(build(cfg), tmp_path / str(i), {}, figures=False)
-        experiment = at.experiment
-        members.append(
-            Member(
-                experiment.method, experiment.problem, at.record, experiment.diagnostics, at.folder, at.finish, at.stop
-            )
-        )
+    members = [member_of(compose, tmp_path / str(seed), f"seed={seed}") for seed in range(5)]
     blocks = []
     original = StackedSteps.take
     monkeypatch.setattr(StackedSteps, "take", lambda self, n: blocks.append(self.blocks) or original(self, n))
@@ -239,30 +238,6 @@ def test_a_formula_that_wants_python_numbers_trains_one_by_one(tmp_path):
     assert {r["status"] for r in results(tmp_path).values()} == {"finished"}
 
 
-def test_a_run_that_cannot_begin_and_one_whose_checkpoint_is_bad_fail_alone(tmp_path):
-    words = [*SMALL, "sampler=uniform", "seed=0,1,2", "method.steps=60", "tracking=none"]
-    swept(tmp_path, *words, *STACK)
-    first, second, third = sorted(tmp_path.glob("multirun/cells/*"))
-    for folder in (first, second, third):
-        (folder / "result.json").unlink()
-        (folder / "checkpoint.ckpt").unlink(missing_ok=True)
-    (second / "checkpoint.ckpt").write_bytes(b"nonsense")
-    out, err = swept(tmp_path, *words, *STACK, code=1)
-    found = results(tmp_path)
-    assert {name: r["status"] for name, r in found.items()} == {
-        first.name: "finished",
-        second.name: "failed",
-        third.name: "finished",
-    }
-    assert "checkpoint.ckpt is damaged" in found[second.name]["error"]
-    out, err = swept(tmp_path, *words[:-1], *STACK, "optimizer.lr=1e-3,-1", "tracking=none", code=1)
-    by_rate = {("optimizer.lr=-1" in r["overrides"]): r for r in results(tmp_path).values() if "optimizer" in str(r)}
-    assert by_rate[True]["status"] == "failed"
-    assert "optimizer cannot be made (Invalid learning rate" in by_rate[True]["error"]
-    assert by_rate[False]["status"] == "finished"
-    assert "Traceback" not in out + err
-
-
 class Stumbling(Diagnostics):
     """Looks at the end, and raises there what no run is expected to raise, or nothing."""
 
@@ -312,19 +287,6 @@ def test_a_run_that_diverges_at_its_first_step_ends_alone(compose, tmp_path):
     assert "nan or infinite" in str(told[1])
 
 
-def test_a_stack_may_have_more_cells_than_files_may_be_open(tmp_path):
-    """Every cell holds a lock, and a process may open 256 files of which 128 are for other things."""
-    words = [*SMALL, *STACK, "seed=range(150)", "hydra.launcher.size=150", "method.steps=3", "tracking=none"]
-    words += ["sampler.interior=4", "diagnostics=none"]
-    command = [sys.executable, "-m", "pde_train", "--multirun", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    limited = ["bash", "-c", 'ulimit -n 256 && exec "$@"', "bash", *command]
-    done = subprocess.run(limited, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(results(tmp_path)) == 150
-    assert "150 cells in 1 stacks" in done.stdout
-
-
 def test_a_stack_that_cannot_be_read_is_the_result_of_its_cells(tmp_path):
     """What a job raises before any cell has begun: none is tried three times without a word."""
     code = "\n".join(
@@ -346,3 +308,21 @@ def test_a_stack_that_cannot_be_read_is_the_result_of_its_cells(tmp_path):
     assert done.returncode == 1, done.stdout + done.stderr
     assert (done.stdout + done.stderr).count("a job ended with JSONDecodeError") == 1
     assert [r["status"] for r in results(tmp_path).values()] == ["failed", "failed"]
+
+
+def test_stacked_steps_are_compared_with_those_of_a_run_alone(compose, tmp_path, monkeypatch):
+    """The pure function of an optimiser in place of its own step: a slip in it is found before anything is trained."""
+    right = AdamUpdate.step
+
+    def wrong(self, flat, gradient, state, hyper):
+        new, *rest = right(self, flat, gradient, state, hyper)
+        return [new + 1e-6 * (new - flat), *rest]
+
+    for step, refused in ((right, False), (wrong, True)):
+        monkeypatch.setattr(AdamUpdate, "step", step)
+        members = [member_of(compose, tmp_path / f"{refused}-{seed}", f"seed={seed}") for seed in range(2)]
+        if refused:
+            with pytest.raises(CannotStack, match="its steps are not those of a run alone"):
+                fit_stack(members, 1e9)
+        else:
+            fit_stack(members, 1e9)

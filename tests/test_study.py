@@ -2,15 +2,20 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from pde_train import study
 from pde_train.conf_dir import conf_dir
-from pde_train.report.claims import read_claims
+from pde_train.errors import RunError
+from pde_train.report.claims import Outcome, read_claims, word
 from pde_train.report.page import main as report
+from pde_train.report.runs import read
+from pde_train.report.verdicts import LOST, judge
 from pde_train.study import PARTS
+from pde_train.tracking.reading import Reader
 
 RAN = {"random_features": 10, "networks": 6, "depth": 8, "causes": 12, "contour": 2, "optimal": 4, "thresholds": 24}
 """Parts of the miniature, and the cells that it makes of them: one equation, two seeds."""
@@ -46,13 +51,15 @@ def test_the_page_has_every_claim_its_figures_and_no_address_of_another_machine(
     pictures = sorted((folder / "report").glob("*.png"))
     assert {p.stem for p in pictures} == {
         *(
+            "1-tested",
             "1-floors",
             "2-losses",
             "2-ratios",
             "2-training",
+            "3-tested",
             "3-spectra",
+            "4-tested",
             "4-entropies",
-            "4-predictors",
             "5-gaps",
             "causes",
         )
@@ -74,13 +81,107 @@ def test_the_page_counts_every_run(folder):
     assert about["failed cells"] == 0
 
 
-def test_verdicts_follow_from_strata_by_the_rules_of_the_files(folder):
-    verdicts = json.loads((folder / "report" / "verdicts.json").read_text())["verdicts"]
-    for claim, verdict in zip(read_claims(), verdicts, strict=True):
-        held = [stratum["holds"] for stratum in verdict["strata"]]
-        assert held
-        assert verdict["word"] == claim.word(sum(held), len(held))
+def test_verdicts_follow_from_primary_strata_by_the_rule(folder):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not strict JSON")
+
+    found = json.loads((folder / "report" / "verdicts.json").read_text(), parse_constant=refuse)["verdicts"]
+    for claim, verdict in zip(read_claims(), found, strict=True):
+        primary = [stratum for stratum in verdict["strata"] if stratum["when"]]
+        assert len(primary) == len(claim.primary)
+        assert verdict["word"] == word([Outcome(stratum["outcome"]) for stratum in primary])
+        assert verdict["word"] in ("not decidable", "no data")  # two seeds
+        assert all(stratum["p"] is None for stratum in verdict["strata"] if not stratum["when"])
         assert {s["comparison"] for s in verdict["strata"]} <= {c.name for c in claim.comparisons}
+    floors = [s for s in found[0]["strata"] if s["when"] == "second order in 1D"]
+    assert [(s["estimate"]["n"], s["reachable"]) for s in floors] == [(2, 0.5), (2, 0.5)]
+    assert floors[0]["estimate"]["value"] > 4  # decades: a number that is seen, whatever two seeds can prove
+
+
+def test_the_page_says_that_two_seeds_decide_nothing(folder):
+    page = (folder / "report" / "report.html").read_text()
+    assert "not decidable with 2 pairs; smallest reachable p =" in page
+    assert "does not hold:" not in re.sub(r"<ul>.*?</ul>", "", page, count=1, flags=re.S)
+
+
+def test_entropies_of_the_same_runs_are_no_pairs(folder):
+    strata = json.loads((folder / "report" / "verdicts.json").read_text())["verdicts"][0]["strata"]
+    assert {stratum["estimate"]["n"] for stratum in strata} == {0, 2}  # two seeds, and what the miniature left out
+    assert all(stratum["lost"] == {} for stratum in strata)
+
+
+def test_a_run_that_did_not_finish_is_counted_where_it_belongs(folder, tmp_path):
+    store = tmp_path / "mlflow.db"
+    shutil.copy(folder / "mlflow.db", store)
+    client = MlflowClient(f"sqlite:///{store}")
+    experiment = client.get_experiment_by_name("study").experiment_id
+    failed = next(
+        run
+        for run in client.search_runs([experiment], "tags.model = 'random_features'", max_results=1000)
+        if run.data.params.get("differentiator.step") == "auto"
+        and run.data.params.get("differentiator.part") is None
+        and run.data.params.get("differentiator.accuracy") == "2"
+        and run.data.params.get("seed") == "1"
+        and run.data.tags.get("config_hash")
+    )
+    for run in client.search_runs([experiment], f"tags.config_hash = '{failed.data.tags['config_hash']}'"):
+        client.set_terminated(run.info.run_id, "FAILED")
+    verdict = judge(read_claims()[0], read(Reader(f"sqlite:///{store}", "study"), []))
+    of_auto = [s for s in verdict.strata if s.labels["way"] == "FD2 h=auto" and s.labels["pde"] == "poisson_1d"]
+    assert [(s.estimate.n, s.lost) for s in of_auto if s.estimate.n] == [(1, {LOST[0]: 1})] * 2
+
+
+def again(client, experiment, run, **changes):
+    """Log a run once more, later, with other parameters, tags or metrics."""
+    metrics = run.data.metrics | changes.pop("metrics", {})
+    params = run.data.params | changes.pop("params", {})
+    new = client.create_run(experiment, tags=run.data.tags | changes, start_time=run.info.start_time + 1000)
+    for key, value in metrics.items():
+        client.log_metric(new.info.run_id, key, value)
+    for key, value in params.items():
+        client.log_param(new.info.run_id, key, value)
+    client.set_terminated(new.info.run_id)
+    return new.info.run_id
+
+
+def test_a_configuration_counts_once_and_another_choice_is_refused(folder, tmp_path):
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    shutil.copy(folder / "mlflow.db", tmp_path / "mlflow.db")
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("study").experiment_id
+    both = "tags.model = 'random_features' and params.seed = '0' and params.entropy.normalisation = 'log_cutoff'"
+    runs = [r for r in client.search_runs([experiment], both, max_results=1000) if "view_of" not in r.data.tags]
+    by_way = {
+        (r.data.params["differentiator._target_"].rpartition(".")[2], r.data.params.get("differentiator.step")): r
+        for r in runs
+    }
+    newer = again(
+        client, experiment, by_way["Reverse", None], config_hash="of another source", metrics={"residual": 1.0}
+    )
+    found = read(Reader(store, "study"), [])
+    exact = found.trained[(found.trained["way"] == "reverse") & (found.trained["seed"] == 0)]
+    assert list(exact["id"]) == [newer]
+    assert found.about["repeated"] == 1
+    for run in (by_way["Reverse", None], by_way["FiniteDifference", "auto"]):
+        again(
+            client, experiment, run, config_hash=f"{run.info.run_id} of other points", params={"sampler.boundary": "7"}
+        )
+    with pytest.raises(
+        RunError, match=r"has 2 runs of seed 0 in the stratum .* which differ in sampler.boundary: expe"
+    ):
+        judge(read_claims()[0], read(Reader(store, "study"), []))
+
+
+def test_an_empty_experiment_is_one_sentence(folder, tmp_path, capsys):
+    shutil.copy(folder / "mlflow.db", tmp_path / "mlflow.db")
+    MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").create_experiment("empty")
+    words = ["--uri", f"sqlite:///{tmp_path / 'mlflow.db'}", "--experiment", "empty"]
+    assert report([*words, "--folder", str(tmp_path / "report")]) == 1
+    printed = capsys.readouterr().err
+    assert (
+        printed == "the experiment 'empty' has no finished run (0 others): expected those of the study, run it first\n"
+    )
+    assert not (tmp_path / "report").exists()
 
 
 def test_the_parts_of_the_error_add_up_in_the_page(folder):

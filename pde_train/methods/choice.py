@@ -21,6 +21,8 @@ from pde_train.methods.workers import Workers
 from pde_train.problem import Problem
 from pde_train.progress import waiting
 
+Tensors = tuple[Tensor, Tensor]
+
 MODES = ("auto", "always", "never")
 
 TRACE_SECONDS = 1.0
@@ -117,15 +119,22 @@ def _compare(compiled: CompiledSteps, eager: EagerSteps, batch: Batch) -> None:
     Compared are losses and parameters of TRIED steps where the whole step is compiled, otherwise loss and gradient.
     What parameters one rounding away make of the eager result passes for rounding.
     """
-    tried = _gradient if compiled.update is None else _stepped
-    results = tried(compiled, batch, 0), tried(eager, batch, 0), tried(eager, batch, 1)
-    for found, expected, nudged in zip(*results, strict=True):
-        scale, apart = expected.abs().max(), (found - expected).abs().max()
-        if not bool(apart <= tolerance(scale, scale + (nudged - expected).abs().max(), expected.dtype)):
+    tried = _gradient if compiled.update is None else stepped
+    check_agreement(tried(compiled, batch, 0), tried(eager, batch, 0), tried(eager, batch, 1))
+
+
+def check_agreement(found: Tensors, expected: Tensors, nudged: Tensors) -> None:
+    """Refuse tensors that are off the expected ones by more than rounding, which moved those to `nudged`.
+
+    Raises ArithmeticError.
+    """
+    for own, other, moved in zip(found, expected, nudged, strict=True):
+        scale, apart = other.abs().max(), (own - other).abs().max()
+        if not bool(apart <= tolerance(scale, scale + (moved - other).abs().max(), other.dtype)):
             raise ArithmeticError(f"compiled steps are off by {float(apart):.1e}, in numbers up to {float(scale):.1e}")
 
 
-def _gradient(steps: Steps, batch: Batch, roundings: int) -> tuple[Tensor, Tensor]:
+def _gradient(steps: Steps, batch: Batch, roundings: int) -> Tensors:
     """Loss and gradient, a vector each, at parameters so many roundings away."""
     parameters = list(steps.problem.model.parameters())
     with _kept(parameters):
@@ -134,7 +143,7 @@ def _gradient(steps: Steps, batch: Batch, roundings: int) -> tuple[Tensor, Tenso
     return loss.view(1), torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 
 
-def _stepped(steps: Steps, batch: Batch, roundings: int) -> tuple[Tensor, Tensor]:
+def stepped(steps: Steps, batch: Batch, roundings: int) -> Tensors:
     """Losses and parameters of TRIED steps from parameters so many roundings away, a vector each."""
     parameters = list(steps.problem.model.parameters())
     remembered = copy.deepcopy(steps.optimizer.state_dict())

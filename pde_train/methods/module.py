@@ -64,9 +64,15 @@ class ResidualModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         try:
-            return self.make_optimizer(self.model.parameters())
+            optimizer = self.make_optimizer(self.model.parameters())
         except (TypeError, ValueError) as error:
             raise UsageError(f"optimizer cannot be made ({error}): compare its values with --cfg job") from error
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise UsageError(
+                f"optimizer was made as {type(optimizer).__name__}: expected a torch.optim.Optimizer, correct its "
+                "_target_"
+            )
+        return optimizer
 
     def draw(self) -> None:
         """Draw new points, remembering the generator's state before them."""

@@ -18,11 +18,12 @@ from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import Interrupted, sentence
 from pde_train.geometry import Batch
 from pde_train.methods.checkpoint import restore, save
-from pde_train.methods.choice import COMPILE_SECONDS, SAVED, tolerance
+from pde_train.methods.choice import COMPILE_SECONDS, SAVED, TRIED, check_agreement, stepped, tolerance
 from pde_train.methods.gradient_descent import GradientDescent
 from pde_train.methods.module import ResidualModule
 from pde_train.methods.signals import StopSignals
 from pde_train.methods.stacked_steps import StackedSteps
+from pde_train.methods.steps import EagerSteps
 from pde_train.methods.updates import update_of
 from pde_train.problem import Problem
 from pde_train.progress import progress, waiting
@@ -151,6 +152,7 @@ class _Stack:
         with _threads(self.threads):
             self.steps = self._made()
             why = self._choose()
+            self._compare()
         log.info("%d runs from step %d: %s", len(self.runs), self.start, why)
         self._each(lambda run: run.begin(why))
         looks = self.runs[0].member.diagnostics.steps(self.method.steps)
@@ -210,6 +212,20 @@ class _Stack:
             if block <= room:
                 return steps
             block = room
+
+    def _compare(self) -> None:
+        """Refuse a stack whose steps are not those that its first run would take alone, as its optimiser has them.
+
+        Raises CannotStack. A first run that turns nan shows nothing.
+        """
+        module = self.runs[0].module
+        alone = EagerSteps(module.problem, self.runs[0].optimizer, self.signals)
+        expected, nudged = (stepped(alone, module.batch, roundings) for roundings in (0, 1))
+        if all(bool(part.isfinite().all()) for part in (*expected, *nudged)):
+            try:
+                check_agreement(self.steps.tried(TRIED), expected, nudged)
+            except ArithmeticError as error:
+                raise CannotStack(f"its steps are not those of a run alone ({error})") from error
 
     def _choose(self) -> str:
         """Compile where that pays; how steps are computed, and why."""

@@ -101,6 +101,14 @@ class StackedSteps:
         flat, *rest = self.state[0]
         return self.run([flat * (1 + nudge), *rest, *self.hyper[0], *self.kept[0]])[-1]
 
+    def tried(self, count: int) -> tuple[Tensor, Tensor]:
+        """Losses (count,) and parameters (p,) of the first problem after `count` steps, which are then undone."""
+        state, losses = self.state[0], []
+        for _ in range(count):
+            *state, loss = self.run([*state, *self.hyper[0], *self.kept[0]])
+            losses.append(loss[0])
+        return torch.stack(losses), state[0][0]
+
     def take(self, count: int) -> Tensor:
         """Take `count` steps, fewer when a signal asks to stop; the losses before each, (problems, steps taken)."""
         losses: list[Tensor] = []

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from pde_train.figures import COLOURS, Curve, bands
 from pde_train.report.causes import CAUSES, CENTRE, METRICS, PDES
+from pde_train.report.claims import Comparison, Outcome
 from pde_train.report.runs import STARTS, Runs
-from pde_train.report.verdicts import Verdict, paired, selected
+from pde_train.report.verdicts import LARGE_VALUES, Verdict, paired, selected
 
 FOUR = ("reverse", "FD2 h=auto", "FD2 h=grid", "FD2 h=0.001")
 
@@ -63,7 +64,7 @@ def spectra(runs: Runs, verdict: Verdict) -> Figure | None:
 
 def entropies(runs: Runs, verdict: Verdict) -> Figure | None:
     """Claim 4: truncated entropy against threshold, for every definition, a band over seeds for each way."""
-    table = selected(runs.table, CENTRE)
+    table = selected(runs.by_definition, CENTRE)
     thresholds = sorted((float(c.split("/")[1]), c) for c in table if c.startswith("entropy/"))
 
     def curve(run: Mapping[str, object]) -> Curve:
@@ -81,7 +82,8 @@ def gaps(runs: Runs, verdict: Verdict) -> Figure | None:
     """Claim 5: the gap between FD and AD against order and against depth."""
     panels = []
     for one in verdict.claim.comparisons:
-        pairs = paired(runs, selected(runs.table, one.where), one, one.quantity[0])
+        pairs = paired(runs, one, one.quantity[0])
+        pairs = pairs[pairs["lost"] == ""]
         if len(pairs) and pairs[one.over].nunique() > 1:
             panels.append((one, pairs))
     if not panels:
@@ -105,30 +107,90 @@ def gaps(runs: Runs, verdict: Verdict) -> Figure | None:
 
 
 def predictors(runs: Runs, verdict: Verdict) -> Figure | None:
-    """What predicts residual and speed: rank correlations with their bootstrap intervals, inside and across PDEs."""
-    found = [(one, verdict.predictions.get(one.name, {})) for one in verdict.claim.comparisons]
-    panels = [(one, by_label) for one, by_label in found if "all" in by_label]
+    """What predicts residual and speed: rank correlations inside design cells, averaged over the cells of each PDE."""
+    panels = [
+        (one, verdict.predictions[one.name]) for one in verdict.claim.comparisons if one.name in verdict.predictions
+    ]
     if not panels:
         return None
     figure = Figure(figsize=(9, 7), layout="constrained")
     for axes, (one, by_label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        names = sorted(by_label["all"], key=lambda name: abs(by_label["all"][name].value))
+        largest = {
+            name: max(abs(found[name].value) for found in by_label.values() if name in found)
+            for found in by_label.values()
+            for name in found
+        }
+        names = sorted(largest, key=lambda name: largest[name])
         for i, (label, estimates) in enumerate(by_label.items()):
-            rows = [(names.index(name), e) for name, e in estimates.items() if name in names]
+            rows = [(names.index(name), e) for name, e in estimates.items()]
             y = np.array([row for row, _ in rows]) + 0.15 * (len(by_label) / 2 - i)
             x = np.array([e.value for _, e in rows])
             spread = np.abs([[e.value - e.low for _, e in rows], [e.high - e.value for _, e in rows]])
-            style = {"fmt": "o", "ms": 5} if label == "all" else {"fmt": ".", "ms": 5}
-            axes.errorbar(x, y, xerr=spread, color=COLOURS[i % len(COLOURS)], lw=0.8, label=label, **style)
+            axes.errorbar(x, y, xerr=spread, fmt=".", color=COLOURS[i % len(COLOURS)], lw=0.8, ms=5, label=label)
         axes.axvline(0, color="0.5", lw=0.8)
+        axes.set_xlim(-1.05, 1.05)
         axes.set_yticks(range(len(names)), [name.removeprefix(STARTS) for name in names], fontsize=7)
         axes.set_xlabel(f"Spearman's correlation with {one.quantity[0]}")
         axes.set_title("random features" if "residual" in one.quantity[0] else "networks, before training", fontsize=9)
         axes.grid(alpha=0.3)
     handles = max((axes.get_legend_handles_labels() for axes in figure.axes), key=lambda pair: len(pair[1]))
     figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=7)
-    figure.suptitle("the larger the number in size, the better it predicts; bars: 95 % bootstrap intervals", fontsize=9)
+    figure.suptitle(
+        "the larger the number in size, the better it predicts; bars: 95 % intervals over seeds", fontsize=9
+    )
     return figure
+
+
+def tested(runs: Runs, verdict: Verdict) -> Figure | None:
+    """The primary strata: estimates with 95 % intervals, and what was decided; shaded: within the margin."""
+    panels = [
+        (one, [s for s in verdict.of(one) if s.when and np.isfinite(s.estimate.value)])
+        for one in verdict.claim.comparisons
+    ]
+    panels = [(one, strata) for one, strata in panels if strata]
+    if not panels:
+        return None
+    heights = [len(strata) + 1.6 for _, strata in panels]
+    figure = Figure(figsize=(9, 0.34 * sum(heights) + 0.4), layout="constrained")
+    all_axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (one, strata) in zip(all_axes, panels, strict=True):
+        ends = [(s.estimate.low, s.estimate.high) for s in strata]
+        finite = [v for e, s in zip(ends, strata, strict=True) for v in (*e, s.estimate.value) if np.isfinite(v)]
+        reach = max(*(abs(v) for v in finite), one.margin) * 1.15
+        axes.axvspan(-one.margin, one.margin, color="0.85", lw=0)
+        axes.axvline(0, color="0.5", lw=0.8)
+        for row, (s, (low, high)) in enumerate(zip(strata, ends, strict=True)):
+            colour = TELLS.get(s.outcome or Outcome.OPEN, "0.4")
+            axes.plot(np.clip([low, high], -2 * reach, 2 * reach), [row, row], color=colour, lw=2)
+            axes.plot(s.estimate.value, row, "o", color=colour, ms=5)
+            axes.annotate(f" {s.outcome}", (1, row), xycoords=("axes fraction", "data"), fontsize=7, va="center")
+        axes.set_yticks(range(len(strata)), [s.when for s in strata], fontsize=7)
+        left = -reach if min(finite) < -one.margin else -2.5 * one.margin
+        axes.set(ylim=(len(strata) - 0.4, -0.6), xlim=(-1, 1) if one.kind == "correlation" else (left, reach))
+        axes.tick_params(axis="x", labelsize=7)
+        axes.set_title(f"{one.name} ({unit(one)})", fontsize=8, loc="left")
+        axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+TELLS = {Outcome.CLAIMED: COLOURS[2], Outcome.OPPOSITE: COLOURS[1], Outcome.SAME: COLOURS[0]}
+"""Colours of what was decided; what was not is grey."""
+
+
+def unit(one: Comparison) -> str:
+    """What the number of a comparison is, in short."""
+    if one.kind == "ranking":
+        return "lead of the best other"
+    if one.kind == "correlation":
+        return "rank correlation, mean over cells"
+    gap = (
+        "relative difference"
+        if one.quantity[0] == LARGE_VALUES
+        else "log10 FD / AD"
+        if one.scale == "log10"
+        else "FD - AD"
+    )
+    return f"{gap}, slope by {one.over}" if one.kind == "trend" else gap
 
 
 def causes(runs: Runs) -> Figure | None:
@@ -166,11 +228,11 @@ def training(runs: Runs, verdict: Verdict) -> Figure | None:
 
 
 FIGURES: dict[int, Sequence[tuple[str, Callable[[Runs, Verdict], Figure | None]]]] = {
-    1: [("floors", floors)],
-    2: [("losses", losses), ("ratios", ratios), ("training", training)],
-    3: [("spectra", spectra)],
-    4: [("entropies", entropies), ("predictors", predictors)],
-    5: [("gaps", gaps)],
+    1: [("tested", tested), ("floors", floors)],
+    2: [("tested", tested), ("losses", losses), ("ratios", ratios), ("training", training)],
+    3: [("tested", tested), ("spectra", spectra)],
+    4: [("tested", tested), ("entropies", entropies), ("predictors", predictors)],
+    5: [("tested", tested), ("gaps", gaps)],
 }
 """The figures of each claim, by their names."""
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import jinja2
+import numpy as np
 from matplotlib.figure import Figure
 
 from pde_train import provenance
 from pde_train.errors import PdeTrainError
 from pde_train.report import causes
-from pde_train.report.claims import Claim, Comparison, read_claims
-from pde_train.report.figures import FIGURES
+from pde_train.report.claims import Claim, Comparison, Outcome, Word, read_claims
+from pde_train.report.figures import FIGURES, unit
 from pde_train.report.figures import causes as draw_causes
 from pde_train.report.runs import STARTS, read
-from pde_train.report.verdicts import Stratum, Verdict, judge, text
+from pde_train.report.statistics import Estimate
+from pde_train.report.verdicts import SIDES, Stratum, Verdict, judge, text
 from pde_train.sync import DEFAULT_URI, URI
 from pde_train.tracking.reading import Reader
 
@@ -30,9 +33,6 @@ EXPERIMENT = "study"
 
 LOOKS = ("entropy/1e-08",)
 """Metrics of networks that are drawn over their training."""
-
-NAMED = 3
-"""Strata in which a comparison holds that are named one by one in the first table; of more only what they share."""
 
 HERE = Path(__file__).parent
 
@@ -72,22 +72,44 @@ def write(reader: Reader, folder: Path) -> Path:
     apart = causes.rows(runs)
     figures[0] = _kept(draw_causes(runs), "causes", draw_causes.__doc__ or "", folder)
     for verdict in verdicts:
-        print(f"claim {verdict.claim.number}: {verdict.word} ({verdict.held} of {len(verdict.strata)} strata)")
+        print(f"claim {verdict.claim.number}: {said(verdict)}")
     about = {
         **runs.about,
         "this machine": provenance.machine(),
         "this commit": provenance.git_commit(),
         "seconds to make": round(time.monotonic() - began),
     }
-    numbers = [{"number": v.claim.number, "word": v.word, "strata": [asdict(s) for s in v.strata]} for v in verdicts]
     (folder / "verdicts.json").write_text(
-        json.dumps({"about": about, "verdicts": numbers}, indent=1, default=lambda scalar: scalar.item()) + "\n"
+        json.dumps(strict({"about": about, "verdicts": [_numbers(v) for v in verdicts]}), indent=1, allow_nan=False)
+        + "\n"
     )
     page = folder / "report.html"
     page.write_text(_rendered(verdicts=verdicts, figures=figures, apart=apart, about=about))
     for sweep in runs.sweeps:
         reader.attach(sweep, folder)
     return page
+
+
+def _numbers(verdict: Verdict) -> dict[str, object]:
+    """Everything that a verdict follows from."""
+    return {
+        "number": verdict.claim.number,
+        "word": verdict.word,
+        "said": said(verdict),
+        "strata": [asdict(s) for s in verdict.strata],
+        "effects": {name: [asdict(e) for e in effects] for name, effects in verdict.effects.items()},
+    }
+
+
+def strict(value: object) -> object:
+    """The same for strict JSON: plain numbers, and null for what is no number or has no end."""
+    if isinstance(value, Mapping):
+        return {str(k): strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _starts(claims: Sequence[Claim]) -> list[str]:
@@ -113,47 +135,69 @@ def _rendered(**found: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "labels": labels, "hours": hours, "when": when}
-    return environment.get_template("page.html").render(summary=summary, rule=rule, **found)
+    environment.filters |= {"number": number, "signed": signed, "labels": labels, "lost": lost, "hours": hours}
+    environment.filters |= {"when": when, "interval": interval, "text": text}
+    about = {"conditions": conditions, "described": described, "rule": rule, "unit": unit, "said": said}
+    return environment.get_template("page.html").render(**about, **found)
 
 
-def summary(verdict: Verdict) -> list[str]:
-    """Where a claim holds, a sentence for each comparison."""
-    sentences = []
+def said(verdict: Verdict) -> str:
+    """The word of a claim, with the numbers on which it rests."""
+    strata = verdict.primary
+    if verdict.word is Word.TOO_FEW:
+        known = [s for s in strata if s.estimate.n]
+        most = max(known, key=lambda s: s.estimate.n)
+        reach = f"{most.reachable:.3g}, adjusted over {len(strata)} strata {most.adjusted_reachable:.3g}"
+        return f"{verdict.word} with {most.estimate.n} {_units(most)}; smallest reachable p = {reach}"
+    counts = [(outcome, sum(s.outcome is outcome for s in strata)) for outcome in Outcome]
+    return f"{verdict.word} ({', '.join(f'{outcome} {count}' for outcome, count in counts if count)})"
+
+
+def conditions(verdict: Verdict) -> list[tuple[Comparison, list[tuple[Outcome, list[str]]]]]:
+    """For each comparison that is tested the names of its primary strata, by what was decided."""
+    found = []
     for one in verdict.claim.comparisons:
-        strata = verdict.of(one)
-        held, against = sum(s.holds for s in strata), sum(s.reversed for s in strata)
-        if not strata:
-            sentences.append(f"{one.name}: no data")
-            continue
-        opposite = f", the opposite in {against}" if against else ""
-        always = [
-            f"{factor} {level}"
-            for factor, levels in verdict.shares(one).items()
-            for level, (h, of) in levels.items()
-            if h == of
-        ]
-        where = f"; everywhere at {', '.join(always)}" if always and held < len(strata) else ""
-        if not always and 0 < held <= NAMED:
-            where = f"; at {'; at '.join(labels(s) for s in strata if s.holds)}"
-        sentences.append(f"{one.name}: in {held} of {len(strata)} strata{opposite}{where}")
-    return sentences
+        strata = [s for s in verdict.of(one) if s.when]
+        by_outcome = [(o, [f"{s.when}{_few(s)}" for s in strata if s.outcome is o]) for o in Outcome]
+        if strata:
+            found.append((one, [(o, names) for o, names in by_outcome if names]))
+    return found
+
+
+def _few(stratum: Stratum) -> str:
+    if stratum.outcome is not Outcome.TOO_FEW:
+        return ""
+    reach = f"{stratum.reachable:.3g}, adjusted {stratum.adjusted_reachable:.3g}"
+    return f" ({stratum.estimate.n} {_units(stratum)}; smallest reachable p = {reach})"
+
+
+def _units(stratum: Stratum) -> str:
+    return "seeds" if stratum.cells else "pairs"
+
+
+def described(verdict: Verdict, one: Comparison) -> str:
+    """Where the intervals of all strata of a comparison lie; nothing of a ranking."""
+    sides = verdict.sides(one)
+    counts = ", ".join(f"{side} in {sides[side]}" for side in SIDES if side in sides)
+    return f"{len(verdict.of(one))} strata, 95 % interval {counts}" if counts else ""
 
 
 def rule(claim: Claim, one: Comparison) -> str:
     """The rule of a comparison in words, from its file."""
-    size = f" by at least {one.least:g}{' decades' if one.scale == 'log10' else ''}"
-    if one.kind == "agree":
-        return f"agrees where the median relative difference in a pair is below {one.tolerance:g}, with its interval"
-    if one.kind == "correlation":
-        return f"holds where Spearman's correlation is {one.expected} than 0{size}, with its interval clear of 0"
+    size = f"{one.margin:g}{' decades' if one.scale == 'log10' else ''}"
+    side = {
+        "greater": f"greater than {size}",
+        "less": f"less than -{size}",
+        "same": f"smaller in size than {size}",
+    }[one.expected]
     if one.kind == "ranking":
-        return f"holds where no other correlation is larger in size than that of {one.claimed}, beyond its interval"
-    what = f"slopes by {one.over} of the paired difference" if one.kind == "trend" else "paired difference FD - AD"
-    return (
-        f"holds where the {what} is {one.expected} than 0{size} (median), p < {claim.alpha:g} (Wilcoxon, adjusted), "
-        "with its interval clear of 0"
-    )
+        return f"claimed: no other absolute correlation exceeds that of {one.claimed} by {size} or more"
+    what = {
+        "paired": "the median over seeds of the paired difference FD - AD",
+        "trend": f"the median over seeds of its slope by {one.over}",
+        "correlation": "Spearman's correlation inside design cells, averaged over cells,",
+    }[one.kind]
+    return f"claimed: {what} is {side}; margin {size}, level {claim.alpha:g} over all primary strata of the claim"
 
 
 def number(value: float | None) -> str:
@@ -161,9 +205,28 @@ def number(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.3g}"
 
 
-def labels(stratum: Stratum) -> str:
-    """A stratum's levels in one line."""
-    return ", ".join(f"{factor} {text(level)}" for factor, level in stratum.labels.items())
+def signed(value: float | None) -> str:
+    """Three digits with the sign."""
+    return "-" if value is None or value != value else f"{value:+.3g}"
+
+
+def interval(estimate: Estimate) -> str:
+    """Both ends; in words where so few seeds give none."""
+    if estimate.n and math.isinf(estimate.low) and math.isinf(estimate.high):
+        return f"none of {estimate.n}"
+    return f"{signed(estimate.low)} … {signed(estimate.high)}" if estimate.n else "-"
+
+
+def lost(stratum: Stratum) -> str:
+    """How many pairs were lost, and why."""
+    return ", ".join(f"{count} {why}" for why, count in stratum.lost.items()) or "0"
+
+
+def labels(stratum: Stratum, strata: Sequence[Stratum] = ()) -> str:
+    """A stratum's levels in one line, without those that all of some strata share."""
+    shared = {f for f, level in stratum.labels.items() if strata and all(s.labels.get(f) == level for s in strata)}
+    kept = {f: level for f, level in stratum.labels.items() if f not in shared} or stratum.labels
+    return ", ".join(f"{factor} {text(level)}" for factor, level in kept.items())
 
 
 def hours(seconds: float) -> str:

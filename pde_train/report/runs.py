@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -29,6 +29,7 @@ FACTORS = {
     "width": "params.model.width",
     "hidden": "params.model.hidden",
     "optimizer": "tags.optimizer",
+    "learning rate": "params.optimizer.lr",
     "steps": "params.method.steps",
     "precision": "params.accelerator.precision",
     "interior": "params.sampler.interior",
@@ -38,8 +39,17 @@ FACTORS = {
 }
 """What a claim may select and divide by, and the parameter or tag that has it."""
 
-NOT_OF_A_PAIR = ("params.differentiator.", "params.tracking.", "params.name", "params.sweep.", "params.resume")
-"""What two runs of a pair may differ in; everything else is the same."""
+OF_NO_CONFIGURATION = ("params.tracking.", "params.name", "params.sweep.", "params.resume", "params.entropy.")
+"""What runs of one configuration may differ in; views differ in the entropy."""
+
+NOT_OF_A_PAIR = ("params.differentiator.", *OF_NO_CONFIGURATION)
+"""What two runs of a pair may differ in; everything else is the same. Pairs of entropies share the definition, too."""
+
+DEFINITION = ["relative", "normalisation"]
+"""Factors that define an entropy."""
+
+OF_DEFINITION = ("entropy/", "entropy_raw/", "effective_rank/", "cutoff/")
+"""First parts of the names of metrics that depend on it; all others are the same in every view of a run."""
 
 LARGE = 1e-4
 """Singular values above this times s_1 are large."""
@@ -53,13 +63,14 @@ STARTS = "start/"
 
 @dataclass(frozen=True)
 class Runs:
-    """Finished runs, one of each configuration, and what was left out.
+    """Finished runs, one of each configuration and definition of entropy, and what was left out.
 
-    table: FACTORS, `way` (of taking derivatives), `pair` (the same for runs that differ in it alone), every metric by
-    its name, and what is derived from curves: `steps_to/<part>` (steps until the loss is that part of the first one;
-    all that were taken where it never is), `speed` (decades of loss lost in 1000 steps), `start/<metric>` (its
-    value before training). spectrum: final singular values by the id of a run. curve: a metric at every step by id and
-    name; `loss` and what was asked for. sweeps: ids of the parent runs.
+    table: FACTORS, `config` (the same for views of a run), `way` (of taking derivatives), `pair` (the same for runs
+    that differ in it alone), every metric by its name, and what is derived from curves: `steps_to/<part>` (steps until
+    the loss is that part of the first one; inf where it never is), `speed` (decades of loss lost in 1000 steps),
+    `start/<metric>` (its value before training). spectrum: final singular values by the id of a run. curve: a metric at
+    every step by id and name; `loss` and what was asked for. sweeps: ids of the parent runs. unfinished: the same
+    factors of configurations of which no run has finished. settings: all parameters as logged, by the id of a run.
     """
 
     table: pd.DataFrame
@@ -67,26 +78,49 @@ class Runs:
     curve: Callable[[str, str], Curve]
     sweeps: Sequence[str]
     about: Mapping[str, object]
+    unfinished: pd.DataFrame = field(default_factory=pd.DataFrame)
+    settings: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def trained(self) -> pd.DataFrame:
-        """The table as it was trained, without the runs that take another entropy of the same."""
+        """A row for each trained run: its views, which take another entropy of the same run, are no runs."""
         return _trained(self.table)
+
+    @property
+    def by_definition(self) -> pd.DataFrame:
+        """A row for each trained run and definition of entropy, with all thresholds that its views have."""
+        return self.table.groupby(["config", *DEFINITION], as_index=False, dropna=False, sort=False).first()
+
+    def of(self, metrics: Sequence[str]) -> pd.DataFrame:
+        """The rows that are independent runs for these metrics: views count only where a metric depends on them."""
+        return self.by_definition if depends_on_definition(metrics) else self.trained
+
+
+def depends_on_definition(metrics: Sequence[str]) -> bool:
+    """Whether one of these metrics differs between views of one run."""
+    return any(name.removeprefix(STARTS).startswith(OF_DEFINITION) for name in metrics)
 
 
 def read(reader: Reader, looks: Sequence[str]) -> Runs:
     """Everything that the report needs of an experiment; looks: metrics that are read at every step of networks."""
     raw = reader.runs()
     cells = raw[_column(raw, "tags.config_hash").notna()]
-    finished = cells[cells["status"] == "FINISHED"]
+    finished = cells[cells["status"] == "FINISHED"] if len(cells) else cells
     if finished.empty:
         raise RunError(
             f"the experiment {reader.experiment!r} has no finished run ({len(cells)} others): expected those of the "
             "study, run it first"
         )
     entropies = [c for c in finished if c.startswith("params.entropy.")]
-    distinct = finished.sort_values("start").drop_duplicates(["tags.config_hash", *entropies], keep="last")
-    table = _table(distinct)
+    # a run counts again neither under its own hash nor where only the source of the program made that another one
+    newest = finished.sort_values("start").drop_duplicates(["tags.config_hash", *entropies], keep="last")
+    distinct = newest.assign(config=_same(newest, OF_NO_CONFIGURATION))
+    distinct = distinct.drop_duplicates(["config", *entropies], keep="last").drop(columns="config")
+    other = cells[~cells["tags.config_hash"].isin(finished["tags.config_hash"])].drop_duplicates("tags.config_hash")
+    every = _table(pd.concat([distinct, other]))
+    table = every.iloc[: len(distinct)]
+    unfinished = every.iloc[len(distinct) :].drop(columns=[c for c in every if f"metrics.{c}" in raw])
+    unfinished = unfinished[~unfinished["config"].isin(table["config"])].drop_duplicates("config")
     files = dict(zip(distinct["id"], distinct["artifacts"], strict=True))
 
     @cache
@@ -109,11 +143,14 @@ def read(reader: Reader, looks: Sequence[str]) -> Runs:
         lambda run_id, metric: history(run_id).get(metric, NOTHING),
         list(sweeps["id"]),
         {"experiment": reader.experiment, **_about(sweeps, cells, finished, distinct)},
+        unfinished,
+        distinct.set_index("id").filter(like="params."),
     )
 
 
 def _trained(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["view"].isna()]
+    first = table["view"].isna().sort_values(ascending=False, kind="stable").index
+    return table.loc[first].drop_duplicates("config").sort_index()
 
 
 def _table(distinct: pd.DataFrame) -> pd.DataFrame:
@@ -121,10 +158,16 @@ def _table(distinct: pd.DataFrame) -> pd.DataFrame:
     columns["depth"] = [len(ast.literal_eval(h)) if isinstance(h, str) else np.nan for h in columns.pop("hidden")]
     columns |= {"id": distinct["id"], "view": _column(distinct, "tags.view_of")}
     columns["way"] = [way_of(row) for row in distinct.to_dict("records")]
-    shared = [c for c in distinct if c.startswith("params.") and not c.startswith(NOT_OF_A_PAIR)]
-    columns["pair"] = pd.util.hash_pandas_object(distinct[shared].fillna("").astype(str), index=False)
+    columns |= {"config": _same(distinct, OF_NO_CONFIGURATION), "pair": _same(distinct, NOT_OF_A_PAIR)}
     metrics = {c.removeprefix("metrics."): distinct[c] for c in distinct if c.startswith("metrics.")}
     return pd.DataFrame(columns | metrics).reset_index(drop=True)
+
+
+def _same(runs: pd.DataFrame, but: tuple[str, ...]) -> pd.Series:
+    """A number for each run, equal where all parameters are but those that begin so."""
+    shared = [c for c in runs if c.startswith("params.") and not c.startswith(but)]
+    hashed: pd.Series = pd.util.hash_pandas_object(runs[shared].fillna("").astype(str), index=False)
+    return hashed
 
 
 def _column(table: pd.DataFrame, source: str) -> pd.Series:
@@ -158,7 +201,7 @@ def _derived(history: Mapping[str, Curve], looks: Sequence[str]) -> dict[str, fl
 
 def _steps_to(losses: np.ndarray, part: float) -> float:
     below = np.flatnonzero(losses <= part * losses[:1])
-    return float(below[0] if len(below) else len(losses)) if len(losses) else np.nan
+    return float(below[0] if len(below) else np.inf) if len(losses) else np.nan
 
 
 def _speed(steps: np.ndarray, losses: np.ndarray) -> float:

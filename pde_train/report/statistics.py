@@ -1,26 +1,30 @@
-"""The tests by which claims are judged: paired differences, rank correlations, and their bootstrap intervals."""
+"""Estimates, intervals and tests of claims. The unit is a seed: each of them enters as one number, or as one block.
+
+Paired numbers use the sign test and the interval that inverts it, which are exact for the median of any distribution
+and at any number of seeds. Correlations inside cells use the delete-one jackknife over seeds.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-RESAMPLES = 2000
-"""Of every bootstrap."""
-
 CONFIDENCE = 0.95
-"""Of every interval."""
-
+"""Of every interval that is shown."""
 
 FEWEST = 10
-"""Runs that a correlation needs."""
+"""Seeds that a correlation needs."""
+
+ALMOST_ONE = 1 - 1e-9
+"""The largest correlation that Fisher's transformation takes."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its bootstrap interval (percentiles of RESAMPLES resamples), and of how many it was made."""
+    """A number and its interval, which is without an end on a side where so few seeds give none; n: seeds."""
 
     value: float
     low: float
@@ -29,74 +33,171 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Paired:
-    """The median of paired differences, its interval, and whether it is one-sided at all.
+class Tested:
+    """p of each of three statements on a number g and its margin m; one-sided, each against the other two.
 
-    p: of Wilcoxon's signed-rank test, two-sided, zeros split between both signs. effect: the matched-pairs
-    rank-biserial correlation, from -1 (every difference is negative) to 1.
+    greater: g > m. less: g < -m. same: -m < g < m, by two one-sided tests (Schuirmann 1987). reachable: the smallest
+    value of `p` that a test of so many seeds can have.
     """
 
-    median: Estimate
-    p: float
-    effect: float
+    greater: float
+    less: float
+    same: float
+    reachable: float
+
+    @property
+    def p(self) -> float:
+        """Of the statement that is best supported, two-sided.
+
+        A decision is wrong with probability p at most: inside the margin the two false statements share it, on the
+        margin itself `same` and its neighbour do.
+        """
+        return min(1.0, 2 * min(self.greater, self.less, self.same))
+
+    @property
+    def statement(self) -> str:
+        """`greater`, `less` or `same`: the one that is best supported."""
+        return min(("greater", "less", "same"), key=lambda name: float(getattr(self, name)))
 
 
-def paired(differences: np.ndarray) -> Paired:
-    """What differences (n,) say; with fewer than two of them p is 1 and the interval is the number itself."""
-    differences = np.asarray(differences, dtype=float)
-    median = bootstrap_median(differences)
-    if len(differences) < 2 or not np.any(differences):
-        return Paired(median, 1.0, float(np.sign(differences).mean()) if len(differences) else np.nan)
-    p = float(stats.wilcoxon(differences, zero_method="zsplit").pvalue)
-    ranks = stats.rankdata(np.abs(differences))
-    return Paired(median, p, float(np.sum(np.sign(differences) * ranks) / ranks.sum()))
+NOTHING = Estimate(np.nan, np.nan, np.nan, 0)
+
+UNDECIDABLE = Tested(1.0, 1.0, 1.0, 1.0)
 
 
-def bootstrap_median(values: np.ndarray) -> Estimate:
-    """The median of values (n,), resampled with replacement."""
+def median(values: np.ndarray, lost: int = 0, confidence: float = CONFIDENCE) -> Estimate:
+    """The median of one number a seed (n,), with the exact interval between order statistics.
+
+    lost: seeds without a number. The lower end of the interval takes them for smaller than all others, the upper end
+    for larger, so that nothing follows from their absence.
+    """
+    values = np.sort(np.asarray(values, dtype=float))
     if not len(values):
-        return Estimate(np.nan, np.nan, np.nan, 0)
-    drawn = values[_resamples(len(values))]
-    return _estimate(float(np.median(values)), np.median(drawn, axis=1), len(values))
+        return NOTHING
+    n = len(values) + lost
+    outside = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5))  # P(fewer on one side) <= (1 - confidence) / 2
+    place = outside - lost - 1
+    low, high = (values[place], values[-1 - place]) if 0 <= place < len(values) else (-np.inf, np.inf)
+    with np.errstate(invalid="ignore"):  # the mean of both infinities
+        return Estimate(float(np.median(values)), float(low), float(high), len(values))
 
 
-def rank_correlations(predictors: np.ndarray, outcome: np.ndarray) -> tuple[list[Estimate], np.ndarray]:
-    """Spearman's correlation of each predictor (k, n) with an outcome (n,), and all resamples of it (RESAMPLES, k).
+def sign_test(values: np.ndarray, margin: float, lost: int = 0) -> Tested:
+    """Sign tests of the median of one number a seed (n,) against both ends of a margin; the lost count against all."""
+    values = np.asarray(values, dtype=float)
+    n = len(values) + lost
+    if not len(values):
+        return UNDECIDABLE
 
-    Pairs are resampled together, the same ones for every predictor, so that resamples may be compared. With fewer than
-    FEWEST runs all of it is nan.
+    def p(on_its_side: np.ndarray) -> float:
+        return float(stats.binom.sf(on_its_side.sum() - 1, n, 0.5))
+
+    same = max(p(values < margin), p(values > -margin))
+    best = min(1.0, 2 * float(stats.binom.sf(len(values) - 1, n, 0.5)))
+    return Tested(p(values > margin), p(values < -margin), same, best)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs of one design cell: seeds (n,), predictors (k, n), and the outcome (n,)."""
+
+    seeds: np.ndarray
+    predictors: np.ndarray
+    outcome: np.ndarray
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Spearman's correlation of each predictor in each cell (cells, k); its mean without each seed (n, k)."""
+
+    by_cell: np.ndarray
+    without: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        """Means over cells (k,)."""
+        means: np.ndarray = self.by_cell.mean(axis=0)
+        return means
+
+    @property
+    def n(self) -> int:
+        """Seeds."""
+        return len(self.without)
+
+    def estimate(self, k: int) -> Estimate:
+        """Of predictor k, on Fisher's scale, with Student's quantiles."""
+        z, spread = self._fisher(k)
+        reach = spread * stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1)
+        return Estimate(float(self.values[k]), float(np.tanh(z - reach)), float(np.tanh(z + reach)), self.n)
+
+    def test(self, k: int, margin: float) -> Tested:
+        """Whether the correlation of predictor k lies beyond or within a margin."""
+        z, spread = self._fisher(k)
+        return self._test(z, spread, float(np.arctanh(margin)))
+
+    def lead(self, other: int, claimed: int) -> Estimate:
+        """How far the absolute correlation of another predictor lies above that of the claimed one."""
+        value, spread = self._lead(other, claimed)
+        reach = spread * stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1)
+        return Estimate(value, float(value - reach), float(value + reach), self.n)
+
+    def test_best(self, claimed: int, margin: float) -> Tested:
+        """Whether another predictor's absolute correlation exceeds that of the claimed one by more than a margin.
+
+        `greater`: some other does, Bonferroni's p over the others. `same`: none does, the largest p of the others.
+        """
+        others = [k for k in range(len(self.values)) if k != claimed]
+        tests = [self._test(*self._lead(k, claimed), margin) for k in others]
+        some = min(1.0, len(tests) * min(t.greater for t in tests))
+        return Tested(some, 1.0, max(1 - t.greater for t in tests), 0.0)
+
+    def _lead(self, other: int, claimed: int) -> tuple[float, float]:
+        sizes, without = np.abs(self.values), np.abs(self.without)
+        return float(sizes[other] - sizes[claimed]), _jackknife(without[:, other] - without[:, claimed])
+
+    def _fisher(self, k: int) -> tuple[float, float]:
+        z, without = (np.arctanh(np.clip(r, -ALMOST_ONE, ALMOST_ONE)) for r in (self.values[k], self.without[:, k]))
+        return float(z), _jackknife(without)
+
+    def _test(self, value: float, spread: float, margin: float) -> Tested:
+        if spread == 0:
+            above, below = float(value <= margin), float(value >= -margin)
+        else:
+            above, below = (float(stats.t.sf(x / spread, self.n - 1)) for x in (value - margin, -margin - value))
+        return Tested(above, below, max(1 - above, 1 - below), 0.0)
+
+
+def correlations(cells: Sequence[Cell]) -> Correlations | None:
+    """Correlations inside cells, averaged over the cells that have FEWEST seeds; None where none has.
+
+    Seeds are left out one at a time, each from all cells at once: runs of one seed in several cells are no
+    independent runs.
     """
-    n = len(outcome)
-    if n < FEWEST:
-        return [Estimate(np.nan, np.nan, np.nan, n)] * len(predictors), np.full((RESAMPLES, len(predictors)), np.nan)
-    places = _resamples(n)
-    y = stats.rankdata(outcome[places], axis=1)
-    found, drawn = [], []
-    for predictor in predictors:
-        resampled = _correlation(stats.rankdata(predictor[places], axis=1), y)
-        value = _correlation(stats.rankdata(predictor)[None], stats.rankdata(outcome)[None])[0]
-        found.append(_estimate(float(value), resampled, n))
-        drawn.append(resampled)
-    return found, np.array(drawn).T
+    cells = [cell for cell in cells if len(cell.seeds) >= FEWEST]
+    if not cells:
+        return None
+    seeds = np.unique(np.concatenate([cell.seeds for cell in cells]))
+    without = [np.mean([_spearman(cell, cell.seeds != seed) for cell in cells], axis=0) for seed in seeds]
+    return Correlations(np.array([_spearman(cell) for cell in cells]), np.array(without))
 
 
-def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's correlation along the last axis; 0 where one of both is constant, which predicts nothing."""
-    x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean(axis=-1, keepdims=True)
-    scale = np.sqrt(np.sum(x**2, axis=-1) * np.sum(y**2, axis=-1))
-    return np.divide(np.sum(x * y, axis=-1), scale, out=np.zeros_like(scale), where=scale > 0)
+def _spearman(cell: Cell, kept: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Spearman's correlation of each predictor (k,); 0 where one of both is constant, which predicts nothing."""
+    x, y = (stats.rankdata(a, axis=-1) for a in (cell.predictors[:, kept], cell.outcome[kept]))
+    x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean()
+    scale = np.sqrt(np.sum(x**2, axis=-1) * np.sum(y**2))
+    return np.divide(x @ y, scale, out=np.zeros_like(scale), where=scale > 0)
 
 
-def _resamples(n: int) -> np.ndarray:
-    """The same places (RESAMPLES, n) for the same n: a report made twice has the same digits."""
-    return np.random.default_rng(n).integers(n, size=(RESAMPLES, n))
+def _jackknife(without: np.ndarray) -> float:
+    """The standard error of a number, from its values (n,) without each block."""
+    n = len(without)
+    return float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2)))
 
 
-def _estimate(value: float, resampled: np.ndarray, n: int) -> Estimate:
-    low, high = np.nanquantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value, float(low), float(high), n)
-
-
-def adjusted(p: list[float]) -> np.ndarray:
-    """p-values of tests that are read together (Benjamini and Hochberg 1995)."""
-    return stats.false_discovery_control(p) if p else np.array([])
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values of tests that are read together, in their order, adjusted by Holm (1979) for any dependence."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
+    return [float(q) for q in np.minimum(adjusted, 1.0)]

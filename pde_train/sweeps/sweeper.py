@@ -18,7 +18,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pde_train.claim import claim, claimed
 from pde_train.errors import UsageError, sentence
@@ -62,13 +62,15 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Train what is not done; ends the command with code 1 where a cell is not finished in the end."""
         HydraConfig.instance().set_config(self.config)  # so that ${hydra:runtime.cwd} is known
-        from pde_train.schema import check_sweep
+        from pde_train.schema import check_keys, check_sweep
 
         check_sweep(self.config)
         own = [f"{key}={value}" for key, value in self.params.items()]  # of a file, as words
         refuse_secrets(own)
         refuse_trust(own)
         grid = self._grid(arguments)
+        first, _ = self.composed[grid.cells[0].name]
+        check_keys(OmegaConf.create({**first, "name": "", "tracking": self.config.tracking}))
         grid.folder.mkdir(parents=True, exist_ok=True)
         grid.write(arguments)
         if self.config.sweep.fresh:

@@ -97,8 +97,10 @@ def _worker(launcher: int) -> Worker:
 def told_to_stop(at_work: Callable[[], bool]) -> Iterator[None]:
     """While this lasts, a signal to stop goes to the workers first, which save before it acts here.
 
-    at_work: whether any of them still is. A second signal acts at once.
+    at_work: whether any of them still is. A second signal acts at once. Whatever a launcher makes of workers that stop,
+    Ctrl-C ends as Ctrl-C.
     """
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -110,6 +112,7 @@ def told_to_stop(at_work: Callable[[], bool]) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         restore()
+        received.append(number)
         workers = multiprocessing.active_children()
         for worker in workers:
             if worker.pid is not None:
@@ -123,6 +126,10 @@ def told_to_stop(at_work: Callable[[], bool]) -> Iterator[None]:
         signal.signal(number, stop)
     try:
         yield
+    except SystemExit:
+        if received == [signal.SIGINT]:
+            raise KeyboardInterrupt from None
+        raise
     finally:
         restore()
 
