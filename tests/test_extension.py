@@ -142,7 +142,7 @@ def test_nothing_nested_is_anything_else_either(compose, target):
         with pytest.raises(UsageError, match="is not trusted"):
             build_group(cfg, nested.partition(".")[0])
     cfg = compose("diagnostics=compare", "+diagnostics.differentiators.x._target_=pde_train.entropy.Entropy")
-    with pytest.raises(UsageError, match="expected pde_train.differentiators.base.Differentiator"):
+    with pytest.raises(UsageError, match=r"expected pde_train.differentiators.base.Differentiator"):
         build_group(cfg, "diagnostics")
 
 
@@ -153,7 +153,7 @@ def test_what_a_function_makes_is_what_the_group_expects(compose, tmp_path, monk
     with pytest.raises(UsageError, match=r"sampler was built as int: expected pde_train.samplers.base.Sampler"):
         build_group(cfg, "sampler")
     (tmp_path / "of_mine.py").write_text("class Model:\n    def __init__(self, **fields):\n        pass\n")
-    with pytest.raises(UsageError, match="expected torch.nn.Module"):
+    with pytest.raises(UsageError, match=r"expected torch.nn.Module"):
         build_group(compose("model._target_=of_mine.Model", "trusted_modules=[of_mine]"), "model", dimension=1)
 
 
