@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pde_train.conf_dir import conf_dir
+from pde_train.errors import sentence
 
 
 def pde_train(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -80,6 +81,11 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
             2,
             "differentiator.accuracy is no key of one choice of differentiator, which has none",
         ),
+        (
+            ["--multirun", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0", "seed=0,1"],
+            2,
+            "hydra.launcher.n_jobs=0 is no number of processes",
+        ),
         (["--multirun", "+precision=float32", "seed=0,1"], 2, "precision is no key of the configuration"),
         (["--multirun", "+callbacks.x=1", "seed=0,1"], 2, "callbacks is no key of the configuration"),
         (["sweep.fresh=true"], 2, "sweep.fresh=true changes nothing in a single run"),
@@ -135,3 +141,14 @@ def test_a_secret_reaches_no_file_and_no_terminal(tmp_path, words):
     assert len(done.stderr.strip().splitlines()) == 1
     assert "cret" not in done.stdout + done.stderr
     assert not [f for f in tmp_path.rglob("*") if f.is_file() and b"cret" in f.read_bytes()]
+
+
+def test_a_file_that_is_missing_is_not_told_as_one_to_be_written(tmp_path):
+    with pytest.raises(FileNotFoundError) as missing:
+        (tmp_path / "input.csv").read_text()
+    assert sentence(missing.value) == (
+        f"{tmp_path / 'input.csv'} does not exist: expected this file or folder, correct its name or make it"
+    )
+    with pytest.raises(IsADirectoryError) as folder:
+        tmp_path.read_text()
+    assert "cannot be used (Is a directory): expected a file or folder that may be read" in sentence(folder.value)

@@ -68,6 +68,10 @@ class GridSweeper(Sweeper):
         own = [f"{key}={value}" for key, value in self.params.items()]  # of a file, as words
         refuse_secrets(own)
         refuse_trust(own)
+        if self.config.hydra.launcher.get("n_jobs") == 0:
+            raise UsageError(
+                "hydra.launcher.n_jobs=0 is no number of processes: expected a positive one, or -1 for one a processor"
+            )
         grid = self._grid(arguments)
         first, _ = self.composed[grid.cells[0].name]
         check_keys(OmegaConf.create({**first, "name": "", "tracking": self.config.tracking}))
