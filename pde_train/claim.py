@@ -23,11 +23,12 @@ def claim(folder: Path) -> Iterator[bool]:
 
 
 def claimed(folder: Path) -> bool:
-    """Whether a process is at work in the folder."""
-    if not (folder / LOCK).exists():
+    """Whether a process is at work in the folder; none is where there is no lock that could be opened."""
+    try:
+        with (folder / LOCK).open("r+") as file:
+            return not _locked(file.fileno())
+    except OSError:
         return False
-    with (folder / LOCK).open("a") as file:
-        return not _locked(file.fileno())
 
 
 def _locked(descriptor: int) -> bool:

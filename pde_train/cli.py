@@ -25,15 +25,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pde_train.conf_dir import choices, conf_dir, groups
-from pde_train.errors import SECRET, Busy, Interrupted, PdeTrainError, UsageError, nearest, sentence
+from pde_train.errors import Busy, Interrupted, PdeTrainError, UsageError, nearest, sentence
+from pde_train.tracking.uris import without_secrets
+from pde_train.trust import build_group, guard_composition, refuse_secrets
 
 if TYPE_CHECKING:
     from pde_train.results import Result
 
 log = logging.getLogger(__name__)
-
-SCHEME = re.compile(r"[A-Za-z][\w+.-]*://")
-"""What a uri begins with."""
 
 TRACEBACK = "PDE_TRAIN_TRACEBACK"
 """Environment variable that is set where the user asked for tracebacks by HYDRA_FULL_ERROR=1."""
@@ -45,16 +44,11 @@ GO_ON = "go on with the same command; a single run wants resume=true and its fol
 def task(cfg: DictConfig) -> str:
     """One run, from its composed configuration; returns `finished`, in a sweep also `failed`."""
     from pde_train.progress import waiting
-    from pde_train.schema import check_secrets
-    from pde_train.trust import OWN, build_group, check_named_by_command
 
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN
     choices = {k: str(v) for k, v in here.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
     try:
-        by_files = (here.sweeper.get("params") or {}) if sweeping else {}
-        check_named_by_command(cfg.get(OWN) or (), here.overrides.task, by_files)
-        check_secrets(cfg)
         with contextlib.suppress(Exception):  # what is wrong is said when it is built for the run
             build_group(cfg, "tracking").prepare(wait=False)
         with waiting("loading torch"):
@@ -99,7 +93,8 @@ def main() -> None:
     code = 0
     try:
         words = sys.argv[1:]
-        _refuse_passwords(words)
+        refuse_secrets(words)
+        guard_composition()
         _check_words(words)
         task()
     except SystemExit as stop:
@@ -111,23 +106,10 @@ def main() -> None:
         if TRACEBACK in os.environ:
             traceback.print_exc()
         else:
-            print(_sentence(error), file=sys.stderr)
+            print(without_secrets(_sentence(error)), file=sys.stderr)
         usage = isinstance(error, (HydraException, OmegaConfBaseException))
         code = 2 if usage else getattr(error, "code", 1)
     sys.exit(code)
-
-
-def _refuse_passwords(words: Sequence[str]) -> None:
-    """Refuse a password that is typed: Hydra writes the words of a command to `.hydra/` and to its log.
-
-    Raises UsageError.
-    """
-    from pde_train.tracking.uris import holds_secret
-
-    for word in words:
-        uris = SCHEME.finditer(word) if re.match(r"[+~]*tracking(@[\w.]+)?[.=]", word) else ()
-        if any(holds_secret(word[uri.start() :].rstrip("'\"}] ")) for uri in uris):
-            raise UsageError(SECRET)
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -180,7 +162,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _show(result: Result, cfg: DictConfig) -> None:
     from pde_train import table
     from pde_train.record import comparison_in
-    from pde_train.trust import build_group
 
     table.show(table.medians(table.groups([result])))
     comparison = comparison_in({k: v for k, v in result.metrics.items() if v is not None})

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 SECRET = (
-    "tracking.uri holds a password or a token, and configurations are logged: expected it in an environment variable, "
-    "such as tracking.uri='http://${oc.env:USER_AND_PASSWORD}@host'"
+    "tracking.uri holds a password or a token, and the words of a command are logged: expected it in an environment "
+    "variable, such as tracking.uri='http://${oc.env:USER_AND_PASSWORD}@host'"
 )
-"""Said of a secret that is typed, or stands in a file."""
+"""Said of a secret that is typed."""
 
 
 class PdeTrainError(Exception):

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, TypeAda
 from pydantic.errors import PydanticUserError
 
 from pde_train.conf_dir import choices, groups
-from pde_train.errors import SECRET, UsageError, nearest
-from pde_train.tracking.uris import holds_secret
-from pde_train.trust import KINDS, locate
+from pde_train.errors import UsageError, nearest
+from pde_train.tracking.uris import without_secrets
+from pde_train.trust import locate
 
 CONVERT_NOTHING = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 """true is no number, 1.0 no integer, and no number is nan or infinite."""
@@ -84,7 +84,6 @@ def check(cfg: DictConfig) -> None:
     than its parameter's, a number that is nan or infinite, a seed that is none.
     """
     check_keys(cfg)
-    check_secrets(cfg)
     try:
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
@@ -102,23 +101,11 @@ def check(cfg: DictConfig) -> None:
             _check_target(path, target, config["trusted_modules"])
 
 
-def check_secrets(cfg: DictConfig) -> None:
-    """Refuse a tracking uri with a secret in it, wherever it stands: Hydra copies configurations into files.
-
-    Raises UsageError.
-    """
-    tracking = OmegaConf.to_container(cfg.tracking, resolve=False) if "tracking" in cfg else None
-    uri = tracking.get("uri") if isinstance(tracking, dict) else None
-    if isinstance(uri, str) and holds_secret(uri):
-        raise UsageError(SECRET)
-
-
 def check_sweep(cfg: DictConfig) -> None:
-    """Refuse values of the key `sweep` that no sweep can use, and a tracking uri with a secret.
+    """Refuse values of the key `sweep` that no sweep can use.
 
     Raises UsageError.
     """
-    check_secrets(cfg)
     _check_fits(TypeAdapter(Sweep), "sweep", OmegaConf.to_container(cfg.sweep))
 
 
@@ -166,8 +153,7 @@ def _check_target(path: str, node: Mapping[str, Any], trusted: Sequence[str]) ->
         raise UsageError(
             f"{path}._target_={_shown(node['_target_'])} names no class: expected one, such as module.Name"
         )
-    group = "optimizer" if path == "method.optimizer" else path if path in KINDS else None
-    found = locate(node["_target_"], tuple(trusted), group)
+    found = locate(node["_target_"], tuple(trusted), path)
     for key in node:
         if key.startswith("_") and key not in ("_target_", "_partial_"):
             raise UsageError(f"{path}.{key} is not used here: expected _target_ and fields alone, remove it")
@@ -259,4 +245,4 @@ def _shown(value: Any) -> str:
     """A value as the command line has it."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    return str(value)
+    return without_secrets(str(value))

@@ -52,7 +52,7 @@ def shape(config: Mapping[str, Any]) -> str:
         node = kept[group] if group else kept
         for name in names:
             node.pop(name, None)
-    pde = locate(config["pde"]["_target_"], tuple(config["trusted_modules"]))
+    pde = locate(config["pde"]["_target_"], tuple(config["trusted_modules"]), "pde")
     for name in float_fields(pde):
         kept["pde"].pop(name, None)
     step = kept["differentiator"].get("step")
@@ -159,7 +159,9 @@ class _Cell:
             " ".join(self.choices[group] for group in ("pde", "model", "differentiator"))
             + about["config"]["sweep"]["label"]
         )
-        self.config = OmegaConf.create({**about["config"], "tracking": job.tracking, "name": name})
+        self.config = OmegaConf.create(
+            {**about["config"], "tracking": job.tracking, "trusted_modules": job.trusted_modules, "name": name}
+        )
         self.experiment: Experiment | None = None
         self.run: Run
         self.failed = self.ended = False

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from pde_train.errors import UsageError
 from pde_train.report.page import main as report
+from pde_train.trust import refuse_secrets
 
 LAUNCHER = "hydra/launcher="
 STACKED = (f"{LAUNCHER}stacked", "hydra.launcher.threads=1")
@@ -55,6 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--at-once", type=int, default=2, help="parts that run at the same time (2)")
     parser.add_argument("words", nargs="*", help="for every part, such as hydra/launcher=slurm_cpu")
     given = parser.parse_args(arguments)
+    try:
+        refuse_secrets(given.words)  # which are printed
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return error.code
     words, parts = given.words, given.parts.split(",") if given.parts else list(PARTS)
     if unknown := [part for part in parts if part not in PARTS]:
         print(

@@ -41,7 +41,7 @@ ALLOWED = {  # what each room may import from the package
     "table": {"results"},
     "artifacts": {"entropy", "figures", "problem", "record", "table"},
     "report": GROUND | {"differentiators", "figures", "provenance", "sync", "tracking"},
-    "study": {"report"},
+    "study": {"errors", "report", "trust"},
     "sweeps": GROUND
     | {"claim", "schema", "entropy", "figures", "provenance", "results", "stack", "table", "tracking", "trust"},
 }

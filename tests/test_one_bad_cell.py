@@ -3,14 +3,12 @@
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from sweeping import SMALL, results, runs, started, swept
+from sweeping import SMALL, results, swept
 
 from pde_train.status import main as status
 from pde_train.sweeps import slurm
@@ -105,52 +103,6 @@ def test_status_finds_the_parts_of_the_study(tmp_path, monkeypatch, capsys):
     (grid,) = (tmp_path / "multirun" / "study").glob("contour-*")
     assert status([str(grid)]) == 0
     assert "2 cells: 2 finished" in capsys.readouterr().out
-
-
-def workers_of(process):
-    """Processes whose parent is this one."""
-    listed = subprocess.run(["ps", "-o", "pid=,ppid=,args=", "-A"], capture_output=True, text=True, check=True).stdout
-    lines = [line.split(maxsplit=2) for line in listed.splitlines()]
-    return [int(pid) for pid, parent, args in lines if int(parent) == process.pid and "courier" not in args]
-
-
-def wait_until(condition, seconds=60.0):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_under_joblib_leaves_no_run_running_in_the_store(tmp_path, number):
-    words = [*SMALL, *JOBLIB, "seed=range(4)", "method.steps=100000", "method.checkpoint_every=100"]
-    process = started(tmp_path, *words)
-    wait_until(lambda: len(list(tmp_path.glob("multirun/cells/*/checkpoint.ckpt"))) >= 2)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 128 + number, out + err
-    _, children = runs(tmp_path)
-    assert {child.info.status for child in children} == {"KILLED"}
-    assert set(statuses(tmp_path)) == {"interrupted"}
-
-
-def test_workers_end_with_a_launcher_that_is_killed(tmp_path):
-    process = started(
-        tmp_path, *SMALL, *JOBLIB, OFF, "seed=range(4)", "method.steps=100000", "method.checkpoint_every=100"
-    )
-    wait_until(lambda: len(list(tmp_path.glob("multirun/cells/*/checkpoint.ckpt"))) >= 2)
-    workers = workers_of(process)
-    assert len(workers) >= 2
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() and alive(pid) for pid in workers))
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_an_empty_queue_is_no_silent_one(tmp_path, monkeypatch):

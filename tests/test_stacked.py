@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from sweeping import SMALL, results, rows, runs, started, swept
 
 from pde_train.compiling import peak_bytes, trace
+from pde_train.diagnostics.base import Diagnostics
 from pde_train.experiment import Run, build, run
 from pde_train.methods.signals import StopSignals
 from pde_train.methods.stacked import CannotStack, Member, fit_stack, why_not
@@ -233,6 +236,78 @@ def test_a_formula_that_wants_python_numbers_trains_one_by_one(tmp_path):
     out, _ = swept(tmp_path, *words)
     assert "2 of 2 cells train one by one: " in out
     assert {r["status"] for r in results(tmp_path).values()} == {"finished"}
+
+
+class Stumbling(Diagnostics):
+    """Looks at the end, and raises there what no run is expected to raise, or nothing."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def steps(self, total):
+        return frozenset({total})
+
+    def look(self, problem, batch, step, record, jacobian=None):
+        if self.error is not None:
+            raise self.error
+
+
+def members(compose, folder, variants):
+    """Members of a stack with what they were told at their ends."""
+    told = {}
+    made = []
+    for k, words in enumerate(variants):
+        at = Run(build(compose(*NETWORK, "method.steps=5", *words)), folder / str(k), {}, figures=False)
+        member = Member(
+            at.experiment.method,
+            at.experiment.problem,
+            at.record,
+            at.experiment.diagnostics,
+            at.folder,
+            lambda steps, batch, k=k: told.setdefault(k, steps),
+            lambda error, k=k: told.setdefault(k, error),
+        )
+        made.append(member)
+    return made, told
+
+
+def test_a_probe_that_raises_ends_its_own_run(compose, tmp_path):
+    made, told = members(compose, tmp_path, [["diagnostics=none", f"seed={seed}"] for seed in range(3)])
+    error = ArithmeticError("the probe stumbled")
+    for member, raised in zip(made, (None, error, None), strict=True):
+        member.diagnostics = Stumbling(raised)
+    fit_stack(made, memory=1e9)
+    assert told == {0: 5, 1: error, 2: 5}
+
+
+def test_a_run_that_diverges_at_its_first_step_ends_alone(compose, tmp_path):
+    made, told = members(compose, tmp_path, [[f"optimizer.lr={rate}"] for rate in ("1e-3", "1e308", "1e-2")])
+    fit_stack(made, memory=1e9)
+    assert (told[0], told[2]) == (5, 5)
+    assert "nan or infinite" in str(told[1])
+
+
+def test_a_stack_that_cannot_be_read_is_the_result_of_its_cells(tmp_path):
+    """What a job raises before any cell has begun: none is tried three times without a word."""
+    code = "\n".join(
+        [
+            "import sys",
+            "from pde_train.sweeps import stacked_launcher as s",
+            "job = s.StackedLauncher._job",
+            "def spoiled(self, cells, where):",
+            "    words = job(self, cells, where)",
+            "    next(where.glob('stacks/*/stack.json')).write_text('{')",
+            "    return words",
+            "s.StackedLauncher._job = spoiled",
+            "from pde_train.cli import main",
+            f"sys.argv[1:] = {['--multirun', *SMALL, *STACK, 'seed=0,1', 'tracking=none']!r}",
+            "main()",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("a job ended with JSONDecodeError") == 1
+    assert [r["status"] for r in results(tmp_path).values()] == ["failed", "failed"]
 
 
 def test_stacked_steps_are_compared_with_those_of_a_run_alone(compose, tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """Sweeps as a user types them: every cell is trained once, whatever died in between."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from sweeping import SMALL, results, rows, runs, started, store, swept
 from pde_train.claim import claim
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
+from pde_train.results import Result
 from pde_train.status import main as status
 from pde_train.sweeps.grid import Cell, Grid
 
@@ -194,3 +197,116 @@ def test_status_says_what_is_no_grid(tmp_path, capsys):
     assert "holds no sweep: expected one" in capsys.readouterr().err
     with pytest.raises(UsageError, match="expected the folder of a sweep"):
         Grid.read(tmp_path)
+
+
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL]
+LONG = ["seed=range(4)", "method.steps=1000000", "method.chunk=50", "method.checkpoint_every=100"]
+LONG += ["method.log_every=1000000", "diagnostics=none"]
+
+
+def until_two_train(folder, process):
+    while len(list(folder.glob("multirun/cells/*/checkpoint.ckpt"))) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def workers_of(folder):
+    """Processes whose working directory is this one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").resolve() == folder and (process / "stat").read_text().split()[2] != "Z":
+                found.append(int(process.name))
+    return found
+
+
+@pytest.mark.parametrize(("number", "everybody"), [("SIGINT", True), ("SIGINT", False), ("SIGTERM", False)])
+def test_no_run_stays_open_where_several_processes_are_stopped(tmp_path, number, everybody):
+    """By Ctrl-C, which all processes of a terminal hear, or by a signal to the launcher: what trains saves and ends."""
+    process = started(tmp_path, *JOBLIB, *LONG)
+    until_two_train(tmp_path, process)
+    (os.killpg if everybody else os.kill)(process.pid, signal.Signals[number])
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.Signals[number], out + err
+    (parent,), children = runs(tmp_path)
+    assert parent.info.status == "KILLED"
+    assert len(children) >= 2
+    assert {child.info.status for child in children} == {"KILLED"}
+    saved = [r for r in results(tmp_path).values() if "a checkpoint was written" in (r["error"] or "")]
+    assert len(saved) == 2, results(tmp_path)
+    assert not workers_of(tmp_path)
+
+
+def test_workers_end_with_a_launcher_that_is_killed(tmp_path):
+    process = started(tmp_path, *JOBLIB, *LONG)
+    until_two_train(tmp_path, process)
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 60
+    while workers_of(tmp_path):
+        assert time.monotonic() < until, workers_of(tmp_path)
+        time.sleep(0.2)
+    saved = [r for r in results(tmp_path).values() if "a checkpoint was written" in (r["error"] or "")]
+    assert len(saved) == 2, results(tmp_path)
+
+
+@pytest.mark.parametrize("spoiled", [b"", b"{", b"\xff", b"[]", b"{}", b'{"status": "well"}', None])
+def test_a_result_that_cannot_be_read_is_that_of_a_failed_cell(tmp_path, capsys, monkeypatch, spoiled):
+    monkeypatch.chdir(tmp_path)
+    words = [*SMALL, "seed=0,1", "tracking=none"]
+    swept(tmp_path, *words)
+    first, second = sorted(folders(tmp_path).values())
+    before = (second / "model.pt").stat().st_mtime_ns
+    (first / "result.json").unlink()
+    if spoiled is None:  # a folder cannot be removed like a file, either
+        (first / "result.json").mkdir()
+    else:
+        (first / "result.json").write_bytes(spoiled)
+    assert status([]) == 0
+    assert "2 cells: 1 failed, 1 finished" in capsys.readouterr().out
+    out, _ = swept(tmp_path, *words, "sweep.retry=false", code=1)
+    assert "is not the result of a run" in out
+    if spoiled is not None:
+        swept(tmp_path, *words)
+        assert {r["status"] for r in results(tmp_path).values()} == {"finished"}
+    assert (second / "model.pt").stat().st_mtime_ns == before
+
+
+def test_other_files_that_cannot_be_read_stop_no_sweep(tmp_path):
+    words = [*SMALL, "seed=0,1", "tracking=none"]
+    swept(tmp_path, *words)
+    first, _ = sorted(folders(tmp_path).values())
+    (first / "spectrum.npz").write_bytes(b"PK\x03\x04 nonsense")
+    (first / "spectrum.csv").write_text("index,singular_value\n0,nonsense\n")
+    (first / "tracking.jsonl").write_text("nonsense\n")
+    swept(tmp_path, *words)
+    out, _ = swept(tmp_path, *words, "entropy=absolute", code=1)
+    assert out.count("failed: ") == 1
+
+
+def test_a_result_is_on_the_disk_before_it_stands_in_its_place(tmp_path, monkeypatch):
+    """A machine that loses power leaves the old result or the new one: the file first, then its name."""
+    said = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda d: said.append(str(Path(f"/proc/self/fd/{d}").readlink())) or fsync(d))
+    monkeypatch.setattr(Path, "replace", lambda self, to: said.append(str(to)) or replace(self, to))
+    Result("finished").write(tmp_path)
+    part, name, folder = said
+    assert part.startswith(f"{tmp_path}/result.json.")
+    assert (name, folder) == (f"{tmp_path}/result.json", str(tmp_path))
+
+
+def test_what_a_job_raises_is_said_and_is_the_result_of_its_cell(tmp_path):
+    """A folder that no lock can be put into: three tries would not change it."""
+    words = [*SMALL, "seed=0,1", "tracking=none"]
+    swept(tmp_path, *words)
+    first, _ = sorted(folders(tmp_path).values())
+    (first / "result.json").unlink()
+    (first / "lock").unlink()
+    (first / "lock").mkdir()
+    out, err = swept(tmp_path, *words, code=1)
+    assert "lock cannot be used (Is a directory)" in out + err
+    assert out.count("failed: ") == 1
+    assert "1 cells, 0 of them done" not in out
+    assert len(results(tmp_path)) == 2
+    assert "Traceback" not in out + err

@@ -9,7 +9,7 @@ import torch
 
 from pde_train.errors import UsageError
 from pde_train.experiment import build
-from pde_train.trust import check_named_by_command, locate
+from pde_train.trust import check_trusted, locate, refuse_trust
 
 OWN = """
 import os
@@ -62,7 +62,7 @@ def own_module(tmp_path, monkeypatch):
 )
 def test_what_is_no_class_of_its_group_is_refused(group, target):
     with pytest.raises(UsageError, match=rf"_target_={target} (is not trusted|does not exist)"):
-        locate(target, (), group)
+        locate(target, (), group or "model.nested")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_is_no_class_of_its_group_is_refused(group, target):
     ],
 )
 def test_classes_of_a_group_are_trusted(group, target):
-    assert callable(locate(target, (), group))
+    assert callable(locate(target, (), group or "model.nested"))
 
 
 def test_a_refusal_comes_before_anything_is_built(compose):
@@ -97,12 +97,16 @@ def test_of_a_module_that_is_trusted_only_what_is_defined_there(compose, own_mod
         build(compose(*model, "model._target_=own_of_test.nothing", trusted))
 
 
-def test_only_words_of_a_command_name_modules():
-    check_named_by_command((), [], {})
-    check_named_by_command(("mine",), ["pde=rod", "trusted_modules=[mine]"], {})
-    for words, by_files in ((["pde=rod"], {}), (["trusted_modules=[mine]"], {"trusted_modules": "[mine]"})):
+def test_only_words_of_a_command_name_modules(compose):
+    check_trusted(compose(), [])
+    own = compose("trusted_modules=[mine]")
+    for words in ("trusted_modules=[mine]", "++trusted_modules=[mine,other]", "trusted_modules=[a],[mine]"):
+        check_trusted(own, ["pde=rod", words])
+    for words in ([], ["pde=rod"], ["trusted_modules=[other]"], ["model=trusted_modules"]):
         with pytest.raises(UsageError, match="stands in a file, and only the command line may widen trust"):
-            check_named_by_command(("mine",), words, by_files)
+            check_trusted(own, words)
+    with pytest.raises(UsageError, match="stands in a file, and only the command line may widen trust"):
+        refuse_trust(["seed=0,1", "trusted_modules=[mine]"])
 
 
 @pytest.mark.parametrize("mode", [[], ["--multirun"]])

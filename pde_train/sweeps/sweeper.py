@@ -28,7 +28,7 @@ from pde_train.sweeps.grid import Cell, Grid, forget, settle, stale, to_do
 from pde_train.sweeps.stacked_launcher import StackedLauncher
 from pde_train.sweeps.workers import Task, failure, told_to_stop
 from pde_train.tracking.base import PARENT
-from pde_train.trust import OWN, check_named_by_command
+from pde_train.trust import refuse_secrets, refuse_trust
 
 TRIES = 3
 """How often a cell is launched whose process dies and leaves no word."""
@@ -65,6 +65,9 @@ class GridSweeper(Sweeper):
         from pde_train.schema import check_keys, check_sweep
 
         check_sweep(self.config)
+        own = [f"{key}={value}" for key, value in self.params.items()]  # of a file, as words
+        refuse_secrets(own)
+        refuse_trust(own)
         if self.config.hydra.launcher.get("n_jobs") == 0:
             raise UsageError(
                 "hydra.launcher.n_jobs=0 is no number of processes: expected a positive one, or -1 for one a processor"
@@ -106,9 +109,7 @@ class GridSweeper(Sweeper):
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         combinations = compose.combinations(words, loader)
         sweeps = Path(self.config.hydra.sweep.dir).absolute()
-        configs = list(compose.composed(combinations, loader, self.config))
-        for config, _ in configs:
-            check_named_by_command(config.get(OWN) or (), arguments, self.params)
+        configs = compose.composed(combinations, loader, self.config)
         cells = []
         for words, (config, choices) in zip(combinations, configs, strict=True):
             cells.append(Cell.of(words, config, sweeps))
@@ -129,7 +130,7 @@ class GridSweeper(Sweeper):
 
                 for method in {str(config.get("method", {}).get("_target_")) for config, _ in self.composed.values()}:
                     with contextlib.suppress(UsageError):  # which is said when the cell is built
-                        locate(method, tuple(self.config.trusted_modules))
+                        locate(method, tuple(self.config.trusted_modules), "method")
 
     def _train(self, grid: Grid) -> None:
         """Launch until every cell has an end of its own, or died too often."""

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from types import FrameType
@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from pde_train.errors import PdeTrainError, sentence
+from pde_train.trust import guard_composition
 
 STOPPED_BY = (signal.SIGINT, signal.SIGTERM)
 
@@ -37,6 +38,11 @@ class Task:
     def __init__(self, task: Callable[[DictConfig], Any]):
         self.task = task
         self.launcher = os.getpid()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Arrive in another process, which composes the configuration of its jobs itself."""
+        self.__dict__.update(state)
+        guard_composition()
 
     def __call__(self, cfg: DictConfig) -> Any:
         if os.getpid() == self.launcher or os.getppid() != self.launcher:  # the second: on another machine

@@ -53,8 +53,8 @@ class Store:
     """Called after every answer of the store."""
     delivered: set[Path] = field(default_factory=set, init=False, repr=False)
     """Folders of which something has been delivered."""
-    rows: int = field(default=0, init=False)
-    """Metric rows that were sent, those of parents included."""
+    rows: int = field(default=0, init=False, repr=False)
+    """Metric rows that have been delivered."""
     _client: Any = field(default=None, init=False, repr=False)
     _experiments: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _afresh: set[Path] = field(default_factory=set, init=False, repr=False)
@@ -77,8 +77,8 @@ class Store:
                 self._experiments[name] = self._find_or_create_experiment(name)
         return self._experiments[name]
 
-    def deliver(self, folder: Path) -> int:
-        """Send what the journal of a run has and the store has not; the number of metric rows that were sent.
+    def deliver(self, folder: Path) -> None:
+        """Send what the journal of a run has and the store has not.
 
         Where the store knows its run no more, as it was emptied since, everything is sent again.
         """
@@ -86,22 +86,20 @@ class Store:
         journal = Journal(folder)
         afresh = self.again and folder not in self._afresh and journal.file.exists()
         if folder in self._at_work or not (afresh or journal.waits_for(self.name)):
-            return 0
+            return
         with journal.alone(), self._working(folder):
             if afresh:
                 self._afresh.add(folder)
                 journal.keep(self.name, None)
             try:
-                sent = self._deliver(journal)
+                self._deliver(journal)
             except Exception as error:
                 if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 journal.keep(self.name, None)
                 self._experiments.clear()
-                sent = self._deliver(journal)
+                self._deliver(journal)
         self.delivered.add(folder)
-        self.rows += sent
-        return sent
 
     @contextmanager
     def _working(self, folder: Path) -> Iterator[None]:
@@ -111,10 +109,10 @@ class Store:
         finally:
             self._at_work.discard(folder)
 
-    def _deliver(self, journal: Journal) -> int:
+    def _deliver(self, journal: Journal) -> None:
         run_id = self._run_id(journal)
         waiting = Waiting()
-        sent, end = 0, journal.mark(self.name).position
+        end = journal.mark(self.name).position
 
         def send(calls: Iterator[Mapping[str, Any]]) -> None:
             for call in calls:
@@ -124,7 +122,7 @@ class Store:
         for entry, position in journal.entries(end):
             kind, value = next(iter(entry.items()))
             if waiting.take(kind, value, run_id):
-                sent += len(value) if kind == "metrics" else 0
+                self.rows += len(value) if kind == "metrics" else 0
                 if len(waiting.rows) >= BATCH:
                     send(waiting.full())
                     if len(waiting.rows) <= len(value):  # what is left is of this entry
@@ -136,7 +134,6 @@ class Store:
             end = position
         send(waiting.all())
         journal.keep(self.name, Mark(run_id, end))
-        return sent
 
     def _tell(self, run_id: str, folder: Path, kind: str, value: Any) -> None:
         if kind == "status":

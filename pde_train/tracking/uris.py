@@ -62,6 +62,8 @@ class Parts:
 
 def masked(uri: str) -> str:
     """The uri as it may be shown: without user, password, and values of parameters that may be secrets."""
+    if REFERENCE.search(uri) and not holds_secret(uri):
+        return uri
     parts = Parts.of(uri)
     shown = f"{parts.scheme}://" if parts.scheme else ""
     shown += (f"{HIDDEN}@" if parts.userinfo is not None else "") + parts.place
