@@ -17,10 +17,10 @@ from pde_train.methods.gradient_descent import GradientDescent
 from pde_train.models.two_layer import two_layer
 from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.problem import Problem
-from pde_train.record import Record
 from pde_train.residuals import evaluate, loss
 from pde_train.samplers.grid import Grid
 from pde_train.tracking.none import NoTracker
+from pde_train.tracking.record import Record
 
 STEPS, RUNS = 2000, 5
 CHUNKS = (1, 10, 50, 250, 1000)

@@ -15,8 +15,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pde_train.comparison import PeakMemory
 from pde_train.derivatives import Request
+from pde_train.diagnostics.comparison import PeakMemory
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.differentiators.finite_difference import FiniteDifference
@@ -25,8 +25,8 @@ from pde_train.differentiators.hybrid import Hybrid
 from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.stochastic import Stochastic
 from pde_train.differentiators.taylor import Taylor
-from pde_train.figures import COLOURS
 from pde_train.models.mlp import MLP
+from pde_train.plots import COLOURS
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 LIMIT = 0.3

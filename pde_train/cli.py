@@ -26,11 +26,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from pde_train.conf_dir import choices, conf_dir, groups
 from pde_train.errors import Busy, Interrupted, PdeTrainError, UsageError, nearest, sentence
+from pde_train.guards import guard_composition, refuse_secrets
+from pde_train.instantiate import build_group
 from pde_train.tracking.uris import without_secrets
-from pde_train.trust import build_group, guard_composition, refuse_secrets
 
 if TYPE_CHECKING:
-    from pde_train.results import Result
+    from pde_train.runs.result import Result
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +53,12 @@ def task(cfg: DictConfig) -> str:
         with contextlib.suppress(Exception):  # what is wrong is said when it is built for the run
             build_group(cfg, "tracking").prepare(wait=False)
         with waiting("loading torch"):
-            from pde_train.runs import run_config
+            from pde_train.runs.run import run_config
 
         if not sweeping:
             _check_use(cfg, here.overrides.task)
         if cfg.sweep.stack is not None:
-            from pde_train.stack import train
+            from pde_train.runs.stack import train
 
             return train(Path(cfg.sweep.stack), cfg)
         result = run_config(cfg, Path(here.runtime.output_dir), choices, list(here.overrides.task), sweeping)
@@ -160,13 +161,13 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _show(result: Result, cfg: DictConfig) -> None:
-    from pde_train import table
-    from pde_train.record import comparison_in
+    from pde_train.runs import tables
+    from pde_train.tracking.record import comparison_in
 
-    table.show(table.medians(table.groups([result])))
+    tables.show(tables.medians(tables.groups([result])))
     comparison = comparison_in({k: v for k, v in result.metrics.items() if v is not None})
     if comparison:
-        table.show_comparison(comparison)
+        tables.show_comparison(comparison)
     print(f"Figures and numbers: {HydraConfig.get().runtime.output_dir}")
     look = build_group(cfg, "tracking").how_to_look
     if look:

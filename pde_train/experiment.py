@@ -15,18 +15,19 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from pde_train import artifacts, flags, provenance, schema
-from pde_train.audit import Audit
+from pde_train import schema
+from pde_train.diagnostics.audit import Audit
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.entropy import Entropy
 from pde_train.errors import Interrupted, UsageError
 from pde_train.geometry import Batch
+from pde_train.instantiate import build_group
 from pde_train.methods.base import Method
 from pde_train.problem import Problem, fitted
 from pde_train.progress import waiting
-from pde_train.record import Record
+from pde_train.runs import artifacts, flags, provenance
 from pde_train.tracking.base import PARENT, Tracker, drained
-from pde_train.trust import build_group
+from pde_train.tracking.record import Record
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 

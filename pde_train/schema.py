@@ -22,8 +22,8 @@ from pydantic.errors import PydanticUserError
 
 from pde_train.conf_dir import choices, groups
 from pde_train.errors import UsageError, nearest
+from pde_train.instantiate import locate
 from pde_train.tracking.uris import without_secrets
-from pde_train.trust import locate
 
 CONVERT_NOTHING = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 """true is no number, 1.0 no integer, and no number is nan or infinite."""

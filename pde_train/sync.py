@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pde_train.errors import PdeTrainError, UsageError
-from pde_train.results import JOURNAL
+from pde_train.run_folder import JOURNAL
 
 URI = "MLFLOW_TRACKING_URI"
 """MLflow's own environment variable."""

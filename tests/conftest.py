@@ -3,9 +3,9 @@ import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
-from pde_train import artifacts
-from pde_train.compiling import CACHE
 from pde_train.conf_dir import conf_dir
+from pde_train.runs import artifacts
+from pde_train.training.compiling import CACHE
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,9 +8,9 @@ import torch
 from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.errors import Interrupted
 from pde_train.experiment import build, run
-from pde_train.methods.callbacks import Checkpoints
 from pde_train.problem import Problem
-from pde_train.runs import run_config
+from pde_train.runs.run import run_config
+from pde_train.training.callbacks import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pde_train import flags, table
-from pde_train.audit import Audit, derivative_error
+from pde_train.diagnostics.audit import Audit, derivative_error
 from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.differentiators.forward import Forward
@@ -22,8 +21,9 @@ from pde_train.errors import UsageError
 from pde_train.experiment import build, run
 from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.problem import Problem
-from pde_train.results import Result
-from pde_train.runs import run_config
+from pde_train.runs import flags, tables
+from pde_train.runs.result import Result
+from pde_train.runs.run import run_config
 from pde_train.samplers.grid import Grid
 from pde_train.samplers.uniform import Uniform
 
@@ -234,7 +234,7 @@ def test_flags_are_in_result_table_and_record(compose, tmp_path):
         result = run_config(compose(*words), tmp_path / name, {}, [])
         assert name in result.flags
         assert Result.read(tmp_path / name).metrics[f"flag/{name}"] == 1
-        text = table.markdown_table(table.medians(table.groups([result])))
+        text = tables.markdown_table(tables.medians(tables.groups([result])))
         assert name in text.splitlines()[-1]
     good = run_config(compose(), tmp_path / "good", {}, [])
     assert good.flags == ""

@@ -11,8 +11,8 @@ from matplotlib.image import imread
 from mlflow.tracking import MlflowClient
 from torch import nn
 
-from pde_train import figures, table
-from pde_train.comparison import PeakMemory, compare
+from pde_train import plots
+from pde_train.diagnostics.comparison import PeakMemory, compare
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.differentiators.finite_difference import FiniteDifference
@@ -25,8 +25,9 @@ from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build, run
 from pde_train.geometry import Box
 from pde_train.pdes.base import PDE, on
-from pde_train.record import comparison_in
-from pde_train.runs import run_config
+from pde_train.runs import figures, tables
+from pde_train.runs.run import run_config
+from pde_train.tracking.record import comparison_in
 
 NETWORK = ["model=two_layer", "model.width=6", "sampler.interior=20"]
 TRAINED = [*NETWORK, "method.steps=40", "method.log_every=10", "method.compile=never"]
@@ -443,8 +444,8 @@ NUMBERS = {
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_table_fits_the_terminal_and_cuts_nothing_off(monkeypatch, capsys, width):
-    monkeypatch.setattr(table, "WIDE", width)
-    table.show_comparison({"finite_difference_richardson": NUMBERS, "mine[1]": NUMBERS})
+    monkeypatch.setattr(tables, "WIDE", width)
+    tables.show_comparison({"finite_difference_richardson": NUMBERS, "mine[1]": NUMBERS})
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= width
     assert "…" not in printed
@@ -454,8 +455,8 @@ def test_the_table_fits_the_terminal_and_cuts_nothing_off(monkeypatch, capsys, w
 
 
 def test_one_table_where_the_terminal_has_the_room(monkeypatch, capsys):
-    monkeypatch.setattr(table, "WIDE", 200)
-    table.show_comparison({"reverse": NUMBERS})
+    monkeypatch.setattr(tables, "WIDE", 200)
+    tables.show_comparison({"reverse": NUMBERS})
     assert capsys.readouterr().out.count("derivatives") == 1
 
 
@@ -463,7 +464,7 @@ def test_what_is_no_number_is_a_dash_in_the_table_and_no_point_in_the_figure(mon
     nan = dict.fromkeys(NUMBERS, math.nan) | {"seconds": 1e-3, "memory": 1e6}
     short = {"seconds": 1e-3}  # as a result.json gives it back, without its nulls
     infinite = NUMBERS | {"error/u_x": math.inf, "gradient_error": math.inf}
-    table.show_comparison({"nan": nan, "short": short, "infinite": infinite})
+    tables.show_comparison({"nan": nan, "short": short, "infinite": infinite})
     rows = [line for line in capsys.readouterr().out.splitlines() if "│ nan" in line]
     assert "0.0e+00" not in "".join(rows)  # not a cosine of 1
     assert "".join(rows).count(" - ") >= 9
@@ -476,7 +477,7 @@ def test_what_is_no_number_is_a_dash_in_the_table_and_no_point_in_the_figure(mon
 def test_the_legend_of_many_spectra_stands_beside_the_panel():
     index = np.arange(1.0, 31)
     lines = {f"differentiator_{i}": [(index, np.logspace(0, -i - 1, 30))] for i in range(11)}
-    figure = figures.bands({"Same parameters": lines}, "index k", "singular value s_k", "y", marks="o")
+    figure = plots.bands({"Same parameters": lines}, "index k", "singular value s_k", "y", marks="o")
     figure.draw_without_rendering()
     (axes,) = figure.axes
     panel, legend = axes.get_window_extent(), axes.get_legend().get_window_extent()
@@ -490,7 +491,7 @@ def test_a_randomised_spectrum_leaves_dashes_and_a_run_that_ends(compose, tmp_pa
     result = run_config(compose(*TRAINED, *QUICK, "diagnostics.max_dense=100"), tmp_path, {}, [])
     found = comparison_in({k: v for k, v in result.metrics.items() if v is not None})
     assert math.isnan(found["taylor"]["spectrum/min"])
-    table.show_comparison(found)
+    tables.show_comparison(found)
     assert "…" not in capsys.readouterr().out
 
 

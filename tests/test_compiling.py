@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 import torch
 
-from pde_train import compiling
-from pde_train.compiling import SPELLED_OUT, trace
 from pde_train.errors import Interrupted, UsageError
 from pde_train.experiment import build, run
 from pde_train.geometry import Points
 from pde_train.methods import choice
 from pde_train.methods import compiled_steps as steps
-from pde_train.methods.callbacks import Checkpoints
-from pde_train.methods.compiled_steps import CompiledSteps
-from pde_train.methods.signals import StopSignals
-from pde_train.methods.steps import EagerSteps
-from pde_train.methods.updates import AdamUpdate, DescentUpdate
-from pde_train.runs import run_config
+from pde_train.runs.run import run_config
+from pde_train.training import compiling
+from pde_train.training.callbacks import Checkpoints
+from pde_train.training.compiled_steps import CompiledSteps
+from pde_train.training.compiling import SPELLED_OUT, trace
+from pde_train.training.signals import StopSignals
+from pde_train.training.steps import EagerSteps
+from pde_train.training.updates import AdamUpdate, DescentUpdate
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 compiles = pytest.mark.skipif(

@@ -8,9 +8,9 @@ import torch
 
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build, run
-from pde_train.methods.checkpoint import AtomicCheckpointIO
-from pde_train.results import Result
-from pde_train.runs import run_config
+from pde_train.runs.result import Result
+from pde_train.runs.run import run_config
+from pde_train.training.checkpoint import AtomicCheckpointIO
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -200,7 +200,7 @@ def test_tracking_none_never_imports_mlflow_and_least_squares_never_lightning(tm
 def interrupted(compose, folder, monkeypatch, *words):
     """A run of NETWORK that was stopped at step 20, and has a checkpoint there."""
     from pde_train.errors import Interrupted
-    from pde_train.methods.callbacks import Checkpoints
+    from pde_train.training.callbacks import Checkpoints
 
     saved = Checkpoints.on_train_batch_end
 

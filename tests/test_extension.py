@@ -10,7 +10,7 @@ import pytest
 
 from pde_train.errors import UsageError
 from pde_train.experiment import build
-from pde_train.trust import build_group
+from pde_train.instantiate import build_group
 
 PYTHON = {
     "heated_rod": """
@@ -104,7 +104,7 @@ def test_one_python_file_and_one_yaml_file_each(tmp_path):
     [
         ("model", "lightning.pytorch.core.saving._load_from_checkpoint"),
         ("model", "lightning.pytorch.LightningModule"),
-        ("model", "pde_train.results.clear"),
+        ("model", "pde_train.runs.result.clear"),
         ("model", "pde_train.cli.main"),
         ("model", "pde_train.models.activations.gelu"),
         ("model", "pde_train.models.two_layer.MLP.mro"),
@@ -117,10 +117,10 @@ def test_one_python_file_and_one_yaml_file_each(tmp_path):
         ("optimizer", "torch.optim.lr_scheduler.StepLR"),
         ("optimizer", "torch.nn.Linear"),
         ("sampler", "pde_train.tracking.none.NoTracker"),
-        ("differentiator", "pde_train.audit.Audit"),
+        ("differentiator", "pde_train.diagnostics.audit.Audit"),
         ("method", "pde_train.experiment.run"),
         ("diagnostics", "pde_train.entropy.Entropy"),
-        ("entropy", "pde_train.audit.Audit"),
+        ("entropy", "pde_train.diagnostics.audit.Audit"),
         ("audit", "pde_train.entropy.Entropy"),
         ("tracking", "pde_train.sync.sync"),
     ],
@@ -135,7 +135,7 @@ def test_a_group_is_made_of_classes_that_it_expects_and_of_nothing_else(compose,
         build(cfg)
 
 
-@pytest.mark.parametrize("target", ["os.system", "pde_train.results.clear", "pde_train.runs.run_config"])
+@pytest.mark.parametrize("target", ["os.system", "pde_train.runs.result.clear", "pde_train.runs.run.run_config"])
 def test_nothing_nested_is_anything_else_either(compose, target):
     for nested in ("model.x", "pde.weights.x", "model.x.y", "diagnostics.differentiators.x"):
         cfg = compose("model=two_layer", "diagnostics=compare", f"++{nested}._target_={target}")

@@ -6,11 +6,11 @@ import torch
 
 from pde_train.errors import Interrupted
 from pde_train.experiment import build, run
-from pde_train.methods.callbacks import Checkpoints
-from pde_train.methods.signals import StopSignals
-from pde_train.methods.steps import EagerSteps
-from pde_train.results import Result
-from pde_train.runs import run_config
+from pde_train.runs.result import Result
+from pde_train.runs.run import run_config
+from pde_train.training.callbacks import Checkpoints
+from pde_train.training.signals import StopSignals
+from pde_train.training.steps import EagerSteps
 
 pytestmark = [
     pytest.mark.usefixtures("without_figures"),

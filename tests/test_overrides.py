@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pde_train.cli import _sentence
 from pde_train.conf_dir import choices, groups
 from pde_train.errors import PdeTrainError
-from pde_train.results import Result
-from pde_train.runs import run_config
+from pde_train.runs.result import Result
+from pde_train.runs.run import run_config
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 

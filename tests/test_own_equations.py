@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from pde_train import artifacts
 from pde_train.diagnostics.none import NoDiagnostics
 from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.taylor import Taylor
@@ -19,12 +18,13 @@ from pde_train.models.random_features import RandomFeatures
 from pde_train.pdes.base import PDE, on
 from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.problem import Problem
-from pde_train.provenance import config_hash
-from pde_train.record import Record
 from pde_train.residuals import evaluate
+from pde_train.runs import artifacts
+from pde_train.runs.provenance import config_hash
 from pde_train.samplers.grid import Grid
 from pde_train.samplers.uniform import Uniform
 from pde_train.tracking.none import NoTracker
+from pde_train.tracking.record import Record
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ class Rod(PDE):
 
 
 def test_the_source_of_a_module_and_of_what_it_imports_beside_it_is_part_of_the_hash(tmp_path, monkeypatch):
-    from pde_train import provenance
+    from pde_train.runs import provenance
 
     monkeypatch.syspath_prepend(tmp_path)
     config = {"pde": {"_target_": "rod_of_test.Rod"}, "method": {}, "trusted_modules": ["rod_of_test"]}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pde_train import figures, problem
+from pde_train import problem
 from pde_train.derivatives import Jet
 from pde_train.differentiators.reverse import Reverse
 from pde_train.experiment import build, run
@@ -17,6 +17,7 @@ from pde_train.pdes.euler_beam import EulerBeam
 from pde_train.pdes.poisson_2d import Poisson2D
 from pde_train.pdes.poisson_nd import PoissonND
 from pde_train.problem import Problem
+from pde_train.runs import figures
 from pde_train.samplers.uniform import Uniform
 
 

@@ -10,12 +10,12 @@ import pytest
 from scipy import stats
 
 from pde_train.errors import RunError, UsageError
-from pde_train.report import statistics
-from pde_train.report.claims import MOST_PRIMARY, Claim, Comparison, Outcome, Primary, Word, read_claims, word
-from pde_train.report.page import conditions, described, said, strict
-from pde_train.report.runs import Runs, way_of
-from pde_train.report.statistics import Cell
-from pde_train.report.verdicts import LARGE_VALUES, LOST, SIDES, judge
+from pde_train.study import statistics
+from pde_train.study.hypotheses import MOST_PRIMARY, Claim, Comparison, Outcome, Primary, Word, read_claims, word
+from pde_train.study.page import conditions, described, said, strict
+from pde_train.study.run_table import Runs, way_of
+from pde_train.study.statistics import Cell
+from pde_train.study.verdicts import LARGE_VALUES, LOST, SIDES, judge
 
 ALPHA = 0.01
 
@@ -489,7 +489,7 @@ def test_verdicts_are_strict_json():
 
 
 def test_the_five_claims_can_be_read_and_name_parts_that_exist():
-    from pde_train.study import PARTS
+    from pde_train.study.parts import PARTS
 
     claims = read_claims()
     assert [c.number for c in claims] == [1, 2, 3, 4, 5]
@@ -519,7 +519,7 @@ def test_more_primary_strata_than_may_be_tested_are_refused():
     ],
 )
 def test_a_claim_that_is_written_wrongly_is_one_sentence(tmp_path, change, said):
-    from pde_train.report.claims import FOLDER
+    from pde_train.study.hypotheses import FOLDER
 
     text = (FOLDER / "1_random_features.yaml").read_text()
     assert change[0] in text

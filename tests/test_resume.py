@@ -11,7 +11,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from pde_train.results import Result
+from pde_train.runs.result import Result
 
 STEPS = 1500
 

@@ -18,13 +18,13 @@ import torch
 from pde_train.errors import Interrupted, RunError, UsageError
 from pde_train.experiment import build, run
 from pde_train.methods import choice
-from pde_train.methods.callbacks import Checkpoints
-from pde_train.methods.sharded_steps import ShardedSteps, loss_and_gradient, packed, serve, shards
-from pde_train.methods.signals import StopSignals
-from pde_train.methods.steps import EagerSteps
-from pde_train.methods.workers import Workers
-from pde_train.results import Result
-from pde_train.runs import run_config
+from pde_train.runs.result import Result
+from pde_train.runs.run import run_config
+from pde_train.training.callbacks import Checkpoints
+from pde_train.training.sharded_steps import ShardedSteps, loss_and_gradient, packed, serve, shards
+from pde_train.training.signals import StopSignals
+from pde_train.training.steps import EagerSteps
+from pde_train.training.workers import Workers
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 

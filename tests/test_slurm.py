@@ -18,7 +18,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from pde_train.results import Result
+from pde_train.runs.result import Result
 
 ONE_NODE = Path(__file__).parent / "slurm" / "one_node.sh"
 

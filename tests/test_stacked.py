@@ -12,15 +12,15 @@ import pytest
 import torch
 from sweeping import SMALL, results, rows, runs, started, swept
 
-from pde_train.compiling import peak_bytes, trace
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.experiment import Run, build, run
-from pde_train.methods.signals import StopSignals
-from pde_train.methods.stacked import CannotStack, Member, fit_stack, why_not
-from pde_train.methods.stacked_steps import StackedSteps
-from pde_train.methods.steps import EagerSteps
-from pde_train.methods.updates import AdamUpdate
-from pde_train.stack import shape
+from pde_train.runs.stack import shape
+from pde_train.training.compiling import peak_bytes, trace
+from pde_train.training.signals import StopSignals
+from pde_train.training.stacked import CannotStack, Member, fit_stack, why_not
+from pde_train.training.stacked_steps import StackedSteps
+from pde_train.training.steps import EagerSteps
+from pde_train.training.updates import AdamUpdate
 
 NETWORK = ["model=two_layer", "model.width=6", "sampler=uniform", "sampler.interior=20", "optimizer.lr=1e-2"]
 

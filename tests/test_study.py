@@ -7,14 +7,14 @@ import shutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pde_train import study
 from pde_train.conf_dir import conf_dir
 from pde_train.errors import RunError
-from pde_train.report.claims import Outcome, read_claims, word
-from pde_train.report.page import main as report
-from pde_train.report.runs import read
-from pde_train.report.verdicts import LOST, judge
-from pde_train.study import PARTS
+from pde_train.study import parts
+from pde_train.study.hypotheses import Outcome, read_claims, word
+from pde_train.study.page import main as report
+from pde_train.study.parts import PARTS
+from pde_train.study.run_table import read
+from pde_train.study.verdicts import LOST, judge
 from pde_train.tracking.reading import Reader
 
 RAN = {"random_features": 10, "networks": 6, "depth": 8, "causes": 12, "contour": 2, "optimal": 4, "thresholds": 24}
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
         patch.setitem(PARTS, "random_features", [*PARTS["random_features"], FEWER])
         patch.setitem(PARTS, "networks", ["method.steps=40"])
         patch.setitem(PARTS, "depth", [*PARTS["depth"][:2], "method.steps=20"])
-        assert study.main(WORDS) == 0
+        assert parts.main(WORDS) == 0
         yield folder / "study-small"
 
 
@@ -200,7 +200,7 @@ def test_every_parent_run_has_the_report(folder):
 
 
 def test_the_same_command_trains_nothing_again(folder, capfd):
-    assert study.main(WORDS) == 0
+    assert parts.main(WORDS) == 0
     assert capfd.readouterr().err == ""
     for part, cells in RAN.items():
         trained = cells // 6 if part == "thresholds" else cells  # six definitions of one training
@@ -208,7 +208,7 @@ def test_the_same_command_trains_nothing_again(folder, capfd):
 
 
 def test_a_part_that_does_not_exist_is_one_sentence(capsys):
-    assert study.main(["--parts", "networks,widts"]) == 2
+    assert parts.main(["--parts", "networks,widts"]) == 2
     assert capsys.readouterr().err.startswith("--parts widts is no part of the study: expected some of random_features")
 
 

@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from pde_train import table
 from pde_train.errors import RunError
-from pde_train.results import Result
+from pde_train.runs import tables
+from pde_train.runs.result import Result
 from pde_train.sweeps import overlays
 
 
@@ -24,15 +24,15 @@ PAIRS = [result(pde, how) for pde in ("poisson_1d", "biharmonic_1d") for how in 
 
 
 def grouped(results):
-    return table.medians(table.groups(results))
+    return tables.medians(tables.groups(results))
 
 
 def test_results_that_differ_only_in_the_differentiator_are_a_pair():
-    assert {title: list(lines) for title, lines in table.groups(PAIRS).items()} == {
+    assert {title: list(lines) for title, lines in tables.groups(PAIRS).items()} == {
         "poisson_1d": ["reverse", "finite_difference/1e-3"],
         "biharmonic_1d": ["reverse", "finite_difference/1e-3"],
     }
-    assert list(table.groups(PAIRS[:1])) == ["poisson_1d, mlp"]
+    assert list(tables.groups(PAIRS[:1])) == ["poisson_1d, mlp"]
 
 
 def test_seeds_of_one_cell_are_one_median():
@@ -41,16 +41,16 @@ def test_seeds_of_one_cell_are_one_median():
     cells.append(result("poisson_1d", "finite_difference", 0, error_l2=1e-3))
     ((_, lines),) = grouped(cells).items()
     assert lines["reverse"].metrics["error_l2"] == 2e-8
-    rows = list(csv.DictReader(io.StringIO(table.csv_table(table.groups(cells)))))
+    rows = list(csv.DictReader(io.StringIO(tables.csv_table(tables.groups(cells)))))
     assert [float(row["error_l2"]) for row in rows] == [*errors, 1e-3]
     assert [row["seed"] for row in rows] == ["0", "1", "2", "0"]
 
 
-@pytest.mark.parametrize(("width", "together"), [(table.WIDE, True), (80, False)])
+@pytest.mark.parametrize(("width", "together"), [(tables.WIDE, True), (80, False)])
 def test_no_number_is_cut_on_any_terminal(capsys, monkeypatch, width, together):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", str(width))
-    table.show(grouped([result("poisson_1d", how, error_l2=1.23e-101) for how in ("reverse", "finite_difference")]))
+    tables.show(grouped([result("poisson_1d", how, error_l2=1.23e-101) for how in ("reverse", "finite_difference")]))
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert shown.count("1.23e-101") == 2
     assert "…" not in shown
@@ -59,13 +59,13 @@ def test_no_number_is_cut_on_any_terminal(capsys, monkeypatch, width, together):
 
 
 def test_a_number_that_is_missing_or_nan_is_a_dash():
-    text = table.markdown_table(grouped([result("poisson_1d", "reverse", residual=float("nan"), seconds=None)]))
+    text = tables.markdown_table(grouped([result("poisson_1d", "reverse", residual=float("nan"), seconds=None)]))
     assert text.splitlines()[2].count(" - ") == 7  # with that of no flags
 
 
 def test_the_csv_table_keeps_every_digit_and_survives_brackets():
     one = result("poisson_1d", "reverse", error_l2=1 / 3, overrides=["model.hidden=[4,3]"])
-    rows = list(csv.DictReader(io.StringIO(table.csv_table(table.groups([one, result("poisson_1d", "reverse")])))))
+    rows = list(csv.DictReader(io.StringIO(tables.csv_table(tables.groups([one, result("poisson_1d", "reverse")])))))
     assert rows[0]["run"] == "hidden=[4,3]"
     assert float(rows[0]["error_l2"]) == 1 / 3
 
@@ -142,17 +142,17 @@ def test_cells_that_did_not_finish_stay_in_titles_and_maps():
     drawn = overlays.draw([*tanh, FAILED])["map"]
     assert np.isnan(drawn.axes[0].images[0].get_array().filled(np.nan)).sum() == 2
     assert "grey" in drawn.get_suptitle()
-    assert all("activation=tanh" in title for title in table.groups([*tanh, FAILED]))
+    assert all("activation=tanh" in title for title in tables.groups([*tanh, FAILED]))
 
 
 def test_only_failed_cells_draw_nothing_and_are_named_with_their_sentence():
     assert overlays.draw([FAILED, FAILED]) == {}
-    assert table.markdown_table(grouped([FAILED])) == ""
-    text = table.markdown_unfinished([FAILED, FAILED, PAIRS[0]], 1)
+    assert tables.markdown_table(grouped([FAILED])) == ""
+    text = tables.markdown_unfinished([FAILED, FAILED, PAIRS[0]], 1)
     assert "**2 of 3 cells are not finished**" in text
     assert r"a \| b c |" in text
     assert "1 more" in text
-    assert table.markdown_unfinished(PAIRS, 40) == ""
+    assert tables.markdown_unfinished(PAIRS, 40) == ""
 
 
 def test_what_bands_mean_is_said_and_long_titles_are_broken():

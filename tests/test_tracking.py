@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 from pde_train import sync
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build, run
-from pde_train.results import DELIVERED
+from pde_train.run_folder import DELIVERED
 from pde_train.tracking.base import PARENT
 from pde_train.tracking.delivery import Store
 from pde_train.tracking.journal import Journal, Mark

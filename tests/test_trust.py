@@ -9,7 +9,8 @@ import torch
 
 from pde_train.errors import UsageError
 from pde_train.experiment import build
-from pde_train.trust import check_trusted, locate, refuse_trust
+from pde_train.guards import check_trusted, refuse_trust
+from pde_train.instantiate import locate
 
 OWN = """
 import os
@@ -36,7 +37,7 @@ def own_module(tmp_path, monkeypatch):
         ("pde", "os.system"),
         ("pde", "subprocess.Popen"),
         ("pde", "pde_train.cli.os.system"),
-        ("pde", "pde_train.provenance.subprocess"),
+        ("pde", "pde_train.runs.provenance.subprocess"),
         ("pde", "torch.load"),
         ("pde", "torch.nn.os"),
         ("model", "lightning.pytorch.core.saving._load_from_checkpoint"),
@@ -45,7 +46,7 @@ def own_module(tmp_path, monkeypatch):
         ("model", "torch.nn.utils.skip_init"),
         ("model", "torch.nn.init.xavier_uniform_"),
         ("model", "torch.optim.Adam"),
-        ("model", "pde_train.results.clear"),
+        ("model", "pde_train.runs.result.clear"),
         ("model", "pde_train.sync.main"),
         ("model", "pde_train.models.mlp.np.load"),
         ("model", "pde_train.models.activations.activation_named"),

@@ -10,7 +10,7 @@ from torch import Tensor
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
-from pde_train.record import Record
+from pde_train.tracking.record import Record
 
 
 class Diagnostics(ABC):

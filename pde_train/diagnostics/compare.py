@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pde_train.comparison import compare
 from pde_train.diagnostics.base import Diagnostics, check_max_dense, check_rows, check_when, steps_of
+from pde_train.diagnostics.comparison import compare
 from pde_train.diagnostics.spectrum import SpectrumProbe
 from pde_train.differentiators.base import Differentiator
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
-from pde_train.record import Record
+from pde_train.tracking.record import Record
 
 
 @dataclass(frozen=True)

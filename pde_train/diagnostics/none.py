@@ -9,7 +9,7 @@ from torch import Tensor
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
-from pde_train.record import Record
+from pde_train.tracking.record import Record
 
 
 @dataclass(frozen=True)

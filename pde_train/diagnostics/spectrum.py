@@ -10,8 +10,8 @@ from torch import Tensor
 from pde_train.diagnostics.base import Diagnostics, check_max_dense, check_rows, check_when, steps_of
 from pde_train.geometry import Batch
 from pde_train.problem import Problem, steady_draws
-from pde_train.record import Record
 from pde_train.spectra import Spectrum, singular_values
+from pde_train.tracking.record import Record
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
-from pde_train.record import Record
+from pde_train.tracking.record import Record
 
 
 class Method(ABC):

@@ -17,14 +17,14 @@ from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.methods.base import Method
-from pde_train.methods.callbacks import Checkpoints, Looks, StepsBar
-from pde_train.methods.checkpoint import AtomicCheckpointIO, read
-from pde_train.methods.choice import MODES
-from pde_train.methods.module import ResidualModule
-from pde_train.methods.signals import StopSignals
 from pde_train.problem import Problem
-from pde_train.record import Record
-from pde_train.results import CHECKPOINT
+from pde_train.run_folder import CHECKPOINT
+from pde_train.tracking.record import Record
+from pde_train.training.callbacks import Checkpoints, Looks, StepsBar
+from pde_train.training.checkpoint import AtomicCheckpointIO, read
+from pde_train.training.module import ResidualModule
+from pde_train.training.select_steps import MODES
+from pde_train.training.signals import StopSignals
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class GradientDescent(Method):
 
     optimizer: makes a torch optimiser from parameters. chunk: steps in one Lightning batch. log_every: steps between
     two looks at the error. checkpoint_every: steps between two checkpoints. compile: `auto`, `always` or `never`, see
-    `pde_train.methods.choice`.
+    `pde_train.training.select_steps`.
     """
 
     shares_points = True

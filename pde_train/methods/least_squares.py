@@ -17,8 +17,8 @@ from pde_train.geometry import Batch
 from pde_train.memory import check_memory
 from pde_train.methods.base import Method
 from pde_train.problem import Problem
-from pde_train.record import Record
 from pde_train.spectra import finite_array
+from pde_train.tracking.record import Record
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import RunError, UsageError
 from pde_train.geometry import Batch
 from pde_train.methods.base import Method
-from pde_train.methods.checkpoint import AtomicCheckpointIO
 from pde_train.problem import Problem, steady_draws
-from pde_train.record import Record
-from pde_train.results import CHECKPOINT
+from pde_train.run_folder import CHECKPOINT
+from pde_train.tracking.record import Record
+from pde_train.training.checkpoint import AtomicCheckpointIO
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pde_train import provenance
-from pde_train.claim import claimed
 from pde_train.errors import UsageError
-from pde_train.results import CELLS, CHECKPOINT, RESULT_FILE, Result
+from pde_train.run_folder import CELLS, CHECKPOINT, RESULT_FILE, claimed
+from pde_train.runs import provenance
+from pde_train.runs.result import Result
 
 STACKS = "stacks"
 """The same of the jobs in which cells train as one."""

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from pde_train import figures, table
-from pde_train.figures import Curve
-from pde_train.results import Result
+from pde_train import plots
+from pde_train.plots import Curve
+from pde_train.runs import tables
+from pde_train.runs.result import Result
 
 MOST_PANELS = 12
 """Groups of cells that are drawn; the table has all."""
@@ -23,7 +24,7 @@ MAPPED = "error_l2"
 
 def draw(results: Sequence[Result]) -> dict[str, Figure]:
     """Every overlay that cells give, by its name; seeds of a cell make a band, the map shows what is missing."""
-    groups = table.groups(results)
+    groups = tables.groups(results)
     shown = dict(itertools.islice(groups.items(), MOST_PANELS))
     left_out = f"the first {MOST_PANELS} of {len(groups)} groups" if len(groups) > MOST_PANELS else ""
     drawn = {}
@@ -37,7 +38,7 @@ def draw(results: Sequence[Result]) -> dict[str, Figure]:
             for title, lines in shown.items()
         }
         if any(curves for lines in panels.values() for curves in lines.values()):
-            drawn[name] = figures.bands(panels, note=left_out, **words)
+            drawn[name] = plots.bands(panels, note=left_out, **words)
     return drawn | _maps(results)
 
 
@@ -109,4 +110,4 @@ def _maps(results: Sequence[Result]) -> dict[str, Figure]:
     }
     if not panels:
         return {}
-    return {"map": figures.heat_maps(panels, (rows, values[rows]), (columns, values[columns]), MAPPED)}
+    return {"map": plots.heat_maps(panels, (rows, values[rows]), (columns, values[columns]), MAPPED)}

@@ -10,13 +10,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from pde_train.errors import sentence
+from pde_train.instantiate import build_group
 from pde_train.progress import waiting
-from pde_train.results import JOURNAL, Result
+from pde_train.run_folder import JOURNAL
+from pde_train.runs.result import Result
 from pde_train.sweeps.grid import Cell, Grid
 from pde_train.sweeps.views import seen
 from pde_train.tracking.base import Tracker, drained
 from pde_train.tracking.journal import end_abandoned
-from pde_train.trust import build_group
 
 SHOWN = 40
 """Cells that did not finish which the terminal names; `grid.json` and the status command know all."""
@@ -43,15 +44,15 @@ class Report:
 
     def close(self, interrupted: bool) -> bool:
         """Print the table and what is not finished, draw, end the parent run; whether every cell is finished."""
-        from pde_train import table
+        from pde_train.runs import tables
 
         end_abandoned(cell.folder for cell in self.grid.distinct if not _is_finished(cell))
         results = [self._result(cell) for cell in self.grid.cells]
         finished = [r for r in results if r.status == "finished"]
-        groups = table.groups(results)
-        grouped = table.medians(groups)
+        groups = tables.groups(results)
+        grouped = tables.medians(groups)
         if grouped:
-            table.show(grouped)
+            tables.show(grouped)
             many = max(len(cells) for lines in groups.values() for cells in lines.values())
             if many > 1:
                 print(f"Medians over up to {many} seeds; every cell: {self.grid.folder / 'table.csv'}")
@@ -59,7 +60,7 @@ class Report:
         files = self._files(results)
         counts = {"runs.finished": str(len(finished)), "runs.not_finished": str(len(results) - len(finished))}
         self.tracker.tags(counts)
-        text = table.markdown_table(grouped) + table.markdown_unfinished(results, SHOWN)
+        text = tables.markdown_table(grouped) + tables.markdown_unfinished(results, SHOWN)
         self.tracker.describe(text, [file.name for file in files if file.suffix == ".png"])
         self.tracker.artifacts(files)
         complete = len(finished) == len(results)
@@ -82,11 +83,11 @@ class Report:
 
     def _files(self, results: Sequence[Result]) -> list[Path]:
         """table.csv with every cell, and the overlays that its cells give."""
-        from pde_train import table
+        from pde_train.runs import tables
         from pde_train.sweeps import overlays
 
         files = [self.grid.folder / "table.csv"]
-        files[0].write_text(table.csv_table(table.groups(results)))
+        files[0].write_text(tables.csv_table(tables.groups(results)))
         for name, figure in overlays.draw(results).items():
             files.append(self.grid.folder / f"{name}.png")
             figure.savefig(files[-1], dpi=100)

@@ -25,9 +25,9 @@ from hydra_plugins.hydra_submitit_launcher import submitit_launcher
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from omegaconf import DictConfig
 
-from pde_train.claim import claimed
 from pde_train.errors import UsageError
-from pde_train.results import Result
+from pde_train.run_folder import claimed
+from pde_train.runs.result import Result
 from pde_train.tracking.base import PARENT
 
 JOB_FILE = "slurm_job"

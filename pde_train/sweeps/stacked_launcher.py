@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class StackedLauncher(Launcher):
-    """Sorts cells into stacks of one shape (`pde_train.stack.shape`) and launches a job for each.
+    """Sorts cells into stacks of one shape (`pde_train.runs.stack.shape`) and launches a job for each.
 
     through: the launcher of the jobs. size: cells of a job, at most. memory_gb: that the arrays of a step may take, in
     GB. threads: of a job; None for as many as it has cores, but one.
@@ -78,7 +78,7 @@ class StackedLauncher(Launcher):
         return []
 
     def _shape(self, config: Mapping[str, Any]) -> str:
-        from pde_train.stack import shape
+        from pde_train.runs.stack import shape
 
         return shape(config)
 

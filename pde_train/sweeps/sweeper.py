@@ -20,15 +20,14 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from pde_train.claim import claim, claimed
 from pde_train.errors import UsageError, sentence
-from pde_train.results import CELLS
+from pde_train.guards import refuse_secrets, refuse_trust
+from pde_train.run_folder import CELLS, claim, claimed
 from pde_train.sweeps import compose
 from pde_train.sweeps.grid import Cell, Grid, forget, settle, stale, to_do
 from pde_train.sweeps.stacked_launcher import StackedLauncher
 from pde_train.sweeps.workers import Task, failure, told_to_stop
 from pde_train.tracking.base import PARENT
-from pde_train.trust import refuse_secrets, refuse_trust
 
 TRIES = 3
 """How often a cell is launched whose process dies and leaves no word."""
@@ -125,8 +124,8 @@ class GridSweeper(Sweeper):
             from pde_train.progress import waiting
 
             with waiting("loading libraries"):
-                import pde_train.stack  # noqa: F401
-                from pde_train.trust import locate
+                import pde_train.runs.stack  # noqa: F401
+                from pde_train.instantiate import locate
 
                 for method in {str(config.get("method", {}).get("_target_")) for config, _ in self.composed.values()}:
                     with contextlib.suppress(UsageError):  # which is said when the cell is built
@@ -167,7 +166,7 @@ class GridSweeper(Sweeper):
 
 def _clear(cells: Sequence[Cell]) -> None:
     """Remove what earlier runs left, but where a process is at work."""
-    from pde_train.results import clear
+    from pde_train.run_folder import clear
 
     for cell in cells:
         with claim(cell.folder) as mine:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from pde_train import provenance
-from pde_train.claim import claim
 from pde_train.entropy import Entropy
 from pde_train.errors import RunError
-from pde_train.results import Result
+from pde_train.instantiate import build_group
+from pde_train.run_folder import claim
+from pde_train.runs import provenance
+from pde_train.runs.result import Result
 from pde_train.sweeps.grid import Cell
 from pde_train.tracking.base import Tracker
-from pde_train.trust import build_group
 
 OF_AN_ENTROPY = ("cutoff/", "entropy/", "entropy_raw/", "effective_rank/", "condition/")
 """What the metrics begin with that depend on thresholds, see `Entropy.metrics`."""

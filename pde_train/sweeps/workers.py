@@ -18,7 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from pde_train.errors import PdeTrainError, sentence
-from pde_train.trust import guard_composition
+from pde_train.guards import guard_composition
 
 STOPPED_BY = (signal.SIGINT, signal.SIGTERM)
 

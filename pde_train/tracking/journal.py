@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pde_train.claim import claimed
 from pde_train.errors import RunError
-from pde_train.results import DELIVERED, JOURNAL
+from pde_train.run_folder import DELIVERED, JOURNAL, claimed
 from pde_train.tracking.base import Row
 
 BATCH = 1000

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pde_train.errors import RunError, UsageError
-from pde_train.results import set_aside
+from pde_train.run_folder import set_aside
 from pde_train.tracking.base import PARENT, Row, Tracker
 from pde_train.tracking.courier import Courier, courier_to
 from pde_train.tracking.delivery import check_experiment, first_line

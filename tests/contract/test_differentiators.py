@@ -42,8 +42,8 @@ from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.differentiators.hybrid import Hybrid
 from pde_train.differentiators.stochastic import Stochastic
 from pde_train.errors import UsageError
+from pde_train.instantiate import build_group
 from pde_train.models.activations import ACTIVATIONS
-from pde_train.trust import build_group
 
 FOLDER = conf_dir() / "differentiator"
 VARIANTS = {

@@ -1,0 +1,153 @@
+"""Which classes a configuration may name, and how an object is built from one.
+
+A configuration may come from somebody else: an overlay, a folder of --config-dir. It may choose among classes that can
+do nothing but what their group is for. More than that is trusted by the command line alone, see `pde_train.guards`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, get_type_hints
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from pde_train.errors import PdeTrainError, UsageError
+
+TRUSTED = ("pde_train", "torch.nn", "torch.optim")
+"""Modules of which a configuration may name the classes of BASES, and functions of the first that make them."""
+
+BASES = {
+    "pde": "pde_train.pdes.base.PDE",
+    "model": "torch.nn.Module",
+    "optimizer": "torch.optim.Optimizer",
+    "sampler": "pde_train.samplers.base.Sampler",
+    "differentiator": "pde_train.differentiators.base.Differentiator",
+    "method": "pde_train.methods.base.Method",
+    "diagnostics": "pde_train.diagnostics.base.Diagnostics",
+    "entropy": "pde_train.entropy.Entropy",
+    "audit": "pde_train.diagnostics.audit.Audit",
+    "tracking": "pde_train.tracking.base.Tracker",
+}
+"""What a group is built from, or something nested in it that is called so."""
+
+
+def build_group(cfg: DictConfig, group: str, **facts: Any) -> Any:
+    """Instantiate one group of the configuration with facts that code supplies; what is wrong becomes one sentence."""
+    node = OmegaConf.to_container(cfg[group], resolve=True)
+    if not isinstance(cfg.trusted_modules, ListConfig):
+        raise UsageError(f"trusted_modules={cfg.trusted_modules} is no list: expected one, such as [my_module]")
+    targets = [(locate(t, tuple(cfg.trusted_modules), path), t, keys) for path, t, keys in _targets(group, node)]
+    for found, target, keys in targets:
+        _check_keys(group, target, found, keys)
+    try:
+        built = instantiate(node, **facts, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, PdeTrainError):
+            raise cause from None
+        raise UsageError(f"{group} cannot be built ({cause or error}): compare its values with --cfg job") from error
+    base = _base(group)
+    if group != "optimizer" and not isinstance(built, base):
+        raise UsageError(f"{group} was built as {type(built).__name__}: expected {BASES[group]}, correct its _target_")
+    return built
+
+
+def locate(target: str, trusted_modules: Sequence[str] = (), path: str = "") -> Callable:
+    """The class or function of a `_target_`.
+
+    path: where it stands in the configuration, such as `method.optimizer`. A class of TRUSTED must be one that its
+    place expects, a function one beside the classes of
+    a group that says it returns one. What is defined in `trusted_modules`
+    may be anything, but for the class that a group itself is made of.
+
+    Raises UsageError.
+    """
+    module, _, name = target.rpartition(".")
+    if not is_within(module, (*TRUSTED, *trusted_modules)):
+        raise _refusal(target, path)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"_target_={target} does not exist ({error}): expected a class or function, correct it"
+        ) from error
+    home = getattr(found, "__module__", None) or ""
+    own = is_within(home, trusted_modules)
+    if not callable(found) or not (own or is_within(home, TRUSTED)):
+        raise _refusal(target, path)
+    if own and ("." in path or not inspect.isclass(found)):
+        return found
+    made = found if inspect.isclass(found) else _returned(found, path)
+    if not any(inspect.isclass(made) and issubclass(made, base) for base in _bases(path)):
+        raise _refusal(target, path)
+    return found
+
+
+def _refusal(target: str, path: str) -> UsageError:
+    named = _named(path)
+    kind = named[0] if len(named) == 1 else "a class of a group"
+    return UsageError(
+        f"_target_={target} is not trusted: expected {kind} of {', '.join(TRUSTED)}; name your own module on the "
+        "command line by trusted_modules=[...]"
+    )
+
+
+def _named(path: str) -> list[str]:
+    """The names of the classes of which one is expected at a place of the configuration."""
+    *above, last = path.split(".")
+    if last in BASES:
+        return [BASES[last]]
+    if "differentiators" in above[-1:]:
+        return [BASES["differentiator"]]
+    return list(BASES.values())
+
+
+def _bases(path: str) -> list[type]:
+    return [_imported(name) for name in _named(path)]
+
+
+def _base(group: str) -> type:
+    return _imported(BASES[group])
+
+
+def _imported(name: str) -> Any:
+    module, _, last = name.rpartition(".")
+    return getattr(importlib.import_module(module), last)
+
+
+def _returned(function: Callable, group: str) -> Any:
+    """What a function beside the classes of a group says that it returns; None of any other."""
+    if not inspect.isfunction(function) or not function.__module__.startswith(f"pde_train.{group}s."):
+        return None
+    return get_type_hints(function).get("return")
+
+
+def is_within(module: str, trusted: Sequence[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in trusted)
+
+
+def _targets(path: str, node: Any) -> Iterator[tuple[str, str, list[str]]]:
+    """Every `_target_` below a node, with its path and the keyword arguments beside it."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield path, str(node["_target_"]), [key for key in node if not key.startswith("_")]
+        for key, value in node.items():
+            yield from _targets(f"{path}.{key}", value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(f"{path}.", value)
+
+
+def _check_keys(group: str, target: str, found: Callable, keys: Sequence[str]) -> None:
+    parameters = inspect.signature(found).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for key in keys:
+        if key not in parameters:
+            raise UsageError(
+                f"{group}.{key} is no field of {target}: expected one of {', '.join(parameters)}; correct or remove it"
+            )

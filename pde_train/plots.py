@@ -1,0 +1,124 @@
+"""What all pictures share: palette, bands of curves, heat maps. Every function returns a matplotlib Figure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's palette, told apart by colour-blind readers."""
+
+DASHES = ("-", "--", "-.", ":")
+"""Styles of the lines of a panel in turn: where two agree, the one below shows in the gaps of the other."""
+
+MOST_NUMBERS = 12
+"""Columns of a map whose numbers are written into it."""
+
+Curve = tuple[np.ndarray, np.ndarray]
+"""x and y of a line, (k,) each."""
+
+
+def bands(
+    panels: Mapping[str, Mapping[str, Sequence[Curve]]],
+    xlabel: str,
+    ylabel: str,
+    logarithmic: str,
+    marks: str = "",
+    note: str = "",
+) -> Figure:
+    """A panel for each title, in it for each label the median of its curves, and a band from the least to the greatest.
+
+    logarithmic: the axes that are, of "x" and "y". marks: "o" for marks without lines, "o-" for both. The labels of
+    many lines stand beside the panel.
+    """
+    many = max(map(len, panels.values())) > 4
+    columns = 1 if many else min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(7.5, 4 * rows) if many else (4.2 * columns, 2.8 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (title, lines) in zip(grid, panels.items(), strict=False):
+        for i, (label, curves) in enumerate(lines.items()):
+            if not curves:
+                continue
+            colour, marker = COLOURS[i % len(COLOURS)], "o+x^vs"[i % 6] if marks else ""
+            line = "" if marks == "o" else DASHES[i % len(DASHES)]
+            x, values = _aligned(curves)
+            axes.plot(x, np.median(values, axis=0), marker + line, color=colour, ms=3.5, mfc="none", label=label)
+            if len(curves) > 1:
+                axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, lw=0)
+        for axis in logarithmic:
+            getattr(axes, f"set_{axis}scale")("log", **({"nonpositive": "mask"}))
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set_title(textwrap.fill(title, 70 if many else 42), fontsize=10)
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7, **({"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if many else {}))
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    seeds = max((len(curves) for lines in panels.values() for curves in lines.values()), default=0)
+    notes = [note] if note else []
+    if seeds > 1:
+        notes.append(f"lines: medians over up to {seeds} seeds; bands: least to greatest")
+    figure.suptitle("; ".join(notes), fontsize=9)
+    return figure
+
+
+def heat_maps(
+    panels: Mapping[str, np.ndarray], rows: tuple[str, Sequence[str]], columns: tuple[str, Sequence[str]], metric: str
+) -> Figure:
+    """A metric by two keys, colours by its decimal logarithm; rows and columns are a key and its values.
+
+    Fields without a number are grey. In small maps the metric itself stands in each field.
+    """
+    size = (1.5 + 0.8 * len(columns[1])) * len(panels), 1.5 + 0.5 * len(rows[1])
+    figure = Figure(figsize=(max(5, min(size[0], 16)), max(3, min(size[1], 12))), layout="constrained")
+    logs = {title: np.log10(positive(values.ravel())).reshape(values.shape) for title, values in panels.items()}
+    finite = np.concatenate([values[np.isfinite(values)] for values in logs.values()])
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    if high - low < 0.1:  # fields that all but agree are not to look apart
+        low, high = low - 0.5, high + 0.5
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, values) in zip(all_axes, logs.items(), strict=True):
+        image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=low, vmax=high)
+        axes.set(xlabel=columns[0], ylabel=rows[0], facecolor="0.85")
+        axes.set_title(title, fontsize=10)
+        axes.set_xticks(range(len(columns[1])), columns[1], rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(range(len(rows[1])), rows[1], fontsize=8)
+        if len(columns[1]) * len(panels) <= MOST_NUMBERS:
+            _write_numbers(axes, values, (low + high) / 2)
+    figure.colorbar(image, ax=list(all_axes), label=f"log10 {metric}")
+    grey = "; grey: none that finished" if any(np.isnan(values).any() for values in logs.values()) else ""
+    figure.suptitle(f"{metric}, medians over seeds{grey}", fontsize=9)
+    return figure
+
+
+def _write_numbers(axes: Axes, logs: np.ndarray, middle: float) -> None:
+    """The number in each field of a map, white on what is darker than the middle of the scale."""
+    for (row, column), value in np.ndenumerate(logs):
+        if np.isfinite(value):
+            colour = "white" if value < middle else "black"
+            axes.text(column, row, f"{10**value:.1e}", ha="center", va="center", fontsize=7, color=colour)
+
+
+def _aligned(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Common x (k,) and values (curves, k): as many points as all curves have."""
+    least = min(len(x) for x, _ in curves)
+    return curves[0][0][:least], np.stack([values[:least] for _, values in curves])
+
+
+def single(xlabel: str, ylabel: str, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def positive(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Values for a log axis; what cannot stand on it is left out."""
+    array = np.asarray(values, dtype=float)
+    return np.where(np.isfinite(array) & (array > 0), array, np.nan)

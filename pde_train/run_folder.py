@@ -1,0 +1,113 @@
+"""The folder of a run: one process at a time in it, the names of its files, and how old ones are cleared away."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CELLS = "cells"
+"""Folder of all cells of sweeps, by their names."""
+
+RESULT_FILE = "result.json"
+CHECKPOINT = "checkpoint.ckpt"
+JOURNAL = "tracking.jsonl"
+DELIVERED = "tracking.delivered"
+ENDS = ("finished", "failed", "interrupted")
+OF_TRACKING = (JOURNAL, DELIVERED)
+OF_A_RUN = (CHECKPOINT, RESULT_FILE, "spectrum.csv", "spectrum.npz", "comparison.csv", "traceback.txt")
+
+FIGURES = (
+    "solution",
+    "error",
+    "loss_and_error",
+    "singular_values",
+    "entropy",
+    "comparison",
+    "compared_singular_values",
+)
+"""Names of the pictures of a run."""
+
+MARK = "config_hash"
+"""File that says which configuration the run of a folder has, see `pde_train.runs.provenance.config_hash`."""
+
+WRITTEN = ("config.yaml", "model.pt", "history.csv", "figures", CHECKPOINT, "spectrum.csv", "spectrum.npz")
+"""What a run writes besides its result."""
+
+
+def clear(folder: Path) -> None:
+    """Remove what an older run left there; what its tracking store may not have yet moves to `earlier-1`, `-2`, ..."""
+    for old in OF_A_RUN:
+        (folder / old).unlink(missing_ok=True)
+    for name in FIGURES:
+        (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
+    for old_view in folder.glob("entropy-*/result.json"):
+        old_view.unlink()
+    set_aside(folder)
+
+
+def set_aside(folder: Path) -> None:
+    """Move what a tracking store may not have yet to `earlier-1`, `-2`, ..., from where it can still be delivered."""
+    kept = [folder / name for name in OF_TRACKING if (folder / name).exists()]
+    if kept:
+        earlier = folder / f"earlier-{1 + len(list(folder.glob('earlier-*')))}"
+        earlier.mkdir()
+        for file in kept:
+            file.rename(earlier / file.name)
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Write a file whole or not at all, also where the machine loses power at any moment."""
+    beside = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # of a file system that keeps folders in another way
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+LOCK = "lock"
+
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What a file system answers that has no locks: there nothing can be claimed, and nothing is refused."""
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Whether the folder is ours while this context lasts; it ends with the process, however that ends (flock)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as file:
+        yield _locked(file.fileno())
+
+
+def claimed(folder: Path) -> bool:
+    """Whether a process is at work in the folder; none is where there is no lock that could be opened."""
+    try:
+        with (folder / LOCK).open("r+") as file:
+            return not _locked(file.fileno())
+    except OSError:
+        return False
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return True

@@ -1,0 +1,138 @@
+"""Pictures of a run. Every function returns a matplotlib Figure and touches no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from pde_train.entropy import Entropy
+from pde_train.geometry import Box
+from pde_train.plots import COLOURS, positive, single
+from pde_train.problem import Problem
+
+
+def spectra(by_step: Mapping[int, np.ndarray]) -> Figure:
+    """Singular values against their index, one line a step."""
+    figure, axes = single("index k", "singular value s_k", "Singular values")
+    shades = colormaps["viridis"](np.linspace(0, 0.9, len(by_step)))
+    for colour, (step, values) in zip(shades, sorted(by_step.items()), strict=True):
+        axes.semilogy(
+            np.arange(1, len(values) + 1), positive(values), ".-", color=colour, ms=3, lw=1, label=f"step {step}"
+        )
+    if len(by_step) > 1:
+        axes.legend(fontsize=7)
+    return figure
+
+
+def entropy_by_threshold(by_step: Mapping[int, np.ndarray], entropy: Entropy) -> Figure:
+    """Truncated entropy against the threshold, at the first and the last step that has a spectrum."""
+    how = "relative to s_1" if entropy.relative else "absolute"
+    figure, axes = single(f"threshold a, {how}", f"truncated entropy ({entropy.normalisation})", "Entropy by threshold")
+    for colour, step in zip(COLOURS, sorted({min(by_step), max(by_step)}), strict=False):
+        found = entropy.at_thresholds(by_step[step])
+        axes.semilogx(
+            [h.threshold for h in found], [h.normalised for h in found], "o-", color=colour, label=f"step {step}"
+        )
+    axes.legend()
+    return figure
+
+
+def history(series: Mapping[str, Mapping[int, float]]) -> Figure:
+    """Loss at every step, relative errors where they were measured."""
+    shown = [key for key in ("loss", "error_l2", "error_max") if series.get(key)]
+    words = "loss, relative error" if len(shown) > 1 else "loss"
+    figure, axes = single("optimiser step", words, "Loss and error" if len(shown) > 1 else "Loss")
+    for colour, key in zip(COLOURS, shown, strict=False):
+        points = sorted(series[key].items())
+        style = "-" if key == "loss" else ".-"
+        axes.semilogy([k for k, _ in points], positive([v for _, v in points]), style, color=colour, lw=1, label=key)
+    axes.legend()
+    return figure
+
+
+def solution(problem: Problem) -> Figure:
+    """The model, beside the exact solution where it is known."""
+    x, fields = _sampled(problem)
+    if x.shape[1] > 1:
+        return _maps(problem, x, fields)
+    figure, axes = single(problem.pde.coordinates[0], "u", "Solution")
+    order = np.argsort(x[:, 0])
+    if "exact" in fields:
+        axes.plot(x[order, 0], fields["exact"][order], color=COLOURS[1], lw=3, alpha=0.5, label="exact")
+    axes.plot(x[order, 0], fields["model"][order], color=COLOURS[0], lw=1, label="model")
+    axes.legend()
+    return figure
+
+
+def error(problem: Problem) -> Figure:
+    """The difference between the model and the exact solution, which must be known."""
+    x, fields = _sampled(problem)
+    difference = fields["model"] - fields["exact"]
+    if x.shape[1] > 1:
+        return _maps(problem, x, {"u - exact": difference})
+    figure, axes = single(problem.pde.coordinates[0], "u - exact", "Error")
+    order = np.argsort(x[:, 0])
+    axes.plot(x[order, 0], difference[order], color=COLOURS[0], lw=1)
+    axes.axhline(0, color="grey", lw=0.5)
+    return figure
+
+
+def comparison(numbers: Mapping[str, Mapping[str, float]]) -> Figure:
+    """The worst relative error of a derivative, and that of the gradient, against the time of one gradient."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    worst = {n: max((v for k, v in q.items() if k.startswith("error/")), default=np.nan) for n, q in numbers.items()}
+    gradient = {n: q["gradient_error"] for n, q in numbers.items()}
+    panels = {"worst relative error of a derivative": worst, "relative error of the gradient": gradient}
+    for axes, (title, values) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for i, (name, value) in enumerate(values.items()):
+            colour, marker = COLOURS[i % len(COLOURS)], "o+x^vsdP*<>"[i % 11]
+            seconds = 1e3 * numbers[name]["seconds"]
+            axes.loglog(seconds, max(value, 1e-17), marker, color=colour, label=name)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
+        axes.set_xlabel("one loss and gradient (ms)")
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=7)
+    return figure
+
+
+def _sampled(problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Points (n, d), and there the `model` and, where it is known, the `exact` solution, each (n,).
+
+    Test points; where d > 2 those of the plane of the first two coordinates.
+    """
+    x = problem.test_batch["interior"].x
+    if x.shape[1] > 2 and not problem.sampler.places_points:
+        x = x.new_tensor(_plane(problem.pde.domain))
+    with torch.no_grad():
+        fields = {"model": problem.model(x)} | ({"exact": problem.exact(x)} if problem.pde.has_exact else {})
+    return x.cpu().numpy(), {name: values.cpu().numpy()[:, 0] for name, values in fields.items()}
+
+
+def _plane(box: Box) -> np.ndarray:
+    """A grid of 101 x 101 points over the first two coordinates, with the others in the middle of the box."""
+    unit = np.full((101**2, box.dimension), 0.5)
+    unit[:, :2] = np.stack(np.meshgrid(*[np.linspace(0, 1, 101)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    return box.place(unit)
+
+
+def _maps(problem: Problem, x: np.ndarray, fields: Mapping[str, np.ndarray]) -> Figure:
+    """Fields over the first two coordinates: on a square grid, or at the points of a sampler that places its own."""
+    box, side = problem.pde.domain, round(len(x) ** 0.5)
+    figure = Figure(figsize=(5 * len(fields), 4), layout="constrained")
+    for axes, (title, values) in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True):
+        extent = (box.lower[0], box.upper[0], box.lower[1], box.upper[1])
+        if problem.sampler.places_points:
+            image = axes.scatter(x[:, 0], x[:, 1], c=values, s=8, cmap="viridis")
+            axes.set(xlim=extent[:2], ylim=extent[2:])
+        else:
+            grid = values.reshape(side, side).T
+            image = axes.imshow(grid, origin="lower", extent=extent, aspect="auto", cmap="viridis")
+        axes.set(title=title, xlabel=problem.pde.coordinates[0], ylabel=problem.pde.coordinates[1])
+        figure.colorbar(image, ax=axes)
+    return figure

@@ -1,0 +1,202 @@
+"""The tables that a run and a sweep end with."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from statistics import median
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from pde_train.runs.result import Result
+
+COLUMNS = {
+    "s_max": "spectrum/max",
+    "s_min": "spectrum/min",
+    "#>1e-12": "spectrum/count/1e-12",
+    "H_A(1e-8)": "entropy/1e-08",
+    "residual": "residual",
+    "exact residual": "residual_exact",
+    "error": "error_l2",
+    "seconds": "seconds",
+}
+"""Headings and the metrics below them."""
+
+WIDE = 140
+"""Characters that a terminal must have for the wide table, and that it gets where there is no terminal."""
+
+Comparison = Mapping[str, Mapping[str, float]]
+"""Numbers by differentiator and by quantity, see `pde_train.diagnostics.comparison`."""
+
+Pairs = dict[str, dict[str, Result]]
+"""Results by what they share, then by the way of taking derivatives."""
+
+
+def groups(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
+    """Finished results by what they share, then by the way of taking derivatives; seeds of one cell stand together."""
+    everywhere = set.intersection(*(set(r.overrides) for r in results)) if results else set()
+    grouped: dict[str, dict[str, list[Result]]] = {}
+    for result in results:
+        if result.status != "finished":
+            continue
+        swept = [o for o in result.overrides if o not in everywhere and not o.startswith("seed=")]
+        how = [o for o in swept if o.startswith("differentiator")]
+        rest = [_short(o) for o in swept if o not in how]
+        label = ", ".join(_short(o) for o in how) or result.choices.get("differentiator", "")
+        title = ", ".join(rest) or f"{result.choices.get('pde')}, {result.choices.get('model')}"
+        grouped.setdefault(title, {}).setdefault(label, []).append(result)
+    return grouped
+
+
+def medians(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> Pairs:
+    """The same with one result in place of several seeds: the median of each metric over those that have it."""
+    return {title: {label: _median(found) for label, found in lines.items()} for title, lines in grouped.items()}
+
+
+def _median(results: Sequence[Result]) -> Result:
+    if len(results) == 1:
+        return results[0]
+    names = dict.fromkeys(name for result in results for name in result.metrics)
+    numbers = {name: [v for r in results if (v := r.metrics.get(name)) is not None] for name in names}
+    counts = Counter(flag for r in results for flag in r.flags.split(", ") if flag)
+    flags = ", ".join(f"{flag} {count} of {len(results)}" for flag, count in counts.items()) or "none"
+    notes = {**results[0].notes, "flags": flags}
+    return replace(results[0], metrics={k: median(v) for k, v in numbers.items() if v}, notes=notes)
+
+
+def show(grouped: Pairs) -> None:
+    """A row a pair; in every cell the ways of taking derivatives stand under each other.
+
+    Where the terminal is too narrow for that: a table a pair, with a row a metric, the ways beside each other.
+    """
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    flagged = any(r.flags for lines in grouped.values() for r in lines.values())
+    wide = Table("run", "derivatives", show_lines=True)
+    for heading in COLUMNS:
+        wide.add_column(heading, justify="right")
+    if flagged:
+        wide.add_column("flags")
+    for title, lines in grouped.items():
+        cells = ["\n".join(_number(r.metrics, metric) for r in lines.values()) for metric in COLUMNS.values()]
+        cells += ["\n".join(r.flags or "-" for r in lines.values())] if flagged else []
+        wide.add_row(escape(title), escape("\n".join(lines)), *cells)
+    if console.width >= WIDE:
+        console.print(wide)
+        return
+    for title, lines in grouped.items():
+        narrow = Table(escape(title), *map(escape, lines))
+        for heading, metric in COLUMNS.items():
+            narrow.add_row(heading, *(_number(r.metrics, metric) for r in lines.values()))
+        if flagged:
+            narrow.add_row("flags", *(r.flags or "-" for r in lines.values()))
+        console.print(narrow)
+
+
+def markdown_table(grouped: Pairs) -> str:
+    """The same for the page of the parent run: a row a run; nothing where no run is finished."""
+    if not grouped:
+        return ""
+    lines = [f"| run | derivatives | {' | '.join(COLUMNS)} | flags |", "|" + "---|" * (len(COLUMNS) + 3)]
+    for title, results in grouped.items():
+        for label, result in results.items():
+            cells = [*(_number(result.metrics, metric) for metric in COLUMNS.values()), result.flags or "-"]
+            lines.append(f"| {title} | {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def markdown_unfinished(results: Sequence[Result], most: int) -> str:
+    """The cells that did not finish, why and where they lie, for the same page; nothing where all did."""
+    others = [r for r in results if r.status != "finished"]
+    if not others:
+        return ""
+    lines = ["", f"**{len(others)} of {len(results)} cells are not finished**", ""]
+    lines += ["| state | cell | folder | why |", "|---|---|---|---|"]
+    for result in others[:most]:
+        words = (" ".join(result.overrides), result.folder.name if result.folder else "", result.error or "")
+        overrides, name, why = (" ".join(text.split()).replace("|", "\\|") for text in words)
+        lines.append(f"| {result.status} | `{overrides}` | `cells/{name}` | {why} |")
+    if len(others) > most:
+        lines += ["", f"... and {len(others) - most} more: `python -m pde_train.status`"]
+    return "\n".join(lines) + "\n"
+
+
+def csv_table(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
+    """Every cell with every digit, as csv text; the folder has all else."""
+    lines = [",".join(["run", "derivatives", "seed", *COLUMNS.values(), "flags", "folder"])]
+    for title, results in grouped.items():
+        for label, cells in results.items():
+            for cell in cells:
+                seeds = [o.removeprefix("seed=") for o in cell.overrides if o.startswith("seed=")]
+                numbers = [cell.metrics.get(metric) for metric in COLUMNS.values()]
+                words = [f'"{title}"', f'"{label}"', *(seeds or [""]), *("" if v is None else repr(v) for v in numbers)]
+                lines.append(",".join([*words, f'"{cell.flags}"', f'"{cell.folder or ""}"']))
+    return "\n".join(lines) + "\n"
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """A row a differentiator; where the terminal is too narrow for all columns, the others in further tables."""
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    columns = _comparison_columns(comparison)
+    widths = [max(map(len, [heading, *cells])) + 3 for heading, cells in columns.items()]
+    names, *others = columns
+    while others:
+        count = max(1, sum(w < console.width for w in accumulate(widths)) - 1)
+        found = Table(names, *(Column(heading, justify="right", no_wrap=True) for heading in others[:count]))
+        for row in zip(columns[names], *(columns[heading] for heading in others[:count]), strict=True):
+            found.add_row(*map(escape, row))
+        console.print(found)
+        others, widths = others[count:], [widths[0], *widths[1 + count :]]
+
+
+def csv_comparison(comparison: Comparison) -> str:
+    """Every number of a comparison, as csv text: a row a differentiator."""
+    quantities = sorted({quantity for numbers in comparison.values() for quantity in numbers})
+    lines = [",".join(["differentiator", *quantities])]
+    for name, numbers in comparison.items():
+        lines.append(",".join([name, *(repr(numbers[q]) if q in numbers else "" for q in quantities)]))
+    return "\n".join(lines) + "\n"
+
+
+def _comparison_columns(comparison: Comparison) -> dict[str, list[str]]:
+    """Cells by heading; a number that a differentiator has not is a dash."""
+    errors = sorted({q for numbers in comparison.values() for q in numbers if q.startswith("error/")})
+    found = {"derivatives": list(comparison)}
+    for heading, quantity, cell in [
+        *((f"error of {e.removeprefix('error/')}", e, "{:.1e}".format) for e in errors),
+        ("residual", "residual", "{:.3g}".format),
+        ("1 - cosine", "gradient_cosine", lambda v: f"{max(0.0, 1 - v):.1e}"),
+        ("|gradient| - 1", "gradient_ratio", lambda v: f"{v - 1:+.1e}"),
+        ("s_min", "spectrum/min", "{:.1e}".format),
+        ("#>1e-12", "spectrum/count/1e-12", "{:.0f}".format),
+        ("H_A(1e-8)", "entropy/1e-08", "{:.4f}".format),
+        ("ms", "seconds", lambda v: f"{1e3 * v:.2f}"),
+        ("MB", "memory", lambda v: f"{v / 1e6:.2f}"),
+    ]:
+        values = [numbers.get(quantity, math.nan) for numbers in comparison.values()]
+        found[heading] = ["-" if math.isnan(v) else cell(v) for v in values]
+    return found
+
+
+def _short(override: str) -> str:
+    """`model.activation=tanh` as `activation=tanh`, `pde=poisson_1d` as `poisson_1d`."""
+    key, _, value = override.lstrip("+").partition("=")
+    return value if "." not in key else f"{key.rpartition('.')[2]}={value}"
+
+
+def _number(metrics: Mapping[str, float | None], metric: str) -> str:
+    value = metrics.get(metric)
+    if value is None or math.isnan(value):
+        return "-"
+    if metric.startswith("spectrum/count"):
+        return f"{value:.0f}"
+    if metric == "seconds":
+        return f"{value:.2f}"
+    if metric.startswith("entropy/"):
+        return f"{value:.4f}"
+    return f"{value:.3g}"

@@ -1,0 +1,99 @@
+"""`python -m pde_train.study`: every part of the study, one sweep each, and then the report.
+
+A part is `conf/experiment/study/<part>.yaml`. What was interrupted goes on with the same command. Words such as
+`hydra/launcher=slurm_cpu` go to every part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pde_train.errors import UsageError
+from pde_train.guards import refuse_secrets
+from pde_train.study.page import main as report
+
+LAUNCHER = "hydra/launcher="
+STACKED = (f"{LAUNCHER}stacked", "hydra.launcher.threads=1")
+"""How cells are trained where the words do not say: those of one shape as one."""
+
+ONE_DIMENSION = "pde=poisson_1d,biharmonic_1d"
+FEW = "seed=range(4)"
+
+PARTS = {
+    "random_features": [FEW],
+    "networks": [FEW, ONE_DIMENSION, "method.steps=300"],
+    "depth": [FEW, "model.hidden=[20],[20,20]", "method.steps=100"],
+    "widths": [FEW, "model.width=100", "method.steps=300"],
+    "lbfgs": [FEW, ONE_DIMENSION, "method.steps=30"],
+    "gradient_descent": [FEW, "pde=poisson_1d", "method.steps=300"],
+    "gradient_descent_4": [FEW, "pde=biharmonic_1d", "method.steps=300"],
+    "features": [FEW, ONE_DIMENSION, "model.features=25,200"],
+    "accuracy": [FEW, ONE_DIMENSION, "differentiator.step=auto,1e-3"],
+    "float32": [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"],
+    "activations": [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"],
+    "weight_ranges": [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"],
+    "causes": [FEW, "differentiator.step=auto,1e-3"],
+    "contour": [FEW],
+    "optimal": [FEW, "differentiator.accuracy=2,8"],
+    "thresholds": [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"],
+}
+"""The parts, the longest first, and what `--small` makes of each; `thresholds` is last, as it trains nothing."""
+
+SMALL = Path("study-small")
+"""Folder of the small study, which has a store of its own: its cells are others."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parts, some at a time; 1 where a cell of a part is not finished, or there is no report."""
+    parser = argparse.ArgumentParser("python -m pde_train.study", description=__doc__.partition("\n")[0])
+    parser.add_argument("--small", action="store_true", help=f"fewer seeds, choices and steps, in {SMALL}/")
+    parser.add_argument("--parts", help="some of them, with commas between")
+    parser.add_argument("--at-once", type=int, default=2, help="parts that run at the same time (2)")
+    parser.add_argument("words", nargs="*", help="for every part, such as hydra/launcher=slurm_cpu")
+    given = parser.parse_args(arguments)
+    try:
+        refuse_secrets(given.words)  # which are printed
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    words, parts = given.words, given.parts.split(",") if given.parts else list(PARTS)
+    if unknown := [part for part in parts if part not in PARTS]:
+        print(
+            f"--parts {unknown[0]} is no part of the study: expected some of {', '.join(PARTS)}, correct it",
+            file=sys.stderr,
+        )
+        return 2
+    here = SMALL if given.small else Path()
+    uri = next((w.partition("=")[2] for w in words if w.startswith("tracking.uri=")), None)
+    if given.small:
+        here.mkdir(exist_ok=True)
+        uri = uri or f"sqlite:///{here.absolute() / 'mlflow.db'}"
+        words = [*words, f"hydra.sweep.dir={here / 'multirun'}", f"tracking.uri={uri}"]
+    if not any(word.startswith(LAUNCHER) for word in words):
+        words = [*STACKED, *words]
+    began = time.monotonic()
+    with ThreadPoolExecutor(max(1, given.at_once)) as pool:
+        codes = list(pool.map(lambda p: run_part(p, [*(PARTS[p] if given.small else []), *words], here), parts))
+    print(f"{len(codes)} parts in {time.monotonic() - began:.0f} s")
+    codes.append(report([*(["--uri", uri] if uri else []), "--folder", str(here / "report")]))
+    return int(any(codes))
+
+
+def run_part(part: str, words: Sequence[str], folder: Path) -> int:
+    """One sweep, whose output goes to a file; its exit code."""
+    began = time.monotonic()
+    log = folder / "study-logs" / f"{part}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pde_train", "--multirun", f"experiment=study/{part}", *words]
+    print(f"{part}: python {' '.join(command[1:])}", flush=True)
+    with log.open("w") as file:
+        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    how = "done" if code == 0 else f"not complete (exit code {code}, see {log})"
+    print(f"{part}: {how} after {time.monotonic() - began:.0f} s", flush=True)
+    return code

@@ -1,0 +1,177 @@
+"""Optimiser steps by code compiled ahead of time."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pde_train.geometry import Batch, Points
+from pde_train.problem import Problem
+from pde_train.training.compiling import Function, Traced, load, trace
+from pde_train.training.signals import StopSignals
+from pde_train.training.steps import Steps
+from pde_train.training.updates import update_of
+
+BLOCK_ROWS = 256
+"""Points of a region in one compiled block: its Taylor coefficients through a layer of 64 stay in the L2 cache."""
+
+
+class CompiledSteps(Steps):
+    """Loss and gradient, where an `Update` serves the whole step, as code compiled ahead of time for a batch's shapes.
+
+    Points of the interior beyond the first block come in blocks that fit the cache, their gradients added up.
+    """
+
+    def __init__(self, problem: Problem, optimizer: torch.optim.Optimizer, signals: StopSignals, batch: Batch):
+        super().__init__(problem, optimizer, signals)
+        self.parameters = {k: p for k, p in problem.model.named_parameters() if p.requires_grad}
+        self.sizes = [p.numel() for p in self.parameters.values()]
+        self.rows = {region: points.x.shape[0] for region, points in batch.items()}
+        self.batch: Batch | None = None
+        flat = self._flat()
+        first, blocks = split(batch)
+        in_order = [p for group in optimizer.param_groups for p in group["params"]]
+        whole = len(in_order) == len(self.sizes) and all(map(operator.is_, in_order, self.parameters.values()))
+        self.update = update_of(optimizer) if whole else None
+        self.state = [flat, flat.clone(), flat[0].clone(), *self._remembered()]
+        self.first = _Compiled(self._gradient if self.update is None else self._step, self.state, first)
+        self.blocks = _Compiled(self._gradient, self.state[:3], blocks[0]) if blocks else None
+
+    @property
+    def parts(self) -> list[_Compiled]:
+        return [self.first] if self.blocks is None else [self.first, self.blocks]
+
+    @property
+    def cached(self) -> bool:
+        """Whether an earlier process has compiled all of it."""
+        return all(part.traced.library is not None for part in self.parts)
+
+    def compile(self) -> None:
+        """Load what is compiled, compile what is not."""
+        for part in self.parts:
+            part.compile(self.problem.device)
+
+    def gradient(self, batch: Batch) -> Tensor:
+        flat = self._flat()
+        gradient, loss = self._over_blocks(flat, batch)
+        gradient, loss = self.first.run([flat, gradient, loss, *self.kept[0]])
+        for parameter, part in zip(self.parameters.values(), gradient.split(self.sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+        return loss
+
+    def take(self, batch: Batch, count: int) -> Tensor:
+        if self.update is None:
+            return super().take(batch, count)
+        *state, hyper = [self._flat(), *self._remembered()]
+        losses = []
+        for _ in range(count):
+            gradient, loss = self._over_blocks(state[0], batch)
+            *state, loss = self.first.run([state[0], gradient, loss, *state[1:], hyper, *self.kept[0]])
+            losses.append(loss)
+            if self.signals.received is not None:
+                break
+        self._put_back(state[0])
+        self.update.put_back(self.optimizer, list(self.parameters.values()), state[1:])
+        return torch.stack(losses)
+
+    def _over_blocks(self, flat: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Gradient and loss of all blocks but the first part."""
+        if batch is not self.batch:
+            first, blocks = split(batch)
+            self.kept = [self.first.kept(first), *(self.blocks.kept(block) for block in blocks if self.blocks)]
+            self.zeros = torch.zeros_like(flat), flat.new_zeros(())
+            self.batch = batch
+        gradient, loss = self.zeros
+        for kept in self.kept[1:]:
+            gradient, loss = self.blocks.run([flat, gradient, loss, *kept])  # type: ignore[union-attr]
+        return gradient, loss
+
+    def _gradient(self, flat: Tensor, gradient: Tensor, loss: Tensor, *tensors: Tensor, layout: Layout) -> Any:
+        """gradient and loss plus those of the points."""
+        more, value = torch.func.grad_and_value(lambda p: self._loss(p, layout.batch(tensors)))(flat)
+        return gradient + more, loss + value
+
+    def _step(self, flat: Tensor, gradient: Tensor, loss: Tensor, *rest: Tensor, layout: Layout) -> Any:
+        """The optimiser's step; rest: what it remembers, its numbers, the tensors of the points."""
+        remembered = len(self.state) - 3
+        *state, hyper = rest[:remembered]
+        gradient, loss = self._gradient(flat, gradient, loss, *rest[remembered:], layout=layout)
+        return *self.update.step(flat, gradient, state, hyper), loss  # type: ignore[union-attr]
+
+    def _loss(self, flat: Tensor, batch: Batch) -> Tensor:
+        parts = zip(self.parameters.items(), flat.split(self.sizes), strict=True)
+        parameters = {k: part.view(p.shape) for (k, p), part in parts}
+        model = self.problem.model
+        return self.problem.loss(batch, self.rows, lambda x: torch.func.functional_call(model, parameters, (x,)))
+
+    def _flat(self) -> Tensor:
+        """All parameters as one vector."""
+        return torch.cat([p.detach().flatten() for p in self.parameters.values()])
+
+    def _remembered(self) -> list[Tensor]:
+        """What the optimiser remembers, and its numbers; nothing where only the gradient is compiled."""
+        if self.update is None:
+            return []
+        state = self.update.state(self.optimizer, list(self.parameters.values()))
+        return [*state, self.update.hyper(self.optimizer)]
+
+    def _put_back(self, flat: Tensor) -> None:
+        with torch.no_grad():
+            for parameter, values in zip(self.parameters.values(), flat.split(self.sizes), strict=True):
+                parameter.copy_(values.view_as(parameter))
+
+
+class Layout:
+    """Which tensor of a flat list belongs to which region, so that compiled code can take a batch as a list."""
+
+    def __init__(self, batch: Batch):
+        self.places = [(region, field) for region, p in batch.items() for field, t in vars(p).items() if t is not None]
+
+    def tensors(self, batch: Batch) -> list[Tensor]:
+        return [getattr(batch[region], field) for region, field in self.places]
+
+    def batch(self, tensors: tuple[Tensor, ...]) -> Batch:
+        fields: dict[str, dict[str, Tensor]] = {}
+        for (region, field), tensor in zip(self.places, tensors, strict=True):
+            fields.setdefault(region, {})[field] = tensor
+        return {region: Points(**named) for region, named in fields.items()}
+
+
+class _Compiled:
+    """One function of state and points, traced, and compiled when asked."""
+
+    def __init__(self, function: Any, state: list[Tensor], batch: Batch):
+        self.layout = Layout(batch)
+        self.state = state
+        self.example = self.layout.tensors(batch)
+        self.traced: Traced = trace(lambda *tensors: function(*tensors, layout=self.layout), state, self.example)
+        self.run: Function
+
+    def kept(self, batch: Batch) -> list[Tensor]:
+        """What the compiled code needs of a batch."""
+        with torch.no_grad():
+            return list(self.traced.prepare(*self.layout.tensors(batch)))
+
+    def compile(self, device: str) -> None:
+        library = self.traced.library
+        if library is not None:
+            try:
+                self.run = load(library, device)
+                return
+            except RuntimeError:  # a damaged file, or one of another machine: it is made anew
+                pass
+        kept = self.kept(self.layout.batch(tuple(self.example)))
+        self.run = load(self.traced.compile(self.state, kept), device)
+
+
+def split(batch: Batch) -> tuple[Batch, list[Batch]]:
+    """The batch with at most BLOCK_ROWS points of the interior, and its other points in blocks of BLOCK_ROWS."""
+    interior = batch["interior"]
+    total = interior.x.shape[0]
+    first = (total - 1) % BLOCK_ROWS + 1
+    starts = range(first, total, BLOCK_ROWS)
+    blocks: list[Batch] = [{"interior": interior.rows(start, start + BLOCK_ROWS)} for start in starts]
+    return {**batch, "interior": interior.rows(0, first)}, blocks

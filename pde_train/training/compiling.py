@@ -1,0 +1,163 @@
+"""Ahead-of-time compilation of a function of tensors, kept on disk for the next process.
+
+The function is traced to a graph of torch operations (make_fx), what does not depend on its state is taken out and
+computed once, and the rest is compiled by AOTInductor to a shared library, which a later process loads in milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pde_train.training.decompositions import SPELLED_OUT
+
+CACHE = "PDE_TRAIN_CACHE"
+"""Environment variable: where compiled code is kept; without it under the user's cache folder."""
+
+Function = Callable[..., Any]
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept."""
+    named = os.environ.get(CACHE) or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/pde_train"
+    return Path(named).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A function f(state..., data...) as two graphs: prepare(data...) -> kept, step(state..., kept...) -> f.
+
+    prepare holds all that does not change with the state, such as the source term at the training points.
+    """
+
+    prepare: fx.GraphModule
+    step: fx.GraphModule
+    key: str
+
+    @property
+    def library(self) -> Path | None:
+        """The compiled step, where a process has made it before."""
+        mark = cache_folder() / f"{self.key}.path"
+        library = Path(mark.read_text()) if mark.exists() else None
+        return library if library is not None and library.exists() else None
+
+    def compile(self, state: Sequence[Tensor], kept: Sequence[Tensor]) -> Path:
+        """Make the library, from inputs like those that it will get."""
+        import torch._inductor
+
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{self.key}.", dir=cache_folder()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own code warns of torch's own changes
+            made = torch._inductor.aot_compile(
+                self.step, (*state, *kept), options={"aot_inductor.output_path": str(folder / "step.so")}
+            )
+        mark = folder / "path"
+        library = Path(str(made))
+        mark.write_text(str(library))
+        mark.replace(cache_folder() / f"{self.key}.path")  # last, and at once: another process may be looking
+        return library
+
+
+def load(library: Path, device: str) -> Function:
+    """A function that takes and returns lists of tensors, from its library."""
+    runners: Any = torch._C._aoti
+    if device == "cuda":
+        return runners.AOTIModelContainerRunnerCuda(str(library), 1, device).run
+    return runners.AOTIModelContainerRunnerCpu(str(library), 1).run
+
+
+def trace(function: Function, state: Sequence[Tensor], data: Sequence[Tensor]) -> Traced:
+    """Trace a function of state and data; fails where its control flow depends on the values of tensors, or on chance.
+
+    Functionalised, as a tensor that is changed in place would look as if it did not depend on the state.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pure = torch.func.functionalize(function, remove="mutations")
+        graph = make_fx(pure, SPELLED_OUT, tracing_mode="fake", _allow_non_fake_inputs=True)(*state, *data)
+    for node in graph.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise RuntimeError(f"{node.target} draws random numbers, which compiled code would draw otherwise")
+    prepare, step = _split(graph, len(state))
+    return Traced(prepare, step, _key(step))
+
+
+def peak_bytes(graph: fx.GraphModule) -> int:
+    """Memory that a traced graph needs when it runs node by node, inputs included; fused code needs less."""
+    nodes = list(graph.graph.nodes)
+    last_use = {used: i for i, node in enumerate(nodes) for used in node.all_input_nodes}
+    held = most = 0
+    for i, node in enumerate(nodes):
+        held += _bytes(node)
+        most = max(most, held)
+        done = (used for used in set(node.all_input_nodes) if last_use[used] == i and used.op != "placeholder")
+        held -= sum(map(_bytes, done))
+    return most
+
+
+def _bytes(node: fx.Node) -> int:
+    value = node.meta.get("val")
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+
+
+def _split(module: fx.GraphModule, states: int) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Part a graph into what does not depend on the first `states` inputs, and the rest."""
+    *nodes, output = module.graph.nodes
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    changing = set(inputs[:states])
+    for node in nodes:  # in topological order
+        if any(above in changing for above in node.all_input_nodes):
+            changing.add(node)
+    fixed = [node for node in nodes if node not in changing]
+    kept = [node for node in fixed if any(user in changing or user is output for user in node.users)]
+    place: dict[fx.Node, fx.Node] = {}
+    prepare = fx.Graph()
+    for node in fixed:
+        place[node] = prepare.node_copy(node, lambda n: place[n])
+    prepare.output([place[node] for node in kept])
+    step, place = fx.Graph(), {}
+    for node in [*inputs[:states], *kept]:
+        place[node] = step.placeholder(node.name)
+        place[node].meta = dict(node.meta)
+    for node in nodes:
+        if node in changing and node.op != "placeholder":
+            place[node] = step.node_copy(node, lambda n: place[n])
+    step.output(fx.node.map_arg(output.args[0], lambda n: place[n]))
+    for graph in (prepare, step):
+        graph.eliminate_dead_code()
+    return fx.GraphModule(module, prepare), fx.GraphModule(module, step)
+
+
+def _key(step: fx.GraphModule) -> str:
+    """Names the library: the graph, its shapes, and what compiles it."""
+    shapes = [
+        (str(n.meta["val"].shape), str(n.meta["val"].dtype), str(n.meta["val"].device), n.meta["val"].stride())
+        for n in step.graph.nodes
+        if n.op == "placeholder"
+    ]
+    compiler = [torch.__version__, _processor(), torch.get_num_threads()]  # the number of threads is part of the code
+    if any("cuda" in device for _, _, device, _ in shapes):
+        compiler.append(torch.cuda.get_device_capability())
+    return hashlib.sha256(repr((step.code, shapes, compiler)).encode()).hexdigest()[:20]
+
+
+def _processor() -> str:
+    """What tells processors apart whose instructions differ: code is made for the one that it is made on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return f"{platform.machine()} {platform.processor()}"

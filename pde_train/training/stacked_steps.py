@@ -1,0 +1,209 @@
+"""Optimiser steps of many problems of one shape at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pde_train import residuals
+from pde_train.geometry import Batch
+from pde_train.problem import Problem
+from pde_train.training.compiled_steps import Layout
+from pde_train.training.compiling import Function, Traced, load, peak_bytes, trace
+from pde_train.training.signals import StopSignals
+from pde_train.training.updates import update_of
+
+WEIGHT = "weight."
+"""Prefix of the weight of an equation among the numbers of a problem."""
+
+STEP = "differentiator.step"
+
+TOGETHER = 10
+"""Steps that a block takes before the others do, while it is in the processor's cache."""
+
+
+class StackedSteps:
+    """`vmap` over one optimiser step, of problems that differ in numbers alone, a block of them at a time.
+
+    Those are parameters and buffers, points, the numbers of the optimiser, of the PDE (its fields that are `float`, and
+    its weights), and the step of finite differences. block: problems of a block, which are in memory at once; the last
+    one is filled up with what is in it already, so that one compiled step serves every block of every stack.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        optimizers: Sequence[torch.optim.Optimizer],
+        batches: Sequence[Batch],
+        signals: StopSignals,
+        block: int,
+    ):
+        self.problems, self.optimizers, self.signals = problems, optimizers, signals
+        rows = range(len(problems))
+        filled = [*rows, *[rows[-1]] * (-len(problems) % block)]
+        self.blocks = [filled[start : start + block] for start in range(0, len(filled), block)]
+        self.parameters = [[p for p in problem.model.parameters() if p.requires_grad] for problem in problems]
+        self.shapes = {k: p.shape for k, p in problems[0].model.named_parameters() if p.requires_grad}
+        self.sizes = [shape.numel() for shape in self.shapes.values()]
+        self.layout = Layout(batches[0])
+        self.fixed = [{k: t for k, t in _tensors(problem).items() if k not in self.shapes} for problem in problems]
+        self.numbers = _differing([numbers(problem) for problem in problems])
+        update = update_of(optimizers[0])
+        assert update is not None, "an optimiser with no pure update cannot be stacked"
+        self.update = update
+        remembered = [
+            [torch.cat([p.detach().flatten() for p in own]), *update.state(optimizer, own)]
+            for optimizer, own in zip(optimizers, self.parameters, strict=True)
+        ]
+        self.state = self._stacked(remembered)
+        self.hyper = self._stacked([[update.hyper(optimizer)] for optimizer in optimizers])
+        self.compiled = False
+        self.place(batches)
+        self.function = torch.func.vmap(self._step)
+        self.run: Function = lambda tensors: self.function(*tensors)
+
+    def place(self, batches: Sequence[Batch]) -> None:
+        """Take these points from now on."""
+        points = [self.layout.tensors(batch) for batch in batches]
+        fixed = [list(tensors.values()) for tensors in self.fixed]
+        like = self.state[0][0]
+        lifted = [[like.new_tensor(list(own.values()))] if own else [] for own in self.numbers]
+        self.data = self._stacked([[*p, *f, *n] for p, f, n in zip(points, fixed, lifted, strict=True)])
+        self.kept = self._prepare() if self.compiled else self.data
+
+    def trace(self) -> Traced:
+        """The whole step of a block as a graph."""
+        self.traced = trace(self.function, [*self.state[0], *self.hyper[0]], self.data[0])
+        return self.traced
+
+    @property
+    def bytes_of_each(self) -> float:
+        """Memory that a problem takes in a step, at most."""
+        return peak_bytes(self.traced.step) / len(self.blocks[0])
+
+    def compile(self) -> None:
+        """Take steps by compiled code from now on."""
+        kept = self._prepare()
+        library = self.traced.library or self.traced.compile([*self.state[0], *self.hyper[0]], kept[0])
+        self.run, self.kept = load(library, self.problems[0].device), kept
+        self.compiled = True
+
+    def losses(self, nudge: float = 0.0) -> Tensor:
+        """The loss of each problem of the first block, without a step, where parameters are 1 + nudge times as large.
+
+        For a comparison: how far a nudge of one rounding moves it is what rounding does to the loss.
+        """
+        flat, *rest = self.state[0]
+        return self.run([flat * (1 + nudge), *rest, *self.hyper[0], *self.kept[0]])[-1]
+
+    def tried(self, count: int) -> tuple[Tensor, Tensor]:
+        """Losses (count,) and parameters (p,) of the first problem after `count` steps, which are then undone."""
+        state, losses = self.state[0], []
+        for _ in range(count):
+            *state, loss = self.run([*state, *self.hyper[0], *self.kept[0]])
+            losses.append(loss[0])
+        return torch.stack(losses), state[0][0]
+
+    def take(self, count: int) -> Tensor:
+        """Take `count` steps, fewer when a signal asks to stop; the losses before each, (problems, steps taken)."""
+        losses: list[Tensor] = []
+        while len(losses) < count:
+            some = min(TOGETHER, count - len(losses))
+            losses += torch.cat([self._take(block, some) for block in range(len(self.blocks))]).unbind(1)
+            if self.signals.received is not None:
+                break
+        self._put_back()
+        return torch.stack(losses, dim=1)[: len(self.problems)]
+
+    def _take(self, block: int, count: int) -> Tensor:
+        losses = []
+        for _ in range(count):
+            *self.state[block], loss = self._run(block)
+            losses.append(loss)
+        return torch.stack(losses, dim=1)
+
+    def _run(self, block: int) -> Any:
+        return self.run([*self.state[block], *self.hyper[block], *self.kept[block]])
+
+    def _step(self, flat: Tensor, *rest: Tensor) -> Any:
+        """The step of one problem; rest: what its optimiser remembers, that one's numbers, points, buffers, numbers."""
+        *state, hyper = rest[: len(self.state[0])]
+        gradient, loss = torch.func.grad_and_value(lambda f: self._loss(f, rest[len(self.state[0]) :]))(flat)
+        return *self.update.step(flat, gradient, state, hyper), loss
+
+    def _loss(self, flat: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+        problem, points = self.problems[0], len(self.layout.places)
+        own = {k: part.view(s) for (k, s), part in zip(self.shapes.items(), flat.split(self.sizes), strict=True)}
+        fixed = dict(zip(self.fixed[0], tensors[points:], strict=False))
+        given = dict(zip(self.numbers[0], tensors[-1].unbind(), strict=True)) if self.numbers[0] else {}
+        pde, differentiator = with_numbers(problem, given)
+
+        def u(x: Tensor) -> Tensor:
+            return torch.func.functional_call(problem.model, {**own, **fixed}, (x,))
+
+        found = residuals.evaluate(pde, u, differentiator, self.layout.batch(tuple(tensors[:points])))
+        return residuals.loss({name: given.get(f"{WEIGHT}{name}", 1.0) * r for name, r in found.items()})
+
+    def _prepare(self) -> list[list[Tensor]]:
+        with torch.no_grad():
+            return [list(self.traced.prepare(*data)) for data in self.data]
+
+    def _stacked(self, tensors: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """What each problem has of some tensors, as one tensor of each block."""
+        columns = list(zip(*tensors, strict=True))
+        return [[torch.stack([column[row] for row in rows]) for column in columns] for rows in self.blocks]
+
+    def _put_back(self) -> None:
+        size = len(self.blocks[0])
+        with torch.no_grad():
+            for i, (own, optimizer) in enumerate(zip(self.parameters, self.optimizers, strict=True)):
+                flat, *state = (column[i % size] for column in self.state[i // size])
+                for parameter, values in zip(own, flat.split(self.sizes), strict=True):
+                    parameter.copy_(values.view_as(parameter))
+                self.update.put_back(optimizer, own, state)
+
+
+def numbers(problem: Problem) -> dict[str, float]:
+    """The numbers of a problem that may differ in a stack, by name."""
+    pde, step = problem.pde, getattr(problem.differentiator, "step", None)
+    found = {name: float(getattr(pde, name)) for name in float_fields(pde)}
+    found |= {f"{WEIGHT}{equation.name}": equation.weight for equation in pde.equations()}
+    return found | ({STEP: float(step)} if isinstance(step, (int, float)) else {})
+
+
+def float_fields(pde: Any) -> list[str]:
+    """The names of the fields of a PDE, or of its class, that are numbers of any size."""
+    return [field.name for field in fields(pde) if field.type in ("float", float)]
+
+
+def with_numbers(problem: Problem, given: dict[str, Tensor]) -> tuple[Any, Any]:
+    """The PDE and the differentiator of a problem with scalar tensors in place of some of its numbers.
+
+    Weights are left to the caller: of those that are given the equations have none.
+    """
+    pde, differentiator = problem.pde, problem.differentiator
+    if STEP in given:
+        differentiator = replace(differentiator, step=given[STEP])  # type: ignore[type-var]
+    if given.keys() - {STEP}:
+        pde = copy.copy(pde)
+        for derived in ("_equations", "regions", "faces"):  # made of the numbers that change
+            vars(pde).pop(derived, None)
+        weights = {k: v for k, v in pde.weights.items() if f"{WEIGHT}{k}" not in given}
+        vars(pde).update({k: v for k, v in given.items() if k in vars(pde)}, weights=weights)
+    return pde, differentiator
+
+
+def _tensors(problem: Problem) -> dict[str, Tensor]:
+    model = problem.model
+    return {k: t.detach() for k, t in [*model.named_parameters(), *model.named_buffers()]}
+
+
+def _differing(found: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Those numbers alone that are not the same everywhere."""
+    names = [name for name in found[0] if len({own[name] for own in found}) > 1]
+    return [{name: own[name] for name in names} for own in found]

@@ -1,0 +1,63 @@
+"""How optimiser steps are computed."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pde_train.geometry import Batch
+from pde_train.problem import Problem
+from pde_train.training.signals import StopSignals
+
+
+class Steps(ABC):
+    """Takes optimiser steps on the residual loss of a problem, full batch."""
+
+    def __init__(self, problem: Problem, optimizer: torch.optim.Optimizer, signals: StopSignals):
+        self.problem = problem
+        self.optimizer: Any = optimizer
+        self.signals = signals
+
+    @abstractmethod
+    def gradient(self, batch: Batch) -> Tensor:
+        """The loss on a batch, leaving its gradient in the parameters."""
+
+    def take(self, batch: Batch, count: int) -> Tensor:
+        """Take up to `count` steps; the loss before each, (steps taken,). Fewer when a signal asks to stop.
+
+        An optimiser that needs no closure finds the gradient in the parameters, where its hooks find it, too.
+        """
+        losses = []
+        for _ in range(count):
+            if self.needs_closure:
+                losses.append(self.optimizer.step(lambda: self.gradient(batch)))
+            else:
+                losses.append(self.gradient(batch))
+                self.optimizer.step()
+            if self.signals.received is not None:
+                break
+        return torch.stack(losses)
+
+    @cached_property
+    def needs_closure(self) -> bool:
+        """Whether the optimiser evaluates the loss by itself, as line searches do."""
+        closure = inspect.signature(self.optimizer.step).parameters.get("closure")
+        return closure is not None and closure.default is inspect.Parameter.empty
+
+    def close(self) -> None:  # noqa: B027
+        """Give back what the steps hold besides memory, such as processes."""
+
+
+class EagerSteps(Steps):
+    """Every operation on its own."""
+
+    def gradient(self, batch: Batch) -> Tensor:
+        self.optimizer.zero_grad()
+        value = self.problem.loss(batch)
+        value.backward()
+        return value.detach()
