@@ -13,7 +13,7 @@ SMALL = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.step
 
 def started(folder: Path, *words: str) -> subprocess.Popen:
     """`python -m pde_train --multirun ...`, begun in a folder, in a process group of its own."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PDE_TRAIN_PARENT", "HYDRA", "MLFLOW"))}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "MLFLOW"))}
     return subprocess.Popen(
         [sys.executable, "-m", "pde_train", "--multirun", *words],
         cwd=folder,
