@@ -163,12 +163,10 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _show(result: Result, cfg: DictConfig) -> None:
     from pde_train.runs import tables
-    from pde_train.tracking.record import comparison_in
 
     tables.show(tables.medians(tables.groups([result])))
-    comparison = comparison_in({k: v for k, v in result.metrics.items() if v is not None})
-    if comparison:
-        tables.show_comparison(comparison)
+    if result.comparison:
+        tables.show_comparison(result.comparison)
     print(f"Figures and numbers: {HydraConfig.get().runtime.output_dir}")
     look = build_group(cfg, "tracking").how_to_look
     if look:

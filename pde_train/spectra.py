@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -137,3 +139,30 @@ def _outside(basis: Tensor, sample: Tensor) -> Tensor:
     for _ in range(2):
         sample = sample - basis @ (basis.T @ sample)
     return sample
+
+
+def save_spectra(file: Path, by_step: Mapping[int, Spectrum]) -> None:
+    """Write spectra to a file of numpy (.npz): arrays ``step_<k>`` and ``resolution_<k>`` of each step k."""
+    arrays = {f"step_{step}": spectrum.values for step, spectrum in by_step.items()}
+    arrays |= {f"resolution_{step}": np.array(spectrum.resolution) for step, spectrum in by_step.items()}
+    np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_spectra(file: Path) -> dict[int, Spectrum]:
+    """Read spectra by step; none where there is no file.
+
+    Raises:
+        RunError: The file is not one that `save_spectra` wrote.
+    """
+    if not file.exists():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            steps = [int(name.removeprefix("step_")) for name in arrays.files if name.startswith("step_")]
+            return {
+                step: Spectrum(arrays[f"step_{step}"], resolution=float(arrays[f"resolution_{step}"])) for step in steps
+            }
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise RunError(
+            f"{file} holds no singular values ({error}): expected those of a run, train again with sweep.fresh=true"
+        ) from error

@@ -53,4 +53,4 @@ class Compare(Diagnostics):
         rows = self.rows if matrix is None else "system"
         found = compare(problem, batch, self.differentiators, self.max_dense, self.repeats, rows)
         for name, measured in found.items():
-            record.compared(step, name, measured.numbers, measured.spectrum)
+            record.compared(step, name, measured)

@@ -36,6 +36,7 @@ class Result:
     notes: Mapping[str, str] = field(default_factory=dict)
     entropy: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[int, float | None]]] = field(default_factory=dict)
+    comparison: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     folder: Path | None = None
 
     @property
@@ -46,7 +47,7 @@ class Result:
     @property
     def is_finished(self) -> bool:
         """Whether the run came to its end."""
-        return self.status is Status.FINISHED
+        return self.status == Status.FINISHED
 
     @property
     def flags(self) -> str:
@@ -58,6 +59,7 @@ class Result:
         plain = {k: v for k, v in asdict(self).items() if k != "folder"} | {
             "metrics": {k: _finite(v) for k, v in self.metrics.items()},
             "curves": {k: [(step, _finite(v)) for step, v in curve] for k, curve in self.curves.items()},
+            "comparison": {k: {name: _finite(v) for name, v in n.items()} for k, n in self.comparison.items()},
         }
         write_whole(folder / RESULT_FILE, f"{json.dumps(plain, indent=1)}\n".encode())
 

@@ -193,7 +193,14 @@ class Run:
         files = self._written()
         self.experiment.tracker.metrics(record.final_spectrum())
         curves = {"loss": record.thinned("loss")}
-        result = Result(Status.FINISHED, metrics=record.last(), notes=record.tags, curves=curves, **self._description)
+        result = Result(
+            Status.FINISHED,
+            metrics=record.last(),
+            notes=record.tags,
+            curves=curves,
+            comparison=artifacts.numbers(record),
+            **self._description,
+        )
         result.write(self.folder)
         self.result = result
         self._close(Status.FINISHED, files)
