@@ -119,6 +119,7 @@ class Run:
         tags = {
             **choices,
             "config_hash": experiment.config_hash,
+            "differentiator_label": experiment.problem.differentiator.label,
             "precision": str(experiment.problem.dtype).removeprefix("torch."),
             "order": str(experiment.problem.pde.order),
             "dimension": str(experiment.problem.pde.domain.dimension),

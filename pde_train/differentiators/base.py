@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 
 from torch import Tensor
@@ -22,6 +23,15 @@ class Differentiator(ABC):
     compilable: bool = True
     adaptive: bool = False
     reach: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The name by which tables, reports and the tracking store show this differentiator, such as `complex_step`.
+
+        By default it is the class name in lower case. A class whose settings change its results puts them into the
+        label, so that two schemes that a study compares never share one: `FD4 h=0.001`.
+        """
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     @abstractmethod
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:

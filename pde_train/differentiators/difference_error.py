@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pde_train.derivatives import Axes, Field
 from pde_train.differentiators.base import Differentiator, sum_of
-from pde_train.differentiators.finite_difference import FiniteDifference, Offset
+from pde_train.differentiators.finite_difference import FiniteDifference, Offset, difference_label
 from pde_train.differentiators.stencils import central_weights
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import UsageError
@@ -63,6 +63,11 @@ class DifferenceError(Differentiator):
         if not isinstance(self.nodes, int) or not 1 <= self.nodes <= 64:
             raise UsageError(f"differentiator.nodes={self.nodes} makes no rule: expected 1 to 64, 12 will do")
         _ = self.differences  # its own checks
+
+    @property
+    def label(self) -> str:
+        """The label of the finite differences and the part of their error, such as `FD2 h=auto, rounding alone`."""
+        return f"{difference_label(self.accuracy, self.step)}, {self.part} alone"
 
     @property
     def reach(self) -> float:  # type: ignore[override]

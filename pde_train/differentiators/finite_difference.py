@@ -99,6 +99,11 @@ class FiniteDifference(Differentiator):
             )
 
     @property
+    def label(self) -> str:
+        """Accuracy, extrapolations and step, such as `FD4 h=0.001` or `FD2 Richardson 1 h=auto`."""
+        return difference_label(self.accuracy, self.step, self.richardson)
+
+    @property
     def adaptive(self) -> bool:  # type: ignore[override]
         return isinstance(self.step, str) and self.step == "optimal"
 
@@ -196,6 +201,13 @@ class FiniteDifference(Differentiator):
         sums = torch.tensordot(weights, values, dims=1)  # small rationals first, h^-n after: no rounding of the weights
         lengths = {a: math.prod(steps[a][j] for j in a) for a in stencils}
         return {a: sums[i] / (lengths[a] if unit is None else unit ** len(a)) for i, a in enumerate(stencils)}
+
+
+def difference_label(accuracy: int, step: float | str | Tensor, richardson: int = 0) -> str:
+    """The label of central differences of that accuracy, step and number of extrapolations."""
+    extrapolated = f" Richardson {richardson}" if richardson else ""
+    shown = step if isinstance(step, str) else "tensor" if isinstance(step, Tensor) else f"{float(step):g}"
+    return f"FD{accuracy}{extrapolated} h={shown}"
 
 
 @lru_cache(maxsize=1024)

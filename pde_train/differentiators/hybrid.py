@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pde_train.derivatives import Axes, Field
 from pde_train.differentiators.base import Differentiator
-from pde_train.differentiators.finite_difference import FiniteDifference
+from pde_train.differentiators.finite_difference import FiniteDifference, difference_label
 from pde_train.differentiators.reverse import Reverse
 from pde_train.errors import UsageError
 
@@ -37,6 +37,11 @@ class Hybrid(Differentiator):
         if isinstance(self.step, str) and self.step == "optimal":
             raise UsageError("differentiator.step=optimal is for finite_difference: expected auto, grid or a number")
         _ = self.differences  # its own checks
+
+    @property
+    def label(self) -> str:
+        """The label of its finite differences after the word hybrid, such as `hybrid FD2 h=auto`."""
+        return f"hybrid {difference_label(self.accuracy, self.step, self.richardson)}"
 
     @property
     def reach(self) -> float:  # type: ignore[override]

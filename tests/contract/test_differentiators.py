@@ -44,6 +44,7 @@ from pde_train.differentiators.stochastic import Stochastic
 from pde_train.errors import UsageError
 from pde_train.instantiate import build_group
 from pde_train.models.activations import ACTIVATIONS
+from pde_train.study.run_table import scheme_of
 
 FOLDER = conf_dir() / "differentiator"
 VARIANTS = {
@@ -71,6 +72,14 @@ def built(choice, dimension=2):
         overrides = [f"differentiator={name}", *(f"differentiator.{s}" for s in settings)]
         cfg = compose("config", ["name=test", "tracking=none", *overrides])
     return build_group(cfg, "differentiator").fitted((0.05,) * dimension)
+
+
+def configuration(choice):
+    """The configuration of a choice."""
+    name, *settings = choice.split()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        overrides = [f"differentiator={name}", *(f"differentiator.{s}" for s in settings)]
+        return compose("config", ["name=test", "tracking=none", *overrides]).differentiator
 
 
 def another_step(choice):
@@ -482,3 +491,10 @@ def test_choices_are_found():
     assert Counter(c.split()[0].split("/")[0] for c in CHOICES).keys() >= {
         *("reverse", "forward", "taylor", "finite_difference", "hybrid", "complex_step", "stochastic")
     }
+
+
+@every_choice
+def test_the_label_of_a_choice_is_that_which_its_parameters_give(choice):
+    """Runs stored before the label was a tag are named by their parameters: both names must be one."""
+    settings = {f"params.differentiator.{k}": str(v) for k, v in configuration(choice).items()}
+    assert built(choice).label == scheme_of(settings)
