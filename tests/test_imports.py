@@ -8,7 +8,7 @@ import pde_train
 ROOT = Path(pde_train.__file__).parent
 
 GROUND = {"errors", "derivatives", "geometry", "memory"}
-SCIENCE = GROUND | {"differentiators", "entropy", "pdes", "problem", "residuals", "samplers", "spectra"}
+SCIENCE = GROUND | {"differentiators", "entropy", "models", "pdes", "problem", "residuals", "samplers", "spectra"}
 ALLOWED = {  # what each module or folder may import from the package
     "errors": set(),
     "derivatives": set(),
@@ -19,14 +19,14 @@ ALLOWED = {  # what each module or folder may import from the package
     "run_folder": set(),
     "plots": set(),
     "entropy": GROUND,
-    "spectra": GROUND | {"progress"},
+    "spectra": GROUND,
     "differentiators": GROUND,
     "pdes": GROUND,
     "samplers": GROUND,
     "models": GROUND,
     "optimizers": GROUND,
-    "residuals": GROUND | {"differentiators", "pdes", "progress"},
-    "problem": GROUND | {"differentiators", "pdes", "residuals", "samplers", "spectra"},
+    "residuals": GROUND | {"differentiators", "pdes"},
+    "problem": GROUND | {"differentiators", "models", "pdes", "residuals", "samplers", "spectra"},
     "tracking": GROUND | {"entropy", "run_folder", "spectra"},
     "diagnostics": SCIENCE | {"progress", "tracking"},
     "training": SCIENCE | {"methods", "diagnostics", "progress", "run_folder", "tracking"},

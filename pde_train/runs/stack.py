@@ -24,7 +24,6 @@ from pde_train.runs import provenance
 from pde_train.runs.result import Result
 from pde_train.runs.run import Attempt
 from pde_train.tracking.base import drained
-from pde_train.training.stacked_steps import float_fields
 
 NUMBERS = {
     "": ("seed", "audit"),
@@ -52,8 +51,8 @@ def shape(config: Mapping[str, Any]) -> str:
         node = kept[group] if group else kept
         for name in names:
             node.pop(name, None)
-    pde = locate(config["pde"]["_target_"], tuple(config["trusted_modules"]), "pde")
-    for name in float_fields(pde):
+    pde: Any = locate(config["pde"]["_target_"], tuple(config["trusted_modules"]), "pde")
+    for name in pde.number_fields():
         kept["pde"].pop(name, None)
     step = kept["differentiator"].get("step")
     if isinstance(step, (int, float)):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pde_train.differentiators.stencils import central_weights
+from pde_train.study.hypotheses import Level
 from pde_train.study.run_table import Runs
 from pde_train.study.statistics import Estimate, median
 from pde_train.study.verdicts import check_unique_seeds, selected
 
-CENTRE: Mapping[str, Sequence[object]] = {
+CENTRE: Mapping[str, Sequence[Level]] = {
     "model": ["random_features"],
     "activation": ["tanh"],
     "features": [100],
@@ -46,8 +47,10 @@ class Row:
 
     Attributes:
         scheme: Its label.
-        values: For each PDE, how many values of u it takes at a point; None where that number is not fixed.
-        decades: For each PDE and metric, the median over seeds of log10 (this scheme / reverse mode).
+        values: For each PDE, how many values of u it takes at a point; None where that number is
+            not fixed.
+        decades: For each PDE and metric, the median over seeds of log10 (this scheme / reverse
+            mode).
     """
 
     scheme: str

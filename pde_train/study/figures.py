@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from pde_train.plots import COLOURS, Curve, bands
 from pde_train.study.error_budget import CENTRE, METRICS, PDES, SCHEMES
-from pde_train.study.hypotheses import Comparison, Outcome
+from pde_train.study.hypotheses import Comparison, Level, Outcome
 from pde_train.study.run_table import STARTS, Runs
 from pde_train.study.verdicts import LARGE_VALUES, Verdict, paired, selected
 
@@ -21,7 +21,7 @@ FOUR = ("reverse", "FD2 h=auto", "FD2 h=grid", "FD2 h=0.001")
 
 THREE = ("taylor", "FD2 h=auto", "FD2 h=grid")
 
-NETWORKS: Mapping[str, Sequence[Any]] = {"model": ["two_layer"], "width": [50]}
+NETWORKS: Mapping[str, Sequence[Level]] = {"model": ["two_layer"], "width": [50]}
 
 
 def floors(runs: Runs, verdict: Verdict) -> Figure | None:
@@ -67,8 +67,8 @@ def entropies(runs: Runs, verdict: Verdict) -> Figure | None:
     table = selected(runs.by_definition, CENTRE)
     thresholds = sorted((float(c.split("/")[1]), c) for c in table if c.startswith("entropy/"))
 
-    def curve(run: Mapping[str, object]) -> Curve:
-        values = [(a, float(run[c])) for a, c in thresholds if np.isfinite(float(run[c]))]  # type: ignore[arg-type]
+    def curve(run: Mapping[str, Any]) -> Curve:
+        values = [(a, float(run[c])) for a, c in thresholds if np.isfinite(float(run[c]))]
         return np.array([a for a, _ in values]), np.array([v for _, v in values])
 
     kinds = table.assign(threshold=table["relative"].astype(str).map({"True": "relative", "False": "absolute"}))

@@ -4,19 +4,21 @@ Each hypothesis is a YAML file in `hypotheses/`. The file states its tests befor
 
 The rule, in full:
 
-1. The unit is a *pair* of trained runs, one for each seed, that differ in how derivatives are taken and in nothing
-   else. A *stratum* is one combination of choices, and each seed occurs in it once.
-2. Each comparison has a *margin*, the smallest size that counts. In a stratum with the true median gap g (or
-   correlation), one of three statements is true: g is beyond the margin as claimed, beyond it on the other side, or
-   within it. A stratum is decided where a test at level `alpha` rejects the other two statements. So "no difference"
-   is always the result of an equivalence test against the margin, and is called "within the margin". A test that
-   rejects nothing decides nothing.
-3. At most MOST_PRIMARY strata of a hypothesis are *primary*: named in its file, tested, and adjusted together (Holm
-   1979), so that with probability 1 - alpha no decision of a hypothesis is wrong. All other strata are *descriptive*:
-   they get an estimate and a 95 % interval, no test, and no influence on the verdict.
-4. A stratum whose pairs would not be significant even if they all agreed is "not decidable". The smallest p-value
-   that so many pairs can reach is then stated. A run that did not finish, or a pair without a number, counts against
-   every statement.
+1. The unit is a *pair* of trained runs, one for each seed, that differ in how derivatives are taken
+   and in nothing else. A *stratum* is one combination of choices, and each seed occurs in it once.
+2. Each comparison has a *margin*, the smallest size that counts. In a stratum with the true median
+   gap g (or correlation), one of three statements is true: g is beyond the margin as claimed,
+   beyond it on the other side, or within it. A stratum is decided where a test at level `alpha`
+   rejects the other two statements. So "no difference" is always the result of an equivalence test
+   against the margin, and is called "within the margin". A test that rejects nothing decides
+   nothing.
+3. At most MOST_PRIMARY strata of a hypothesis are *primary*: named in its file, tested, and
+   adjusted together (Holm 1979), so that with probability 1 - alpha no decision of a hypothesis is
+   wrong. All other strata are *descriptive*: they get an estimate and a 95 % interval, no test, and
+   no influence on the verdict.
+4. A stratum whose pairs would not be significant even if they all agreed is "not decidable". The
+   smallest p-value that so many pairs can reach is then stated. A run that did not finish, or a
+   pair without a number, counts against every statement.
 5. The verdict on a hypothesis follows from the outcomes of its primary strata, see `word`.
 """
 
@@ -37,6 +39,9 @@ FOLDER = Path(__file__).parent / "hypotheses"
 KINDS = ("paired", "trend", "correlation", "ranking")
 
 EXPECTED = ("greater", "less", "same")
+
+Level = str | float
+"""A level of a factor."""
 
 MOST_PRIMARY = 10
 """The largest number of strata of a hypothesis that are tested."""
@@ -74,7 +79,7 @@ class Primary:
     """
 
     when: str
-    levels: Mapping[str, Any]
+    levels: Mapping[str, Level]
 
 
 @dataclass(frozen=True)
@@ -85,35 +90,38 @@ class Comparison:
 
     - `paired`: the median over seeds of FD minus AD of `quantity` (of its log10 where scale=log10).
     - `trend`: the median over seeds of the least-squares slope of that difference by `over`.
-    - `correlation`: Spearman's correlation of each of `predictors` with `quantity`, inside the design cells that
-      `cells` divides the runs into (such as width, scheme and budget), averaged over these cells. Runs of different
-      cells are never pooled, because predictors differ between cells for other reasons than the one in question.
-    - `ranking`: by how much the largest absolute correlation of any other predictor exceeds that of the `claimed`
-      one, both inside cells. The outcome is as claimed where no other one exceeds it by the margin, and the opposite
-      where some other one does.
+    - `correlation`: Spearman's correlation of each of `predictors` with `quantity`, inside the
+      design cells that `cells` divides the runs into (such as width, scheme and budget), averaged
+      over these cells. Runs of different cells are never pooled, because predictors differ between
+      cells for other reasons than the one in question.
+    - `ranking`: by how much the largest absolute correlation of any other predictor exceeds that of
+      the `claimed` one, both inside cells. The outcome is as claimed where no other one exceeds it
+      by the margin, and the opposite where some other one does.
 
     Attributes:
         name: The statement in words.
         kind: One of KINDS, see above.
-        quantity: The metrics that are compared, correlated or predicted; the first one alone in the last two kinds.
+        quantity: The metrics that are compared, correlated or predicted; the first one alone in the
+            last two kinds.
         strata: The factors that divide the runs into strata.
         margin: The smallest size that counts, in the unit of the number.
         where: The levels that select runs, by factor.
         scale: `linear`, or `log10` for the difference of logarithms to base 10.
-        expected: On which side of the margin the hypothesis puts the number: `greater` than the margin, `less` than
-            minus the margin, or the `same` within it.
+        expected: On which side of the margin the hypothesis puts the number: `greater` than the
+            margin, `less` than minus the margin, or the `same` within it.
         over: The factor along which a trend is taken.
         exact: The scheme with exact derivatives, which is the reference of each pair.
         schemes: The schemes that are compared with it, by their `Differentiator.label`.
-        reference: The level of each factor with which its other levels are compared in `Verdict.effects`.
+        reference: The level of each factor with which its other levels are compared in
+            `Verdict.effects`.
         cells: The factors that divide the runs of a stratum into design cells.
         predictors: The metrics that may predict the quantity.
         claimed: The predictor that a ranking puts first.
         primary: The strata that are tested; each gives a level of all of `factors`.
 
     Raises:
-        UsageError: The kind, scale or side is unknown, the margin is not positive, or a primary stratum does not give
-            the level of each factor.
+        UsageError: The kind, scale or side is unknown, the margin is not positive, or a primary
+            stratum does not give the level of each factor.
     """
 
     name: str
@@ -121,13 +129,13 @@ class Comparison:
     quantity: Sequence[str]
     strata: Sequence[str]
     margin: float
-    where: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    where: Mapping[str, Sequence[Level]] = field(default_factory=dict)
     scale: str = "linear"
     expected: str = "greater"
     over: str = ""
     exact: str = ""
     schemes: Sequence[str] = ()
-    reference: Mapping[str, Any] = field(default_factory=dict)
+    reference: Mapping[str, Level] = field(default_factory=dict)
     cells: Sequence[str] = ()
     predictors: Sequence[str] = ()
     claimed: str = ""
@@ -205,8 +213,9 @@ def word(outcomes: Sequence[Outcome]) -> Word:
     """The verdict on a hypothesis that follows from the outcomes of its primary strata.
 
     - `holds`: every stratum is as claimed.
-    - `only when`: at least one is as claimed, and at least one is decided otherwise. The conditions are the names of
-      the strata in which it is as claimed; both lists are always shown beside the verdict.
+    - `only when`: at least one is as claimed, and at least one is decided otherwise. The conditions
+      are the names of the strata in which it is as claimed; both lists are always shown beside the
+      verdict.
     - `does not hold`: every stratum is decided, and none as claimed.
     - `not decided`: none of these. The open strata decide which of them it will be.
     - `not decidable`: no stratum with data has enough pairs to decide anything.

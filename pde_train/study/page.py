@@ -31,7 +31,8 @@ def render(
 
     Args:
         verdicts: The verdict on each hypothesis.
-        figures: The pictures of each hypothesis by its number; number 0 stands for the error budget.
+        figures: The pictures of each hypothesis by its number; number 0 stands for the error
+            budget.
         budget: The rows of the error budget.
         summary: What is stated of the runs and of the making of the page.
 

@@ -1,7 +1,7 @@
 """`python -m pde_train.study`: every part of the study, one sweep each, and then the report.
 
-A part is the configuration `conf/experiment/study/<part>.yaml`. An interrupted study goes on with the same command.
-Overrides such as `hydra/launcher=slurm_cpu` are passed on to every part.
+A part is the configuration `conf/experiment/study/<part>.yaml`. An interrupted study goes on with
+the same command. Overrides such as `hydra/launcher=slurm_cpu` are passed on to every part.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words of the command; by default those of this process.
 
     Returns:
-        The exit code: 0; 1 where a run of a part is not finished or there is no report; 2 for unusable arguments.
+        The exit code: 0; 1 where a run of a part is not finished or there is no report; 2 for
+        unusable arguments.
     """
     parser = argparse.ArgumentParser("python -m pde_train.study", description=__doc__.partition("\n")[0])
     parser.add_argument("--small", action="store_true", help=f"fewer seeds, choices and steps, in {SMALL}/")

@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write(reader: Reader, folder: Path) -> Path:
     """Judge the hypotheses by the runs of a store, and write the report.
 
-    The folder gets `report.html`, `verdicts.json` with every number, and each figure as .png and .pdf. It is then
-    attached to the parent run of each sweep.
+    The folder gets `report.html`, `verdicts.json` with every number, and each figure as .png and
+    .pdf. It is then attached to the parent run of each sweep.
 
     Args:
         reader: The experiment in its tracking store.

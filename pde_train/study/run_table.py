@@ -75,7 +75,8 @@ STARTS = "start/"
 class Runs:
     """Finished runs, one for each configuration and definition of entropy, and what was left out.
 
-    A *view* of a run is its spectrum under another definition of entropy, recomputed without training.
+    A *view* of a run is its spectrum under another definition of entropy, recomputed without
+    training.
 
     The columns of `table` are the FACTORS, every metric by its name, and
 
@@ -83,14 +84,16 @@ class Runs:
     - `config`: a number that a run shares with its views;
     - `scheme`: how derivatives were taken, see `scheme_of`;
     - `pair`: a number that runs share which differ in the scheme alone;
-    - `steps_to/<fraction>`: the steps until the loss is that fraction of the first one, inf where it never is;
+    - `steps_to/<fraction>`: the steps until the loss is that fraction of the first one, inf where
+      it never is;
     - `speed`: the decades of loss that are lost in 1000 steps;
     - `start/<metric>`: the value of a metric before training.
 
     Attributes:
         table: A row for each run or view.
         spectrum: The final singular values of a run, by its id.
-        curve: A metric of a run at every step, by id and name: `loss`, and those that were asked for.
+        curve: A metric of a run at every step, by id and name: `loss`, and those that were asked
+            for.
         sweeps: The ids of the parent runs.
         summary: Counts, versions, commits, machines and times of the runs.
         unfinished: The factors of configurations of which no run has finished.

@@ -1,8 +1,9 @@
 """Estimates, intervals and tests. The unit is a seed, which enters as one number or as one block of numbers.
 
-Paired numbers use the sign test and the interval that inverts it. Both are exact for the median of any distribution
-and for any number of seeds. Correlations inside cells use the delete-one jackknife over seeds, because the runs of one
-seed in several cells are dependent; `scipy.stats.bootstrap` resamples single observations and has no such blocks.
+Paired numbers use the sign test and the interval that inverts it. Both are exact for the median of
+any distribution and for any number of seeds. Correlations inside cells use the delete-one jackknife
+over seeds, because the runs of one seed in several cells are dependent; `scipy.stats.bootstrap`
+resamples single observations and has no such blocks.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Tested:
     Attributes:
         greater: The p-value of g > m.
         less: The p-value of g < -m.
-        same: The p-value of -m < g < m, by two one-sided tests (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987).
+        same: The p-value of -m < g < m, by two one-sided tests (Schuirmann, J. Pharmacokinet.
+            Biopharm. 15, 1987).
         reachable: The smallest value of `p` that a test of so many seeds can have.
     """
 
@@ -60,9 +62,9 @@ class Tested:
     def p(self) -> float:
         """The two-sided p-value of the statement that is best supported.
 
-        A decision at this level is wrong with at most this probability: twice the one-sided value covers the two
-        statements that can be false together, which are `greater` and `less` inside the margin, and `same` and its
-        neighbour on the margin itself.
+        A decision at this level is wrong with at most this probability: twice the one-sided value
+        covers the two statements that can be false together, which are `greater` and `less` inside
+        the margin, and `same` and its neighbour on the margin itself.
         """
         return min(1.0, 2 * min(self.greater, self.less, self.same))
 
@@ -82,8 +84,9 @@ def median(values: np.ndarray, lost: int = 0, confidence: float = CONFIDENCE) ->
 
     Args:
         values: The numbers (n,).
-        lost: The number of seeds without a number. The lower end of the interval treats them as smaller than all
-            others and the upper end as larger, so that their absence cannot narrow the interval.
+        lost: The number of seeds without a number. The lower end of the interval treats them as
+            smaller than all others and the upper end as larger, so that their absence cannot narrow
+            the interval.
         confidence: The confidence level of the interval.
 
     Returns:
@@ -106,7 +109,8 @@ def sign_test(values: np.ndarray, margin: float, lost: int = 0) -> Tested:
     Args:
         values: The numbers (n,).
         margin: The margin m > 0.
-        lost: The number of seeds without a number, which count against each of the three statements.
+        lost: The number of seeds without a number, which count against each of the three
+            statements.
 
     Returns:
         The p-values; UNDECIDABLE where there is no number.
@@ -188,8 +192,8 @@ class Correlations:
             margin: The margin m > 0.
 
         Returns:
-            `greater` is the p-value of "some other one does", by Bonferroni's correction over the others. `same` is
-            that of "no other one does", the largest p-value over the others.
+            `greater` is the p-value of "some other one does", by Bonferroni's correction over the
+            others. `same` is that of "no other one does", the largest p-value over the others.
         """
         others = [k for k in range(len(self.values)) if k != claimed]
         tests = [self._test(*self._lead(k, claimed), margin) for k in others]
@@ -215,8 +219,8 @@ class Correlations:
 def correlations(cells: Sequence[Cell]) -> Correlations | None:
     """Correlations inside the cells that have at least FEWEST seeds.
 
-    Seeds are left out one at a time, each from all cells at once, because the runs of one seed in several cells are
-    not independent.
+    Seeds are left out one at a time, each from all cells at once, because the runs of one seed in
+    several cells are not independent.
 
     Args:
         cells: The runs of each design cell.
@@ -233,14 +237,13 @@ def correlations(cells: Sequence[Cell]) -> Correlations | None:
 
 
 def _spearman(cell: Cell, kept: np.ndarray | slice = slice(None)) -> np.ndarray:
-    """Spearman's correlation of each predictor (k,); 0 where the predictor or the outcome is constant.
-
-    `scipy.stats.spearmanr` gives the same for one predictor, with a warning and nan where one is constant.
-    """
+    """Spearman's correlation of each predictor (k,); 0 where the predictor or the outcome is constant."""
+    # scipy.stats.spearmanr gives the same for one predictor at a time, and nan with a warning where one is constant.
     x, y = (stats.rankdata(a, axis=-1) for a in (cell.predictors[:, kept], cell.outcome[kept]))
     x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean()
     scale = np.sqrt(np.sum(x**2, axis=-1) * np.sum(y**2))
-    return np.divide(x @ y, scale, out=np.zeros_like(scale), where=scale > 0)
+    correlations: np.ndarray = np.divide(x @ y, scale, out=np.zeros_like(scale), where=scale > 0)
+    return correlations
 
 
 def _jackknife(without: np.ndarray) -> float:

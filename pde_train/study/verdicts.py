@@ -1,22 +1,21 @@
 """Verdicts: every comparison of a hypothesis, judged in every stratum of the runs.
 
-The rule by which a verdict follows is stated in `pde_train.study.hypotheses`. This module applies it: it forms the
-pairs of a comparison, divides them into strata, calls the tests of `pde_train.study.statistics`, and adjusts the
-p-values of the primary strata together.
+The rule by which a verdict follows is stated in `pde_train.study.hypotheses`. This module applies
+it: it forms the pairs of a comparison, divides them into strata, calls the tests of
+`pde_train.study.statistics`, and adjusts the p-values of the primary strata together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pde_train.errors import RunError
 from pde_train.study import statistics
-from pde_train.study.hypotheses import Comparison, Hypothesis, Outcome, Word, word
+from pde_train.study.hypotheses import Comparison, Hypothesis, Level, Outcome, Word, word
 from pde_train.study.run_table import DEFINITION, LARGE, Runs, depends_on_definition
 from pde_train.study.statistics import NOTHING, UNDECIDABLE, Cell, Correlations, Estimate, Tested
 
@@ -24,11 +23,11 @@ LARGE_VALUES = "large singular values"
 """Name of the quantity of a pair that is the largest relative difference of its singular values above LARGE s_1."""
 
 LOST = ("not finished", "no number", "no partner")
-"""Why a pair is lost: one of its runs did not finish; its difference is nan; the run with exact derivatives was never
-made.
+"""Why a pair is lost: one of its runs did not finish; its difference is nan; the run with exact
+derivatives was never made.
 
-The first two count against every statement of a test. The third is a gap in the design of the study: it is counted,
-and changes no test.
+The first two count against every statement of a test. The third is a gap in the design of the
+study: it is counted, and changes no test.
 """
 
 SIDES = ("beyond the margin as claimed", "within the margin", "beyond it, the opposite", "across a margin")
@@ -46,8 +45,10 @@ class Stratum:
         lost: How many pairs or runs were lost, by reason (see LOST).
         side: Where the 95 % interval lies, one of SIDES; empty without an estimate.
         cells: The number of design cells of a correlation or ranking; 0 for pairs.
-        note: For a correlation its range over the cells, for a ranking the two predictors that are compared.
-        when: The name of a primary stratum. A descriptive stratum has an empty name, no p and no outcome.
+        note: For a correlation its range over the cells, for a ranking the two predictors that are
+            compared.
+        when: The name of a primary stratum. A descriptive stratum has an empty name, no p and no
+            outcome.
         p: The p-value of the best supported statement, before Holm's adjustment.
         adjusted: The same after the adjustment over all primary strata of the hypothesis.
         reachable: The smallest p-value that so many pairs can have, before the adjustment.
@@ -56,7 +57,7 @@ class Stratum:
     """
 
     comparison: str
-    labels: Mapping[str, Any]
+    labels: Mapping[str, Level]
     estimate: Estimate
     lost: Mapping[str, int] = field(default_factory=dict)
     side: str = ""
@@ -74,21 +75,23 @@ class Stratum:
 class Effect:
     """What a level of a factor does to the gap, with every seed as one block.
 
-    Both estimates are of the logarithm to base 10 where the gap is the relative difference of large singular values.
+    Both estimates are of the logarithm to base 10 where the gap is the relative difference of large
+    singular values.
 
     Attributes:
         factor: The name of the factor.
         level: The level that is described.
         reference: The level with which it is compared.
         gap: The median over seeds of a seed's mean gap over all strata of the level.
-        change: The median over seeds of a seed's mean difference from the reference level, over the strata that exist
-            for both levels and agree in all other factors; NOTHING where there are none.
+        change: The median over seeds of a seed's mean difference from the reference level, over the
+            strata that exist for both levels and agree in all other factors; NOTHING where there
+            are none.
         strata: The number of those strata.
     """
 
     factor: str
-    level: Any
-    reference: Any
+    level: Level
+    reference: Level | None
     gap: Estimate
     change: Estimate
     strata: int
@@ -146,7 +149,8 @@ def judge(hypothesis: Hypothesis, runs: Runs) -> Verdict:
         The verdict with every stratum, effect and prediction.
 
     Raises:
-        RunError: A seed occurs more than once in a stratum, so that its runs are not independent pairs.
+        RunError: A seed occurs more than once in a stratum, so that its runs are not independent
+            pairs.
     """
     strata: list[tuple[Stratum, Tested]] = []
     effects, predictions = {}, {}
@@ -210,21 +214,21 @@ def _outcome(comparison: Comparison, stratum: Stratum, tested: Tested, clear: bo
     return Outcome.SAME if tested.statement == "same" else Outcome.OPPOSITE
 
 
-def selected(table: pd.DataFrame, where: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+def selected(table: pd.DataFrame, where: Mapping[str, Sequence[Level]]) -> pd.DataFrame:
     """The rows whose factors each have one of the given levels."""
     for factor, levels in where.items():
         table = table[table[factor].isin(levels)]
     return table
 
 
-def _groups(table: pd.DataFrame, factors: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+def _groups(table: pd.DataFrame, factors: Sequence[str]) -> Iterator[tuple[dict[str, Level], pd.DataFrame]]:
     """Yield the labels of each stratum, and its rows."""
     for key, group in table.groupby(list(factors), dropna=False, sort=False):
         yield dict(zip(factors, key, strict=True)), group
 
 
 def check_unique_seeds(
-    name: str, labels: Mapping[str, Any], group: pd.DataFrame, runs: Runs, per: Sequence[str] = ()
+    name: str, labels: Mapping[str, Level], group: pd.DataFrame, runs: Runs, per: Sequence[str] = ()
 ) -> None:
     """Refuse a stratum in which a seed occurs twice, or twice with the same levels of `per`.
 
@@ -262,8 +266,8 @@ def paired(runs: Runs, comparison: Comparison, quantity: str) -> pd.DataFrame:
         quantity: The metric whose difference is taken, or LARGE_VALUES.
 
     Returns:
-        A row for each pair: the factors of the run with finite differences, `gap` (nan where the pair is lost), and
-        `lost`, the reason (see LOST), which is empty where the pair is complete.
+        A row for each pair: the factors of the run with finite differences, `gap` (nan where the
+        pair is lost), and `lost`, the reason (see LOST), which is empty where the pair is complete.
     """
     finished = selected(runs.of([quantity]), comparison.where)
     if quantity != LARGE_VALUES and quantity not in finished:
@@ -289,7 +293,8 @@ def _differences(runs: Runs, both: pd.DataFrame, comparison: Comparison, quantit
         return np.array([_large_gap(runs.spectrum(a)[1], runs.spectrum(b)[1]) if k else np.nan for a, b, k in ids])
     ours, theirs = (both[f"{quantity}{end}"].to_numpy(dtype=float) for end in ("", " exact"))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log10(ours) - np.log10(theirs) if comparison.scale == "log10" else ours - theirs
+        gaps: np.ndarray = np.log10(ours) - np.log10(theirs) if comparison.scale == "log10" else ours - theirs
+    return gaps
 
 
 def _large_gap(exact: np.ndarray, other: np.ndarray) -> float:
@@ -310,10 +315,7 @@ def _gaps(comparison: Comparison, runs: Runs) -> pd.DataFrame:
 
 
 def _slopes(pairs: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
-    """The least-squares slope of the gap by `over`, a row for each seed of each stratum.
-
-    A seed that lacks the gap of one level of `over` is lost.
-    """
+    """The least-squares slope of the gap by `over` for each seed of each stratum; lost where it lacks a level."""
     rows = []
     for _, stratum in _groups(pairs[pairs["lost"] != LOST[2]], comparison.factors):
         levels = stratum[comparison.over].nunique()
@@ -331,7 +333,7 @@ def _slopes(pairs: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pairs.columns)
 
 
-def _paired(comparison: Comparison, labels: dict[str, Any], group: pd.DataFrame) -> tuple[Stratum, Tested]:
+def _paired(comparison: Comparison, labels: dict[str, Level], group: pd.DataFrame) -> tuple[Stratum, Tested]:
     lost = _lost(group["lost"])
     against = lost.get(LOST[0], 0) + lost.get(LOST[1], 0)
     values = group["gap"][group["lost"] == ""].to_numpy(dtype=float)
@@ -378,7 +380,7 @@ def _effects(comparison: Comparison, gaps: pd.DataFrame) -> list[Effect]:
     return effects
 
 
-def _sorted(levels: pd.Index, reference: Any) -> list[Any]:
+def _sorted(levels: pd.Index, reference: Level | None) -> list[Level]:
     """The levels in ascending order, numbers before text, after the reference level."""
     return sorted(levels, key=lambda level: (level != reference, isinstance(level, str), level))
 
@@ -415,7 +417,13 @@ def _change(
 def _block_median(wide: pd.DataFrame, made: pd.DataFrame) -> Estimate:
     """The median over seeds (columns) of a seed's mean over strata (rows).
 
-    A seed that was not run in every stratum is left out. A seed whose pair was lost in one of them counts as lost.
+    Args:
+        wide: The gaps; nan where a pair was lost, so that the seed counts as lost.
+        made: Whether the pair was meant to exist. A seed that was not run in every stratum is left
+            out.
+
+    Returns:
+        The estimate.
     """
     with np.errstate(invalid="ignore"):
         blocks = wide.to_numpy(dtype=float)[:, made.all(axis=0).to_numpy()].mean(axis=0)

@@ -85,7 +85,7 @@ class ResidualModule(lightning.LightningModule):
         for until in self.pauses(start, stop):
             began = time.perf_counter()
             if self.step and self.step % self.log_every == 0:
-                self.problem.adapt(self.model, self.batch)
+                self.problem.tune(self.model, self.batch)
             losses = self.steps.take(self.batch, until - self.step)
             self.took(losses, time.perf_counter() - began)
             self.progress()

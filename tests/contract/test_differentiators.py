@@ -98,10 +98,10 @@ every_activation = pytest.mark.parametrize("activation", SMOOTH)
 
 
 @functools.cache
-def adapted(choice, activation, dimension, dtype):
+def tuned(choice, activation, dimension, dtype):
     """A differentiator with its own choices made for a bank, which are good ones for its network too."""
     axes = request(" ".join(NAMES[dimension]), dimension).axes
-    return built(choice, dimension).adapted(bank(activation, dimension, dtype), points(dimension, dtype), axes)
+    return built(choice, dimension).tuned_to(bank(activation, dimension, dtype), points(dimension, dtype), axes)
 
 
 def is_estimated(differentiator, name, dimension):
@@ -174,7 +174,7 @@ def test_derivatives_to_order_four_are_right_within_the_accuracy(choice, activat
         return
     names = [n for n in NAMES[dimension] if not is_estimated(differentiator, n, dimension)]
     asked = request(" ".join(names), dimension)
-    differentiator = adapted(choice, activation, dimension, dtype if choice.startswith("finite") else torch.float64)
+    differentiator = tuned(choice, activation, dimension, dtype if choice.startswith("finite") else torch.float64)
     for field, columns in ((bank, 3), (network, 1)):
         jet = differentiator(field(activation, dimension, dtype), x, asked)
         for name in names:
@@ -196,7 +196,7 @@ def test_exact_ones_are_right_to_order_eight_on_a_line(choice, activation, dtype
         return  # its cost doubles with the order; tests/test_forward.py holds it against reverse mode
     x, u, names = points(1, dtype), bank(activation, 1, dtype), ["u_" + "x" * n for n in range(1, 9)]
     asked = request(" ".join(names), 1)
-    differentiator = built(choice, 1).adapted(u, x, asked.axes)
+    differentiator = built(choice, 1).tuned_to(u, x, asked.axes)
     jet = differentiator(u, x, asked)
     for name in names:
         exact, _ = oracle(activation, 1, dtype, name)
@@ -245,7 +245,7 @@ def test_exact_ones_differentiate_any_formula_as_sympy_does(choice, dimension, f
     x, u = points(dimension), FIELDS[dimension][formula]
     names = [n for n in NAMES[dimension] if not is_estimated(built(choice), n, dimension)]
     asked = request(" ".join(names), dimension)
-    differentiator = built(choice).adapted(u, x, asked.axes)
+    differentiator = built(choice).tuned_to(u, x, asked.axes)
     if "radius" in choice and "sqrt" in formula:  # its circle of 0.4 is 7 % of the way to a singularity, to the 32nd
         assert differentiator.circle == (0.4, 32)
     jet = differentiator(u, x, asked)
@@ -263,7 +263,7 @@ SEVERAL = "u u_x u_xy lap_u"
 @pytest.fixture
 def differentiator(choice):
     """A choice whose own choices are made, and whose random numbers start at the same place in every call."""
-    made = built(choice).adapted(bank("tanh", 2), points(2), request(SEVERAL, 2).axes)
+    made = built(choice).tuned_to(bank("tanh", 2), points(2), request(SEVERAL, 2).axes)
 
     class Seeded:
         def __call__(self, *args):
@@ -380,7 +380,7 @@ def test_a_constant_field_has_no_derivatives(differentiator):
 def test_constant_and_linear_fields_may_be_adapted_to(choice):
     x, asked = points(2), request(SEVERAL, 2)
     for field in (*CONSTANTS.values(), lambda x: x[:, :1] - 2 * x[:, 1:]):
-        made = built(choice).adapted(field, x, asked.axes)
+        made = built(choice).tuned_to(field, x, asked.axes)
         assert made(network("tanh", 2), x, asked).u_xy.isfinite().all()
 
 
