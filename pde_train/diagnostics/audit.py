@@ -55,7 +55,7 @@ class Audit:
         """
         if self.factor is None:
             return {}
-        on, between = problem.residual_exact(batch), problem.residual_exact(problem.between())
+        on, between = problem.residual_exact(batch), problem.residual_exact(problem.held_out())
         worst = max(on, between)
         return {
             "audit/on_points": on,

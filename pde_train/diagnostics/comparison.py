@@ -28,6 +28,7 @@ from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import PdeTrainError, sentence
 from pde_train.geometry import Batch
 from pde_train.problem import Problem, fitted, steady_draws
+from pde_train.progress import blocks
 from pde_train.spectra import Spectrum, singular_values
 from pde_train.tracking.record import Measured
 
@@ -99,7 +100,7 @@ def _oracle(problem: Problem, batch: Batch, exact: Differentiator) -> _Exact:
 
 
 def _measured(problem: Problem, batch: Batch, oracle: _Exact, repeats: int) -> dict[str, float]:
-    problem.adapt(problem.field, batch)
+    problem.tune(problem.field, batch)
     numbers = {
         f"error/{name}": _distance(column, oracle.derivatives[name])
         for name, column in _derivatives(problem, batch).items()
@@ -123,10 +124,12 @@ def _spectrum(problem: Problem, batch: Batch, max_dense: int, rows: str) -> Spec
     with steady_draws():
         if rows == "system":
             with torch.no_grad():
-                matrix, _ = residuals.assemble(problem.pde, problem.field, problem.differentiator, batch)
+                matrix, _ = residuals.assemble(
+                    problem.pde, problem.field, problem.differentiator, batch, blocks("assembling")
+                )
             return Spectrum(singular_values(matrix))
         jacobian = problem.jacobian(batch, rows)
-    return jacobian.spectrum(max_dense)
+    return jacobian.spectrum(max_dense, wrap=blocks("Jacobian"))
 
 
 def _derivatives(problem: Problem, batch: Batch) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from pde_train.diagnostics.base import Diagnostics, check_max_dense, check_rows, check_when, steps_of
 from pde_train.geometry import Batch
 from pde_train.problem import Problem, steady_draws
+from pde_train.progress import blocks
 from pde_train.spectra import Spectrum, singular_values
 from pde_train.tracking.record import Record
 
@@ -43,4 +44,4 @@ class SpectrumProbe(Diagnostics):
         elif step not in record.spectra:  # a resumed run may have looked before
             with steady_draws():
                 jacobian = problem.jacobian(batch, self.rows)
-            record.spectrum(step, jacobian.spectrum(self.max_dense))
+            record.spectrum(step, jacobian.spectrum(self.max_dense, wrap=blocks("Jacobian")))

@@ -16,6 +16,7 @@ from pde_train.errors import RunError, UsageError
 from pde_train.geometry import Batch
 from pde_train.methods.base import Method
 from pde_train.problem import Problem, steady_draws
+from pde_train.progress import blocks
 from pde_train.run_folder import CHECKPOINT
 from pde_train.tracking.record import Record
 from pde_train.training.checkpoint import load
@@ -39,9 +40,11 @@ class Probe(Method):
 
     def _matrix(self, problem: Problem, batch: Batch) -> torch.Tensor | None:
         """The system matrix of a linear problem, of which least squares would show the spectrum."""
-        if hasattr(problem.model, "bank"):
+        if problem.linear_form is not None:
             with suppress(UsageError), torch.no_grad(), steady_draws():
-                return residuals.assemble(problem.pde, problem.field, problem.differentiator, batch)[0]
+                return residuals.assemble(
+                    problem.pde, problem.field, problem.differentiator, batch, blocks("assembling")
+                )[0]
         return None
 
     def _parameters(self, problem: Problem) -> dict[str, torch.Tensor]:

@@ -164,6 +164,7 @@ class Run:
         tags = {
             **self._description["choices"],
             "config_hash": config_hash,
+            "differentiator_label": experiment.problem.differentiator.label,
             "precision": experiment.precision,
             "order": str(experiment.problem.pde.order),
             "dimension": str(experiment.problem.pde.domain.dimension),
