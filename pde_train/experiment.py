@@ -62,9 +62,16 @@ class Experiment:
 
 
 def build(cfg: DictConfig) -> Experiment:
-    """Instantiate a composed configuration; facts (dimension, spacing, precision) are passed on in code.
+    """Instantiate a composed configuration. Facts such as dimension, spacing and precision are supplied by code.
 
-    Raises UsageError for whatever no run can use: see `schema.check`, and the constructors.
+    Args:
+        cfg: The configuration.
+
+    Returns:
+        The objects of a run, checked against each other.
+
+    Raises:
+        UsageError: No run can use it, see `pde_train.schema.check` and the constructors of the classes.
     """
     schema.check(cfg)
     dtype, device, processes = _place(cfg)

@@ -19,9 +19,16 @@ class Diagnostics(ABC):
     when: Sequence[str | int] = ()
 
     def check_steps(self, total: int) -> None:
-        """Refuse steps after the last one of a run of `total` steps, at which nothing would be seen.
+        """Refuse steps after the last one of a run, at which nothing would be measured.
 
-        A method that takes no steps looks once, at 0, whatever steps are named beside a word that means it.
+        A method that takes no steps measures once, at 0, whatever steps are named beside a word that
+        means it.
+
+        Args:
+            total: Optimiser steps of the run.
+
+        Raises:
+            UsageError: There is such a step.
         """
         late = [step for step in self.when if isinstance(step, int) and step > total]
         if late and (total or not self.steps(total)):

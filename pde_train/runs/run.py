@@ -141,7 +141,13 @@ class Run:
         return self.result
 
     def begin(self, experiment: Experiment) -> bool:
-        """Make the folder ready and open the run in the tracking store; whether there is anything to run.
+        """Make the folder ready and open the run in the tracking store.
+
+        Args:
+            experiment: What to run.
+
+        Returns:
+            False where the folder holds the same run, finished: `result` is then that run's.
 
         Raises:
             UsageError: The folder holds a run of another configuration, or a user's module has changed.
@@ -337,7 +343,12 @@ def run_config(
 def _check_folder(folder: Path, resume: Resume) -> None:
     """Refuse a folder with files that no run of ours wrote, and to resume where there is no run; writes nothing.
 
-    Raises UsageError.
+    Args:
+        folder: Of the run.
+        resume: Whether there must be a run.
+
+    Raises:
+        UsageError: The folder cannot be used.
     """
     if (folder / MARK).exists():
         return

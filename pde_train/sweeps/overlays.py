@@ -53,7 +53,11 @@ def _loss(result: Result) -> Curve:
 def _spectrum(result: Result) -> Curve:
     """The final singular values of a result, from its folder or, of a view, from that of its cell.
 
-    None where the file cannot be read.
+    Args:
+        result: Of a cell.
+
+    Returns:
+        Indices from 1 and singular values, both empty where no file can be read.
     """
     for folder in (result.folder or Path(), (result.folder or Path()).parent):
         with contextlib.suppress(RunError):

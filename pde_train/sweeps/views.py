@@ -25,16 +25,19 @@ OF_AN_ENTROPY = ("cutoff/", "entropy/", "entropy_raw/", "effective_rank/", "cond
 
 
 def seen(cell: Cell, config: DictConfig, tracker: Tracker, parent: Path) -> Result | None:
-    """The result of a cell as a grid asks for it: with its overrides and its entropy; None before its end.
+    """The result of a cell as a grid asks for it: with its overrides and its entropy.
 
-    A view that is made for the first time is a run of its own in the store, nested in the sweep, and lies in a folder
-    of its own below the cell's.
+    A view that is made for the first time is a run of its own in the store, nested in the sweep, and
+    lies in a folder of its own below the cell's.
 
     Args:
         cell: Of the grid.
         config: Of the sweep.
         tracker: Of the sweep.
         parent: The folder of the grid.
+
+    Returns:
+        The result, None before the cell has ended.
     """
     trained = cell.result
     if trained is None:

@@ -94,9 +94,14 @@ class StackedSteps(Steps):
         self.compiled = True
 
     def losses(self, nudge: float = 0.0) -> Tensor:
-        """The loss of each problem of the first block, without a step, where parameters are 1 + nudge times as large.
+        """The losses of the first block, without a step.
 
-        For a comparison: how far a nudge of one rounding moves it is what rounding does to the loss.
+        Args:
+            nudge: The losses are those at parameters 1 + nudge times as large. How far a nudge of one
+                rounding moves a loss is what rounding does to it.
+
+        Returns:
+            (problems of the block,).
         """
         flat, *rest = self.state[0]
         return self.run([flat * (1 + nudge), *rest, *self.hyper[0], *self.kept[0]])[-1]
