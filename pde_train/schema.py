@@ -109,7 +109,11 @@ def check(cfg: DictConfig) -> None:
 def check_sweep(cfg: DictConfig) -> None:
     """Refuse values of the key `sweep` that no sweep can use.
 
-    Raises UsageError.
+    Args:
+        cfg: The configuration of the sweep.
+
+    Raises:
+        UsageError: There is such a value.
     """
     _check_fits(TypeAdapter(Sweep), "sweep", OmegaConf.to_container(cfg.sweep))
 

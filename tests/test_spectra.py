@@ -365,7 +365,7 @@ def test_the_probe_keeps_to_its_budget():
         record = SimpleNamespace(
             spectra={}, tags={}, spectrum=lambda step, spectrum, budget=budget: found.update({budget: spectrum})
         )
-        SpectrumProbe(max_dense=budget).look(p, batch, 0, record)
+        SpectrumProbe(max_dense=budget).measure(p, batch, 0, record)
     assert {budget: spectrum.method for budget, spectrum in found.items()} == {
         entries: "dense",
         entries - 1: "randomised",

@@ -35,9 +35,14 @@ log = logging.getLogger(__name__)
 class Audit:
     """What is measured once after every run, whatever its differentiator.
 
-    factor: a run is flagged as unresolved when an exact residual exceeds the residual that was trained by more than
-        this: training has then made something small that is not the equation, such as what a wrong function leaves
-        between the points of a stencil, or between those of training. None for no audit.
+    Attributes:
+        factor: A run is flagged as unresolved when an exact residual exceeds the residual that was
+            trained by more than this factor. Training has then made something small that is not the
+            equation, such as what a wrong function leaves between the points of a stencil, or between
+            those of training. None for no audit.
+
+    Raises:
+        UsageError: A factor below 1, or no number.
     """
 
     factor: float | None = 100.0

@@ -39,13 +39,18 @@ class Diagnostics(ABC):
 
     @abstractmethod
     def steps(self, total: int) -> frozenset[int]:
-        """The steps, of 0 (before training) ... total (after it), at which to look."""
+        """The steps, of 0 (before training) ... total (after it), at which to measure."""
 
     @abstractmethod
-    def look(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
-        """Look at the model with its present parameters at the training points, and tell the record.
+    def measure(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
+        """Measure the model with its present parameters at the training points, and tell the record.
 
-        matrix: the system matrix of these points, where the method has made it.
+        Args:
+            problem: With the model.
+            batch: The training points.
+            step: Optimiser steps that were taken.
+            record: Takes what is measured.
+            matrix: The system matrix of these points, where the method has made it.
         """
 
 

@@ -58,7 +58,7 @@ class LeastSquares(Method):
             loss = problem.loss(batch)
         record.log(0, {"seconds": seconds, "residual": float(left), "loss": float(loss)})
         if diagnostics.steps(0):
-            diagnostics.look(problem, batch, 0, record, a)
+            diagnostics.measure(problem, batch, 0, record, a)
         return 0, batch
 
 

@@ -1,4 +1,4 @@
-"""No training: a look at a model as it is."""
+"""No training: the diagnostics of a model as it is."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Probe(Method):
         batch = problem.draw(np.random.default_rng(problem.sampler.seed))
         problem.begin(batch)
         began = time.perf_counter()
-        diagnostics.look(problem, batch, 0, record, self._matrix(problem, batch))
+        diagnostics.measure(problem, batch, 0, record, self._matrix(problem, batch))
         record.log(0, {"seconds": time.perf_counter() - began, "residual": problem.residual(batch)})
         return 0, batch
 

@@ -20,10 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one run: `finished`, `failed` with a sentence, or `interrupted`. Kept as `result.json`.
+    """How one run ended, kept as `result.json` in its folder.
 
-    notes: words about the metrics, such as how a spectrum was taken. entropy: the group by which entropies were taken.
-    curves: the loss at some steps, as (step, value). folder: where it was read from.
+    Attributes:
+        status: Finished, failed or interrupted.
+        overrides: The words of the command that made it.
+        choices: The choice of every configuration group.
+        config_hash: See `pde_train.runs.provenance.config_hash`.
+        metrics: The last value of each metric; None where it is no finite number.
+        versions: Of Python, this package and the libraries that numbers depend on.
+        error: Why it did not finish.
+        notes: Words about the metrics, such as how a spectrum was taken.
+        entropy: The group by which entropies were taken.
+        curves: A metric at some steps, as (step, value).
+        comparison: The numbers of the last comparison by differentiator.
+        folder: Where it was read from.
     """
 
     status: Status

@@ -27,11 +27,18 @@ TOGETHER = 10
 
 
 class StackedSteps(Steps):
-    """`vmap` over one optimiser step, of problems that differ in numbers alone, a block of them at a time.
+    """The steps of problems that differ in numbers alone, by `vmap` over one step, a block of problems at a time.
 
-    Those are parameters and buffers, points, the numbers of the optimiser, of the PDE (its fields that are `float`, and
-    its weights), and the step of finite differences. block: problems of a block, which are in memory at once; the last
-    one is filled up with what is in it already, so that one compiled step serves every block of every stack.
+    Those numbers are parameters and buffers, points, the numbers of the optimiser and of the PDE (see
+    `PDE.numbers`), and the step of finite differences.
+
+    Args:
+        problems: What is trained.
+        optimizers: Of the parameters of each problem's model, with an `Update`.
+        batches: The training points of each problem.
+        signals: Wishes to stop.
+        block: Problems of a block, which are in memory at once. The last block is filled up with what
+            is in it already, so that one compiled step serves every block of every stack.
     """
 
     def __init__(
@@ -137,7 +144,7 @@ class StackedSteps(Steps):
         return self.run([*self.state[block], *self.hyper[block], *self.kept[block]])
 
     def _step(self, flat: Tensor, *rest: Tensor) -> Any:
-        """The step of one problem; rest: what its optimiser remembers, that one's numbers, points, buffers, numbers."""
+        """The step of one problem; `rest`: its optimiser's state and numbers, points, buffers, numbers."""
         *state, hyper = rest[: len(self.state[0])]
         gradient, loss = torch.func.grad_and_value(lambda f: self._loss(f, rest[len(self.state[0]) :]))(flat)
         return *self.update.step(flat, gradient, state, hyper), loss

@@ -132,7 +132,7 @@ class Training:
     def measure_when_due(self) -> None:
         """Let the diagnostics measure the model, at their steps."""
         if self.step in self.measured:
-            self.diagnostics.look(self.problem, self.batch, self.step, self.record)
+            self.diagnostics.measure(self.problem, self.batch, self.step, self.record)
 
     def end(self) -> None:
         """Note what the fit took and the residual to which it came."""
