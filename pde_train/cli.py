@@ -104,7 +104,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print(f"stopped by Ctrl-C; {GO_ON}", file=sys.stderr)
         code = 130
-    except Exception as error:
+    except Exception as error:  # whatever it is, a user sees one sentence
         if TRACEBACK in os.environ:
             traceback.print_exc()
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from threadpoolctl import threadpool_limits
 
 from pde_train import schema
@@ -17,7 +17,7 @@ from pde_train.diagnostics.audit import Audit
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
-from pde_train.instantiate import build_group
+from pde_train.instantiate import build_group, plain
 from pde_train.methods.base import Method
 from pde_train.models.base import smoothness_of
 from pde_train.problem import Problem, fitted
@@ -108,7 +108,7 @@ def build(cfg: DictConfig) -> Experiment:
         entropy=build_group(cfg, "entropy"),
         audit=build_group(cfg, "audit") if cfg.audit is not None else Audit(None),
         tracker=build_group(cfg, "tracking"),
-        config=_public(OmegaConf.to_container(cfg, resolve=True)),  # type: ignore[arg-type]
+        config=_public(plain(cfg)),
         parent=None if cfg.sweep.parent is None else Path(cfg.sweep.parent),
     )
 

@@ -94,7 +94,7 @@ def guard_composition() -> None:
         _move_secret(cfg)
         return cfg
 
-    ConfigLoaderImpl.load_configuration = guarded  # type: ignore[assignment, method-assign]
+    ConfigLoaderImpl.load_configuration = guarded  # type: ignore[assignment, method-assign]  # see the docstring
 
 
 def check_hydra(cfg: DictConfig) -> None:

@@ -56,7 +56,13 @@ def build_group(cfg: DictConfig, group: str, **facts: Any) -> Any:
     return built
 
 
-def locate(target: str, trusted_modules: Sequence[str] = (), path: str = "") -> Callable:
+def plain(cfg: DictConfig | ListConfig) -> dict[str, Any]:
+    """A configuration as plain containers, its references resolved."""
+    node: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {str(key): value for key, value in node.items()}
+
+
+def locate(target: str, trusted_modules: Sequence[str] = (), path: str = "") -> Callable[..., Any]:
     """The class or function of a `_target_`.
 
     A class of TRUSTED must be one that its place in the configuration expects; a function must stand
@@ -78,7 +84,7 @@ def locate(target: str, trusted_modules: Sequence[str] = (), path: str = "") -> 
     if not is_within(module, (*TRUSTED, *trusted_modules)):
         raise UsageError(_refusal(target, path))
     try:
-        found = getattr(importlib.import_module(module), name)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UsageError(
             f"_target_={target} does not exist ({error}): expected a class or function, correct it"
@@ -119,7 +125,8 @@ def _bases(path: str) -> list[type]:
 
 
 def _base(group: str) -> type:
-    return _imported(BASES[group])
+    base: type = _imported(BASES[group])
+    return base
 
 
 def _imported(name: str) -> Any:
@@ -127,7 +134,7 @@ def _imported(name: str) -> Any:
     return getattr(importlib.import_module(module), last)
 
 
-def _returned(function: Callable, group: str) -> Any:
+def _returned(function: Callable[..., Any], group: str) -> Any:
     """What a function beside the classes of a group says that it returns; None of any other."""
     if not inspect.isfunction(function) or not function.__module__.startswith(f"pde_train.{group}s."):
         return None
@@ -151,7 +158,7 @@ def _targets(path: str, node: Any) -> Iterator[tuple[str, str, list[str]]]:
             yield from _targets(f"{path}.", value)
 
 
-def _check_keys(group: str, target: str, found: Callable, keys: Sequence[str]) -> None:
+def _check_keys(group: str, target: str, found: Callable[..., Any], keys: Sequence[str]) -> None:
     parameters = inspect.signature(found).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return

@@ -22,7 +22,7 @@ from pydantic.errors import PydanticUserError
 
 from pde_train.conf_dir import choices, groups
 from pde_train.errors import UsageError, nearest
-from pde_train.instantiate import locate
+from pde_train.instantiate import locate, plain
 from pde_train.tracking.uris import without_secrets
 
 CONVERT_NOTHING = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -90,7 +90,7 @@ def check(cfg: DictConfig) -> None:
     """
     check_keys(cfg)
     try:
-        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+        config = plain(cfg)
     except OmegaConfBaseException as error:
         raise UsageError(f"the configuration cannot be resolved: {' '.join(str(error).split())}") from error
     for path, value in _leaves("", config):
@@ -190,7 +190,7 @@ def _check_target(path: str, node: Mapping[str, Any], trusted: Sequence[str]) ->
 
 
 @lru_cache(maxsize=256)
-def _adapters(found: Callable) -> dict[str, TypeAdapter]:
+def _adapters(found: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
     """What checks each annotated parameter of a class or function; there is none where the type cannot be checked."""
     annotated = found.__init__ if isclass(found) and not is_dataclass(found) else found
     try:
@@ -204,7 +204,7 @@ def _adapters(found: Callable) -> dict[str, TypeAdapter]:
     return made
 
 
-def _check_fits(adapter: TypeAdapter, path: str, value: Any) -> None:
+def _check_fits(adapter: TypeAdapter[Any], path: str, value: Any) -> None:
     """Refuse a value that does not fit a type; the sentence is about its first part that does not."""
     try:
         adapter.validate_json(json.dumps(value, default=str), strict=True)

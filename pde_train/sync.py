@@ -57,7 +57,7 @@ def sync(folders: Sequence[Path], uri: str | None, again: bool = False) -> int:
                 silent[where].append(str(folder))
             elif where:
                 stores.setdefault(where, Store(where, again)).deliver(folder)
-        except Exception as error:
+        except Exception as error:  # of one run: the others are delivered all the same
             if away(error, where):
                 silent[where] = [first_line(error, where), str(folder)]
             else:

@@ -64,6 +64,7 @@ ALLOWED = {  # what each module or folder may import from the package
         "run_folder",
         "runs",
         "schema",
+        "spectra",
         "tracking",
     },
     "status": {"errors", "run_folder", "sweeps"},

@@ -71,7 +71,7 @@ def compare(
             with steady_draws():
                 numbers = _measured(here, batch, oracle, repeats)
             found[name] = Measured(numbers, _spectrum(here, batch, max_dense, rows))
-        except Exception as error:
+        except Exception as error:  # a comparison ends no run
             log.warning("%s is left out of the comparison: %s", name, sentence(error))
     return found
 
@@ -163,7 +163,7 @@ class PeakMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch declares no types here
         self.peak = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 

@@ -66,4 +66,5 @@ def solve(a: np.ndarray, f: np.ndarray, rcond: float) -> np.ndarray:
     """The minimum-norm least-squares solution (P, 1) of a (N, P) x = f (N, 1), without singular values <= rcond s_1."""
     left, values, right = np.linalg.svd(a, full_matrices=False)
     kept = values > rcond * values[0]
-    return right[kept].T @ ((left[:, kept].T @ f) / values[kept, None])
+    solution: np.ndarray = right[kept].T @ ((left[:, kept].T @ f) / values[kept, None])
+    return solution

@@ -60,7 +60,7 @@ class Probe(Method):
             shapes = {key: tuple(value.shape) for key, value in found.items()}
         except RunError as error:
             raise UsageError(f"method.checkpoint={self.checkpoint} cannot be read: {error}") from error
-        except Exception as error:
+        except Exception as error:  # a file may hold anything
             raise UsageError(
                 f"method.checkpoint={self.checkpoint} cannot be read ({type(error).__name__}): expected the "
                 "model.pt or checkpoint.ckpt of a run, correct the path"

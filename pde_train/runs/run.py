@@ -123,7 +123,7 @@ class Run:
             run = cls(folder, choices or {}, overrides, resume, figures)
             try:
                 yield run
-            except BaseException as error:
+            except BaseException as error:  # however a run ends, its result says so
                 told = run.fail(error)
                 if told is error:
                     raise
@@ -280,7 +280,7 @@ class Run:
             tracker.tags(self.record.tags)
             tracker.artifacts(files)
             tracker.finish(status)
-        except Exception as error:
+        except Exception as error:  # no store may change how a run ended
             log.error("the tracking store is not told how %s ended: %s", self.folder, sentence(error))
 
     def _sentence(self, error: BaseException) -> PdeTrainError:

@@ -114,7 +114,7 @@ def _train(described: Sequence[Mapping[str, Any]], memory: float, threads: int, 
                         to_train.append(run)
                 except INTERRUPTIONS:
                     raise
-                except Exception as error:
+                except Exception as error:  # it is the end of this run alone
                     _fail(run, error)
             _fit(to_train, memory, threads)
     except INTERRUPTIONS:
@@ -147,7 +147,7 @@ def _fit(runs: Sequence[Run], memory: float, threads: int) -> None:
             run.finish(*of.method.fit(of.problem, run.record, of.diagnostics, run.folder))
         except INTERRUPTIONS:
             raise
-        except Exception as error:
+        except Exception as error:  # it is the end of this run alone
             _fail(run, error)
 
 

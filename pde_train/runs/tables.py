@@ -7,7 +7,7 @@ import io
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from statistics import median
@@ -175,7 +175,7 @@ def _comparison_columns(comparison: Comparison) -> dict[str, list[str]]:
     """Cells by heading; a number that a differentiator has not is a dash."""
     errors = sorted({q for numbers in comparison.values() for q in numbers if q.startswith("error/")})
     found = {"derivatives": list(comparison)}
-    for heading, quantity, cell in [
+    columns: list[tuple[str, str, Callable[[float], str]]] = [
         *((f"error of {e.removeprefix('error/')}", e, "{:.1e}".format) for e in errors),
         ("residual", "residual", "{:.3g}".format),
         ("1 - cosine", "gradient_cosine", lambda v: f"{max(0.0, 1 - v):.1e}"),
@@ -185,7 +185,8 @@ def _comparison_columns(comparison: Comparison) -> dict[str, list[str]]:
         ("H_A(1e-8)", "entropy/1e-08", "{:.4f}".format),
         ("ms", "seconds", lambda v: f"{1e3 * v:.2f}"),
         ("MB", "memory", lambda v: f"{v / 1e6:.2f}"),
-    ]:
+    ]
+    for heading, quantity, cell in columns:
         values = [numbers.get(quantity) for numbers in comparison.values()]
         found[heading] = ["-" if v is None or math.isnan(v) else cell(v) for v in values]
     return found

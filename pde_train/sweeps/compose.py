@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from pde_train.errors import UsageError
+from pde_train.instantiate import plain
 
 Composed = tuple[dict[str, Any], dict[str, str]]
 """A configuration as plain containers, and the choice of every group."""
@@ -61,11 +62,11 @@ def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictC
     plain_config = lru_cache(maxsize=None)(lambda *words: _without_hydra(files(*words)))
     for cell in cells:
         words = [word for word in cell if parsed(word).key_or_group.split(".")[0] not in NOT_OF_A_CELL]
-        plain = [word for word in words if _plain(parsed(word)) and not choices(parsed(word).key_or_group)]
-        of_files = [word for word in words if word not in plain]
+        simple = [word for word in words if _is_simple(parsed(word)) and not choices(parsed(word).key_or_group)]
+        of_files = [word for word in words if word not in simple]
         config = copy.deepcopy(plain_config(*of_files))
-        ConfigLoaderImpl._apply_overrides_to_config([parsed(word) for word in plain], config)
-        yield OmegaConf.to_container(config, resolve=True), group_choices(files(*of_files))  # type: ignore[misc]
+        ConfigLoaderImpl._apply_overrides_to_config([parsed(word) for word in simple], config)
+        yield plain(config), group_choices(files(*of_files))
 
 
 def quoted(text: object) -> str:
@@ -79,7 +80,7 @@ def group_choices(config: DictConfig) -> dict[str, str]:
     return {k: str(v) for k, v in choices.items() if not k.startswith("hydra/") and v is not None}
 
 
-def _plain(override: Override) -> bool:
+def _is_simple(override: Override) -> bool:
     """Whether an override is no more than `key=value`."""
     return not (override.is_add() or override.is_force_add() or override.is_delete()) and override.package is None
 

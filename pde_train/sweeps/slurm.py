@@ -49,7 +49,7 @@ MOST_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
-class SlurmLauncher(submitit_launcher.SlurmLauncher):
+class SlurmLauncher(submitit_launcher.SlurmLauncher):  # type: ignore[misc]  # Hydra's plugins have no types
     """Hydra's submitit launcher, but for how it waits: on SLURM's queue, and on jobs of earlier launches as well.
 
     It asks squeue alone, hence needs no accounting, and returns when every job is over, however those ended: what the
@@ -72,7 +72,8 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
     def __call__(self, *args: Any, **kwargs: Any) -> JobReturn:
         """What a job does. Preempted with time to save, it ends by itself, and SLURM would not queue it again."""
         try:
-            return super().__call__(*args, **kwargs)
+            returned: JobReturn = super().__call__(*args, **kwargs)
+            return returned
         except SystemExit:
             if preempted(os.environ["SLURM_JOB_ID"]):
                 signal.raise_signal(signal.SIGUSR2)  # submitit queues the job again
@@ -135,7 +136,7 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
                     log.info("jobs: %s", said or "all over")
                 if waiting:
                     time.sleep(min(MOST_SECONDS, 1 + (time.monotonic() - began) / 20))
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: the jobs go on, which is said
             arrays = sorted({job.partition("_")[0] for job in waiting.values()})
             print(
                 f"{len(waiting)} jobs stay with SLURM and go on; to end them too: scancel {' '.join(arrays)}",

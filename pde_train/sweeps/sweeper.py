@@ -89,7 +89,7 @@ class GridSweeper(Sweeper):
         except UsageError:  # the launcher refuses, before anything was trained: there is nothing to show
             report.tracker.finish(Status.FAILED)
             raise
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: what was trained is shown
             report.close(interrupted=True)
             raise
         else:

@@ -7,12 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from pde_train.entropy import Entropy
-from pde_train.instantiate import build_group
+from pde_train.instantiate import build_group, plain
 from pde_train.run_folder import SPECTRA, Status, lock
 from pde_train.runs import provenance
 from pde_train.runs.result import Result
@@ -75,7 +74,7 @@ def _track(
     cell: Cell, result: Result, by_step: Mapping[int, Mapping[str, float]], tracker: Tracker, parent: Path
 ) -> None:
     """Keep the view as a run: every metric of the cell's last step, and those of its spectra by step."""
-    about: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(cell.folder / "config.yaml"))  # type: ignore[assignment]
+    about = plain(OmegaConf.load(cell.folder / "config.yaml"))
     params = provenance.flattened({**about, "entropy": dict(cell.entropy)})
     folder = result.folder or cell.folder
     tags = {**result.choices, "config_hash": cell.name, "view_of": cell.name}

@@ -84,7 +84,7 @@ def drained(tracker: Tracker, folders: Iterable[Path] = ()) -> None:
     """Drain; what goes wrong there is said, and changes nothing of how a run has ended."""
     try:
         tracker.drain(folders)
-    except Exception as error:
+    except Exception as error:  # no store may change how a run ended
         log.warning(
             "delivery to the tracking store ended with %s: the folders of the runs keep what is missing, and "
             "python -m pde_train.sync delivers it",

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class Courier:
 
     def __init__(self, uri: str):
         self.uri = uri
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._words: Words
         self._unsent = b""
         self._numbers = count()
@@ -263,7 +263,7 @@ class Round:
         """Everything that is pending, until the store is found to be away; what it refuses is left in its journal."""
         refused = Answer()
         for folder in list(self._pending):
-            answer = self._try(lambda folder=folder: self._store.deliver(folder))  # type: ignore[misc]
+            answer = self._try(partial(self._store.deliver, folder))
             if answer.error is not None:
                 self._say(-1, answer, folder)
                 refused = answer
@@ -279,7 +279,7 @@ class Round:
         signal.alarm(STUCK_SECONDS)
         try:
             task()
-        except Exception as error:
+        except Exception as error:  # a store may answer with anything
             answer = Answer(first_line(error, self._store.uri), away(error, self._store.uri))
             now = time.monotonic()
             if answer.away and now - began > SILENT_SECONDS:

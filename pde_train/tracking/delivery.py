@@ -100,7 +100,7 @@ class Store:
                 journal.keep(self.name, None)
             try:
                 self._deliver(journal)
-            except Exception as error:
+            except Exception as error:  # MLflow has no class of its own for an unknown run
                 if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 journal.keep(self.name, None)
@@ -183,7 +183,7 @@ class Store:
             **about["tags"],
         }
         run = self._client.create_run(experiment, start_time=about["time"], run_name=about["name"], tags=tags)
-        return run.info.run_id
+        return str(run.info.run_id)
 
     def _known(self, experiment: str, key: str) -> str | None:
         runs = self._client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
@@ -203,12 +203,12 @@ class Store:
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
-                return client.create_experiment(name, artifact_location=artifact_location(self.uri, name))
+                return str(client.create_experiment(name, artifact_location=artifact_location(self.uri, name)))
             except Exception:  # another process may have been faster
                 found = client.get_experiment_by_name(name)
                 if found is None:
                     raise
-        return found.experiment_id
+        return str(found.experiment_id)
 
     def load(self) -> None:
         """Import MLflow, which takes a second or more."""
@@ -236,7 +236,7 @@ class Store:
 class Waiting:
     """What may go in one call to `log_batch`, as long as it is not sent."""
 
-    rows: list[Sequence] = field(default_factory=list)
+    rows: list[Sequence[Any]] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 

@@ -73,7 +73,7 @@ class Reader:
             raise RunError(f"{file} does not exist: expected a tracking store, name it by --uri or run the study first")
         try:
             found = self._client.get_experiment_by_name(self.experiment)
-        except Exception as error:
+        except Exception as error:  # a store may answer with anything
             raise RunError(
                 f"the tracking store {masked(self.uri)} cannot be read ({first_line(error, self.uri)}): expected one "
                 "that answers, name it by --uri"
@@ -83,7 +83,7 @@ class Reader:
                 f"the tracking store {masked(self.uri)} has no experiment {self.experiment!r}: expected one with runs, "
                 "name it by --experiment or run the study first"
             )
-        return found.experiment_id
+        return str(found.experiment_id)
 
 
 def _row(run: Any) -> dict[str, Any]:

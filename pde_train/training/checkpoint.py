@@ -72,7 +72,8 @@ def load(path: Path, device: str = "cpu") -> dict[str, Any]:
             f"{path} is damaged, or no checkpoint of this version: expected the checksum of its content at its "
             "end, remove it to start afresh"
         )
-    return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    checkpoint: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    return checkpoint
 
 
 def read(path: Path, config_hash: str, steps: int) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def read(path: Path, config_hash: str, steps: int) -> dict[str, Any]:
         step, own_hash = checkpoint["pde_train"]["step"], checkpoint["pde_train"]["config_hash"]
     except RunError:
         raise
-    except Exception as error:
+    except Exception as error:  # a file may hold anything
         raise RunError(
             f"{path} is no checkpoint of a run ({type(error).__name__}): expected the file that an interrupted run "
             "left, remove it to start afresh"

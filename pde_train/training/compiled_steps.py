@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,7 +58,8 @@ class CompiledSteps(SingleSteps):
     def gradient(self, batch: Batch) -> Tensor:
         flat = self._flat()
         gradient, loss = self._over_blocks(flat, batch)
-        gradient, loss = self.first.run([flat, gradient, loss, *self.kept[0]])
+        results: Sequence[Tensor] = self.first.run([flat, gradient, loss, *self.kept[0]])
+        gradient, loss = results
         for parameter, part in zip(self.parameters.values(), gradient.split(self.sizes), strict=True):
             parameter.grad = part.view_as(parameter)
         return loss
@@ -85,8 +87,9 @@ class CompiledSteps(SingleSteps):
             self.zeros = torch.zeros_like(flat), flat.new_zeros(())
             self.batch = batch
         gradient, loss = self.zeros
-        for kept in self.kept[1:]:
-            gradient, loss = self.blocks.run([flat, gradient, loss, *kept])  # type: ignore[union-attr]
+        if self.blocks is not None:
+            for kept in self.kept[1:]:
+                gradient, loss = self.blocks.run([flat, gradient, loss, *kept])
         return gradient, loss
 
     def _gradient(self, flat: Tensor, gradient: Tensor, loss: Tensor, *tensors: Tensor, layout: Layout) -> Any:
@@ -96,10 +99,11 @@ class CompiledSteps(SingleSteps):
 
     def _step(self, flat: Tensor, gradient: Tensor, loss: Tensor, *rest: Tensor, layout: Layout) -> Any:
         """The optimiser's step; `rest` is what it remembers, its numbers, and the tensors of the points."""
+        assert self.update is not None, "without an update the gradient alone is compiled"
         remembered = len(self.state) - 3
         *state, hyper = rest[:remembered]
         gradient, loss = self._gradient(flat, gradient, loss, *rest[remembered:], layout=layout)
-        return *self.update.step(flat, gradient, state, hyper), loss  # type: ignore[union-attr]
+        return *self.update.step(flat, gradient, state, hyper), loss
 
     def _loss(self, flat: Tensor, batch: Batch) -> Tensor:
         parts = zip(self.parameters.items(), flat.split(self.sizes), strict=True)

@@ -73,8 +73,11 @@ def load(library: Path, device: str) -> Function:
     """A function that takes and returns lists of tensors, from its library."""
     runners: Any = torch._C._aoti
     if device == "cuda":
-        return runners.AOTIModelContainerRunnerCuda(str(library), 1, device).run
-    return runners.AOTIModelContainerRunnerCpu(str(library), 1).run
+        runner = runners.AOTIModelContainerRunnerCuda(str(library), 1, device)
+    else:
+        runner = runners.AOTIModelContainerRunnerCpu(str(library), 1)
+    run: Function = runner.run
+    return run
 
 
 def trace(function: Function, state: Sequence[Tensor], data: Sequence[Tensor]) -> Traced:

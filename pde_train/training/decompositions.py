@@ -18,7 +18,7 @@ SMALL = 2**13
 """The most multiplications of a product for which a call of BLAS costs more than the numbers do."""
 
 
-def _thin_product(a: Tensor, b: Tensor) -> Tensor:
+def _thin_product(a: Tensor, b: Tensor) -> Any:
     """a @ b as sums of products, where it is small and one of its three sizes is tiny.
 
     Such products stand at both ends of a small network; spelled out, the compiler fuses them with what
@@ -42,7 +42,7 @@ def _thin_product(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def _thin_product_plus(c: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Tensor:
+def _thin_product_plus(c: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> Any:
     product = _thin_product(a, b)
     return product if product is NotImplemented else beta * c + alpha * product
 
@@ -52,7 +52,7 @@ TANH_Q = (1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325
 """tanh x = x + x^3 P(x^2) / Q(x^2) up to 0.625, highest powers first (Cephes Mathematical Library, tanh.c)."""
 
 
-def _tanh(x: Tensor) -> Tensor:
+def _tanh(x: Tensor) -> Any:
     """tanh on the CPU by a rational function or one exponential, within 3 units in the last place.
 
     torch's own, within 1 unit, takes more than twice as long, which is most of the time of a step of a

@@ -145,7 +145,7 @@ class Loop:
                 continue
             try:
                 action(training, *(values[i] for values in arguments))
-            except Exception as error:
+            except Exception as error:  # whatever it is, it is of this run alone
                 if self._failed is None:
                     raise
                 self._live[i] = False

@@ -107,7 +107,7 @@ def choose(
         with waiting("compiling the optimisation step"):
             compiled.compile()
         _compare(compiled, eager, batch)
-    except Exception as error:
+    except Exception as error:  # whatever the compiler says, eager steps serve
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         log.warning("the steps could not be compiled (%s): they are taken eagerly", first)
         return eager, "eager: the compilation failed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -43,7 +43,8 @@ class ShardedSteps(SingleSteps):
         self.workers.broadcast(nn.utils.parameters_to_vector(self.parameters).detach())
         found = loss_and_gradient(self.problem, self.shard, self.rows)
         self.workers.add_to(found)
-        loss, *gradients = found.split([1, *(p.numel() for p in self.parameters)])
+        parts: Sequence[Tensor] = found.split([1, *(p.numel() for p in self.parameters)])
+        loss, *gradients = parts
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient.view_as(parameter)
         return loss.squeeze()

@@ -111,7 +111,9 @@ class StackedSteps(Steps):
             (problems of the block,).
         """
         flat, *rest = self.state[0]
-        return self.run([flat * (1 + nudge), *rest, *self.hyper[0], *self.kept[0]])[-1]
+        *_, losses = self.run([flat * (1 + nudge), *rest, *self.hyper[0], *self.kept[0]])
+        own: Tensor = losses
+        return own
 
     def tried(self, count: int) -> tuple[Tensor, Tensor]:
         """Losses (count,) and parameters (p,) of the first problem after `count` steps, which are then undone."""
@@ -157,7 +159,8 @@ class StackedSteps(Steps):
         pde, differentiator = with_numbers(problem, given)
 
         def u(x: Tensor) -> Tensor:
-            return torch.func.functional_call(problem.model, {**own, **fixed}, (x,))
+            values: Tensor = torch.func.functional_call(problem.model, {**own, **fixed}, (x,))
+            return values
 
         found = residuals.evaluate(pde, u, differentiator, self.layout.batch(tuple(tensors[:points])))
         return residuals.loss(found)
@@ -191,7 +194,7 @@ def with_numbers(problem: Problem, given: dict[str, Tensor]) -> tuple[PDE, Diffe
     """The PDE and the differentiator of a problem with scalar tensors in place of some of its numbers."""
     pde, differentiator = problem.pde, problem.differentiator
     if STEP in given:
-        differentiator = replace(differentiator, step=given[STEP])  # type: ignore[type-var]
+        differentiator = replace(differentiator, step=given[STEP])  # type: ignore[type-var]  # those with a step are dataclasses
     if of_pde := {name: value for name, value in given.items() if name != STEP}:
         pde = pde.with_numbers(of_pde)
     return pde, differentiator

@@ -169,7 +169,10 @@ class Training:
         self._draw()
         self.problem.excess = state.get("excess", 1.0)
         if state.get("chosen") is not None:
-            self.problem.differentiator = replace(self.problem.differentiator, chosen=state["chosen"])  # type: ignore
+            self.problem.differentiator = replace(  # type: ignore[type-var]  # those that choose are dataclasses
+                self.problem.differentiator,
+                chosen=state["chosen"],
+            )
         self.record.load_state_dict(state["record"])
         self._saved_rng = state["torch_rng"], state["cuda_rng"]
 

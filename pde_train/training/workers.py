@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import FileStore
 
 from pde_train.errors import RunError
 
@@ -57,7 +58,7 @@ class Workers:
                     there.close()
             self.hear()
             _meet(0, size, device, store)
-        except BaseException:
+        except BaseException:  # no worker outlives a start that failed, or was interrupted
             self.close()
             raise
 
@@ -142,7 +143,7 @@ def _work(rank: int, size: int, device: str, threads: int, store: Path, pipe: Co
         serve(pipe, torch.device(device, rank) if device == "cuda" else torch.device(device))
     except (EOFError, BrokenPipeError):  # the main process has closed its end
         pass
-    except Exception as error:
+    except Exception as error:  # the main process says what went wrong here
         with contextlib.suppress(OSError):  # it may have been the end of the main process that went wrong here
             pipe.send(f"{type(error).__name__}: {error}")
     finally:
@@ -165,7 +166,7 @@ def _meet(rank: int, size: int, device: str, store: Path) -> None:
     os.environ.update(wanted)
     try:
         backend = "nccl" if device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.FileStore(str(store), size), rank=rank, world_size=size)
+        dist.init_process_group(backend, store=FileStore(str(store), size), rank=rank, world_size=size)
     finally:
         for name, value in before.items():
             if value is None:
