@@ -83,7 +83,7 @@ def build(cfg: DictConfig) -> Experiment:
     smoothness = smoothness_of(model)
     if pde.order > smoothness:
         raise UsageError(
-            f"model.activation={cfg.model.get('activation')} has useful derivatives up to order {smoothness}, and "
+            f"model.activation={cfg.model.get('activation')} has useful derivatives up to order {smoothness:g}, and "
             f"{type(pde).__name__} needs order {pde.order}: choose a smooth activation such as tanh, sin or gelu"
         )
     differentiator = fitted(build_group(cfg, "differentiator"), pde, sampler)
