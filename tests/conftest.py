@@ -1,3 +1,4 @@
+import forked
 import pytest
 import torch
 from hydra import compose as hydra_compose
@@ -5,6 +6,7 @@ from hydra import initialize_config_dir
 
 from pde_train.conf_dir import conf_dir
 from pde_train.runs import artifacts
+from pde_train.tracking.courier import Courier
 from pde_train.training.compiling import CACHE
 
 
@@ -33,3 +35,20 @@ def compose():
 def without_figures(monkeypatch):
     """Drawing takes longer than the small runs of most tests."""
     monkeypatch.setattr(artifacts, "draw", lambda problem, record, entropy: {})
+
+
+@pytest.fixture(autouse=True, scope="session")
+def server_of_processes():
+    """The process that forks for the commands of tests ends with them."""
+    yield
+    forked.close_server()
+
+
+@pytest.fixture(autouse=True)
+def no_courier_is_left(monkeypatch):
+    """A process that delivers to a store of a test ends with it; by itself it would wait a minute for more."""
+    made, start = [], Courier._start
+    monkeypatch.setattr(Courier, "_start", lambda self: made.append(self) or start(self))
+    yield
+    for courier in made:
+        courier.close()

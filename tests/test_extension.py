@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import forked
 import pytest
 
 from pde_train.errors import UsageError
@@ -179,16 +180,10 @@ OVERLAYS = {
 }
 
 
-def command(folder, *words, **environment):
+def command(folder, *words):
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PDE_TRAIN", "HYDRA", "MLFLOW"))}
-    return subprocess.run(
-        [sys.executable, "-m", "pde_train", "--config-dir", "mine", *words],
-        cwd=folder,
-        env={**clean, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    environment = {**clean, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    return forked.run("-m", "pde_train", "--config-dir", "mine", *words, folder=folder, environment=environment)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -265,8 +260,6 @@ def test_a_secret_of_a_file_is_written_nowhere_else(tmp_path, uri, many):
 
 def test_the_study_refuses_a_typed_secret_before_it_prints_its_commands(tmp_path):
     words = ["--small", "--parts", "contour", "tracking.uri=http://bob:s3cret@h"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pde_train.study", *words], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    done = forked.run("-m", "pde_train.study", *words, folder=tmp_path)
     assert done.returncode == 2
     assert "s3cret" not in done.stdout + done.stderr

@@ -6,11 +6,10 @@ Starting a process takes 2 to 5 s: most tests share one worker (`pool`), the oth
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -241,19 +240,15 @@ def test_what_goes_wrong_in_a_worker_is_said_here(no_pool):
         workers.close()
 
 
-OUTPUT = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-
-
-def start(folder: Path, *more: str) -> subprocess.Popen:
+def start(folder: Path, *more: str) -> forked.Forked:
     """A run in a process group of its own, as a terminal makes them."""
     arguments = [*SMALL, "tracking=none", "method.steps=1000000", "method.chunk=50", "method.checkpoint_every=50"]
-    command = [sys.executable, "-m", "pde_train", *arguments, f"hydra.run.dir={folder}", *more]
-    return subprocess.Popen(command, cwd=folder.parent, start_new_session=True, text=True, **OUTPUT)
+    return forked.started("-m", "pde_train", *arguments, f"hydra.run.dir={folder}", *more, folder=folder.parent)
 
 
-def wait_for_checkpoint(file: Path, process: subprocess.Popen, after: float = 0.0) -> None:
+def wait_for_checkpoint(file: Path, process: forked.Forked, after: float = 0.0) -> None:
     while not file.exists() or file.stat().st_mtime <= after:
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
 
 
@@ -273,9 +268,9 @@ def test_ctrl_c_checkpoints_and_no_process_outlives_the_main_one_however_it_ends
     process = start(folder)
     wait_for_checkpoint(checkpoint, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to every process
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "a checkpoint was written" in said
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "a checkpoint was written" in out + err
     assert Result.read(folder).status == "interrupted"
     assert nothing_is_left_of(process.pid)
 

@@ -3,10 +3,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -304,7 +303,7 @@ def test_a_stack_that_cannot_be_read_is_the_result_of_its_cells(tmp_path):
             "main()",
         ]
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    done = forked.run("-c", code, folder=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert (done.stdout + done.stderr).count("a job ended with JSONDecodeError") == 1
     assert [r["status"] for r in results(tmp_path).values()] == ["failed", "failed"]

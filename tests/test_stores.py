@@ -1,10 +1,9 @@
 """sqlite, PostgreSQL, an MLflow server: every row arrives once, from many processes and after an absence."""
 
 import os
-import subprocess
-import sys
 import time
 
+import forked
 import pytest
 from mlflow.tracking import MlflowClient
 from sweeping import SMALL, results, started
@@ -78,8 +77,9 @@ def test_eight_processes_at_once_lose_nothing(uri, tmp_path):
     parent.start("grid", tmp_path / "grid", {}, {})
     environment = {**os.environ, "PDE_TRAIN_PARENT": str(tmp_path / "grid")}
     names = [f"run-{k}" for k in range(PROCESSES)]
-    processes = [subprocess.Popen([sys.executable, "-c", LOGGING, uri, name], env=environment) for name in names]
-    assert [process.wait(timeout=300) for process in processes] == [0] * PROCESSES
+    processes = [forked.started("-c", LOGGING, uri, name, folder=tmp_path, environment=environment) for name in names]
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0] * PROCESSES, said
     parent.finish("finished")
     parent.drain([tmp_path / name for name in names])
     client, runs = found(uri, "many")
@@ -126,8 +126,9 @@ def test_processes_that_make_a_new_database_at_once_all_succeed(database, tmp_pa
         connection.execute("CREATE DATABASE another")
     uri = database.replace("/postgres", "/another")
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'many').prepare()"
-    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    processes = [forked.started("-c", code, folder=tmp_path) for _ in range(3)]
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
 
 
 @pytest.mark.parametrize(("cells", "comes_back"), [(6, True), (2, False)])

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import forked
 import pytest
 from mlflow.tracking import MlflowClient
 from sqlalchemy import make_url
@@ -255,8 +256,9 @@ def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path
 
 def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path):
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'many').prepare()"
-    started = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
-    assert [process.wait(timeout=120) for process in started] == [0, 0, 0]
+    started = [forked.started("-c", code, folder=tmp_path) for _ in range(3)]
+    said = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], said
 
 
 @pytest.fixture

@@ -1,0 +1,242 @@
+"""Commands in processes of their own that begin at once: a process that has imported the package forks for each.
+
+Importing torch, Lightning and Matplotlib takes `python -m pde_train` several seconds of processor time, which is most
+of the time of a small sweep. A forked process has its own folder, environment, pipes and process group, takes signals and
+ends with an exit code as any other. Tests of the start itself use `subprocess`.
+"""
+
+import contextlib
+import functools
+import gc
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+LARGEST = 1 << 17
+"""Bytes of a request, most of which is the environment."""
+
+
+class Forked:
+    """A process that was forked; what tests use of `subprocess.Popen`, with stdout and stderr as pipes of text."""
+
+    def __init__(self, server: "Server", pid: int, pipes: tuple[int, int]):
+        self.pid = pid
+        self.returncode: int | None = None
+        self._server = server
+        self._pipes = pipes
+
+    def poll(self) -> int | None:
+        self._server.hear(0.0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        until = None if timeout is None else time.monotonic() + timeout
+        while self.returncode is None:
+            self._server.hear(_left(self, until))
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Both outputs, once every process that has inherited them has closed them and this one has ended."""
+        until = None if timeout is None else time.monotonic() + timeout
+        said = dict.fromkeys(self._pipes, b"")
+        with selectors.DefaultSelector() as waiting:
+            for pipe in said:
+                waiting.register(pipe, selectors.EVENT_READ)
+            while waiting.get_map():
+                for key, _ in waiting.select(_left(self, until)):
+                    data = os.read(key.fd, 1 << 16)
+                    said[key.fd] += data
+                    if not data:
+                        waiting.unregister(key.fd)
+        self.wait(None if until is None else max(0.0, until - time.monotonic()))
+        for pipe in self._pipes:
+            os.close(pipe)
+        out, err = (text.decode() for text in said.values())
+        self._pipes = ()
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _left(process: Forked, until: float | None) -> float | None:
+    if until is None:
+        return None
+    left = until - time.monotonic()
+    if left <= 0:
+        raise subprocess.TimeoutExpired(f"process {process.pid}", 0)
+    return left
+
+
+class Server:
+    """The process that forks, as seen by the tests."""
+
+    def __init__(self):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._socket = ours
+        self._forked: dict[int, Forked] = {}
+
+    def start(self, command: list[str], folder: Path, environment: dict[str, str]) -> Forked:
+        """`python command...` in a folder and a session of its own; a command begins with -m or -c."""
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        about = {"command": command, "folder": str(folder), "environment": environment}
+        socket.send_fds(self._socket, [json.dumps(about).encode()], [out_end, err_end])
+        os.close(out_end)
+        os.close(err_end)
+        while (pid := self.hear(None)) is None:
+            pass
+        self._forked[pid] = Forked(self, pid, (out, err))
+        return self._forked[pid]
+
+    def hear(self, seconds: float | None) -> int | None:
+        """Take the next message, for which it waits so long; the number of a process that has just begun."""
+        self._socket.settimeout(seconds)
+        try:
+            message = self._socket.recv(LARGEST)
+        except (BlockingIOError, TimeoutError):
+            return None
+        if not message:
+            raise ChildProcessError("the process that forks has ended")
+        pid, code = json.loads(message)
+        if code is None:
+            return pid
+        self._forked.pop(pid).returncode = code
+        return None
+
+    def close(self) -> None:
+        """End the process, and what is left of those that it has forked."""
+        self._socket.close()
+        self._process.wait()
+
+
+@functools.cache
+def server() -> Server:
+    """The server of this process, made when it is first needed."""
+    return Server()
+
+
+def close_server() -> None:
+    if server.cache_info().currsize:
+        server().close()
+        server.cache_clear()
+
+
+def started(*command: str, folder: Path, environment: dict[str, str] | None = None) -> Forked:
+    """`python command...` under way; without `environment` in that of the tests."""
+    return server().start(list(command), folder, dict(os.environ) if environment is None else environment)
+
+
+def run(
+    *command: str, folder: Path, environment: dict[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess:
+    """What `python command...` gave at its end."""
+    process = started(*command, folder=folder, environment=environment)
+    out, err = process.communicate(timeout)
+    return subprocess.CompletedProcess(list(command), process.returncode, out, err)
+
+
+# --- The process that forks
+
+
+def serve(number: int) -> None:
+    """Fork for each request, and tell of each process when it begins and when it ends."""
+    requests = socket.socket(fileno=number)
+    running: dict[int, int] = {}  # descriptors of processes, and their numbers
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(requests, selectors.EVENT_READ)
+        while True:
+            for key, _ in waiting.select():
+                if key.fd != number:
+                    pid = running.pop(key.fd)
+                    waiting.unregister(key.fd)
+                    os.close(key.fd)
+                    _say(requests, pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                    continue
+                message, pipes, *_ = socket.recv_fds(requests, LARGEST, 2)
+                if not message:
+                    for pid in running.values():
+                        os.kill(pid, signal.SIGKILL)
+                    return
+                pid = os.fork()
+                if pid == 0:
+                    waiting.close()
+                    requests.close()
+                    for descriptor in running:
+                        os.close(descriptor)
+                    become(json.loads(message), *pipes)
+                for pipe in pipes:
+                    os.close(pipe)
+                descriptor = os.pidfd_open(pid)
+                running[descriptor] = pid
+                waiting.register(descriptor, selectors.EVENT_READ)
+                _say(requests, pid, None)
+
+
+def _say(answers: socket.socket, *word: int | None) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        answers.send(json.dumps(word).encode())
+
+
+def become(about: dict, out: int, err: int) -> None:
+    """Be `python -m module words...` or `python -c code words...`; does not return."""
+    os.setsid()
+    for ours, standard in ((out, 1), (err, 2)):
+        os.dup2(ours, standard)
+        os.close(ours)
+    os.chdir(about["folder"])
+    os.environ.clear()
+    os.environ.update(about["environment"])
+    named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[:0] = [about["folder"], *(entry for entry in named if entry not in sys.path)]
+    flag, what, *words = about["command"]
+    sys.argv = [what if flag == "-m" else flag, *words]
+    if flag == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(what, {"__name__": "__main__"})
+    sys.exit()
+
+
+def preload() -> None:
+    """Import what a run or a sweep imports; nothing here may start a thread or compute."""
+    import matplotlib.pyplot  # noqa: F401
+    import rich.table  # noqa: F401
+
+    import pde_train.cli
+    import pde_train.experiment
+    import pde_train.methods.gradient_descent
+    import pde_train.methods.least_squares
+    import pde_train.runs.figures
+    import pde_train.runs.run
+    import pde_train.runs.stack
+    import pde_train.runs.tables
+    import pde_train.sweeps.stacked_launcher
+    import pde_train.sweeps.sweeper  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of tests
+    preload()
+    serve(int(sys.argv[1]))
