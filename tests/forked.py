@@ -1,8 +1,8 @@
 """Commands in processes of their own that begin at once: a process that has imported the package forks for each.
 
 Importing torch, Lightning and Matplotlib takes `python -m pde_train` several seconds of processor time, which is most
-of the time of a small sweep. A forked process has its own folder, environment, pipes and process group, takes signals and
-ends with an exit code as any other. Tests of the start itself use `subprocess`.
+of the time of a small sweep. A forked process has its own folder, environment, pipes and process group, takes signals
+and ends with an exit code as any other. Tests of the start itself use `subprocess`.
 """
 
 import contextlib
