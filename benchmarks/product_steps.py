@@ -22,7 +22,8 @@ from benchmarks.references.problems import LEARNING_RATE, PROBLEMS, Problem
 from pde_train import __version__
 from pde_train.conf_dir import conf_dir
 from pde_train.diagnostics.base import Diagnostics
-from pde_train.experiment import build, run
+from pde_train.experiment import build
+from pde_train.runs.run import run
 
 PDES = {
     "S1": "poisson_1d",

@@ -28,6 +28,7 @@ from pde_train.conf_dir import choices, conf_dir, groups
 from pde_train.errors import Busy, Interrupted, PdeTrainError, UsageError, nearest, sentence
 from pde_train.guards import guard_composition, refuse_secrets
 from pde_train.instantiate import build_group
+from pde_train.run_folder import Status
 from pde_train.tracking.uris import without_secrets
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def task(cfg: DictConfig) -> str:
             return "elsewhere"
         if sweeping:  # the other runs go on; the sweep's table names this one
             log.error("%s", error, exc_info=TRACEBACK in os.environ)
-            return "failed"
+            return Status.FAILED
         if TRACEBACK in os.environ:
             raise
         print(error, file=sys.stderr)

@@ -8,7 +8,24 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
+
+
+class Status(StrEnum):
+    """What has become of a run."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the run has ended, and left a result."""
+        return self in (Status.FINISHED, Status.FAILED, Status.INTERRUPTED)
+
 
 CELLS = "cells"
 """Folder of all cells of sweeps, by their names."""
@@ -17,7 +34,6 @@ RESULT_FILE = "result.json"
 CHECKPOINT = "checkpoint.ckpt"
 JOURNAL = "tracking.jsonl"
 DELIVERED = "tracking.delivered"
-ENDS = ("finished", "failed", "interrupted")
 OF_TRACKING = (JOURNAL, DELIVERED)
 OF_A_RUN = (CHECKPOINT, RESULT_FILE, "spectrum.csv", "spectrum.npz", "comparison.csv", "traceback.txt")
 
@@ -86,14 +102,14 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[bool]:
+def lock(folder: Path) -> Iterator[bool]:
     """Whether the folder is ours while this context lasts; it ends with the process, however that ends (flock)."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a") as file:
         yield _locked(file.fileno())
 
 
-def claimed(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether a process is at work in the folder; none is where there is no lock that could be opened."""
     try:
         with (folder / LOCK).open("r+") as file:

@@ -62,6 +62,7 @@ class Sweep(BaseModel):
     fresh: bool
     stale: Literal["keep", "rerun"]
     label: str
+    parent: str | None
     stack: str | None
 
 

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pde_train.errors import PdeTrainError, UsageError
+from pde_train.run_folder import Status
 from pde_train.sweeps.grid import Cell, Grid, grid_files
 
 SHOWN = 40
 """Cells that are listed without --all."""
 
-ORDER = ("failed", "interrupted", "running", "waiting", "finished")
+ORDER = (Status.FAILED, Status.INTERRUPTED, Status.RUNNING, Status.WAITING, Status.FINISHED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,18 +44,18 @@ def newest(sweeps: Path) -> Path:
 
 def show(grid: Grid, most: int) -> None:
     """One line of counts, then at most so many cells."""
-    states = {cell.name: cell.state for cell in grid.distinct}
+    states = {cell.name: cell.status for cell in grid.distinct}
     counts = Counter(states[cell.name] for cell in grid.cells)
     print(f"{grid.folder.name}: {len(grid.cells)} cells: {', '.join(f'{counts[s]} {s}' for s in ORDER if counts[s])}")
     cells = sorted(grid.cells, key=lambda cell: ORDER.index(states[cell.name]))
     for cell in cells[:most]:
-        print(f"  {states[cell.name]:<12}{cell.name}  {' '.join(cell.overrides)}{_sentence(cell, states[cell.name])}")
+        print(f"  {states[cell.name]:<12}{cell.name}  {cell.overrides}{_sentence(cell, states[cell.name])}")
     if len(cells) > most:
         print(f"  ... and {len(cells) - most} more: --all")
 
 
-def _sentence(cell: Cell, state: str) -> str:
-    result = cell.result if state in ("failed", "interrupted") else None
+def _sentence(cell: Cell, status: Status) -> str:
+    result = cell.result if status in (Status.FAILED, Status.INTERRUPTED) else None
     return f": {result.error}" if result is not None and result.error else ""
 
 

@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import forked
 import pytest
 import torch
@@ -5,9 +7,11 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 from pde_train.conf_dir import conf_dir
+from pde_train.errors import Interrupted
 from pde_train.runs import artifacts
 from pde_train.tracking.courier import Courier
 from pde_train.training.compiling import CACHE
+from pde_train.training.loop import Loop
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -29,6 +33,27 @@ def compose():
     """Composes a configuration from overrides, without a run around it."""
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         yield lambda *overrides: hydra_compose("config", ["name=test", "tracking=none", *overrides])
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """Inside `with killed_at(step):` a run is interrupted after that step, whether or not it has a checkpoint of it."""
+
+    @contextmanager
+    def inside(step):
+        train = Loop.train
+
+        def killed(self, start, stop):
+            train(self, start, stop)
+            if stop == step:
+                raise Interrupted(9, step)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Loop, "train", killed)
+            with pytest.raises(Interrupted):
+                yield
+
+    return inside
 
 
 @pytest.fixture

@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from pde_train.differentiators.finite_difference import FiniteDifference
-from pde_train.errors import Interrupted
-from pde_train.experiment import build, run
+from pde_train.experiment import build
 from pde_train.problem import Problem
-from pde_train.runs.run import run_config
-from pde_train.training.callbacks import Checkpoints
+from pde_train.runs.run import run, run_config
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -38,20 +36,11 @@ def history(folder):
 
 
 @pytest.mark.parametrize("how", CHOOSING)
-def test_a_resumed_run_goes_on_with_what_was_chosen_to_the_same_bits(compose, tmp_path, monkeypatch, how):
+def test_a_resumed_run_goes_on_with_what_was_chosen_to_the_same_bits(compose, tmp_path, killed_at, how):
     cfg = compose(*RUN, *CHOOSING[how], "sampler.resample_every=9")
     run_config(cfg, tmp_path / "undisturbed", {}, [])
-    saved = Checkpoints.on_train_batch_end
-
-    def killed(self, trainer, module, *rest):
-        saved(self, trainer, module, *rest)
-        if module.step == 21:
-            raise Interrupted(9, 21)
-
-    monkeypatch.setattr(Checkpoints, "on_train_batch_end", killed)
-    with pytest.raises(Interrupted):
+    with killed_at(21):
         run_config(cfg, tmp_path / "killed", {}, [])
-    monkeypatch.setattr(Checkpoints, "on_train_batch_end", saved)
     # the checkpoint lies between two choices, so that its own is that of step 12 and not of the model as it is at 20
     state = torch.load(tmp_path / "killed" / "checkpoint.ckpt", weights_only=True)["pde_train"]
     assert state["step"] == 20

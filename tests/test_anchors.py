@@ -5,7 +5,8 @@
 
 import pytest
 
-from pde_train.experiment import build, run
+from pde_train.experiment import build
+from pde_train.runs.run import run
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from pde_train.experiment import build, run
+from pde_train.experiment import build
+from pde_train.runs.run import run
 
 NETWORK = ["model=two_layer", "model.width=5", "method.steps=30", "method.log_every=10", "sampler.interior=16"]
 

@@ -18,12 +18,12 @@ from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.stochastic import Stochastic
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import UsageError
-from pde_train.experiment import build, run
+from pde_train.experiment import build
 from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.problem import Problem
 from pde_train.runs import flags, tables
 from pde_train.runs.result import Result
-from pde_train.runs.run import run_config
+from pde_train.runs.run import run, run_config
 from pde_train.samplers.grid import Grid
 from pde_train.samplers.uniform import Uniform
 

@@ -22,11 +22,11 @@ from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.stochastic import Stochastic
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import RunError, UsageError
-from pde_train.experiment import build, run
+from pde_train.experiment import build
 from pde_train.geometry import Box
 from pde_train.pdes.base import PDE, on
 from pde_train.runs import figures, tables
-from pde_train.runs.run import run_config
+from pde_train.runs.run import run, run_config
 from pde_train.tracking.record import comparison_in
 
 NETWORK = ["model=two_layer", "model.width=6", "sampler.interior=20"]

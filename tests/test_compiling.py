@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from pde_train.errors import Interrupted, UsageError
-from pde_train.experiment import build, run
+from pde_train.errors import UsageError
+from pde_train.experiment import build
 from pde_train.geometry import Points
 from pde_train.methods import choice
 from pde_train.methods import compiled_steps as steps
-from pde_train.runs.run import run_config
+from pde_train.runs.run import run, run_config
 from pde_train.training import compiling
-from pde_train.training.callbacks import Checkpoints
 from pde_train.training.compiled_steps import CompiledSteps
 from pde_train.training.compiling import SPELLED_OUT, trace
 from pde_train.training.signals import StopSignals
@@ -450,22 +449,15 @@ def history(folder):
 
 @compiles
 @pytest.mark.parametrize("mode", ["always", "auto"])
-def test_a_resumed_compiled_run_ends_in_the_bits_of_an_undisturbed_one(compose, tmp_path, library, monkeypatch, mode):
+def test_a_resumed_compiled_run_ends_in_the_bits_of_an_undisturbed_one(
+    compose, tmp_path, library, monkeypatch, killed_at, mode
+):
     cfg = compose(*SMALL, *RESAMPLED, f"method.compile={mode}")
     if mode == "auto":  # the first run finds it worthwhile; the resumed one must not ask again
         monkeypatch.setattr(choice, "SAVED", 1e6)
     run_config(cfg, tmp_path / "undisturbed", {}, [])
-    saved = Checkpoints.on_train_batch_end
-
-    def killed(self, trainer, module, *rest):
-        saved(self, trainer, module, *rest)
-        if module.step == 21:
-            raise Interrupted(9, 21)
-
-    monkeypatch.setattr(Checkpoints, "on_train_batch_end", killed)
-    with pytest.raises(Interrupted):
+    with killed_at(21):
         run_config(cfg, tmp_path / "killed", {}, [])
-    monkeypatch.setattr(Checkpoints, "on_train_batch_end", saved)
     monkeypatch.setattr(choice, "SAVED", 0.0)
     assert torch.load(tmp_path / "killed" / "checkpoint.ckpt", weights_only=True)["pde_train"]["step"] == 20
     cfg.resume = True

@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from pde_train.errors import RunError, UsageError
-from pde_train.experiment import build, run
+from pde_train.experiment import build
+from pde_train.runs.provenance import config_hash
 from pde_train.runs.result import Result
-from pde_train.runs.run import run_config
-from pde_train.training.checkpoint import AtomicCheckpointIO
+from pde_train.runs.run import run, run_config
+from pde_train.training.checkpoint import load
+from pde_train.training.checkpoint import write as write_checkpoint
+from pde_train.training.schedule import Schedule
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -183,9 +186,9 @@ def test_result_names_what_decided_it(compose, tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["overrides"] == overrides
     assert result["versions"]["torch"].startswith(torch.__version__.partition("+")[0])
-    same = build(compose(*overrides, "name=other")).config_hash
+    same = config_hash(build(compose(*overrides, "name=other")).config)
     assert result["config_hash"] == same
-    assert build(compose("differentiator=finite_difference")).config_hash != same
+    assert config_hash(build(compose("differentiator=finite_difference")).config) != same
 
 
 def test_tracking_none_never_imports_mlflow_and_least_squares_never_lightning(tmp_path):
@@ -197,23 +200,11 @@ def test_tracking_none_never_imports_mlflow_and_least_squares_never_lightning(tm
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def interrupted(compose, folder, monkeypatch, *words):
+def interrupted(compose, folder, killed_at, *words):
     """A run of NETWORK that was stopped at step 20, and has a checkpoint there."""
-    from pde_train.errors import Interrupted
-    from pde_train.training.callbacks import Checkpoints
-
-    saved = Checkpoints.on_train_batch_end
-
-    def killed(self, trainer, module, *rest):
-        saved(self, trainer, module, *rest)
-        if module.step == 20:
-            raise Interrupted(9, 20)
-
     cfg = compose(*NETWORK, "method.checkpoint_every=10", *words)
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "on_train_batch_end", killed)
-        with pytest.raises(Interrupted):
-            run_config(cfg, folder, {}, [])
+    with killed_at(20):
+        run_config(cfg, folder, {}, [])
     cfg.resume = True
     return cfg
 
@@ -228,13 +219,13 @@ def change(**about):
     """Write the checkpoint again, with its checksum, after a change of what it says."""
 
     def write(file):
-        state = AtomicCheckpointIO().load_checkpoint(file)
+        state = load(file)
         for key, value in about.items():
             if key == "parameters":
                 state["state_dict"] = {k: v * value for k, v in state["state_dict"].items()}
             else:
                 state["pde_train"][key] = value
-        AtomicCheckpointIO().save_checkpoint(state, file)
+        write_checkpoint(file, state)
 
     return write
 
@@ -251,8 +242,8 @@ def change(**about):
         (change(parameters=float("nan")), "holds parameters that are nan or infinite"),
     ],
 )
-def test_a_spoiled_checkpoint_is_not_taken_up(compose, tmp_path, monkeypatch, spoil, sentence):
-    cfg = interrupted(compose, tmp_path, monkeypatch)
+def test_a_spoiled_checkpoint_is_not_taken_up(compose, tmp_path, killed_at, spoil, sentence):
+    cfg = interrupted(compose, tmp_path, killed_at)
     spoil(tmp_path / "checkpoint.ckpt")
     with pytest.raises(RunError, match=sentence):
         run_config(cfg, tmp_path, {}, [])
@@ -261,9 +252,9 @@ def test_a_spoiled_checkpoint_is_not_taken_up(compose, tmp_path, monkeypatch, sp
     assert run_config(cfg, tmp_path, {}, []).status == "finished"
 
 
-def test_the_checkpoint_of_another_equation_of_the_same_shape_is_not_taken_up(compose, tmp_path, monkeypatch):
-    interrupted(compose, tmp_path / "other", monkeypatch, "pde=biharmonic_1d")
-    cfg = interrupted(compose, tmp_path / "run", monkeypatch)
+def test_the_checkpoint_of_another_equation_of_the_same_shape_is_not_taken_up(compose, tmp_path, killed_at):
+    interrupted(compose, tmp_path / "other", killed_at, "pde=biharmonic_1d")
+    cfg = interrupted(compose, tmp_path / "run", killed_at)
     (tmp_path / "other" / "checkpoint.ckpt").replace(tmp_path / "run" / "checkpoint.ckpt")
     with pytest.raises(RunError, match="is the checkpoint of another configuration"):
         run_config(cfg, tmp_path / "run", {}, [])
@@ -293,9 +284,10 @@ def test_a_trillion_steps_are_planned_as_they_come(compose):
     import itertools
     import time
 
-    method = build(compose("model=two_layer", "method.steps=1000000000000", "diagnostics.when=[first,7,last]")).method
+    build(compose("model=two_layer", "method.steps=1000000000000", "diagnostics.when=[first,7,last]"))
+    schedule = Schedule(10**12)
     began = time.monotonic()
-    stops = list(itertools.islice(method.stops(0, frozenset({0, 7, 10**12}), 0), 3))
+    stops = list(itertools.islice(schedule.stops(0, frozenset({0, 7, 10**12}), 0), 3))
     assert stops == [7, 1000, 2000]
     assert time.monotonic() - began < 1
-    assert list(method.stops(10**12 - 1500, frozenset({10**12}), 0)) == [10**12 - 1000, 10**12]
+    assert list(schedule.stops(10**12 - 1500, frozenset({10**12}), 0)) == [10**12 - 1000, 10**12]

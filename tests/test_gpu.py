@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pde_train.errors import Interrupted
-from pde_train.experiment import build, run
+from pde_train.experiment import build
 from pde_train.runs.result import Result
-from pde_train.runs.run import run_config
-from pde_train.training.callbacks import Checkpoints
+from pde_train.runs.run import run, run_config
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps
 
@@ -85,20 +83,11 @@ def test_compiled_steps_are_the_eager_ones(compose, tmp_path, optimizer):
 
 
 @pytest.mark.parametrize("accelerator", [[GPU], pytest.param(DDP, marks=two_gpus)])
-def test_an_interrupted_run_is_resumed(compose, tmp_path, monkeypatch, accelerator):
+def test_an_interrupted_run_is_resumed(compose, tmp_path, killed_at, accelerator):
     cfg = compose(*RUN, *accelerator, EAGER)
     run_config(cfg, tmp_path / "undisturbed", {}, [])
-    saved = Checkpoints.on_train_batch_end
-
-    def killed(self, trainer, module, *rest):
-        saved(self, trainer, module, *rest)
-        if module.step == 20:
-            raise Interrupted(9, 20)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "on_train_batch_end", killed)
-        with pytest.raises(Interrupted):
-            run_config(cfg, tmp_path / "killed", {}, [])
+    with killed_at(20):
+        run_config(cfg, tmp_path / "killed", {}, [])
     cfg.resume = True
     run_config(cfg, tmp_path / "killed", {}, [])
     ours, theirs = (Result.read(tmp_path / f).metrics for f in ("killed", "undisturbed"))

@@ -29,33 +29,46 @@ ALLOWED = {  # what each module or folder may import from the package
     "problem": GROUND | {"differentiators", "pdes", "residuals", "samplers", "spectra"},
     "tracking": GROUND | {"entropy", "run_folder", "spectra"},
     "diagnostics": SCIENCE | {"progress", "tracking"},
-    "training": SCIENCE | {"methods", "diagnostics", "progress", "run_folder", "tracking"},
+    "training": SCIENCE | {"diagnostics", "progress", "run_folder", "tracking"},
     "methods": SCIENCE | {"diagnostics", "progress", "run_folder", "tracking", "training"},
     "instantiate": {"errors"},
     "guards": {"errors", "instantiate", "tracking"},
     "schema": {"conf_dir", "errors", "instantiate", "tracking"},
-    "experiment": SCIENCE | {"diagnostics", "instantiate", "methods", "progress", "runs", "schema", "tracking"},
+    "overrides": set(),
+    "experiment": SCIENCE | {"diagnostics", "instantiate", "methods", "schema", "tracking"},
     "runs": SCIENCE
-    | {"diagnostics", "experiment", "instantiate", "plots", "progress", "run_folder", "tracking", "training"},
-    "sweeps": {
-        "entropy",
+    | {
+        "diagnostics",
+        "experiment",
+        "instantiate",
+        "methods",
+        "overrides",
+        "plots",
         "progress",
-        "errors",
+        "run_folder",
+        "tracking",
+        "training",
+    },
+    "sweeps": GROUND
+    | {
+        "entropy",
         "guards",
         "instantiate",
+        "overrides",
         "plots",
+        "progress",
         "run_folder",
         "runs",
         "schema",
         "tracking",
     },
-    "status": {"errors", "sweeps"},
+    "status": {"errors", "run_folder", "sweeps"},
     "sync": {"errors", "run_folder", "tracking"},
     "study": {"differentiators", "errors", "guards", "plots", "runs", "sync", "tracking"},
     "report": {"study"},
-    "cli": {"conf_dir", "errors", "guards", "instantiate", "progress", "runs", "schema", "tracking"},
+    "cli": {"conf_dir", "errors", "guards", "run_folder", "instantiate", "progress", "runs", "schema", "tracking"},
 }
-HYDRA = {"cli", "experiment", "guards", "instantiate", "runs", "schema", "sweeps", "__main__"}
+HYDRA = {"cli", "experiment", "guards", "instantiate", "overrides", "runs", "schema", "sweeps", "__main__"}
 
 
 def imports(file: Path) -> set[str]:

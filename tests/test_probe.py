@@ -8,9 +8,9 @@ from pde_train.conf_dir import conf_dir
 from pde_train.diagnostics.compare import Compare
 from pde_train.diagnostics.spectrum import SpectrumProbe
 from pde_train.errors import UsageError
-from pde_train.experiment import build, run
+from pde_train.experiment import build
 from pde_train.methods.probe import Probe
-from pde_train.runs.run import run_config
+from pde_train.runs.run import run, run_config
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 

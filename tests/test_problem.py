@@ -9,7 +9,7 @@ import torch
 from pde_train import problem
 from pde_train.derivatives import Jet
 from pde_train.differentiators.reverse import Reverse
-from pde_train.experiment import build, run
+from pde_train.experiment import build
 from pde_train.models.mlp import MLP
 from pde_train.pdes.burgers_1d import Burgers1D
 from pde_train.pdes.convection_1d import Convection1D
@@ -18,6 +18,7 @@ from pde_train.pdes.poisson_2d import Poisson2D
 from pde_train.pdes.poisson_nd import PoissonND
 from pde_train.problem import Problem
 from pde_train.runs import figures
+from pde_train.runs.run import run
 from pde_train.samplers.uniform import Uniform
 
 

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from pde_train.errors import Interrupted, RunError, UsageError
-from pde_train.experiment import build, run
+from pde_train.errors import RunError, UsageError
+from pde_train.experiment import build
 from pde_train.methods import choice
 from pde_train.runs.result import Result
-from pde_train.runs.run import run_config
-from pde_train.training.callbacks import Checkpoints
+from pde_train.runs.run import run, run_config
 from pde_train.training.sharded_steps import ShardedSteps, loss_and_gradient, packed, serve, shards
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps
@@ -183,20 +182,11 @@ def history(folder):
     return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
 
 
-def test_a_resumed_run_goes_on_to_the_same_bits(compose, tmp_path, pool, monkeypatch):
+def test_a_resumed_run_goes_on_to_the_same_bits(compose, tmp_path, pool, killed_at):
     cfg = compose(*SMALL, *ADAM, *RUN, "differentiator=complex_step")
     run_config(cfg, tmp_path / "undisturbed", {}, [])
-    saved = Checkpoints.on_train_batch_end
-
-    def killed(self, trainer, module, *rest):
-        saved(self, trainer, module, *rest)
-        if module.step == 20:
-            raise Interrupted(9, 20)
-
-    monkeypatch.setattr(Checkpoints, "on_train_batch_end", killed)
-    with pytest.raises(Interrupted):
+    with killed_at(20):
         run_config(cfg, tmp_path / "killed", {}, [])
-    monkeypatch.setattr(Checkpoints, "on_train_batch_end", saved)
     cfg.resume = True
     assert run_config(cfg, tmp_path / "killed", {}, []).notes["steps"].startswith("eager: 2 processes")
     assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")

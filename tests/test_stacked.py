@@ -12,11 +12,14 @@ import torch
 from sweeping import SMALL, results, rows, runs, started, swept
 
 from pde_train.diagnostics.base import Diagnostics
-from pde_train.experiment import Run, build, run
+from pde_train.experiment import build
+from pde_train.runs.run import run
 from pde_train.runs.stack import shape
+from pde_train.tracking.record import Record
 from pde_train.training.compiling import peak_bytes, trace
+from pde_train.training.select_stacked_steps import CannotStack
 from pde_train.training.signals import StopSignals
-from pde_train.training.stacked import CannotStack, Member, fit_stack, why_not
+from pde_train.training.stacked import train_together, why_not
 from pde_train.training.stacked_steps import StackedSteps
 from pde_train.training.steps import EagerSteps
 from pde_train.training.updates import AdamUpdate
@@ -51,7 +54,7 @@ def posed(compose, words):
 def test_every_problem_of_a_stack_takes_the_steps_that_it_takes_alone(compose, variants):
     alone, together = ([posed(compose, words) for words in variants] for _ in range(2))
     stack = StackedSteps(*zip(*together, strict=True), StopSignals(), block=2)
-    found = stack.take(3)
+    found = stack.advance(stack.batches, 3)
     assert found.shape == (len(variants), 3)
     for i, (problem, optimizer, batch) in enumerate(alone):
         expected = EagerSteps(problem, optimizer, StopSignals()).take(batch, 3)
@@ -70,7 +73,7 @@ def test_new_points_reach_every_problem(compose):
     drawn = one.draw(np.random.default_rng(5))
     stack.place([drawn])
     expected = EagerSteps(one, first, StopSignals()).take(drawn, 2)
-    torch.testing.assert_close(stack.take(2)[0], expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(stack.advance(stack.batches, 2)[0], expected, rtol=1e-12, atol=0)
 
 
 def test_what_a_stack_must_share_and_what_not(compose, tmp_path):
@@ -93,32 +96,46 @@ def test_what_a_stack_must_share_and_what_not(compose, tmp_path):
     [
         (["optimizer=lbfgs"], "LBFGS is neither plain Adam nor gradient descent"),
         (["differentiator=stochastic"], "Stochastic changes from step to step"),
-        (["model=random_features"], "LeastSquares takes no optimiser steps"),
         ([], None),
     ],
 )
 def test_what_cannot_be_stacked_says_why(compose, tmp_path, words, why):
-    at = build(compose("model=two_layer", "sampler.interior=20", *words))
-    assert why_not(Member(at.method, at.problem, None, at.diagnostics, tmp_path, None, None)) == why
+    experiment = build(compose("model=two_layer", "sampler.interior=20", *words))
+    assert why_not(experiment.problem, experiment.method.optimizer) == why
 
 
-def member_of(compose, folder, *words):
-    """A run of five steps that is ready to be stacked."""
-    at = Run(build(compose(*NETWORK, "method.steps=5", "diagnostics=none", *words)), folder, {}, figures=False)
-    its = at.experiment
-    return Member(its.method, its.problem, at.record, its.diagnostics, at.folder, at.finish, at.stop)
+def training_of(compose, folder, *words, diagnostics=None):
+    """The training of a run of five steps."""
+    of = build(compose(*NETWORK, "method.steps=5", "diagnostics=none", *words))
+    return of.method.training(of.problem, Record(of.tracker, of.entropy), diagnostics or of.diagnostics, folder)
+
+
+def trained(trainings, memory=1e9):
+    """Train runs together: what each was told at its end, the number of its steps or an error."""
+    told = {}
+    with StopSignals() as signals:
+        train_together(
+            trainings,
+            signals,
+            ended=lambda training: told.setdefault(trainings.index(training), training.step),
+            failed=lambda training, error: told.setdefault(trainings.index(training), error),
+            memory=memory,
+        )
+    return told
 
 
 def test_memory_bounds_the_number_of_cells_that_take_a_step_at_once(compose, tmp_path, monkeypatch):
-    members = [member_of(compose, tmp_path / str(seed), f"seed={seed}") for seed in range(5)]
+    trainings = [training_of(compose, tmp_path / str(seed), f"seed={seed}") for seed in range(5)]
     blocks = []
-    original = StackedSteps.take
-    monkeypatch.setattr(StackedSteps, "take", lambda self, n: blocks.append(self.blocks) or original(self, n))
+    original = StackedSteps.advance
+    monkeypatch.setattr(
+        StackedSteps, "advance", lambda self, *given: blocks.append(self.blocks) or original(self, *given)
+    )
     problem = StackedSteps(*zip(*[posed(compose, [])] * 2, strict=True), StopSignals(), block=2)
     problem.trace()
-    fit_stack(members, memory=2.5 * problem.bytes_of_each)
+    told = trained(trainings, memory=2.5 * problem.bytes_of_each)
     assert blocks == [[[0, 1], [2, 3], [4, 4]]]
-    assert all(member.record.last()["steps"] == 5 for member in members)
+    assert told == dict.fromkeys(range(5), 5)
 
 
 def test_peak_memory_counts_what_is_alive_at_the_same_time():
@@ -251,37 +268,19 @@ class Stumbling(Diagnostics):
             raise self.error
 
 
-def members(compose, folder, variants):
-    """Members of a stack with what they were told at their ends."""
-    told = {}
-    made = []
-    for k, words in enumerate(variants):
-        at = Run(build(compose(*NETWORK, "method.steps=5", *words)), folder / str(k), {}, figures=False)
-        member = Member(
-            at.experiment.method,
-            at.experiment.problem,
-            at.record,
-            at.experiment.diagnostics,
-            at.folder,
-            lambda steps, batch, k=k: told.setdefault(k, steps),
-            lambda error, k=k: told.setdefault(k, error),
-        )
-        made.append(member)
-    return made, told
-
-
 def test_a_probe_that_raises_ends_its_own_run(compose, tmp_path):
-    made, told = members(compose, tmp_path, [["diagnostics=none", f"seed={seed}"] for seed in range(3)])
     error = ArithmeticError("the probe stumbled")
-    for member, raised in zip(made, (None, error, None), strict=True):
-        member.diagnostics = Stumbling(raised)
-    fit_stack(made, memory=1e9)
-    assert told == {0: 5, 1: error, 2: 5}
+    trainings = [
+        training_of(compose, tmp_path / str(seed), f"seed={seed}", diagnostics=Stumbling(raised))
+        for seed, raised in enumerate((None, error, None))
+    ]
+    assert trained(trainings) == {0: 5, 1: error, 2: 5}
 
 
 def test_a_run_that_diverges_at_its_first_step_ends_alone(compose, tmp_path):
-    made, told = members(compose, tmp_path, [[f"optimizer.lr={rate}"] for rate in ("1e-3", "1e308", "1e-2")])
-    fit_stack(made, memory=1e9)
+    told = trained(
+        [training_of(compose, tmp_path / rate, f"optimizer.lr={rate}") for rate in ("1e-3", "1e308", "1e-2")]
+    )
     assert (told[0], told[2]) == (5, 5)
     assert "nan or infinite" in str(told[1])
 
@@ -293,9 +292,9 @@ def test_a_stack_that_cannot_be_read_is_the_result_of_its_cells(tmp_path):
             "import sys",
             "from pde_train.sweeps import stacked_launcher as s",
             "job = s.StackedLauncher._job",
-            "def spoiled(self, cells, where):",
-            "    words = job(self, cells, where)",
-            "    next(where.glob('stacks/*/stack.json')).write_text('{')",
+            "def spoiled(self, cells, grid):",
+            "    words = job(self, cells, grid)",
+            "    next(grid.folder.parent.glob('stacks/*/stack.json')).write_text('{')",
             "    return words",
             "s.StackedLauncher._job = spoiled",
             "from pde_train.cli import main",
@@ -319,9 +318,9 @@ def test_stacked_steps_are_compared_with_those_of_a_run_alone(compose, tmp_path,
 
     for step, refused in ((right, False), (wrong, True)):
         monkeypatch.setattr(AdamUpdate, "step", step)
-        members = [member_of(compose, tmp_path / f"{refused}-{seed}", f"seed={seed}") for seed in range(2)]
+        trainings = [training_of(compose, tmp_path / f"{refused}-{seed}", f"seed={seed}") for seed in range(2)]
         if refused:
             with pytest.raises(CannotStack, match="its steps are not those of a run alone"):
-                fit_stack(members, 1e9)
+                trained(trainings)
         else:
-            fit_stack(members, 1e9)
+            trained(trainings)

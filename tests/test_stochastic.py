@@ -11,7 +11,8 @@ from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.stochastic import Stochastic
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import UsageError
-from pde_train.experiment import build, run
+from pde_train.experiment import build
+from pde_train.runs.run import run
 
 KINDS = ("random", "sparse")
 

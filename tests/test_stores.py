@@ -1,6 +1,5 @@
 """sqlite, PostgreSQL, an MLflow server: every row arrives once, from many processes and after an absence."""
 
-import os
 import time
 
 import forked
@@ -20,12 +19,12 @@ import sys
 from pathlib import Path
 from pde_train.tracking.mlflow import MlflowTracker
 
-uri, name = sys.argv[1:]
+uri, name, parent = sys.argv[1:]
 folder = Path(name)
 folder.mkdir()
 (folder / "note.txt").write_text(name)
 tracker = MlflowTracker(uri, "many")
-tracker.start(name, folder, {{"name": name}}, {{"first": name}})
+tracker.start(name, folder, {{"name": name}}, {{"first": name}}, Path(parent))
 for start in range(0, {STEPS}, 100):
     tracker.metrics([(key, k + len(key) / 100, k) for k in range(start, start + 100) for key in {KEYS}])
 tracker.tags({{"second": name}})
@@ -75,9 +74,9 @@ def test_eight_processes_at_once_lose_nothing(uri, tmp_path):
     parent.prepare()
     (tmp_path / "grid").mkdir()
     parent.start("grid", tmp_path / "grid", {}, {})
-    environment = {**os.environ, "PDE_TRAIN_PARENT": str(tmp_path / "grid")}
     names = [f"run-{k}" for k in range(PROCESSES)]
-    processes = [forked.started("-c", LOGGING, uri, name, folder=tmp_path, environment=environment) for name in names]
+    words = ["-c", LOGGING, uri]
+    processes = [forked.started(*words, name, str(tmp_path / "grid"), folder=tmp_path) for name in names]
     said = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * PROCESSES, said
     parent.finish("finished")

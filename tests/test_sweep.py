@@ -14,7 +14,7 @@ from sweeping import SMALL, results, rows, runs, started, store, swept
 
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
-from pde_train.run_folder import claim
+from pde_train.run_folder import lock
 from pde_train.runs.result import Result
 from pde_train.status import main as status
 from pde_train.sweeps.grid import Cell, Grid
@@ -176,14 +176,14 @@ def test_a_key_or_choice_that_does_not_exist_is_said_before_anything_runs(tmp_pa
 
 def test_a_folder_is_claimed_by_one_process_until_it_ends(tmp_path):
     code = (
-        "from pathlib import Path; from pde_train.run_folder import claim\n"
-        f"with claim(Path({str(tmp_path)!r})) as mine: print(mine)"
+        "from pathlib import Path; from pde_train.run_folder import lock\n"
+        f"with lock(Path({str(tmp_path)!r})) as mine: print(mine)"
     )
 
     def ask():
         return forked.run("-c", code, folder=tmp_path).stdout.strip()
 
-    with claim(tmp_path) as mine:
+    with lock(tmp_path) as mine:
         assert mine
         assert ask() == "False"
     assert ask() == "True"

@@ -22,9 +22,9 @@ from sqlalchemy import make_url
 
 from pde_train import sync
 from pde_train.errors import RunError, UsageError
-from pde_train.experiment import build, run
+from pde_train.experiment import build
 from pde_train.run_folder import DELIVERED
-from pde_train.tracking.base import PARENT
+from pde_train.runs.run import run
 from pde_train.tracking.delivery import Store
 from pde_train.tracking.journal import Journal, Mark
 from pde_train.tracking.mlflow import OPEN_SECONDS, SHORT_SECONDS, MlflowTracker
@@ -39,7 +39,6 @@ NETWORK = ["model=two_layer", "model.width=5", "method.steps=30", "method.log_ev
 @pytest.fixture
 def uri(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(PARENT, raising=False)
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
@@ -63,12 +62,12 @@ def run_of(uri, folder):
     return Journal(folder).mark(masked(uri)).run
 
 
-def opened(uri, folder, params=None):
+def opened(uri, folder, params=None, parent=None):
     """A tracker with an open run, of which nothing is delivered before it is drained."""
     tracker = MlflowTracker(uri, "pde_train")
     tracker._nudge = lambda: None
     folder.mkdir(exist_ok=True)
-    tracker.start("run", folder, params or {}, {})
+    tracker.start("run", folder, params or {}, {}, parent)
     return tracker
 
 
@@ -242,10 +241,9 @@ def test_a_reopened_run_takes_only_rows_that_it_has_not(uri, tmp_path):
     assert only_run(uri)[1].info.status == "FINISHED"
 
 
-def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path, monkeypatch):
+def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path):
     opened(uri, tmp_path / "grid")
-    monkeypatch.setenv(PARENT, str(tmp_path / "grid"))
-    child = opened(uri, tmp_path / "child")
+    child = opened(uri, tmp_path / "child", parent=tmp_path / "grid")
     child.drain()  # delivers the parent first
     client, found = runs_in(uri)
     assert len(found) == 2
@@ -268,8 +266,7 @@ def black_hole():
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_a_store_that_hangs_delays_nothing_but_start_and_end(tmp_path, monkeypatch, black_hole, caplog):
-    monkeypatch.delenv(PARENT, raising=False)
+def test_a_store_that_hangs_delays_nothing_but_start_and_end(tmp_path, black_hole, caplog):
     tracker = MlflowTracker(black_hole, "pde_train")
     seconds = []
     for step in (
@@ -423,9 +420,7 @@ def test_a_spoiled_journal_stops_no_other(uri, tmp_path, capsys):
 
 def test_sync_refills_a_store_that_was_deleted_and_copies_to_another(uri, tmp_path, monkeypatch, capsys):
     finished_run(tmp_path / "grid", uri)
-    monkeypatch.setenv(PARENT, str(tmp_path / "grid"))
-    finished_run(tmp_path / "child", uri)
-    monkeypatch.delenv(PARENT)
+    finished_run(tmp_path / "child", uri, parent=tmp_path / "grid")
     assert sync.main([str(tmp_path)]) == 0
     assert "nothing was waiting" in capsys.readouterr().out
     other = f"sqlite:///{tmp_path / 'other.db'}"
@@ -489,10 +484,9 @@ def test_a_journal_names_only_files_of_its_own_folder(uri, tmp_path, capsys, how
     assert not list((tmp_path / "mlartifacts").rglob("secret.txt"))
 
 
-def test_journals_that_name_each_other_as_parents_end(uri, tmp_path, monkeypatch):
+def test_journals_that_name_each_other_as_parents_end(uri, tmp_path):
     for name, parent in (("a", "b"), ("b", "a")):
-        monkeypatch.setenv(PARENT, str(tmp_path / parent))
-        opened(uri, tmp_path / name).finish("finished")
+        opened(uri, tmp_path / name, parent=tmp_path / parent).finish("finished")
     assert sync.main([str(tmp_path)]) == 0
     assert len(runs_in(uri)[1]) == 2
 
@@ -556,8 +550,7 @@ class Breaking(NoTracker):
         raise BrokenPipeError("the delivery broke")
 
 
-def test_a_delivery_that_breaks_at_the_end_leaves_a_finished_run(compose, tmp_path, caplog, monkeypatch):
-    monkeypatch.delenv(PARENT, raising=False)
+def test_a_delivery_that_breaks_at_the_end_leaves_a_finished_run(compose, tmp_path, caplog):
     experiment = replace(build(compose(*NETWORK)), tracker=Breaking())
     record = run(experiment, tmp_path / "run")
     assert record.last()["steps"] == 30

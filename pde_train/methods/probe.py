@@ -18,7 +18,7 @@ from pde_train.methods.base import Method
 from pde_train.problem import Problem, steady_draws
 from pde_train.run_folder import CHECKPOINT
 from pde_train.tracking.record import Record
-from pde_train.training.checkpoint import AtomicCheckpointIO
+from pde_train.training.checkpoint import load
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Probe(Method):
     def _parameters(self, problem: Problem) -> dict[str, torch.Tensor]:
         expected = problem.model.state_dict()
         try:
-            path = str(self.checkpoint)
-            if path.endswith(CHECKPOINT):
-                state = AtomicCheckpointIO().load_checkpoint(path, problem.device)
+            path = Path(str(self.checkpoint))
+            if path.name.endswith(CHECKPOINT):
+                state = load(path, problem.device)
             else:
                 state = torch.load(path, map_location=problem.device, weights_only=True)
             state = state.get("state_dict", state)

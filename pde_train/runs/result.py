@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pde_train.errors import RunError
-from pde_train.run_folder import ENDS, RESULT_FILE, write_whole
+from pde_train.overrides import Overrides
+from pde_train.run_folder import RESULT_FILE, Status, write_whole
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -25,7 +26,7 @@ class Result:
     curves: the loss at some steps, as (step, value). folder: where it was read from.
     """
 
-    status: str
+    status: Status
     overrides: list[str] = field(default_factory=list)
     choices: dict[str, str] = field(default_factory=dict)
     config_hash: str = ""
@@ -36,6 +37,16 @@ class Result:
     entropy: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[int, float | None]]] = field(default_factory=dict)
     folder: Path | None = None
+
+    @property
+    def words(self) -> Overrides:
+        """The overrides, parsed."""
+        return Overrides.parse(self.overrides)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.status is Status.FINISHED
 
     @property
     def flags(self) -> str:
@@ -58,8 +69,8 @@ class Result:
             return None
         try:
             found = _adapter().validate_python(json.loads(file.read_text()))
-            if found.status not in ENDS:
-                raise ValueError(f"its status is {found.status!r}")
+            if not found.status.is_end:
+                raise ValueError(f"its status is {found.status}")
             return replace(found, folder=folder)
         except (OSError, ValueError, TypeError) as error:
             reason = "; ".join(str(error).strip().splitlines()[:2])
@@ -73,7 +84,7 @@ class Result:
         try:
             return cls.read(folder)
         except RunError as error:
-            return cls("failed", error=str(error), folder=folder)
+            return cls(Status.FAILED, error=str(error), folder=folder)
 
 
 @cache

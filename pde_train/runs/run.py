@@ -1,137 +1,273 @@
-"""One run in its folder, from a composed configuration to its result."""
+"""The life of a run: one context manager, from its folder to its result.
+
+    with Run.open(folder) as run:
+        result = run.fit(build(cfg))
+
+While the context lasts no other process works in the folder. However it ends, ``result.json`` says how, the tracking
+store is told, and what was measured is kept; an error leaves the context as one sentence. Runs that train together are
+opened side by side (`pde_train.runs.stack`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import logging
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from pde_train.errors import Busy, Interrupted, PdeTrainError, RunError, UsageError
-from pde_train.experiment import INTERRUPTIONS, Experiment, build, run
+from pde_train.errors import Busy, Interrupted, PdeTrainError, RunError, UsageError, sentence
+from pde_train.experiment import Experiment, build
+from pde_train.geometry import Batch
+from pde_train.overrides import Overrides
 from pde_train.progress import waiting
-from pde_train.run_folder import CELLS, MARK, RESULT_FILE, WRITTEN, claim, clear
-from pde_train.runs import provenance
+from pde_train.run_folder import CELLS, MARK, RESULT_FILE, WRITTEN, Status, clear, lock
+from pde_train.runs import artifacts, flags, provenance
 from pde_train.runs.result import Result
+from pde_train.tracking.base import drained
 from pde_train.tracking.record import Record
 
-NOT_OF_THE_RUN = ("resume=", "tracking.uri=", "sweep.label=")
+NOT_OF_THE_RUN = ("resume", "tracking.uri", "sweep.label", "sweep.parent")
 """Overrides that are no part of what was run, name it only, or may hide a password."""
+
+INTERRUPTIONS = (Interrupted, KeyboardInterrupt, SystemExit)
+"""What ends a run that may go on later."""
 
 log = logging.getLogger(__name__)
 
 
-def run_config(
-    cfg: DictConfig, folder: Path, choices: Mapping[str, str], overrides: Sequence[str], of_a_sweep: bool = False
-) -> Result:
-    """Build and run a configuration, and write `result.json` whatever comes of it; errors are raised after that.
+class Resume(Enum):
+    """Whether a run goes on with what an earlier one left in its folder."""
 
-    cfg.resume: take up what an interrupted run of the same configuration left in `folder`. of_a_sweep: take it up where
-    there is any.
+    NEVER = "never"
+    """What lies there is cleared away."""
+    WHERE_POSSIBLE = "where possible"
+    """It goes on where there is something."""
+    REQUIRED = "required"
+    """There must be something."""
+
+
+class Run:
+    """One run in its folder, made by `Run.open`.
+
+    Attributes:
+        folder: Where everything is kept.
+        overrides: The words that made it.
+        experiment: What is run, once it has begun.
+        record: What has been measured, once it has begun.
+        result: How the run ended, once it has.
     """
-    with claim(folder) as mine:
-        if not mine:
-            raise Busy(folder)
-        _check_folder(folder, cfg.get("resume") is True)
-        attempt = Attempt(folder, choices, overrides)
-        try:
-            with waiting("loading libraries"):
-                experiment = build(cfg)
-            done = attempt.take_up(experiment, cfg.resume or of_a_sweep)
-            return done or attempt.finished(run(experiment, folder, choices))
-        except BaseException as error:
-            told = attempt.stopped(error)
-            if told is error:
-                raise
-            raise told from error
 
+    experiment: Experiment
+    record: Record
 
-def _check_folder(folder: Path, resume: bool) -> None:
-    """Refuse a folder with files that no run of ours wrote, and to resume where there is no run; writes nothing.
-
-    Raises UsageError.
-    """
-    if (folder / MARK).exists():
-        return
-    if resume:
-        raise UsageError(
-            f"{folder} holds no run to resume: expected the folder of an interrupted run, correct hydra.run.dir or "
-            "leave out resume=true"
-        )
-    if foreign := [name for name in WRITTEN if (folder / name).exists()]:
-        raise UsageError(
-            f"{folder} holds {', '.join(foreign)} of no run: expected a folder of its own for the run, which would "
-            "overwrite them, choose another hydra.run.dir"
-        )
-
-
-class Attempt:
-    """What becomes of a run: `result.json` says so, whatever it is."""
-
-    def __init__(self, folder: Path, choices: Mapping[str, str], overrides: Sequence[str]):
+    def __init__(
+        self,
+        folder: Path,
+        choices: Mapping[str, str],
+        overrides: Sequence[str],
+        resume: Resume,
+        figures: bool,
+    ):
         self.folder = folder
-        self.about: dict[str, Any] = {
-            "overrides": [o for o in overrides if not o.startswith(NOT_OF_THE_RUN)],
+        self.result: Result | None = None
+        self._resume = resume
+        self._figures = figures
+        self._owned = not (folder / RESULT_FILE).exists()  # a resume that is refused leaves another run's result alone
+        self._began: float | None = None
+        self.overrides = Overrides.parse(overrides).without(*NOT_OF_THE_RUN)
+        self._description: dict[str, Any] = {
+            "overrides": self.overrides.words,
             "choices": dict(choices),
             "versions": provenance.versions(),
         }
-        self.owned = not (folder / RESULT_FILE).exists()  # a resume that is refused leaves another run's result alone
 
-    def take_up(self, experiment: Experiment, resume: bool) -> Result | None:
-        """Make the folder ready for a run; a resume must find the same one, and gets its result where that had ended.
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        folder: Path,
+        choices: Mapping[str, str] | None = None,
+        overrides: Sequence[str] = (),
+        resume: Resume = Resume.NEVER,
+        figures: bool = True,
+    ) -> Iterator[Run]:
+        """A run in a folder, which is this process's alone while the context lasts.
 
-        Without `resume`, what an older run left there is cleared away.
+        Args:
+            folder: Of the run; it is made where it does not exist.
+            choices: The choice of every configuration group, kept as tags.
+            overrides: The words of the command, kept in the result.
+            resume: Whether to go on with what lies there.
+            figures: Whether to draw the figures of the run.
+
+        Yields:
+            The run, which `fit` begins, trains and ends.
+
+        Raises:
+            Busy: Another process works in the folder.
+            UsageError: The folder holds other files, or nothing to resume.
+            PdeTrainError: What went wrong inside, as one sentence.
         """
-        self.about |= {"config_hash": experiment.config_hash, "entropy": experiment.config["entropy"]}
+        with lock(folder) as mine:
+            if not mine:
+                raise Busy(folder)
+            _check_folder(folder, resume)
+            run = cls(folder, choices or {}, overrides, resume, figures)
+            try:
+                yield run
+            except BaseException as error:
+                told = run.fail(error)
+                if told is error:
+                    raise
+                raise told from error
+            finally:
+                if run._began is not None:
+                    with waiting("delivering to the tracking store"):
+                        drained(run.experiment.tracker)
+
+    def fit(self, experiment: Experiment) -> Result:
+        """Begin, find the parameters by the experiment's method, and end; a run that had ended is not run again."""
+        if self.begin(experiment):
+            self.finish(*experiment.method.fit(experiment.problem, self.record, experiment.diagnostics, self.folder))
+        assert self.result is not None
+        return self.result
+
+    def begin(self, experiment: Experiment) -> bool:
+        """Make the folder ready and open the run in the tracking store; whether there is anything to run.
+
+        Raises:
+            UsageError: The folder holds a run of another configuration, or a user's module has changed.
+        """
+        config_hash = provenance.config_hash(experiment.config)
+        self._description |= {"config_hash": config_hash, "entropy": experiment.config["entropy"]}
+        self._take_folder(experiment, config_hash)
+        result = Result.read(self.folder)
+        if result is not None and result.status == Status.FINISHED:
+            log.info("%s holds this run, finished: nothing to resume", self.folder)
+            self.result = result
+            return False
+        self._owned = True
+        self.experiment = experiment
+        if experiment.parent is None:  # a sweep has prepared the store
+            with waiting("opening the tracking store"):
+                experiment.tracker.prepare()
+        self._began = time.perf_counter()
+        self.record = Record(experiment.tracker, experiment.entropy, config_hash)
+        tags = {
+            **self._description["choices"],
+            "config_hash": config_hash,
+            "precision": experiment.precision,
+            "order": str(experiment.problem.pde.order),
+            "dimension": str(experiment.problem.pde.domain.dimension),
+            "git_commit": provenance.git_commit(),
+            "machine": provenance.machine(),
+            **{f"version.{k}": v for k, v in provenance.versions().items()},
+        }
+        params = provenance.flattened(experiment.config)
+        experiment.tracker.start(experiment.name, self.folder, params, tags, experiment.parent)
+        return True
+
+    def finish(self, steps: int, batch: Batch) -> None:
+        """Measure what a fit has come to, and keep everything.
+
+        Args:
+            steps: Optimiser steps that were taken.
+            batch: The last training points.
+        """
+        assert self._began is not None
+        problem, record, audit = self.experiment.problem, self.record, self.experiment.audit
+        if problem.excess > 1:
+            record.log(steps, {"differentiator/excess": problem.excess})
+        record.log(steps, {"steps": steps, "residual_exact": problem.residual_exact(), **problem.errors()})
+        record.log(steps, audit.metrics(problem, batch, record.last()["residual"]))
+        self._raise_flags(steps)
+        record.log(steps, {"seconds_total": time.perf_counter() - self._began})
+        files = self._written()
+        self.experiment.tracker.metrics(record.final_spectrum())
+        curves = {"loss": record.thinned("loss")}
+        result = Result(Status.FINISHED, metrics=record.last(), notes=record.tags, curves=curves, **self._description)
+        result.write(self.folder)
+        self.result = result
+        self._close(Status.FINISHED, files)
+
+    def fail(self, error: BaseException) -> BaseException:
+        """Keep how a run ended that did not finish, and what it had measured; nothing where it has ended already.
+
+        Returns:
+            The error to raise: a sentence, or an interruption.
+        """
+        told = error if isinstance(error, INTERRUPTIONS) else self._sentence(error)
+        if self.result is not None:
+            return told
+        status = Status.INTERRUPTED if isinstance(error, INTERRUPTIONS) else Status.FAILED
+        if status is Status.FAILED and not self._owned:
+            return told
+        why = str(told) if isinstance(told, PdeTrainError) else "stopped by a signal"
+        result = Result(status, error=why, **self._description)
+        self._keep(result)  # first, whatever else goes wrong
+        if self._began is None:
+            return told
+        files: list[Path] = []
+        with contextlib.suppress(Exception):  # a second failure must not hide the first
+            files = self._written()
+        self._close(status, files)
+        return told
+
+    def _take_folder(self, experiment: Experiment, config_hash: str) -> None:
         own = experiment.config["trusted_modules"]
-        if own and self.folder.parent.name == CELLS and self.folder.name != experiment.config_hash:
+        if own and self.folder.parent.name == CELLS and self.folder.name != config_hash:
             raise UsageError(
                 f"the source of {', '.join(own)} has changed since {self.folder.name} "
                 "was named by it: expected the same source from the launch of a sweep to its end, launch it again"
             )
         mark = self.folder / MARK
-        if not resume:
+        if self._resume is Resume.NEVER:
             clear(self.folder)
-        elif mark.exists() and mark.read_text() != experiment.config_hash:
+        elif mark.exists() and mark.read_text() != config_hash:
             raise UsageError(
-                f"{self.folder} holds a run of another configuration ({mark.read_text()}, not "
-                f"{experiment.config_hash}): expected the same choices, resume with them or choose another "
-                "hydra.run.dir"
+                f"{self.folder} holds a run of another configuration ({mark.read_text()}, not {config_hash}): "
+                "expected the same choices, resume with them or choose another hydra.run.dir"
             )
-        mark.write_text(experiment.config_hash)
-        result = Result.read(self.folder)
-        if result is not None and result.status == "finished":
-            log.info("%s holds this run, finished: nothing to resume", self.folder)
-            return result
-        self.owned = True
-        return None
+        mark.write_text(config_hash)
 
-    def finished(self, record: Record) -> Result:
-        """The result of a run that has ended well."""
-        curves = {"loss": record.thinned("loss")}
-        result = Result("finished", metrics=record.last(), notes=record.tags, curves=curves, **self.about)
-        result.write(self.folder)
-        return result
+    def _raise_flags(self, steps: int) -> None:
+        """Say what a reader must know of the numbers: in the log, as metrics `flag/...`, and as the tag `flags`."""
+        experiment, losses = self.experiment, self.record.series.get("loss", {})
+        first_loss = losses[min(losses)] if len(losses) > 1 else None
+        exact = experiment.problem.differentiator.exact
+        raised = flags.raised(self.record.last(), first_loss, experiment.audit.factor, exact, experiment.precision)
+        for name, why in raised.items():
+            log.warning("%s: %s", name, why)
+        self.record.log(steps, {f"flag/{name}": float(name in raised) for name in flags.NAMES})
+        self.record.tags["flags"] = ", ".join(raised) or "none"
 
-    def stopped(self, error: BaseException) -> BaseException:
-        """Keep how a run ended otherwise; the error to raise, which is a sentence or an interruption."""
-        if isinstance(error, INTERRUPTIONS):
-            why = str(error) if isinstance(error, Interrupted) else "stopped by a signal"
-            self._write(Result("interrupted", error=why, **self.about))
-            return error
-        told = self._sentence(error)
-        if self.owned:
-            self._write(Result("failed", error=str(told), **self.about))
-        return told
+    def _written(self) -> list[Path]:
+        of = self.experiment
+        return artifacts.write(self.folder, of.config, of.problem, self.record, of.entropy, self._figures)
 
-    def _write(self, result: Result) -> None:
+    def _keep(self, result: Result) -> None:
+        self.result = result
         with contextlib.suppress(OSError):  # the disk may be full: the sentence about it comes first
             result.write(self.folder)
+
+    def _close(self, status: Status, files: list[Path]) -> None:
+        """Tell the tracking store the rest; what goes wrong there changes nothing of how the run has ended."""
+        tracker = self.experiment.tracker
+        try:
+            self.record.flush()
+            tracker.tags(self.record.tags)
+            tracker.artifacts(files)
+            tracker.finish(status)
+        except Exception as error:
+            log.error("the tracking store is not told how %s ended: %s", self.folder, sentence(error))
 
     def _sentence(self, error: BaseException) -> PdeTrainError:
         if isinstance(error, PdeTrainError):
@@ -145,4 +281,65 @@ class Attempt:
             (self.folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
         return RunError(
             f"{type(error).__name__}: {str(error).strip() or 'no message'} (traceback in {self.folder}/traceback.txt)"
+        )
+
+
+def run(experiment: Experiment, folder: Path, choices: Mapping[str, str] | None = None) -> Record:
+    """Run an experiment in a folder, going on with what an interrupted run left there.
+
+    Args:
+        experiment: What to run.
+        folder: Where to keep everything.
+        choices: The choice of every configuration group, kept as tags.
+
+    Returns:
+        Everything that was measured.
+    """
+    with Run.open(folder, choices, resume=Resume.WHERE_POSSIBLE) as current:
+        current.fit(experiment)
+    return current.record
+
+
+def run_config(
+    cfg: DictConfig, folder: Path, choices: Mapping[str, str], overrides: Sequence[str], of_a_sweep: bool = False
+) -> Result:
+    """Build and run a composed configuration.
+
+    Args:
+        cfg: The configuration; its key ``resume`` asks for what an interrupted run left in `folder`.
+        folder: Where to keep everything.
+        choices: The choice of every configuration group.
+        overrides: The words of the command.
+        of_a_sweep: Go on with what lies in `folder` where there is anything.
+
+    Returns:
+        The result, also of a run that had finished before.
+
+    Raises:
+        PdeTrainError: One sentence about what went wrong, which the result holds, too.
+    """
+    required = cfg.get("resume") is True
+    resume = Resume.REQUIRED if required else Resume.WHERE_POSSIBLE if of_a_sweep else Resume.NEVER
+    with Run.open(folder, choices, overrides, resume) as current:
+        with waiting("loading libraries"):
+            experiment = build(cfg)
+        return current.fit(experiment)
+
+
+def _check_folder(folder: Path, resume: Resume) -> None:
+    """Refuse a folder with files that no run of ours wrote, and to resume where there is no run; writes nothing.
+
+    Raises UsageError.
+    """
+    if (folder / MARK).exists():
+        return
+    if resume is Resume.REQUIRED:
+        raise UsageError(
+            f"{folder} holds no run to resume: expected the folder of an interrupted run, correct hydra.run.dir or "
+            "leave out resume=true"
+        )
+    if foreign := [name for name in WRITTEN if (folder / name).exists()]:
+        raise UsageError(
+            f"{folder} holds {', '.join(foreign)} of no run: expected a folder of its own for the run, which would "
+            "overwrite them, choose another hydra.run.dir"
         )

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from pde_train.overrides import common
 from pde_train.runs.result import Result
 
 COLUMNS = {
@@ -40,15 +41,15 @@ Pairs = dict[str, dict[str, Result]]
 
 def groups(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
     """Finished results by what they share, then by the way of taking derivatives; seeds of one cell stand together."""
-    everywhere = set.intersection(*(set(r.overrides) for r in results)) if results else set()
+    shared = common(result.words for result in results)
     grouped: dict[str, dict[str, list[Result]]] = {}
     for result in results:
-        if result.status != "finished":
+        if not result.is_finished:
             continue
-        swept = [o for o in result.overrides if o not in everywhere and not o.startswith("seed=")]
-        how = [o for o in swept if o.startswith("differentiator")]
-        rest = [_short(o) for o in swept if o not in how]
-        label = ", ".join(_short(o) for o in how) or result.choices.get("differentiator", "")
+        swept = result.words.swept(shared).without("seed")
+        rest = [o.short for o in swept.without("differentiator")]
+        label = ", ".join(o.short for o in swept if o.group == "differentiator")
+        label = label or result.choices.get("differentiator", "")
         title = ", ".join(rest) or f"{result.choices.get('pde')}, {result.choices.get('model')}"
         grouped.setdefault(title, {}).setdefault(label, []).append(result)
     return grouped
@@ -112,7 +113,7 @@ def markdown_table(grouped: Pairs) -> str:
 
 def markdown_unfinished(results: Sequence[Result], most: int) -> str:
     """The cells that did not finish, why and where they lie, for the same page; nothing where all did."""
-    others = [r for r in results if r.status != "finished"]
+    others = [r for r in results if not r.is_finished]
     if not others:
         return ""
     lines = ["", f"**{len(others)} of {len(results)} cells are not finished**", ""]
@@ -132,7 +133,7 @@ def csv_table(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
     for title, results in grouped.items():
         for label, cells in results.items():
             for cell in cells:
-                seeds = [o.removeprefix("seed=") for o in cell.overrides if o.startswith("seed=")]
+                seeds = [str(o.value) for o in cell.words if o.key == "seed"]
                 numbers = [cell.metrics.get(metric) for metric in COLUMNS.values()]
                 words = [f'"{title}"', f'"{label}"', *(seeds or [""]), *("" if v is None else repr(v) for v in numbers)]
                 lines.append(",".join([*words, f'"{cell.flags}"', f'"{cell.folder or ""}"']))
@@ -181,12 +182,6 @@ def _comparison_columns(comparison: Comparison) -> dict[str, list[str]]:
         values = [numbers.get(quantity, math.nan) for numbers in comparison.values()]
         found[heading] = ["-" if math.isnan(v) else cell(v) for v in values]
     return found
-
-
-def _short(override: str) -> str:
-    """`model.activation=tanh` as `activation=tanh`, `pde=poisson_1d` as `poisson_1d`."""
-    key, _, value = override.lstrip("+").partition("=")
-    return value if "." not in key else f"{key.rpartition('.')[2]}={value}"
 
 
 def _number(metrics: Mapping[str, float | None], metric: str) -> str:

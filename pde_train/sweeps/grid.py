@@ -7,12 +7,14 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pde_train.errors import UsageError
-from pde_train.run_folder import CELLS, CHECKPOINT, RESULT_FILE, claimed
+from pde_train.overrides import Override, Overrides, common
+from pde_train.run_folder import CELLS, CHECKPOINT, RESULT_FILE, Status, is_locked
 from pde_train.runs import provenance
 from pde_train.runs.result import Result
 
@@ -24,27 +26,36 @@ GRID_FILE = "grid.json"
 IN_THE_NAME = ("pde", "model", "differentiator")
 """Groups whose choices begin a run's name, see `conf/config.yaml`."""
 
-OF_A_JOB = ("hydra.", "sweep.label=", "sweep.stack=")
-"""What the words of a job begin with that say where it writes, and are no part of a cell."""
-
-NOT_OF_A_LABEL = ("entropy", "hydra", "name", "tracking")
-"""What may be swept and is no part of a cell's name: its training is shared."""
+NOT_IN_A_LABEL = ("entropy", "hydra", "name", "tracking")
+"""Keys that may be swept and are no part of a run's name: its training is shared."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a grid: the overrides that make it, the hash that names it, its folder, and its entropy group."""
+    """One run of a grid.
 
-    overrides: tuple[str, ...]
+    Attributes:
+        overrides: The words that make it.
+        name: The hash of what decides its numbers.
+        folder: Of the run, the same in every grid that contains it.
+        entropy: Its entropy group, which does not decide how it is trained.
+        config: Its resolved configuration, empty where the grid was read from its file.
+        choices: The choice of every configuration group, likewise.
+    """
+
+    overrides: Overrides
     name: str
     folder: Path
     entropy: Mapping[str, Any]
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    choices: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, overrides: Sequence[str], config: Mapping[str, Any], sweeps: Path) -> Cell:
-        """The cell of a resolved configuration; its folder is the same in every grid that contains it."""
+    def of(cls, overrides: Sequence[str], config: Mapping[str, Any], choices: Mapping[str, str], sweeps: Path) -> Cell:
+        """The cell of a resolved configuration, below the folder of all sweeps."""
         name = provenance.config_hash(config)
-        return cls(tuple(overrides), name, sweeps / CELLS / name, config["entropy"])
+        folder = sweeps / CELLS / name
+        return cls(Overrides.parse(overrides), name, folder, config["entropy"], config, choices)
 
     @property
     def result(self) -> Result | None:
@@ -52,13 +63,13 @@ class Cell:
         return Result.of_a_cell(self.folder)
 
     @property
-    def state(self) -> str:
-        """`running`, `finished`, `failed`, `interrupted` or `waiting`."""
-        if claimed(self.folder):
-            return "running"
-        if (found := self.result) is not None:
-            return found.status
-        return "interrupted" if (self.folder / CHECKPOINT).exists() else "waiting"
+    def status(self) -> Status:
+        """What has become of it; interrupted, too, where there is a checkpoint and no result."""
+        if is_locked(self.folder):
+            return Status.RUNNING
+        if (result := self.result) is not None:
+            return result.status
+        return Status.INTERRUPTED if (self.folder / CHECKPOINT).exists() else Status.WAITING
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ class Grid:
 
     def write(self, command: Sequence[str]) -> None:
         """Keep what the grid consists of, for `python -m pde_train.status`."""
-        cells = [{"name": c.name, "overrides": c.overrides, "entropy": c.entropy} for c in self.cells]
+        cells = [{"name": c.name, "overrides": c.overrides.words, "entropy": c.entropy} for c in self.cells]
         about = {"title": self.title, "command": list(command), "launched": time.time(), "cells": cells}
         (self.folder / GRID_FILE).write_text(json.dumps(about, indent=1) + "\n")
 
@@ -89,7 +100,8 @@ class Grid:
             about = json.loads((folder / GRID_FILE).read_text())
             sweeps = folder.parents[about["title"].count("/")]  # study/features lies one deeper than first_look
             cells = [
-                Cell(tuple(c["overrides"]), c["name"], sweeps / CELLS / c["name"], c["entropy"]) for c in about["cells"]
+                Cell(Overrides.parse(c["overrides"]), c["name"], sweeps / CELLS / c["name"], c["entropy"])
+                for c in about["cells"]
             ]
             return cls(about["title"], cells, folder)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -103,19 +115,18 @@ class Grid:
         """One cell of each name: several may differ in how the entropy is taken and share their training."""
         return list({cell.name: cell for cell in reversed(self.cells)}.values())[::-1]
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, str]:
         """What was swept, by the name of a cell: ` lr=0.01 seed=3`, without what a run's name says already."""
-        everywhere = set.intersection(*(set(cell.overrides) for cell in self.cells))
-        return {cell.name: "".join(_word(o) for o in cell.overrides if o not in everywhere) for cell in self.distinct}
+        shared = common(cell.overrides for cell in self.cells)
+        return {cell.name: "".join(map(_label, cell.overrides.swept(shared))) for cell in self.distinct}
 
 
-def _word(override: str) -> str:
+def _label(override: Override) -> str:
     """The last part of a key and its value; nothing of what the name has, decides no number or is composed later."""
-    key, _, value = override.lstrip("+").partition("=")
-    if key.split(".")[0] in NOT_OF_A_LABEL or key in IN_THE_NAME or "$" in value:
+    if override.group in NOT_IN_A_LABEL or override.key in IN_THE_NAME or "$" in (override.value or ""):
         return ""
-    return f" {key.rpartition('.')[2]}={value}"
+    return f" {override.key.rpartition('.')[2]}={override.value}"
 
 
 def grid_files(sweeps: Path) -> list[Path]:
@@ -126,28 +137,28 @@ def grid_files(sweeps: Path) -> list[Path]:
 
 def to_do(cells: Sequence[Cell], retry: bool) -> list[Cell]:
     """The cells that are not done; failed ones are only where they are to be tried again."""
-    done = {"finished"} if retry else {"finished", "failed"}
+    done = {Status.FINISHED} if retry else {Status.FINISHED, Status.FAILED}
     return [cell for cell in cells if (found := cell.result) is None or found.status not in done]
 
 
 def stale(cells: Sequence[Cell]) -> list[Cell]:
     """The cells that another version of this package's code has finished."""
     source = provenance.versions()["pde_train_source"]
-    finished = ((cell, cell.result) for cell in cells)
-    return [c for c, r in finished if r and r.status == "finished" and r.versions.get("pde_train_source") != source]
+    results = ((cell, cell.result) for cell in cells)
+    return [c for c, r in results if r and r.is_finished and r.versions.get("pde_train_source") != source]
 
 
 def forget(cells: Sequence[Cell]) -> None:
     """Remove how cells ended that will run again, so that a new end can be told from the old one."""
     for cell in cells:
-        if (found := cell.result) is not None and found.status != "finished":  # it may have finished just now
+        if (found := cell.result) is not None and found.status is not Status.FINISHED:  # it may have finished just now
             with contextlib.suppress(OSError):
                 (cell.folder / RESULT_FILE).unlink()
 
 
-def settle(folder: Path, words: Sequence[str], error: str) -> None:
+def settle(folder: Path, words: Sequence[str], error: str, status: Status = Status.FAILED) -> None:
     """Keep how a cell ended whose job left no word of it; nothing where there is a result, or a process at work."""
-    if claimed(folder) or Result.of_a_cell(folder) is not None:
+    if is_locked(folder) or Result.of_a_cell(folder) is not None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    Result("failed", [word for word in words if not word.startswith(OF_A_JOB)], error=error).write(folder)
+    Result(status, Overrides.parse(words).without("hydra", "sweep").words, error=error).write(folder)

@@ -68,8 +68,8 @@ def _entropy(result: Result) -> Curve:
 
 def _of_entropy(results: Sequence[Result]) -> dict[str, str]:
     """Labels of the axes: thresholds and normalisation are named where all results share them."""
-    relative = {r.entropy.get("relative") for r in results if r.status == "finished"}
-    normalisations = {r.entropy.get("normalisation") for r in results if r.status == "finished"}
+    relative = {r.entropy.get("relative") for r in results if r.is_finished}
+    normalisations = {r.entropy.get("normalisation") for r in results if r.is_finished}
     how = ", relative to s_1" if relative == {True} else ", absolute" if relative == {False} else ""
     norm = normalisations.pop() if len(normalisations) == 1 else None
     return {"xlabel": f"threshold a{how}", "ylabel": f"entropy ({norm})" if norm else "truncated entropy"}
@@ -85,7 +85,7 @@ def _in_order(values: Sequence[str]) -> list[str]:
 
 def _maps(results: Sequence[Result]) -> dict[str, Figure]:
     """The median error over seeds by two swept keys; with three, of which one takes derivatives, a map for each way."""
-    chosen = [dict(o.lstrip("+").split("=", 1) for o in r.overrides if "=" in o) for r in results]
+    chosen = [{o.key: o.value for o in r.words if o.value is not None} for r in results]
     values: dict[str, list[str]] = {}
     for words in chosen:
         for key, value in words.items():

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from pde_train.errors import sentence
 from pde_train.instantiate import build_group
 from pde_train.progress import waiting
-from pde_train.run_folder import JOURNAL
+from pde_train.run_folder import JOURNAL, Status
 from pde_train.runs.result import Result
 from pde_train.sweeps.grid import Cell, Grid
 from pde_train.sweeps.views import seen
@@ -48,7 +48,7 @@ class Report:
 
         end_abandoned(cell.folder for cell in self.grid.distinct if not _is_finished(cell))
         results = [self._result(cell) for cell in self.grid.cells]
-        finished = [r for r in results if r.status == "finished"]
+        finished = [r for r in results if r.is_finished]
         groups = tables.groups(results)
         grouped = tables.medians(groups)
         if grouped:
@@ -64,7 +64,7 @@ class Report:
         self.tracker.describe(text, [file.name for file in files if file.suffix == ".png"])
         self.tracker.artifacts(files)
         complete = len(finished) == len(results)
-        self.tracker.finish("finished" if complete else "interrupted" if interrupted else "failed")
+        self.tracker.finish(Status.FINISHED if complete else Status.INTERRUPTED if interrupted else Status.FAILED)
         with waiting("delivering to the tracking store"):  # also what died before it could
             drained(self.tracker, (f.parent for c in self.grid.distinct for f in c.folder.rglob(JOURNAL)))
         if self.tracker.how_to_look:
@@ -73,13 +73,13 @@ class Report:
 
     def _result(self, cell: Cell) -> Result:
         """What a cell has come to, in words where there is no result."""
-        words = list(cell.overrides)
+        words, status = cell.overrides.words, cell.status
         try:
-            if (found := seen(cell, self.config, self.tracker)) is not None:
-                return found
+            if (result := seen(cell, self.config, self.tracker, self.grid.folder)) is not None:
+                return result
         except Exception as error:  # one bad cell among many: what its files hold is nobody's promise
-            return Result("failed", words, error=sentence(error), folder=cell.folder)
-        return Result(cell.state, words, error=NO_RESULT.get(cell.state, NO_RESULT["died"]), folder=cell.folder)
+            return Result(Status.FAILED, words, error=sentence(error), folder=cell.folder)
+        return Result(status, words, error=NO_RESULT.get(status, DIED), folder=cell.folder)
 
     def _files(self, results: Sequence[Result]) -> list[Path]:
         """table.csv with every cell, and the overlays that its cells give."""
@@ -95,21 +95,23 @@ class Report:
 
 
 def _is_finished(cell: Cell) -> bool:
-    return (found := cell.result) is not None and found.status == "finished"
+    return (result := cell.result) is not None and result.is_finished
 
 
 NO_RESULT = {
-    "waiting": "not begun",
-    "running": "another process is at work on it",
-    "interrupted": "stopped; the same command goes on from its checkpoint",
-    "died": "its process died and left no word; the same command tries again",
+    Status.WAITING: "not begun",
+    Status.RUNNING: "another process is at work on it",
+    Status.INTERRUPTED: "stopped; the same command goes on from its checkpoint",
 }
 """What is said of a cell that has no result."""
+
+DIED = "its process died and left no word; the same command tries again"
+"""The same of a cell that had one a moment ago."""
 
 
 def _say(results: Sequence[Result]) -> None:
     """Name every cell that is not finished."""
-    others = [r for r in results if r.status != "finished"]
+    others = [r for r in results if not r.is_finished]
     for result in others[:SHOWN]:
         print(f"{result.status}: {' '.join(result.overrides)}: {result.error} ({result.folder})")
     if len(others) > SHOWN:

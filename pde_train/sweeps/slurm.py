@@ -26,9 +26,9 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from omegaconf import DictConfig
 
 from pde_train.errors import UsageError
-from pde_train.run_folder import claimed
-from pde_train.runs.result import Result
-from pde_train.tracking.base import PARENT
+from pde_train.overrides import Overrides
+from pde_train.run_folder import Status
+from pde_train.sweeps.grid import settle
 
 JOB_FILE = "slurm_job"
 """In the folder of a cell: the id of the job that has it, such as 17_3."""
@@ -95,8 +95,7 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
         return []
 
     def _folder(self, words: Sequence[str]) -> Path:
-        (subdir,) = (word.partition("=")[2] for word in words if word.startswith("hydra.sweep.subdir="))
-        return Path(self.config.hydra.sweep.dir).absolute() / subdir
+        return Path(self.config.hydra.sweep.dir).absolute() / str(Overrides.parse(words).value_of("hydra.sweep.subdir"))
 
     def _submit(self, jobs: Sequence[list[str]], first: int) -> list[str]:
         """Queue one array; the ids of its jobs."""
@@ -147,14 +146,9 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
     def _settle(self, folder: Path, words: Sequence[str], job: str, state: str) -> None:
         """A result for a cell whose job is over and left none."""
         folder.chmod(folder.stat().st_mode)  # makes a network file system look again
-        if Result.of_a_cell(folder) is not None or claimed(folder):
-            return
         logs = Path(str(self.params["submitit_folder"]).replace("%j", job)).absolute()
-        Result(
-            "interrupted",
-            [word for word in words if not word.startswith("hydra.")],
-            error=f"its SLURM job {job} ended ({state}) and left no word; the same command tries again; logs: {logs}",
-        ).write(folder)
+        error = f"its SLURM job {job} ended ({state}) and left no word; the same command tries again; logs: {logs}"
+        settle(folder, words, error, Status.INTERRUPTED)
 
 
 def queue() -> dict[str, str] | None:
@@ -190,5 +184,5 @@ def job_of(folder: Path) -> str:
 
 def exports(environment: Mapping[str, str]) -> list[str]:
     """Lines of a shell script that set what a job must know, also where sbatch exports nothing."""
-    names = [name for name in (PARENT, "HYDRA_FULL_ERROR", "PYTHONPATH") if name in environment]
+    names = [name for name in ("HYDRA_FULL_ERROR", "PYTHONPATH") if name in environment]
     return ["export SLURM_EXPORT_ENV=ALL", *(f"export {name}={shlex.quote(environment[name])}" for name in names)]

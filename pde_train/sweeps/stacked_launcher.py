@@ -18,11 +18,8 @@ from omegaconf import DictConfig, open_dict
 
 from pde_train.errors import UsageError
 from pde_train.sweeps import compose
-from pde_train.sweeps.grid import STACKS, settle
+from pde_train.sweeps.grid import STACKS, Cell, Grid, settle
 from pde_train.sweeps.workers import failure
-
-SUBDIR = "hydra.sweep.subdir="
-"""The word by which the sweeper says where a cell lies."""
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +39,6 @@ class StackedLauncher(Launcher):
         self.size = int(size)
         self.memory_gb = memory_gb
         self.threads = None if threads is None else int(threads)
-        self.composed: Mapping[str, compose.Composed] = {}
-        """The configuration of every cell by its name, which the sweeper has composed."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config = config
@@ -60,33 +55,52 @@ class StackedLauncher(Launcher):
         return getattr(self.launcher, "knows_jobs", False)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        stacks: dict[str, list[dict[str, Any]]] = {}
-        words = [[w for w in job if not w.startswith(SUBDIR)] for job in job_overrides]
-        where = Path(self.config.hydra.sweep.dir).absolute()
-        folders = [next(where / w.removeprefix(SUBDIR) for w in job if w.startswith(SUBDIR)) for job in job_overrides]
-        for own, folder in zip(words, folders, strict=True):
-            config, choices = self.composed[folder.name]
-            about = {"folder": str(folder), "overrides": own, "config": config, "choices": choices}
-            stacks.setdefault(self._shape(config), []).append(about)
-        parts = [cells[i : i + self.size] for cells in stacks.values() for i in range(0, len(cells), self.size)]
-        log.info("%d cells in %d stacks", len(job_overrides), len(parts))
-        jobs = self.launcher.launch([self._job(part, where) for part in parts], initial_job_idx)
+        """Not used: the sweeper launches cells, whose configurations it has composed, by `launch_cells`."""
+        raise UsageError("hydra/launcher=stacked needs hydra/sweeper=grid: expected both, leave out hydra/sweeper")
+
+    def launch_cells(self, cells: Sequence[Cell], grid: Grid) -> None:
+        """Train cells in as few jobs as can be.
+
+        Args:
+            cells: What to train.
+            grid: To which they belong.
+        """
+        stacks: dict[str, list[Cell]] = {}
+        for cell in cells:
+            stacks.setdefault(self._shape(cell.config), []).append(cell)
+        parts = [own[i : i + self.size] for own in stacks.values() for i in range(0, len(own), self.size)]
+        log.info("%d cells in %d stacks", len(cells), len(parts))
+        jobs = self.launcher.launch([self._job(part, grid) for part in parts], initial_job_idx=0)
         for part, job in zip(parts, jobs, strict=False):  # none of a launcher that leaves it to others to say anything
             if error := failure(job):
                 for cell in part:
-                    settle(Path(cell["folder"]), cell["overrides"], error)
-        return []
+                    settle(cell.folder, cell.overrides.words, error)
 
     def _shape(self, config: Mapping[str, Any]) -> str:
         from pde_train.runs.stack import shape
 
         return shape(config)
 
-    def _job(self, cells: Sequence[Mapping[str, Any]], where: Path) -> list[str]:
+    def _job(self, cells: Sequence[Cell], grid: Grid) -> list[str]:
         """Write down the cells of a job; the words that make it."""
-        name = hashlib.sha256("".join(cell["folder"] for cell in cells).encode()).hexdigest()[:12]
-        file = where / STACKS / name / "stack.json"
+        name = hashlib.sha256("".join(str(cell.folder) for cell in cells).encode()).hexdigest()[:12]
+        file = Path(self.config.hydra.sweep.dir).absolute() / STACKS / name / "stack.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        about = {"memory_gb": self.memory_gb, "threads": self.threads, "cells": list(cells)}
-        file.write_text(json.dumps(about, indent=1) + "\n")
-        return [*cells[0]["overrides"], f"{SUBDIR}{STACKS}/{name}", f"sweep.stack={compose.quoted(file)}"]
+        own = {"parent": str(grid.folder)}
+        described = [
+            {
+                "folder": str(cell.folder),
+                "overrides": cell.overrides.words,
+                "config": {**cell.config, "sweep": {**cell.config["sweep"], **own, "label": grid.labels[cell.name]}},
+                "choices": cell.choices,
+            }
+            for cell in cells
+        ]
+        content = {"memory_gb": self.memory_gb, "threads": self.threads, "cells": described}
+        file.write_text(json.dumps(content, indent=1) + "\n")
+        return [
+            *cells[0].overrides.words,
+            f"sweep.parent={compose.quoted(grid.folder)}",
+            f"hydra.sweep.subdir={STACKS}/{name}",
+            f"sweep.stack={compose.quoted(file)}",
+        ]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -22,12 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from pde_train.errors import UsageError, sentence
 from pde_train.guards import refuse_secrets, refuse_trust
-from pde_train.run_folder import CELLS, claim, claimed
+from pde_train.run_folder import CELLS, Status, clear, is_locked, lock
 from pde_train.sweeps import compose
 from pde_train.sweeps.grid import Cell, Grid, forget, settle, stale, to_do
 from pde_train.sweeps.stacked_launcher import StackedLauncher
 from pde_train.sweeps.workers import Task, failure, told_to_stop
-from pde_train.tracking.base import PARENT
 
 TRIES = 3
 """How often a cell is launched whose process dies and leaves no word."""
@@ -50,7 +48,6 @@ class GridSweeper(Sweeper):
 
     def __init__(self, params: dict[str, str] | None = None):
         self.params = params or {}
-        self.composed: dict[str, compose.Composed] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.hydra_context = config, hydra_context
@@ -72,8 +69,7 @@ class GridSweeper(Sweeper):
                 "hydra.launcher.n_jobs=0 is no number of processes: expected a positive one, or -1 for one a processor"
             )
         grid = self._grid(arguments)
-        first, _ = self.composed[grid.cells[0].name]
-        check_keys(OmegaConf.create({**first, "name": "", "tracking": self.config.tracking}))
+        check_keys(OmegaConf.create({**grid.cells[0].config, "name": "", "tracking": self.config.tracking}))
         grid.folder.mkdir(parents=True, exist_ok=True)
         grid.write(arguments)
         if self.config.sweep.fresh:
@@ -86,20 +82,17 @@ class GridSweeper(Sweeper):
                 _clear(old)
         from pde_train.sweeps.report import Report
 
-        report = Report.opened(grid, self.config, meanwhile=self._load)
-        os.environ[PARENT] = str(grid.folder)
+        report = Report.opened(grid, self.config, meanwhile=lambda: self._load(grid))
         try:
             self._train(grid)
         except UsageError:  # the launcher refuses, before anything was trained: there is nothing to show
-            report.tracker.finish("failed")
+            report.tracker.finish(Status.FAILED)
             raise
         except BaseException:
             report.close(interrupted=True)
             raise
         else:
             finished = report.close(interrupted=False)
-        finally:
-            os.environ.pop(PARENT, None)
         if not finished:
             raise SystemExit(1)
 
@@ -109,16 +102,13 @@ class GridSweeper(Sweeper):
         combinations = compose.combinations(words, loader)
         sweeps = Path(self.config.hydra.sweep.dir).absolute()
         configs = compose.composed(combinations, loader, self.config)
-        cells = []
-        for words, (config, choices) in zip(combinations, configs, strict=True):
-            cells.append(Cell.of(words, config, sweeps))
-            self.composed.setdefault(cells[-1].name, (config, choices))
-        grid = Grid.of(self.config.hydra.runtime.choices.get("experiment") or "sweep", cells, sweeps)
-        for name, label in grid.labels.items():
-            self.composed[name][0]["sweep"]["label"] = label
-        return grid
+        cells = [
+            Cell.of(words, config, choices, sweeps)
+            for words, (config, choices) in zip(combinations, configs, strict=True)
+        ]
+        return Grid.of(self.config.hydra.runtime.choices.get("experiment") or "sweep", cells, sweeps)
 
-    def _load(self) -> None:
+    def _load(self, grid: Grid) -> None:
         """Import what cells need, seconds of libraries, where this process trains them."""
         if isinstance(getattr(self.launcher, "launcher", self.launcher), BasicLauncher):
             from pde_train.progress import waiting
@@ -127,7 +117,7 @@ class GridSweeper(Sweeper):
                 import pde_train.runs.stack  # noqa: F401
                 from pde_train.instantiate import locate
 
-                for method in {str(config.get("method", {}).get("_target_")) for config, _ in self.composed.values()}:
+                for method in {str(cell.config.get("method", {}).get("_target_")) for cell in grid.cells}:
                     with contextlib.suppress(UsageError):  # which is said when the cell is built
                         locate(method, tuple(self.config.trusted_modules), "method")
 
@@ -135,40 +125,47 @@ class GridSweeper(Sweeper):
         """Launch until every cell has an end of its own, or died too often."""
         waiting = to_do(grid.distinct, self.config.sweep.retry)
         log.info("%d cells, %d of them done", len(grid.distinct), len(grid.distinct) - len(waiting))
-        forget([cell for cell in waiting if not claimed(cell.folder)])
+        forget([cell for cell in waiting if not is_locked(cell.folder)])
         launched: Counter[str] = Counter()
         known = getattr(self.launcher, "knows_jobs", False)
         tries = 1 if known else TRIES
         while waiting:
-            free = [c for c in waiting if not claimed(c.folder) or (known and not launched[c.name])]
+            free = [c for c in waiting if not is_locked(c.folder) or (known and not launched[c.name])]
             if free:
-                self._launch(free, grid.labels)
+                self._launch(free, grid)
                 launched.update(cell.name for cell in free)
             else:
                 time.sleep(POLL_SECONDS)
-            waiting = [c for c in waiting if c.result is None and (launched[c.name] < tries or claimed(c.folder))]
+            waiting = [c for c in waiting if c.result is None and (launched[c.name] < tries or is_locked(c.folder))]
 
-    def _launch(self, cells: Sequence[Cell], labels: Mapping[str, str]) -> None:
-        named = [[*cell.overrides, f"sweep.label={compose.quoted(labels[cell.name])}"] for cell in cells]
-        jobs = [[*words, f"hydra.sweep.subdir={CELLS}/{cell.name}"] for words, cell in zip(named, cells, strict=True)]
-        if isinstance(self.launcher, StackedLauncher):
-            self.launcher.composed = self.composed
+    def _launch(self, cells: Sequence[Cell], grid: Grid) -> None:
         try:
-            with told_to_stop(at_work=lambda: any(claimed(cell.folder) for cell in cells)):
-                returned = self.launcher.launch(jobs, initial_job_idx=0)
+            with told_to_stop(at_work=lambda: any(is_locked(cell.folder) for cell in cells)):
+                if isinstance(self.launcher, StackedLauncher):
+                    self.launcher.launch_cells(cells, grid)
+                    return
+                returned = self.launcher.launch([_words(cell, grid) for cell in cells], initial_job_idx=0)
         except BrokenProcessPool as error:  # a worker process was killed, and the others ended with it
             print(f"a process of the launcher died: {sentence(error)}", file=sys.stderr)
             return
         for cell, job in zip(cells, returned, strict=False):  # a launcher may leave it to others to say anything
             if said := failure(job):
-                settle(cell.folder, cell.overrides, said)
+                settle(cell.folder, cell.overrides.words, said)
+
+
+def _words(cell: Cell, grid: Grid) -> list[str]:
+    """The words of the job that runs a cell."""
+    return [
+        *cell.overrides.words,
+        f"sweep.label={compose.quoted(grid.labels[cell.name])}",
+        f"sweep.parent={compose.quoted(grid.folder)}",
+        f"hydra.sweep.subdir={CELLS}/{cell.name}",
+    ]
 
 
 def _clear(cells: Sequence[Cell]) -> None:
     """Remove what earlier runs left, but where a process is at work."""
-    from pde_train.run_folder import clear
-
     for cell in cells:
-        with claim(cell.folder) as mine:
+        with lock(cell.folder) as mine:
             if mine:
                 clear(cell.folder)

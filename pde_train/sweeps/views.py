@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pde_train.entropy import Entropy
 from pde_train.errors import RunError
 from pde_train.instantiate import build_group
-from pde_train.run_folder import claim
+from pde_train.run_folder import Status, lock
 from pde_train.runs import provenance
 from pde_train.runs.result import Result
 from pde_train.sweeps.grid import Cell
@@ -24,21 +25,27 @@ OF_AN_ENTROPY = ("cutoff/", "entropy/", "entropy_raw/", "effective_rank/", "cond
 """What the metrics begin with that depend on thresholds, see `Entropy.metrics`."""
 
 
-def seen(cell: Cell, config: DictConfig, tracker: Tracker) -> Result | None:
-    """The result of a cell as this grid asks for it: with its overrides and its entropy; None before its end.
+def seen(cell: Cell, config: DictConfig, tracker: Tracker, parent: Path) -> Result | None:
+    """The result of a cell as a grid asks for it: with its overrides and its entropy; None before its end.
 
-    tracker: the sweep's. A view that is made for the first time is a run of its own in the store, nested in the sweep,
-    and lies in a folder of its own below the cell's.
+    A view that is made for the first time is a run of its own in the store, nested in the sweep, and lies in a folder
+    of its own below the cell's.
+
+    Args:
+        cell: Of the grid.
+        config: Of the sweep.
+        tracker: Of the sweep.
+        parent: The folder of the grid.
     """
     trained = cell.result
     if trained is None:
         return None
-    if trained.status == "finished" and trained.entropy != cell.entropy:
-        trained = _view(cell, trained, config, tracker.sibling())
-    return replace(trained, overrides=list(cell.overrides))
+    if trained.is_finished and trained.entropy != cell.entropy:
+        trained = _view(cell, trained, config, tracker.sibling(), parent)
+    return replace(trained, overrides=cell.overrides.words)
 
 
-def _view(cell: Cell, trained: Result, config: DictConfig, tracker: Tracker) -> Result:
+def _view(cell: Cell, trained: Result, config: DictConfig, tracker: Tracker, parent: Path) -> Result:
     mark = hashlib.sha256(json.dumps(cell.entropy, sort_keys=True).encode()).hexdigest()[:8]
     folder = cell.folder / f"entropy-{mark}"
     if (found := Result.read(folder)) is not None:
@@ -49,9 +56,9 @@ def _view(cell: Cell, trained: Result, config: DictConfig, tracker: Tracker) -> 
     kept = {k: v for k, v in trained.metrics.items() if not _of_an_entropy(k)}
     last = by_step[max(by_step)] if by_step else {}
     result = replace(trained, metrics={**kept, **last}, entropy=dict(cell.entropy), folder=folder)
-    with claim(folder) as mine:
+    with lock(folder) as mine:
         if mine:  # otherwise another sweep is keeping the same view
-            _track(cell, result, by_step, tracker)
+            _track(cell, result, by_step, tracker, parent)
             result.write(folder)
     return result
 
@@ -78,18 +85,20 @@ def _resolution(kept: Mapping[str, np.ndarray], name: str) -> float:
     return float(kept[name.replace("step_", "resolution_")])
 
 
-def _track(cell: Cell, result: Result, by_step: Mapping[int, Mapping[str, float]], tracker: Tracker) -> None:
+def _track(
+    cell: Cell, result: Result, by_step: Mapping[int, Mapping[str, float]], tracker: Tracker, parent: Path
+) -> None:
     """Keep the view as a run: every metric of the cell's last step, and those of its spectra by step."""
     about: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(cell.folder / "config.yaml"))  # type: ignore[assignment]
     params = provenance.flattened({**about, "entropy": dict(cell.entropy)})
     folder = result.folder or cell.folder
     tags = {**result.choices, "config_hash": cell.name, "view_of": cell.name}
-    tracker.start(f"{about['name']}, another entropy", folder, params, tags)
+    tracker.start(f"{about['name']}, another entropy", folder, params, tags, parent)
     steps = int(result.metrics.get("steps") or 0)
     rows = {(key, steps): value for key, value in result.metrics.items() if value is not None}
     rows |= {(key, step): value for step, metrics in by_step.items() for key, value in metrics.items()}
     tracker.metrics([(key, value, step) for (key, step), value in rows.items()])
-    tracker.finish("finished")
+    tracker.finish(Status.FINISHED)
 
 
 def _of_an_entropy(metric: str) -> bool:

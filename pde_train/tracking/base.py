@@ -8,12 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pde_train.errors import sentence
+from pde_train.run_folder import Status
 
 Row = tuple[str, float, int]
 """A metric's name, value and step."""
-
-PARENT = "PDE_TRAIN_PARENT"
-"""Environment variable by which a sweep names its folder to the runs that nest under it."""
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +28,23 @@ class Tracker(ABC):
         """
 
     @abstractmethod
-    def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
-        """Open a new run, or the one that `folder` already belongs to."""
+    def start(
+        self,
+        name: str,
+        folder: Path,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        parent: Path | None = None,
+    ) -> None:
+        """Open a new run, or the one that `folder` already belongs to.
+
+        Args:
+            name: Shown by the store.
+            folder: Of the run.
+            params: The configuration, flattened.
+            tags: What else is known of the run.
+            parent: Folder of the sweep under which the run is nested; None for a run of its own.
+        """
 
     @abstractmethod
     def metrics(self, rows: Sequence[Row]) -> None:
@@ -50,8 +63,8 @@ class Tracker(ABC):
         """Keep these files and folders, which lie in the run's folder."""
 
     @abstractmethod
-    def finish(self, status: str) -> None:
-        """Close the run as `finished`, `failed` or `interrupted`."""
+    def finish(self, status: Status) -> None:
+        """Close the run: finished, failed or interrupted."""
 
     @abstractmethod
     def drain(self, folders: Iterable[Path] = ()) -> None:

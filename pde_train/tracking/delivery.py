@@ -17,10 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from pde_train.errors import PdeTrainError, RunError, UsageError
+from pde_train.run_folder import Status
 from pde_train.tracking.journal import BATCH, Entry, Journal, Mark
 from pde_train.tracking.uris import encoded, is_database, masked, sqlite_file, without_secrets
 
-STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+STATUS = {
+    Status.RUNNING: "RUNNING",
+    Status.FINISHED: "FINISHED",
+    Status.FAILED: "FAILED",
+    Status.INTERRUPTED: "KILLED",
+}
+"""MLflow's names."""
 
 PARAMS = TAGS = 100
 """Parameters, and tags, that MLflow takes in one call; with the rows no more than BATCH."""
@@ -137,11 +144,11 @@ class Store:
 
     def _tell(self, run_id: str, folder: Path, kind: str, value: Any) -> None:
         if kind == "status":
-            name, time = value
-            if name == "running":
-                self._client.update_run(run_id, status=STATUS[name])
+            status, time = Status(value[0]), value[1]
+            if status.is_end:
+                self._client.set_terminated(run_id, STATUS[status], end_time=time)
             else:
-                self._client.set_terminated(run_id, STATUS[name], end_time=time)
+                self._client.update_run(run_id, status=STATUS[status])
         elif kind == "artifacts":
             with tempfile.TemporaryDirectory() as together:  # every call asks the store for the run first
                 for file in (own_file(folder, name) for name in value):

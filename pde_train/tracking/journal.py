@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pde_train.errors import RunError
-from pde_train.run_folder import DELIVERED, JOURNAL, claimed
+from pde_train.run_folder import DELIVERED, JOURNAL, Status, is_locked
 from pde_train.tracking.base import Row
 
 BATCH = 1000
@@ -113,11 +113,14 @@ class Journal:
         return about
 
     @property
-    def status(self) -> str | None:
+    def status(self) -> Status | None:
         """How the run stands by its last word; None where it has said nothing."""
         status = None
         for entry, _ in self.entries() if self.file.exists() else ():
-            status = "running" if "run" in entry else entry["status"][0] if "status" in entry else status
+            if "run" in entry:
+                status = Status.RUNNING
+            elif "status" in entry:
+                status = Status(entry["status"][0])
         return status
 
     @property
@@ -181,8 +184,8 @@ def end_abandoned(folders: Iterable[Path]) -> None:
     """Say in these folders that their runs were interrupted, where a run is open and no process is at work."""
     for folder in folders:
         with contextlib.suppress(RunError, TypeError, LookupError):  # of a journal that cannot be read
-            if not claimed(folder) and (journal := Journal(folder)).status == "running":
-                journal.append(status=("interrupted", milliseconds()))
+            if not is_locked(folder) and (journal := Journal(folder)).status == Status.RUNNING:
+                journal.append(status=(Status.INTERRUPTED, milliseconds()))
 
 
 def milliseconds() -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pde_train.errors import RunError, UsageError
-from pde_train.run_folder import set_aside
-from pde_train.tracking.base import PARENT, Row, Tracker
+from pde_train.run_folder import Status, set_aside
+from pde_train.tracking.base import Row, Tracker
 from pde_train.tracking.courier import Courier, courier_to
 from pde_train.tracking.delivery import check_experiment, first_line
 from pde_train.tracking.journal import Journal, milliseconds
@@ -86,18 +86,25 @@ class MlflowTracker(Tracker):
                 "version of MLflow, correct tracking.uri or choose tracking=none"
             )
 
-    def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    def start(
+        self,
+        name: str,
+        folder: Path,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        parent: Path | None = None,
+    ) -> None:
         self._journal = Journal(folder)
-        self._nested = PARENT in os.environ
+        self._nested = parent is not None
         if self._taken_up():
-            self._tell(status=("running", None))
+            self._tell(status=(Status.RUNNING, None))
             return
         about = {
             "name": name,
             "experiment": self.experiment,
             "uri": self.uri if self.uri is not None and masked(self.uri) == self.uri else None,
             "key": uuid.uuid4().hex,
-            "parent": os.path.relpath(os.environ[PARENT], folder) if PARENT in os.environ else None,
+            "parent": None if parent is None else os.path.relpath(parent, folder),
             "user": user(),
             "time": milliseconds(),
             "tags": dict(tags),
@@ -118,7 +125,7 @@ class MlflowTracker(Tracker):
     def artifacts(self, files: Iterable[Path]) -> None:
         self._tell(artifacts=[file.name for file in files])
 
-    def finish(self, status: str) -> None:
+    def finish(self, status: Status) -> None:
         self._tell(status=(status, milliseconds()))
 
     def drain(self, folders: Iterable[Path] = ()) -> None:

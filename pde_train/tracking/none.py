@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pde_train.run_folder import Status
 from pde_train.tracking.base import Row, Tracker
 
 
@@ -19,7 +20,14 @@ class NoTracker(Tracker):
     def prepare(self, wait: bool = True) -> None:
         pass
 
-    def start(self, name: str, folder: Path, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    def start(
+        self,
+        name: str,
+        folder: Path,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        parent: Path | None = None,
+    ) -> None:
         pass
 
     def metrics(self, rows: Sequence[Row]) -> None:
@@ -34,7 +42,7 @@ class NoTracker(Tracker):
     def artifacts(self, files: Iterable[Path]) -> None:
         pass
 
-    def finish(self, status: str) -> None:
+    def finish(self, status: Status) -> None:
         pass
 
     def drain(self, folders: Iterable[Path] = ()) -> None:

@@ -4,67 +4,65 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.plugins.io import CheckpointIO
 
 from pde_train.errors import RunError
+from pde_train.run_folder import write_whole
 
 MARK = b"\nsha256:"
 """Stands between the content of a checkpoint and its checksum."""
 
+VERSION = "2.6.0"
+"""The version of Lightning whose format of checkpoints this is."""
 
-class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside the target, then renames: a kill at any moment leaves the old checkpoint or the new one.
 
-    A checkpoint is a file of `torch.save` with the checksum of its content behind it, which `torch.load` passes over.
+def content(model: torch.nn.Module, optimizer: torch.optim.Optimizer, run: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds, in Lightning's format.
+
+    Args:
+        model: Whose parameters and buffers are kept, under ``state_dict`` with the prefix ``model.``.
+        optimizer: Whose state is kept.
+        run: What the run needs besides to go on, kept under ``pde_train``.
     """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        target = Path(path)
-        beside = target.with_name(f"{target.name}.{os.getpid()}.part")
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        data = buffer.getvalue()
-        try:
-            with beside.open("wb") as file:
-                file.write(data + MARK + hashlib.sha256(data).hexdigest().encode())
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        data, mark, digest = Path(path).read_bytes().rpartition(MARK)
-        if not mark or hashlib.sha256(data).hexdigest().encode() != digest:
-            raise RunError(
-                f"{path} is damaged, or no checkpoint of this version: expected the checksum of its content at its "
-                "end, remove it to start afresh"
-            )
-        return torch.load(io.BytesIO(data), map_location=map_location or "cpu", weights_only=True)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
-
-
-def save(path: Path, module: lightning.LightningModule, optimizer: torch.optim.Optimizer) -> None:
-    """What Lightning's trainer saves of a module that it trains, of one that trains without it."""
-    checkpoint = {
+    return {
         "epoch": 0,
         "global_step": 0,
-        "pytorch-lightning_version": lightning.__version__,
-        "state_dict": module.state_dict(),
+        "pytorch-lightning_version": VERSION,
+        "state_dict": {f"model.{name}": tensor for name, tensor in model.state_dict().items()},
         "callbacks": {},
         "optimizer_states": [optimizer.state_dict()],
         "lr_schedulers": [],
+        "pde_train": run,
     }
-    module.on_save_checkpoint(checkpoint)
-    AtomicCheckpointIO().save_checkpoint(checkpoint, path)
+
+
+def write(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write a checkpoint; a kill at any moment leaves the old one or the new one.
+
+    The file is one of `torch.save` with the checksum of its content behind it, which `torch.load` passes over.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    data = buffer.getvalue()
+    write_whole(path, data + MARK + hashlib.sha256(data).hexdigest().encode())
+
+
+def load(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint, its tensors on a device.
+
+    Raises:
+        RunError: The checksum is not that of the content.
+    """
+    data, mark, digest = path.read_bytes().rpartition(MARK)
+    if not mark or hashlib.sha256(data).hexdigest().encode() != digest:
+        raise RunError(
+            f"{path} is damaged, or no checkpoint of this version: expected the checksum of its content at its "
+            "end, remove it to start afresh"
+        )
+    return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
 
 
 def read(path: Path, config_hash: str, steps: int) -> dict[str, Any]:
@@ -74,7 +72,7 @@ def read(path: Path, config_hash: str, steps: int) -> dict[str, Any]:
     parameters that are nan or infinite.
     """
     try:
-        checkpoint = AtomicCheckpointIO().load_checkpoint(path)
+        checkpoint = load(path)
         step, own_hash = checkpoint["pde_train"]["step"], checkpoint["pde_train"]["config_hash"]
     except RunError:
         raise
@@ -93,13 +91,3 @@ def read(path: Path, config_hash: str, steps: int) -> dict[str, Any]:
     if wrong:
         raise RunError(f"{path} {wrong}: expected a checkpoint of this run, remove it to start afresh")
     return checkpoint
-
-
-def restore(
-    path: Path, module: lightning.LightningModule, optimizer: torch.optim.Optimizer, config_hash: str, steps: int
-) -> None:
-    """Go on from what `save`, or Lightning's trainer, has saved; see `read`."""
-    checkpoint = read(path, config_hash, steps)
-    module.load_state_dict(checkpoint["state_dict"])
-    optimizer.load_state_dict(checkpoint["optimizer_states"][0])
-    module.on_load_checkpoint(checkpoint)

@@ -12,14 +12,14 @@ from pde_train.geometry import Batch, Points
 from pde_train.problem import Problem
 from pde_train.training.compiling import Function, Traced, load, trace
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import Steps
+from pde_train.training.steps import SingleSteps
 from pde_train.training.updates import update_of
 
 BLOCK_ROWS = 256
 """Points of a region in one compiled block: its Taylor coefficients through a layer of 64 stay in the L2 cache."""
 
 
-class CompiledSteps(Steps):
+class CompiledSteps(SingleSteps):
     """Loss and gradient, where an `Update` serves the whole step, as code compiled ahead of time for a batch's shapes.
 
     Points of the interior beyond the first block come in blocks that fit the cache, their gradients added up.

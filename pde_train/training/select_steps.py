@@ -1,49 +1,54 @@
-"""Whether compiling a run's steps pays."""
+"""How optimiser steps are computed: one decision, for one run or several that train together."""
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
 
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
 from pde_train.progress import waiting
+from pde_train.training.agreement import check_agreement, gradient_at, put_back, stepped
 from pde_train.training.compiled_steps import CompiledSteps
+from pde_train.training.select_stacked_steps import COMPILE_SECONDS, SAVED, select_stacked
 from pde_train.training.sharded_steps import ShardedSteps, serve
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import EagerSteps, Steps
+from pde_train.training.steps import EagerSteps, SingleSteps, Steps
+from pde_train.training.training import Training
 from pde_train.training.workers import Workers
-
-Tensors = tuple[Tensor, Tensor]
 
 MODES = ("auto", "always", "never")
 
 TRACE_SECONDS = 1.0
 """What it takes to look whether compiled code is there."""
 
-COMPILE_SECONDS = 30.0
-"""What it takes to compile."""
-
-SAVED = 0.7
-"""The part of an eager step's time that compiled code is expected to save; measured: 0.6 to 0.9."""
-
-TRIED = 3
-"""Steps by which compiled code is compared with eager ones."""
-
-AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
-"""The largest relative difference between the eager and the compiled loss that passes for rounding."""
-
-ROUNDINGS = 100.0
-"""What passes besides, in differences that one rounding of the parameters makes: many with finite differences."""
-
 log = logging.getLogger(__name__)
+
+
+def select(trainings: Sequence[Training], signals: StopSignals, memory: float) -> tuple[Steps, str]:
+    """How the steps that are left to trainings are best computed.
+
+    Args:
+        trainings: One, or several whose steps are then taken together.
+        signals: Wishes to stop.
+        memory: Bytes that the arrays of one step may take, where there are several.
+
+    Returns:
+        The steps, and the choice in words with its reason.
+
+    Raises:
+        CannotStack: Several cannot be taken together.
+    """
+    first = trainings[0]
+    if len(trainings) > 1:
+        return select_stacked(trainings, signals, memory)
+    left = first.schedule.steps - first.step
+    steps, why = choose(first.compile, first.problem, first.optimizer, signals, first.batch, left)
+    first.compile = "always" if isinstance(steps, CompiledSteps) else "never"  # a resumed run goes on as it began
+    return steps, why
 
 
 def choose(
@@ -53,8 +58,8 @@ def choose(
     signals: StopSignals,
     batch: Batch,
     steps: int,
-) -> tuple[Steps, str]:
-    """How `steps` steps are best computed, and why.
+) -> tuple[SingleSteps, str]:
+    """How `steps` steps of one problem are best computed, and why.
 
     `auto` compiles where that is expected to cost less time than it saves, from the measured time of one eager step;
     code that an earlier run compiled costs next to nothing. A failed compilation is one warning and eager steps.
@@ -74,7 +79,7 @@ def choose(
     buffers = [b.clone() for b in problem.model.buffers()]
     seconds = _seconds_of_gradient(eager, batch)
     if not all(map(torch.equal, problem.model.buffers(), buffers)):
-        _restore(problem.model.buffers(), buffers)
+        put_back(problem.model.buffers(), buffers)
         return eager, "eager: the model changes its buffers, which compiled code would not"
     saved = SAVED * seconds * steps
     about = f"{steps} steps of {seconds:.1e} s"
@@ -108,70 +113,11 @@ def _seconds_of_gradient(eager: EagerSteps, batch: Batch) -> float:
     return min(times)
 
 
-def tolerance(loss: Any, nudged: Any, dtype: torch.dtype) -> Any:
-    """How far compiled code may be off an eager loss (or a tensor of them), which one rounding of parameters nudges."""
-    return AGREEMENT[dtype] * abs(loss) + ROUNDINGS * abs(nudged - loss)
-
-
 def _compare(compiled: CompiledSteps, eager: EagerSteps, batch: Batch) -> None:
     """Refuse compiled code that computes something else than eager steps do.
 
     Compared are losses and parameters of TRIED steps where the whole step is compiled, otherwise loss and gradient.
     What parameters one rounding away make of the eager result passes for rounding.
     """
-    tried = _gradient if compiled.update is None else stepped
+    tried = gradient_at if compiled.update is None else stepped
     check_agreement(tried(compiled, batch, 0), tried(eager, batch, 0), tried(eager, batch, 1))
-
-
-def check_agreement(found: Tensors, expected: Tensors, nudged: Tensors) -> None:
-    """Refuse tensors that are off the expected ones by more than rounding, which moved those to `nudged`.
-
-    Raises ArithmeticError.
-    """
-    for own, other, moved in zip(found, expected, nudged, strict=True):
-        scale, apart = other.abs().max(), (own - other).abs().max()
-        if not bool(apart <= tolerance(scale, scale + (moved - other).abs().max(), other.dtype)):
-            raise ArithmeticError(f"compiled steps are off by {float(apart):.1e}, in numbers up to {float(scale):.1e}")
-
-
-def _gradient(steps: Steps, batch: Batch, roundings: int) -> Tensors:
-    """Loss and gradient, a vector each, at parameters so many roundings away."""
-    parameters = list(steps.problem.model.parameters())
-    with _kept(parameters):
-        _nudge(parameters, roundings)
-        loss = steps.gradient(batch)
-    return loss.view(1), torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-
-
-def stepped(steps: Steps, batch: Batch, roundings: int) -> Tensors:
-    """Losses and parameters of TRIED steps from parameters so many roundings away, a vector each."""
-    parameters = list(steps.problem.model.parameters())
-    remembered = copy.deepcopy(steps.optimizer.state_dict())
-    with _kept(parameters):
-        _nudge(parameters, roundings)
-        losses = steps.take(batch, TRIED)
-        found = torch.cat([p.detach().flatten() for p in parameters])
-    steps.optimizer.load_state_dict(remembered)
-    return losses, found
-
-
-@contextmanager
-def _kept(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Afterwards parameters are as they were before."""
-    before = [p.detach().clone() for p in parameters]
-    try:
-        yield
-    finally:
-        _restore(parameters, before)
-
-
-def _restore(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:
-    with torch.no_grad():
-        for tensor, value in zip(tensors, values, strict=True):
-            tensor.copy_(value)
-
-
-def _nudge(parameters: list[nn.Parameter], roundings: int) -> None:
-    with torch.no_grad():
-        for p in parameters:
-            p.mul_(1 + roundings * torch.finfo(p.dtype).eps)

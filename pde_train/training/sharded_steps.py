@@ -17,11 +17,11 @@ from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import Steps
+from pde_train.training.steps import SingleSteps
 from pde_train.training.workers import Workers
 
 
-class ShardedSteps(Steps):
+class ShardedSteps(SingleSteps):
     """Loss and gradient as sums over processes, each of which has its share of the points of every region.
 
     This process does all else: it draws and records, and the optimiser steps here alone. For every gradient the

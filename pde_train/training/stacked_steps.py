@@ -16,6 +16,7 @@ from pde_train.problem import Problem
 from pde_train.training.compiled_steps import Layout
 from pde_train.training.compiling import Function, Traced, load, peak_bytes, trace
 from pde_train.training.signals import StopSignals
+from pde_train.training.steps import Steps
 from pde_train.training.updates import update_of
 
 WEIGHT = "weight."
@@ -27,7 +28,7 @@ TOGETHER = 10
 """Steps that a block takes before the others do, while it is in the processor's cache."""
 
 
-class StackedSteps:
+class StackedSteps(Steps):
     """`vmap` over one optimiser step, of problems that differ in numbers alone, a block of them at a time.
 
     Those are parameters and buffers, points, the numbers of the optimiser, of the PDE (its fields that are `float`, and
@@ -69,6 +70,7 @@ class StackedSteps:
 
     def place(self, batches: Sequence[Batch]) -> None:
         """Take these points from now on."""
+        self.batches = list(batches)
         points = [self.layout.tensors(batch) for batch in batches]
         fixed = [list(tensors.values()) for tensors in self.fixed]
         like = self.state[0][0]
@@ -109,8 +111,9 @@ class StackedSteps:
             losses.append(loss[0])
         return torch.stack(losses), state[0][0]
 
-    def take(self, count: int) -> Tensor:
-        """Take `count` steps, fewer when a signal asks to stop; the losses before each, (problems, steps taken)."""
+    def advance(self, batches: Sequence[Batch], count: int) -> Tensor:
+        if any(new is not old for new, old in zip(batches, self.batches, strict=True)):
+            self.place(batches)
         losses: list[Tensor] = []
         while len(losses) < count:
             some = min(TOGETHER, count - len(losses))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,32 @@ from pde_train.training.signals import StopSignals
 
 
 class Steps(ABC):
-    """Takes optimiser steps on the residual loss of a problem, full batch."""
+    """Takes optimiser steps on the residual losses of one or several problems, full batch."""
+
+    @abstractmethod
+    def advance(self, batches: Sequence[Batch], count: int) -> Tensor:
+        """Take up to `count` steps, fewer when a signal asks to stop.
+
+        Args:
+            batches: The training points of each problem.
+            count: Steps, at least one.
+
+        Returns:
+            The losses before each step, (problems, steps taken).
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Give back what the steps hold besides memory, such as processes."""
+
+
+class SingleSteps(Steps):
+    """The steps of one problem by a torch optimiser; how the gradient is computed is left open.
+
+    Args:
+        problem: Whose loss is minimised.
+        optimizer: Of the parameters of the problem's model.
+        signals: Wishes to stop.
+    """
 
     def __init__(self, problem: Problem, optimizer: torch.optim.Optimizer, signals: StopSignals):
         self.problem = problem
@@ -25,10 +51,13 @@ class Steps(ABC):
 
     @abstractmethod
     def gradient(self, batch: Batch) -> Tensor:
-        """The loss on a batch, leaving its gradient in the parameters."""
+        """The loss on a batch, a scalar, leaving its gradient in the parameters."""
+
+    def advance(self, batches: Sequence[Batch], count: int) -> Tensor:
+        return self.take(batches[0], count).unsqueeze(0)
 
     def take(self, batch: Batch, count: int) -> Tensor:
-        """Take up to `count` steps; the loss before each, (steps taken,). Fewer when a signal asks to stop.
+        """The same of the one problem: the loss before each step, (steps taken,).
 
         An optimiser that needs no closure finds the gradient in the parameters, where its hooks find it, too.
         """
@@ -49,11 +78,8 @@ class Steps(ABC):
         closure = inspect.signature(self.optimizer.step).parameters.get("closure")
         return closure is not None and closure.default is inspect.Parameter.empty
 
-    def close(self) -> None:  # noqa: B027
-        """Give back what the steps hold besides memory, such as processes."""
 
-
-class EagerSteps(Steps):
+class EagerSteps(SingleSteps):
     """Every operation on its own."""
 
     def gradient(self, batch: Batch) -> Tensor:

@@ -9,10 +9,11 @@ from pde_train.diagnostics.base import Diagnostics
 from pde_train.differentiators.base import Differentiator
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
-from pde_train.experiment import build, run
+from pde_train.experiment import build
 from pde_train.instantiate import build_group
 from pde_train.methods.base import Method
 from pde_train.pdes.base import PDE
+from pde_train.runs.run import run
 from pde_train.samplers.base import Sampler
 from pde_train.tracking.base import Tracker
 

@@ -1,0 +1,93 @@
+"""The words of a command, such as ``model.width=50``, parsed once by Hydra's own parser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+
+@dataclass(frozen=True)
+class Override:
+    """One word of a command.
+
+    Attributes:
+        text: The word as it was typed.
+        key: The dotted key or the group that it sets, without signs such as ``+`` and without a package.
+        value: The value as text; None of a word that removes a key.
+    """
+
+    text: str
+    key: str
+    value: str | None
+
+    @property
+    def group(self) -> str:
+        """The first part of the key: ``model`` of ``model.width``."""
+        return self.key.partition(".")[0]
+
+    @property
+    def short(self) -> str:
+        """The word as a label: ``width=50`` of ``model.width=50``, and ``mlp`` of ``model=mlp``."""
+        last = self.key.rpartition(".")[2]
+        return str(self.value) if last == self.key and self.value is not None else f"{last}={self.value}"
+
+    def is_below(self, *keys: str) -> bool:
+        """Whether its key is one of these or lies below one of them."""
+        return any(self.key == key or self.key.startswith(f"{key}.") for key in keys)
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The words of one run, in their order."""
+
+    parsed: tuple[Override, ...] = ()
+
+    @classmethod
+    def parse(cls, words: Iterable[str]) -> Overrides:
+        """Parse words; each text is parsed once in a process.
+
+        Raises:
+            OverrideParseException: Hydra cannot read a word.
+        """
+        return cls(tuple(_parsed(word) for word in words))
+
+    @property
+    def words(self) -> list[str]:
+        """The words as they were typed."""
+        return [override.text for override in self.parsed]
+
+    def __iter__(self) -> Iterator[Override]:
+        return iter(self.parsed)
+
+    def __str__(self) -> str:
+        return " ".join(self.words)
+
+    def value_of(self, key: str) -> str | None:
+        """The value that the last word about a key gives it; None where there is no such word."""
+        return next((o.value for o in reversed(self.parsed) if o.key == key), None)
+
+    def without(self, *keys: str) -> Overrides:
+        """The words about anything but these keys and what lies below them."""
+        return Overrides(tuple(o for o in self.parsed if not o.is_below(*keys)))
+
+    def swept(self, common: frozenset[Override]) -> Overrides:
+        """The words that are not the same in every run, see `common`."""
+        return Overrides(tuple(o for o in self.parsed if o not in common))
+
+
+def common(runs: Iterable[Overrides]) -> frozenset[Override]:
+    """The words that all runs share; none where there is no run."""
+    sets = [frozenset(overrides) for overrides in runs]
+    return frozenset.intersection(*sets) if sets else frozenset()
+
+
+@cache
+def _parsed(word: str) -> Override:
+    override = OverridesParser.create().parse_override(word)
+    value: Any = None if override.is_delete() else override.value()
+    typed = word.partition("=")[2] if not isinstance(value, str) else value
+    return Override(word, override.key_or_group, None if override.is_delete() else typed)

@@ -1,0 +1,85 @@
+"""Do compiled or stacked steps compute what a torch optimiser does, operation by operation?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pde_train.geometry import Batch
+from pde_train.training.steps import SingleSteps
+
+Tensors = tuple[Tensor, Tensor]
+
+TRIED = 3
+"""Optimiser steps that are compared."""
+
+AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
+"""The largest relative difference of a loss that passes for rounding."""
+
+ROUNDINGS = 100.0
+"""What passes besides, in differences that one rounding of the parameters makes: many with finite differences."""
+
+
+def tolerance(loss: Any, nudged: Any, dtype: torch.dtype) -> Any:
+    """How far compiled code may be off an eager loss (or a tensor of them), which one rounding of parameters nudges."""
+    return AGREEMENT[dtype] * abs(loss) + ROUNDINGS * abs(nudged - loss)
+
+
+def check_agreement(found: Tensors, expected: Tensors, nudged: Tensors) -> None:
+    """Refuse tensors that are off the expected ones by more than rounding, which moved those to `nudged`.
+
+    Raises ArithmeticError.
+    """
+    for own, other, moved in zip(found, expected, nudged, strict=True):
+        scale, apart = other.abs().max(), (own - other).abs().max()
+        if not bool(apart <= tolerance(scale, scale + (moved - other).abs().max(), other.dtype)):
+            raise ArithmeticError(f"compiled steps are off by {float(apart):.1e}, in numbers up to {float(scale):.1e}")
+
+
+def gradient_at(steps: SingleSteps, batch: Batch, roundings: int) -> Tensors:
+    """Loss and gradient, a vector each, at parameters so many roundings away."""
+    parameters = list(steps.problem.model.parameters())
+    with _kept(parameters):
+        _nudge(parameters, roundings)
+        loss = steps.gradient(batch)
+    return loss.view(1), torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+
+
+def stepped(steps: SingleSteps, batch: Batch, roundings: int) -> Tensors:
+    """Losses and parameters of TRIED steps from parameters so many roundings away, a vector each."""
+    parameters = list(steps.problem.model.parameters())
+    remembered = copy.deepcopy(steps.optimizer.state_dict())
+    with _kept(parameters):
+        _nudge(parameters, roundings)
+        losses = steps.take(batch, TRIED)
+        found = torch.cat([p.detach().flatten() for p in parameters])
+    steps.optimizer.load_state_dict(remembered)
+    return losses, found
+
+
+@contextmanager
+def _kept(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Afterwards parameters are as they were before."""
+    before = [p.detach().clone() for p in parameters]
+    try:
+        yield
+    finally:
+        put_back(parameters, before)
+
+
+def put_back(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+    """Give tensors the values that they had before."""
+    with torch.no_grad():
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.copy_(value)
+
+
+def _nudge(parameters: list[nn.Parameter], roundings: int) -> None:
+    with torch.no_grad():
+        for p in parameters:
+            p.mul_(1 + roundings * torch.finfo(p.dtype).eps)

@@ -1,0 +1,163 @@
+"""The training loop: how a step happens, for one run or for several that train together.
+
+A chunk of optimiser steps is taken at a time, from one interruption to the next: new points, a measurement of the
+error, the diagnostics, a checkpoint. How the steps of a chunk are computed is decided once, before the first one
+(`pde_train.training.select_steps`): operation by operation, by compiled code, shared among processes, or stacked.
+Lightning drives the loop of a single run (`pde_train.training.module`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pde_train.errors import Interrupted
+from pde_train.progress import progress
+from pde_train.training.select_steps import select
+from pde_train.training.signals import StopSignals
+from pde_train.training.steps import Steps
+from pde_train.training.training import Training
+
+log = logging.getLogger(__name__)
+
+Failed = Callable[[Training, Exception], None]
+"""Told of a training that failed while others go on."""
+
+
+class Loop:
+    """Trains n >= 1 runs of one shape, which are at the same step, to their last step.
+
+    Args:
+        trainings: The runs. Numbers of steps and the sampler's period are those of the first one.
+        signals: Wishes to stop, which are obeyed at the next optimiser step, after a checkpoint of every run.
+        failed: Told of a run that failed; the others go on without it. None: the error of a run is raised.
+        memory: Bytes that the arrays of one step may take, where several runs train together.
+        threads: Threads of torch during the steps; all else is too small for more than one. None: as it is.
+    """
+
+    def __init__(
+        self,
+        trainings: Sequence[Training],
+        signals: StopSignals,
+        failed: Failed | None = None,
+        memory: float = float("inf"),
+        threads: int | None = None,
+    ):
+        self.trainings = trainings
+        self.signals = signals
+        self.schedule = trainings[0].schedule
+        self._failed = failed
+        self._live = [True] * len(trainings)
+        self._memory = memory
+        self._threads = threads
+        self._steps: Steps | None = None
+        self._bar: tqdm | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """The chunks that are still to be trained: first step, first step after it. Ends early where no run is left."""
+        first = self.trainings[0]
+        for chunk in self.schedule.chunks(first.step, first.measured, first.problem.sampler.resample_every):
+            if not any(self._live):
+                return
+            yield chunk
+
+    def begin(self) -> None:
+        """Decide how steps are computed, and measure the models before the first step.
+
+        Raises:
+            CannotStack: Several runs cannot train together.
+        """
+        self.signals.install()
+        began = time.perf_counter()
+        with _threads(self._threads):
+            self._steps, why = select(self.trainings, self.signals, self._memory)
+        seconds = (time.perf_counter() - began) / len(self.trainings)
+        self._each(Training.begin, [why] * len(self.trainings), [seconds] * len(self.trainings))
+        first = self.trainings[0]
+        points = sum(len(p.x) for p in first.batch.values())
+        parameters = sum(p.numel() for p in first.model.parameters())
+        runs = "" if len(self.trainings) == 1 else f"{len(self.trainings)} runs of "
+        log.info("training %s%d parameters on %d points from step %d", runs, parameters, points, first.step)
+        log.info("%s", first.record.tags["steps"])
+        if first.step == 0:
+            self._each(Training.measure_when_due)
+        self._bar = progress(None, "training", total=self.schedule.steps, initial=first.step, unit="step")
+
+    def train(self, start: int, stop: int) -> None:
+        """Take the steps of one chunk, and do what is due after it.
+
+        Raises:
+            Interrupted: A signal asked to stop; every run has a checkpoint of the step that it has come to.
+        """
+        assert self._steps is not None
+        self._each(Training.draw_when_due, [start] * len(self.trainings))
+        for until in self.schedule.pauses(start, stop):
+            began = time.perf_counter()
+            self._each(Training.adapt_when_due)
+            with _threads(self._threads):
+                losses = self._steps.advance([training.batch for training in self.trainings], until - start)
+            seconds = (time.perf_counter() - began) / len(self.trainings)
+            self._each(Training.advance, losses, [seconds] * len(self.trainings))
+            start += losses.shape[1]
+            self._show(start, losses)
+            if self.signals.received is not None:
+                break
+        if self.signals.received is None:
+            self._each(Training.measure_when_due)
+        if stop % self.schedule.checkpoint_every == 0 or self.signals.received is not None:
+            self._each(Training.save)
+        if self.signals.received is not None:
+            raise Interrupted(self.signals.received, start)
+
+    def end(self, ended: Callable[[Training], object] | None = None) -> None:
+        """Note what training took and the residual to which it came.
+
+        Args:
+            ended: Told of every run that has not failed.
+        """
+        self._each(Training.end)
+        if ended is not None:
+            self._each(ended)
+
+    def close(self) -> None:
+        """Give back what steps hold besides memory, such as processes."""
+        if self._steps is not None:
+            self._steps.close()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _show(self, step: int, losses: Tensor) -> None:
+        assert self._bar is not None
+        self._bar.set_postfix(loss=f"{float(losses[0, -1]):.2e}", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def _each(self, action: Callable[..., object], *arguments: Sequence[Any] | Tensor) -> None:
+        """Do something for every run that has not failed, each with its own arguments; an error is of one run alone."""
+        for i, training in enumerate(self.trainings):
+            if not self._live[i]:
+                continue
+            try:
+                action(training, *(values[i] for values in arguments))
+            except Exception as error:
+                if self._failed is None:
+                    raise
+                self._live[i] = False
+                self._failed(training, error)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Inside, torch works with so many threads, for which steps are compiled, too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

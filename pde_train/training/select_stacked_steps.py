@@ -1,0 +1,120 @@
+"""How the optimiser steps of several runs of one shape are taken together."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+
+from pde_train.progress import waiting
+from pde_train.training.agreement import TRIED, check_agreement, stepped, tolerance
+from pde_train.training.signals import StopSignals
+from pde_train.training.stacked_steps import StackedSteps
+from pde_train.training.steps import EagerSteps
+from pde_train.training.training import Training
+
+COMPILE_SECONDS = 30.0
+"""What it takes to compile."""
+
+SAVED = 0.7
+"""The part of an eager step's time that compiled code is expected to save; measured: 0.6 to 0.9."""
+
+BLOCK = 8
+"""Runs of a block on the CPU: more leave its cache. A stack of five is filled up to it, to share its compiled code."""
+
+log = logging.getLogger(__name__)
+
+
+class CannotStack(Exception):
+    """Several runs cannot train together; the text says why."""
+
+
+def select_stacked(trainings: Sequence[Training], signals: StopSignals, memory: float) -> tuple[StackedSteps, str]:
+    """The steps of several runs as one, compiled where that costs less time than it saves.
+
+    Args:
+        trainings: Runs that differ in numbers alone, at the same step.
+        signals: Wishes to stop.
+        memory: Bytes that the arrays of one step may take.
+
+    Returns:
+        The steps, and the choice in words with its reason.
+
+    Raises:
+        CannotStack: torch's `vmap` cannot take a step, or it is not the step that the first run takes alone.
+    """
+    steps, why = _compiled_where_it_pays(trainings, signals, memory)
+    _compare(steps, trainings[0], signals)
+    return steps, f"stacked with {len(trainings) - 1} others, {why}"
+
+
+def _traced(trainings: Sequence[Training], signals: StopSignals, memory: float) -> StackedSteps:
+    """The steps of all runs, traced, in blocks that memory has room for."""
+    problems = [training.problem for training in trainings]
+    batches = [training.batch for training in trainings]
+    optimizers = [training.optimizer for training in trainings]
+    block = BLOCK if problems[0].device == "cpu" else math.ceil(len(trainings) / BLOCK) * BLOCK
+    if len(trainings) <= BLOCK // 2:
+        block = len(trainings)
+    while True:
+        steps = StackedSteps(problems, optimizers, batches, signals, block)
+        try:
+            with waiting("tracing the optimisation step"):
+                steps.trace()
+        except Exception as error:  # a formula that wants a Python number, or an operation that vmap does not know
+            raise CannotStack((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+        room = max(1, int(memory // steps.bytes_of_each)) if math.isfinite(memory) else block
+        if block <= room:
+            return steps
+        block = room
+
+
+def _compiled_where_it_pays(
+    trainings: Sequence[Training], signals: StopSignals, memory: float
+) -> tuple[StackedSteps, str]:
+    schedule = trainings[0].schedule
+    left = schedule.steps - trainings[0].step
+    steps = _traced(trainings, signals, memory)
+    if schedule.compile == "never":
+        return steps, "eager: method.compile=never"
+    steps.losses()
+    began = time.perf_counter()
+    eager = steps.losses()
+    seconds = (time.perf_counter() - began) * len(steps.blocks)
+    saved = SAVED * seconds * left
+    what = f"{left} steps of {seconds:.1e} s"
+    cached = steps.traced.library is not None
+    if schedule.compile == "auto" and not cached and saved < COMPILE_SECONDS / 2:
+        return steps, f"eager: compiling {what} would save {saved:.0f} s"
+    try:
+        nudged = steps.losses(nudge=torch.finfo(eager.dtype).eps)
+        began = time.perf_counter()
+        with waiting("compiling the optimisation step"):
+            steps.compile()
+        compiled = steps.losses()
+        close = (compiled - eager).abs() <= tolerance(eager, nudged, eager.dtype)
+        if not bool((close | (compiled.isnan() & eager.isnan())).all()):
+            raise ArithmeticError(f"the compiled losses are {compiled.tolist()}, the eager ones {eager.tolist()}")
+    except Exception as error:  # whatever the compiler says, eager steps serve
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("the stacked steps could not be compiled (%s): they are taken eagerly", first)
+        return _traced(trainings, signals, memory), "eager: the compilation failed"
+    how = "compiled by an earlier run" if cached else f"compiled in {time.perf_counter() - began:.0f} s"
+    return steps, f"{how}, expected to save {saved:.0f} s over {what}"
+
+
+def _compare(steps: StackedSteps, first: Training, signals: StopSignals) -> None:
+    """Refuse steps that are not those that the first run would take alone, as its optimiser has them.
+
+    Raises CannotStack. A first run that turns nan shows nothing.
+    """
+    alone = EagerSteps(first.problem, first.optimizer, signals)
+    expected, nudged = (stepped(alone, first.batch, roundings) for roundings in (0, 1))
+    if all(bool(part.isfinite().all()) for part in (*expected, *nudged)):
+        try:
+            check_agreement(steps.tried(TRIED), expected, nudged)
+        except ArithmeticError as error:
+            raise CannotStack(f"its steps are not those of a run alone ({error})") from error
