@@ -1,3 +1,4 @@
+import os
 from contextlib import contextmanager
 
 import forked
@@ -13,6 +14,14 @@ from pde_train.tracking.courier import Courier
 from pde_train.training.compiling import CACHE
 from pde_train.training.loop import Loop
 
+WORKER = "PYTEST_XDIST_WORKER"
+"""Environment variable that a process of pytest-xdist has."""
+
+
+def pytest_collection_modifyitems(items):
+    """Slow tests first, SLURM's before all: where processes share the tests, short ones fill what is left at the end."""
+    items.sort(key=lambda item: (item.get_closest_marker("slurm") is None, item.get_closest_marker("slow") is None))
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
@@ -22,9 +31,13 @@ def one_thread():
 
 @pytest.fixture(autouse=True, scope="session")
 def own_compiled_code(tmp_path_factory):
-    """Compiled code of this session alone: what runs compiled must not depend on what a user has run before."""
+    """Compiled code of this session alone: what runs compiled must not depend on what a user has run before.
+
+    The processes of pytest-xdist share it: the parent of their own temporary folders is that of the session.
+    """
+    folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE, str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv(CACHE, str((folder.parent if WORKER in os.environ else folder) / "compiled"))
         yield
 
 

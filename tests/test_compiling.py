@@ -28,9 +28,14 @@ from pde_train.training.steps import EagerSteps
 from pde_train.training.updates import AdamUpdate, DescentUpdate
 
 pytestmark = pytest.mark.usefixtures("without_figures")
-compiles = pytest.mark.skipif(
-    not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))), reason="no C++ compiler is found here"
-)
+COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
+
+
+def compiles(test):
+    """A test of compiled code: slow, and in one process with the others, which use the same code."""
+    test = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler is found here")(test)
+    return pytest.mark.slow(pytest.mark.xdist_group("compiling")(test))
+
 
 # A large eps of Adam: with a small one, an entry of the gradient that is 0 but for rounding makes a step of full size.
 SMALL = [

@@ -90,6 +90,7 @@ def each_value(words: list[str]) -> list[list[str]]:
     return [first] + [[*first[:i], v, *first[i + 1 :]] for i, options in enumerate(values) for v in options[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", told("pde_train"))
 def test_a_command_is_a_configuration_that_can_be_built(words):
     overrides = [word for word in words if not word.startswith("-") and "=" in word]
@@ -162,6 +163,7 @@ def test_python_of_a_page_runs(block, monkeypatch):
     exec(block.text, {"__name__": "a_page", "PDE": PDE, "on": on})
 
 
+@pytest.mark.slow
 def test_the_files_of_the_page_on_extending_run_as_told(tmp_path):
     """Each block whose line before names a file is that file; then every command of the page."""
     extending = ROOT / "docs" / "extending.md"

@@ -79,6 +79,7 @@ YAML = {
 }
 
 
+@pytest.mark.slow
 def test_one_python_file_and_one_yaml_file_each(tmp_path):
     for name, text in PYTHON.items():
         (tmp_path / f"{name}.py").write_text(text)
@@ -202,6 +203,7 @@ def test_no_file_widens_trust_or_runs_code(tmp_path, overlay):
         assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_words_of_the_command_widen_trust_wherever_a_cell_is_trained(tmp_path):
     (tmp_path / "good.py").write_text(EVIL)
     (tmp_path / "mine").mkdir()
@@ -239,6 +241,7 @@ def test_a_secret_that_is_typed_is_refused_and_written_nowhere(tmp_path, word, m
     assert [f.name for f in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [[], ["--multirun", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]])
 @pytest.mark.parametrize("uri", ["http://bob:s3cr/et-of-bob@127.0.0.1:9", "http://127.0.0.1:9/?token=s3cret-of-bob"])
 def test_a_secret_of_a_file_is_written_nowhere_else(tmp_path, uri, many):

@@ -12,6 +12,8 @@ from mlflow.tracking import MlflowClient
 
 from pde_train.runs.result import Result
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]
+
 STEPS = 1500
 
 ARGUMENTS = [

@@ -24,7 +24,7 @@ from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps
 from pde_train.training.workers import Workers
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = [pytest.mark.usefixtures("without_figures"), pytest.mark.xdist_group("sharded")]
 
 # A large eps of Adam: with a small one, an entry of the gradient that is 0 but for rounding makes a step of full size.
 SMALL = [
@@ -114,6 +114,7 @@ def test_the_parts_of_shards_add_up_to_the_loss_and_gradient(compose, pde, how, 
     agree(total, expected, ROUNDING * (10**problem.pde.order if divided else 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["taylor", "reverse", "finite_difference/1e-1"])
 @pytest.mark.parametrize("pde", ["poisson_1d", "burgers_1d", "convection_1d"])
 def test_two_processes_have_the_loss_and_gradient_of_one(compose, pool, pde, how):
@@ -124,6 +125,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one(compose, pool, pde, how
         agree(torch.cat([loss.view(1), gradient_of(problem)]), expected)
 
 
+@pytest.mark.slow
 def test_workers_follow_the_parameters_the_points_and_the_generator(compose, pool):
     problem, batch, optimizer, expected = posed(compose, "pde=poisson_nd", "differentiator=stochastic")
     sharded, plain = (
@@ -145,6 +147,7 @@ def test_workers_follow_the_parameters_the_points_and_the_generator(compose, poo
     assert len({float(f[0]) for f in found[3:]} | {float(expected[0])}) == 4
 
 
+@pytest.mark.slow
 def test_float32_stays_float32(compose, pool):
     problem, batch, optimizer, expected = posed(compose, "accelerator.precision=float32")
     loss = ShardedSteps(problem, optimizer, StopSignals(), pool).gradient(batch)
@@ -155,6 +158,7 @@ def test_float32_stays_float32(compose, pool):
 # --- Runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "rounding"),
     [
@@ -182,6 +186,7 @@ def history(folder):
     return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_to_the_same_bits(compose, tmp_path, pool, killed_at):
     cfg = compose(*SMALL, *ADAM, *RUN, "differentiator=complex_step")
     run_config(cfg, tmp_path / "undisturbed", {}, [])
@@ -195,6 +200,7 @@ def test_a_resumed_run_goes_on_to_the_same_bits(compose, tmp_path, pool, killed_
 # --- Ends
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(compose, tmp_path, no_pool, monkeypatch):
     gradient, calls = ShardedSteps.gradient, []
 
@@ -220,6 +226,7 @@ def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(compose, t
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_a_worker_is_said_here(no_pool):
     workers = Workers(2, "cpu", serve)
     try:
@@ -252,6 +259,7 @@ def nothing_is_left_of(group: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_ctrl_c_checkpoints_and_no_process_outlives_the_main_one_however_it_ends(tmp_path):
     folder = tmp_path / "run"
     checkpoint = folder / "checkpoint.ckpt"

@@ -20,6 +20,8 @@ from mlflow.tracking import MlflowClient
 
 from pde_train.runs.result import Result
 
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+
 ONE_NODE = Path(__file__).parent / "slurm" / "one_node.sh"
 
 MISSING = [tool for tool in ("slurmctld", "slurmd", "munged", "sbatch", "ps", "free") if shutil.which(tool) is None]

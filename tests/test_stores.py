@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 from pde_train.tracking.mlflow import MlflowTracker
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("stores")]
+
 uri, name, parent = sys.argv[1:]
 folder = Path(name)
 folder.mkdir()

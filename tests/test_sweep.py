@@ -19,6 +19,8 @@ from pde_train.runs.result import Result
 from pde_train.status import main as status
 from pde_train.sweeps.grid import Cell, Grid
 
+pytestmark = pytest.mark.slow
+
 
 def folders(where):
     return {f.name: f for f in where.glob("multirun/cells/*")}
