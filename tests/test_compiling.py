@@ -17,10 +17,10 @@ import torch
 from pde_train.errors import UsageError
 from pde_train.experiment import build
 from pde_train.geometry import Points
-from pde_train.methods import choice
-from pde_train.methods import compiled_steps as steps
 from pde_train.runs.run import run, run_config
+from pde_train.training import compiled_steps as steps
 from pde_train.training import compiling
+from pde_train.training import select_steps as choice
 from pde_train.training.compiled_steps import CompiledSteps
 from pde_train.training.compiling import SPELLED_OUT, trace
 from pde_train.training.signals import StopSignals

@@ -16,9 +16,9 @@ import torch
 
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
-from pde_train.methods import choice
 from pde_train.runs.result import Result
 from pde_train.runs.run import run, run_config
+from pde_train.training import select_steps as choice
 from pde_train.training.sharded_steps import ShardedSteps, loss_and_gradient, packed, serve, shards
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps
