@@ -19,7 +19,7 @@ WORKER = "PYTEST_XDIST_WORKER"
 
 
 def pytest_collection_modifyitems(items):
-    """Slow tests first, SLURM's before all: where processes share the tests, short ones fill what is left at the end."""
+    """Slow tests first, those of SLURM before all: short ones then fill what is left at the end for each process."""
     items.sort(key=lambda item: (item.get_closest_marker("slurm") is None, item.get_closest_marker("slow") is None))
 
 

@@ -32,9 +32,9 @@ COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
 
 
 def compiles(test):
-    """A test of compiled code: slow, and in one process with the others, which use the same code."""
+    """A test of compiled code, which is slow."""
     test = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler is found here")(test)
-    return pytest.mark.slow(pytest.mark.xdist_group("compiling")(test))
+    return pytest.mark.slow(test)
 
 
 # A large eps of Adam: with a small one, an entry of the gradient that is 0 but for rounding makes a step of full size.

@@ -67,9 +67,9 @@ def commands() -> list[tuple[str, list[str]]]:
 
 
 def told(module: str) -> list:
-    """The words of every command with this module, as cases of a test; those with files of their own are run below."""
-    named = {(page, *words[words.index(module) + 1 :]) for page, words in commands() if ["-m", module] == words[1:3]}
-    return [pytest.param(list(words), id=f"{page}: {' '.join(words)}") for page, *words in sorted(named)]
+    """The words of every command with this module, once each, as cases of a test."""
+    named = {tuple(words[words.index(module) + 1 :]) for _, words in commands() if ["-m", module] == words[1:3]}
+    return [pytest.param(list(words), id=" ".join(words) or "no words") for words in sorted(named)]
 
 
 MOST = 6
@@ -141,11 +141,9 @@ def test_targets_of_make_exist():
 
 
 def test_every_page_with_commands_is_read():
-    """The expressions that find commands find all that the eye does."""
-    for file in PAGES:
-        told = {" ".join(words) for page, words in commands() if page == str(file.relative_to(ROOT))}
-        assert sum("-m pde_train" in words for words in told) > 0 or "python -m pde_train" not in file.read_text(), file
-    assert len(told) >= 1
+    """The expressions that look for commands find some wherever a reader does."""
+    read = {page for page, words in commands() if "-m" in words}
+    assert read == {str(f.relative_to(ROOT)) for f in PAGES if "python -m pde_train" in f.read_text()}
 
 
 OWN = [b for b in blocks() if b.language == "python" and not re.match(r"`[\w/]+\.py`", b.before)]

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from pde_train.runs.result import Result
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]
+pytestmark = pytest.mark.slow
 
 STEPS = 1500
 

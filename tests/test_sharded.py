@@ -24,7 +24,7 @@ from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps
 from pde_train.training.workers import Workers
 
-pytestmark = [pytest.mark.usefixtures("without_figures"), pytest.mark.xdist_group("sharded")]
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 # A large eps of Adam: with a small one, an entry of the gradient that is 0 but for rounding makes a step of full size.
 SMALL = [

@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from pde_train.runs.result import Result
 
-pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
 ONE_NODE = Path(__file__).parent / "slurm" / "one_node.sh"
 

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from pde_train.tracking.mlflow import MlflowTracker
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("stores")]
+pytestmark = pytest.mark.slow
 
 uri, name, parent = sys.argv[1:]
 folder = Path(name)

@@ -17,7 +17,7 @@ from pde_train.study.run_table import read
 from pde_train.study.verdicts import LOST, judge
 from pde_train.tracking.reading import Reader
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("study")]
+pytestmark = pytest.mark.slow
 
 RAN = {"random_features": 10, "networks": 6, "depth": 8, "causes": 12, "contour": 2, "optimal": 4, "thresholds": 24}
 """Parts of the miniature, and the cells that it makes of them: one equation, two seeds."""
