@@ -8,19 +8,26 @@ and ends with an exit code as any other. Tests of the start itself use `subproce
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import runpy
 import selectors
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import TextIO
 
 LARGEST = 1 << 17
 """Bytes of a request, most of which is the environment."""
+
+SLICE = 0.05
+"""Seconds for which one thread waits for messages before another may."""
 
 
 class Forked:
@@ -39,7 +46,8 @@ class Forked:
     def wait(self, timeout: float | None = None) -> int:
         until = None if timeout is None else time.monotonic() + timeout
         while self.returncode is None:
-            self._server.hear(_left(self, until))
+            left = _left(self, until)
+            self._server.hear(SLICE if left is None else min(left, SLICE))
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
@@ -93,22 +101,29 @@ class Server:
                 start_new_session=True,
             )
         self._socket = ours
+        self._lock = threading.Lock()
         self._forked: dict[int, Forked] = {}
 
     def start(self, command: list[str], folder: Path, environment: dict[str, str]) -> Forked:
         """`python command...` in a folder and a session of its own; a command begins with -m or -c."""
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
         about = {"command": command, "folder": str(folder), "environment": environment}
-        socket.send_fds(self._socket, [json.dumps(about).encode()], [out_end, err_end])
-        os.close(out_end)
-        os.close(err_end)
-        while (pid := self.hear(None)) is None:
-            pass
-        self._forked[pid] = Forked(self, pid, (out, err))
-        return self._forked[pid]
+        with self._lock:
+            socket.send_fds(self._socket, [json.dumps(about).encode()], [out_end, err_end])
+            os.close(out_end)
+            os.close(err_end)
+            while (pid := self._hear(None)) is None:
+                pass
+            self._forked[pid] = Forked(self, pid, (out, err))
+            return self._forked[pid]
 
-    def hear(self, seconds: float | None) -> int | None:
-        """Take the next message, for which it waits so long; the number of a process that has just begun."""
+    def hear(self, seconds: float) -> None:
+        """Take the next message, for which it waits so long."""
+        with self._lock:
+            self._hear(seconds)
+
+    def _hear(self, seconds: float | None) -> int | None:
+        """The number of a process that has just begun, if that is the message."""
         self._socket.settimeout(seconds)
         try:
             message = self._socket.recv(LARGEST)
@@ -152,6 +167,15 @@ def run(
     process = started(*command, folder=folder, environment=environment)
     out, err = process.communicate(timeout)
     return subprocess.CompletedProcess(list(command), process.returncode, out, err)
+
+
+def in_place_of_run(command: list[str], stdout: TextIO, **how: object) -> subprocess.CompletedProcess:
+    """`subprocess.run` of a Python module whose outputs both go to a file, as the study runs its parts."""
+    assert command[:2] == [sys.executable, "-m"]
+    assert how == {"stderr": subprocess.STDOUT, "check": False}
+    done = run(*command[1:], folder=Path.cwd())
+    stdout.write(done.stdout + done.stderr)
+    return done
 
 
 # --- The process that forks
@@ -217,21 +241,15 @@ def become(about: dict, out: int, err: int) -> None:
 
 
 def preload() -> None:
-    """Import what a run or a sweep imports; nothing here may start a thread or compute."""
+    """Import the package, but for its commands and what loads MLflow; nothing of it starts a thread or computes."""
     import matplotlib.pyplot  # noqa: F401
     import rich.table  # noqa: F401
 
-    import pde_train.cli
-    import pde_train.experiment
-    import pde_train.methods.gradient_descent
-    import pde_train.methods.least_squares
-    import pde_train.runs.figures
-    import pde_train.runs.run
-    import pde_train.runs.stack
-    import pde_train.runs.tables
-    import pde_train.sweeps.stacked_launcher
-    import pde_train.sweeps.sweeper  # noqa: F401
+    import pde_train
 
+    for module in pkgutil.walk_packages(pde_train.__path__, "pde_train."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
     gc.collect()
     gc.freeze()
 

@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
 
+import forked
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -32,6 +34,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(subprocess, "run", forked.in_place_of_run)
         patch.setitem(PARTS, "random_features", [*PARTS["random_features"], FEWER])
         patch.setitem(PARTS, "networks", ["method.steps=40"])
         patch.setitem(PARTS, "depth", [*PARTS["depth"][:2], "method.steps=20"])

@@ -387,19 +387,20 @@ def finished_run(folder, uri, **options):
     return tracker
 
 
-@pytest.mark.parametrize("spoiled", ["", "nonsense", "17", "99999", '{"a": 3}', "[1]", b"\xff\xfe"])
-def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(uri, tmp_path, capsys, spoiled):
-    for name in ("a", "b"):
-        finished_run(tmp_path / name, uri)
-    mark = tmp_path / "a" / DELIVERED
-    mark.write_bytes(spoiled if isinstance(spoiled, bytes) else spoiled.encode())
-    assert sync.main([str(tmp_path)]) == 0
-    assert "Traceback" not in capsys.readouterr().err
-    client, found = runs_in(uri)
-    assert len(found) == 2
-    for one in found:
-        assert len(client.get_metric_history(one.info.run_id, "loss")) == 10
-    assert sync.main([str(tmp_path), "--uri", uri]) == 0
+def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(uri, tmp_path, capsys):
+    for k, spoiled in enumerate([b"", b"nonsense", b"17", b"99999", b'{"a": 3}', b"[1]", b"\xff\xfe"], start=1):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        for name in ("a", "b"):
+            finished_run(folder / name, uri)
+        (folder / "a" / DELIVERED).write_bytes(spoiled)
+        assert sync.main([str(folder)]) == 0
+        assert "Traceback" not in capsys.readouterr().err
+        client, found = runs_in(uri)
+        assert len(found) == 2 * k
+        for one in found:
+            assert len(client.get_metric_history(one.info.run_id, "loss")) == 10
+        assert sync.main([str(folder), "--uri", uri]) == 0
 
 
 def test_a_spoiled_journal_stops_no_other(uri, tmp_path, capsys):
