@@ -10,7 +10,7 @@ from hydra import initialize_config_dir
 from pde_train.conf_dir import conf_dir
 from pde_train.errors import Interrupted
 from pde_train.runs import artifacts
-from pde_train.tracking.courier import Courier
+from pde_train.tracking import courier
 from pde_train.training.compiling import CACHE
 from pde_train.training.loop import Loop
 
@@ -77,16 +77,20 @@ def without_figures(monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def server_of_processes():
-    """The process that forks for the commands of tests ends with them."""
+    """The processes that fork for the commands of tests end with them."""
     yield
-    forked.close_server()
+    forked.close_servers()
 
 
 @pytest.fixture(autouse=True)
-def no_courier_is_left(monkeypatch):
-    """A process that delivers to a store of a test ends with it; by itself it would wait a minute for more."""
-    made, start = [], Courier._start
-    monkeypatch.setattr(Courier, "_start", lambda self: made.append(self) or start(self))
+def couriers(monkeypatch):
+    """Processes that deliver to the stores of a test begin at once, and end with it.
+
+    By themselves they would take two seconds to import MLflow, and wait a minute for more to do.
+    """
+    made, start = [], courier.Courier._start
+    monkeypatch.setattr(courier, "subprocess", forked.InPlaceOfSubprocess)
+    monkeypatch.setattr(courier.Courier, "_start", lambda self: made.append(self) or start(self))
     yield
-    for courier in made:
-        courier.close()
+    for one in made:
+        one.close()

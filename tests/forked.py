@@ -6,7 +6,6 @@ and ends with an exit code as any other. Tests of the start itself use `subproce
 """
 
 import contextlib
-import functools
 import gc
 import importlib
 import json
@@ -90,11 +89,11 @@ def _left(process: Forked, until: float | None) -> float | None:
 class Server:
     """The process that forks, as seen by the tests."""
 
-    def __init__(self):
+    def __init__(self, kind: str):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, kind, str(theirs.fileno())],
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -103,19 +102,39 @@ class Server:
         self._socket = ours
         self._lock = threading.Lock()
         self._forked: dict[int, Forked] = {}
+        self._ended: dict[int, int] = {}
 
     def start(self, command: list[str], folder: Path, environment: dict[str, str]) -> Forked:
         """`python command...` in a folder and a session of its own; a command begins with -m or -c."""
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        with Path(os.devnull).open("rb") as nothing:
+            pid = self._fork(command, folder, environment, [nothing.fileno(), out_end, err_end])
+        os.close(out_end)
+        os.close(err_end)
+        return self._began(Forked(self, pid, (out, err)))
+
+    def start_courier(self, command: list[str], environment: dict[str, str]) -> "ForkedCourier":
+        """The process of `pde_train.tracking.courier`, which is asked by its stdin and answers by its stdout."""
+        (asked, asks), (answers, answered) = os.pipe(), os.pipe()
+        with Path(os.devnull).open("wb") as nothing:
+            pid = self._fork(command, Path.cwd(), environment, [asked, answered, nothing.fileno()])
+        os.close(asked)
+        os.close(answered)
+        return self._began(ForkedCourier(self, pid, (asks, answers)))
+
+    def _fork(self, command: list[str], folder: Path, environment: dict[str, str], standard: list[int]) -> int:
         about = {"command": command, "folder": str(folder), "environment": environment}
         with self._lock:
-            socket.send_fds(self._socket, [json.dumps(about).encode()], [out_end, err_end])
-            os.close(out_end)
-            os.close(err_end)
+            socket.send_fds(self._socket, [json.dumps(about).encode()], standard)
             while (pid := self._hear(None)) is None:
                 pass
-            self._forked[pid] = Forked(self, pid, (out, err))
-            return self._forked[pid]
+        return pid
+
+    def _began(self, process: Forked) -> Forked:
+        with self._lock:
+            self._forked[process.pid] = process
+            process.returncode = self._ended.pop(process.pid, None)
+        return process
 
     def hear(self, seconds: float) -> None:
         """Take the next message, for which it waits so long."""
@@ -134,7 +153,10 @@ class Server:
         pid, code = json.loads(message)
         if code is None:
             return pid
-        self._forked.pop(pid).returncode = code
+        if pid in self._forked:
+            self._forked.pop(pid).returncode = code
+        else:  # before it was known here
+            self._ended[pid] = code
         return None
 
     def close(self) -> None:
@@ -143,16 +165,46 @@ class Server:
         self._process.wait()
 
 
-@functools.cache
-def server() -> Server:
-    """The server of this process, made when it is first needed."""
-    return Server()
+class ForkedCourier(Forked):
+    """What `pde_train.tracking.courier` uses of `subprocess.Popen`."""
+
+    def __init__(self, server: Server, pid: int, pipes: tuple[int, int]):
+        super().__init__(server, pid, ())
+        self.stdin, self.stdout = os.fdopen(pipes[0], "wb", 0), os.fdopen(pipes[1], "rb", 0)
+
+    def __enter__(self) -> "ForkedCourier":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stdin.close()
+        self.stdout.close()
+        self.wait()
 
 
-def close_server() -> None:
-    if server.cache_info().currsize:
-        server().close()
-        server.cache_clear()
+class InPlaceOfSubprocess:
+    """The module `subprocess` as `pde_train.tracking.courier` sees it in the process of the tests."""
+
+    PIPE, DEVNULL, TimeoutExpired = subprocess.PIPE, subprocess.DEVNULL, subprocess.TimeoutExpired
+
+    @staticmethod
+    def Popen(command: list[str], env: dict[str, str], **how: object) -> ForkedCourier:
+        assert command[:2] == [sys.executable, "-m"]
+        return server("couriers").start_courier(command[1:], env)
+
+
+SERVERS: dict[str, Server] = {}
+"""Those of this process, made when they are needed: one for commands, one that has imported MLflow for couriers."""
+
+
+def server(kind: str = "commands") -> Server:
+    if kind not in SERVERS:
+        SERVERS[kind] = Server(kind)
+    return SERVERS[kind]
+
+
+def close_servers() -> None:
+    while SERVERS:
+        SERVERS.popitem()[1].close()
 
 
 def started(*command: str, folder: Path, environment: dict[str, str] | None = None) -> Forked:
@@ -195,7 +247,7 @@ def serve(number: int) -> None:
                     os.close(key.fd)
                     _say(requests, pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
                     continue
-                message, pipes, *_ = socket.recv_fds(requests, LARGEST, 2)
+                message, pipes, *_ = socket.recv_fds(requests, LARGEST, 3)
                 if not message:
                     for pid in running.values():
                         os.kill(pid, signal.SIGKILL)
@@ -220,10 +272,10 @@ def _say(answers: socket.socket, *word: int | None) -> None:
         answers.send(json.dumps(word).encode())
 
 
-def become(about: dict, out: int, err: int) -> None:
+def become(about: dict, *pipes: int) -> None:
     """Be `python -m module words...` or `python -c code words...`; does not return."""
     os.setsid()
-    for ours, standard in ((out, 1), (err, 2)):
+    for standard, ours in enumerate(pipes):
         os.dup2(ours, standard)
         os.close(ours)
     os.chdir(about["folder"])
@@ -240,21 +292,23 @@ def become(about: dict, out: int, err: int) -> None:
     sys.exit()
 
 
-def preload() -> None:
-    """Import the package, but for its commands and what loads MLflow; nothing of it starts a thread or computes."""
-    import matplotlib.pyplot  # noqa: F401
-    import rich.table  # noqa: F401
+def preload(kind: str) -> None:
+    """Import what processes of a kind import; nothing of it starts a thread or computes."""
+    if kind == "couriers":
+        import pde_train.tracking.delivery
+    else:
+        import rich.table  # noqa: F401
 
-    import pde_train
+        import pde_train
 
-    for module in pkgutil.walk_packages(pde_train.__path__, "pde_train."):
-        if not module.name.endswith(".__main__"):
-            importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(pde_train.__path__, "pde_train."):
+            if not module.name.endswith(".__main__"):
+                importlib.import_module(module.name)
     gc.collect()
     gc.freeze()
 
 
 if __name__ == "__main__":
     sys.path.pop(0)  # the folder of tests
-    preload()
-    serve(int(sys.argv[1]))
+    preload(sys.argv[1])
+    serve(int(sys.argv[2]))
