@@ -46,6 +46,7 @@ def test_help_and_cfg_load_neither_torch_nor_lightning_nor_mlflow(tmp_path, argu
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
     done = pde_train(tmp_path)
     assert done.returncode == 0, done.stderr

@@ -208,6 +208,7 @@ def test_the_key_is_that_of_the_graph_and_its_shapes(monkeypatch):
     assert trace(product, [state], [data]).key != key
 
 
+@pytest.mark.slow
 def test_seeds_and_learning_rates_share_code_and_shapes_do_not(compose):
     def keys(*overrides):
         problem, optimizer, batch = posed(compose, *overrides)
@@ -268,6 +269,7 @@ POSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("overrides", POSED, ids=lambda o: " ".join(o))
 @pytest.mark.parametrize("optimizer", ["adam", "gradient"])

@@ -106,7 +106,7 @@ def test_one_python_file_and_one_yaml_file_each(tmp_path):
     [
         ("model", "lightning.pytorch.core.saving._load_from_checkpoint"),
         ("model", "lightning.pytorch.LightningModule"),
-        ("model", "pde_train.runs.result.clear"),
+        ("model", "pde_train.run_folder.clear"),
         ("model", "pde_train.cli.main"),
         ("model", "pde_train.models.activations.gelu"),
         ("model", "pde_train.models.two_layer.MLP.mro"),
@@ -137,7 +137,7 @@ def test_a_group_is_made_of_classes_that_it_expects_and_of_nothing_else(compose,
         build(cfg)
 
 
-@pytest.mark.parametrize("target", ["os.system", "pde_train.runs.result.clear", "pde_train.runs.run.run_config"])
+@pytest.mark.parametrize("target", ["os.system", "pde_train.run_folder.clear", "pde_train.runs.run.run_config"])
 def test_nothing_nested_is_anything_else_either(compose, target):
     for nested in ("model.x", "pde.weights.x", "model.x.y", "diagnostics.differentiators.x"):
         cfg = compose("model=two_layer", "diagnostics=compare", f"++{nested}._target_={target}")
