@@ -224,7 +224,7 @@ PLAIN_RUN = subprocess.run
 
 
 def in_place_of_run(command: list[str], **how: object) -> subprocess.CompletedProcess:
-    """`subprocess.run`, but forked where it runs a Python module with both outputs in a file, as parts of the study do."""
+    """`subprocess.run`, but forked where it runs a module with both outputs in a file, as parts of the study do."""
     if command[:2] != [sys.executable, "-m"] or how.get("stderr") != subprocess.STDOUT:
         return PLAIN_RUN(command, **how)
     done = run(*command[1:], folder=Path.cwd())
