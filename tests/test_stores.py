@@ -12,14 +12,14 @@ from pde_train import sync
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.reading import Reader
 
+pytestmark = pytest.mark.slow
+
 PROCESSES, STEPS, KEYS = 8, 500, ("loss", "error", "entropy/1e-08")
 
 LOGGING = f"""
 import sys
 from pathlib import Path
 from pde_train.tracking.mlflow import MlflowTracker
-
-pytestmark = pytest.mark.slow
 
 uri, name, parent = sys.argv[1:]
 folder = Path(name)
