@@ -57,7 +57,7 @@ class Clock(Diagnostics):
     def steps(self, total: int) -> frozenset[int]:
         return frozenset(range(self.every, total + 1, self.every))
 
-    def look(self, *_: Any, **__: Any) -> None:
+    def measure(self, *_: Any, **__: Any) -> None:
         self.times.append(time.perf_counter())
 
 

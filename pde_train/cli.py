@@ -115,9 +115,14 @@ def main() -> None:
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """Refuse words that Hydra would take without effect, or answer with the names of its own parts.
+    """Refuse words that Hydra would accept without effect, or answer with the names of its own parts.
 
-    Raises UsageError.
+    Args:
+        words: Of the command.
+
+    Raises:
+        UsageError: A word is no `key=value` and no `~key`, or names a group or a choice that does not
+            exist.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -146,7 +151,12 @@ def _check_words(words: Sequence[str]) -> None:
 def _check_use(cfg: DictConfig, words: Sequence[str]) -> None:
     """Refuse words about the optimiser where the method has none: they would change nothing.
 
-    Raises UsageError.
+    Args:
+        cfg: The composed configuration.
+        words: Of the command.
+
+    Raises:
+        UsageError: There is such a word.
     """
     typed = [word for word in words if re.match(r"\+*optimizer[.=]", word)]
     if typed and isinstance(cfg.get("method"), DictConfig) and "optimizer" not in cfg.method:
@@ -163,12 +173,10 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _show(result: Result, cfg: DictConfig) -> None:
     from pde_train.runs import tables
-    from pde_train.tracking.record import comparison_in
 
     tables.show(tables.medians(tables.groups([result])))
-    comparison = comparison_in({k: v for k, v in result.metrics.items() if v is not None})
-    if comparison:
-        tables.show_comparison(comparison)
+    if result.comparison:
+        tables.show_comparison(result.comparison)
     print(f"Figures and numbers: {HydraConfig.get().runtime.output_dir}")
     look = build_group(cfg, "tracking").how_to_look
     if look:

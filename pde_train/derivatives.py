@@ -1,4 +1,9 @@
-"""The names of derivatives: what an equation asks for (Request) and what it gets (Jet)."""
+"""The names of derivatives: what an equation asks for (`Request`) and what it gets (`Jet`).
+
+Both sides use names such as `u_xx`. A request translates them once into `Axes`, the sorted
+coordinate indices that differentiators understand, and a differentiator returns one column for each
+of them.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +19,29 @@ Axes = tuple[int, ...]
 """Sorted coordinate indices of one partial derivative: () is u itself, (1, 1) two derivatives along coordinate 1."""
 
 Field = Callable[[Tensor], Tensor]
-"""Row-wise map of points (n, d) to values (n, m): a network (m = 1) or a bank of m random features."""
+"""A row-wise map of points (n, d) to values (n, m): a network (m = 1), or m random features."""
 
 TIME = "t"
-"""The coordinate that lap_u and bih_u leave out."""
+"""The coordinate that `lap_u` and `bih_u` leave out."""
 
 COORDINATE = r"[A-Za-z]\d*"
-"""What a coordinate is called: a letter, or a letter and a number, so that u_x1x12 reads in one way only."""
+"""The pattern of a coordinate's name: a letter, or a letter and a number, so that `u_x1x12` has one reading only."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """The derivatives that somebody needs, as names, over named coordinates.
+    """The derivatives that an equation needs, by name, over named coordinates.
 
-    A name is `u`, `u_` and coordinates in any order (`u_xxy`, `u_x1x12`), `lap_u` (sum of second derivatives over the
-    spatial coordinates) or `bih_u` (lap lap u). `a | b` fuses two requests into one pass.
+    A name is `u`; `u_` and coordinates in any order (`u_xxy`, `u_x1x12`); `lap_u`, the sum of
+    second derivatives over the spatial coordinates; or `bih_u`, the Laplacian of the Laplacian.
+    `a | b` joins two requests, so that one pass of a differentiator serves both.
+
+    Attributes:
+        names: The names of the derivatives.
+        coordinates: The names of the coordinates, in the order of the columns of points (n, d).
+
+    Raises:
+        ValueError: There is no name, or one that names no derivative over these coordinates.
     """
 
     names: frozenset[str]
@@ -42,7 +55,7 @@ class Request:
 
     @classmethod
     def parse(cls, names: str, coordinates: tuple[str, ...]) -> Request:
-        """A request from names separated by blanks, as in `"u u_xx"`."""
+        """Make a request from names that are separated by blanks, as in `"u u_xx"`."""
         return cls(frozenset(names.split()), coordinates)
 
     def __or__(self, other: Request) -> Request:
@@ -55,16 +68,17 @@ class Request:
 
     @cached_property
     def axes(self) -> frozenset[Axes]:
-        """Every partial derivative that some name needs."""
+        """All partial derivatives that the names need."""
         return frozenset(axes for terms in self.terms.values() for axes in terms)
 
     @property
     def order(self) -> int:
-        """The highest order among `axes`."""
+        """The highest order of derivative among `axes`."""
         return max(map(len, self.axes), default=0)
 
 
 def _terms(name: str, coordinates: tuple[str, ...]) -> dict[Axes, float]:
+    """The partial derivatives whose weighted sum a name means."""
     space = [i for i, c in enumerate(coordinates) if c != TIME]
     if name == "u":
         return {(): 1.0}
@@ -85,8 +99,12 @@ def _terms(name: str, coordinates: tuple[str, ...]) -> dict[Axes, float]:
 class Jet:
     """Read-only named columns at n points: coordinates and normals (n, 1), u and its derivatives (n, m).
 
-    `d.x`, `d.u`, `d.u_xx`, `d.lap_u`, and on a boundary `d.n_x`, the outward unit normal. On a periodic region also
-    `d.across_u` and the like, the same column at the opposite points.
+    Columns are attributes: `d.x`, `d.u`, `d.u_xx`, `d.lap_u`, and on a boundary `d.n_x`, a
+    component of the outward unit normal. On a periodic region there are also `d.across_u` and the
+    like, the same columns at the opposite points.
+
+    Args:
+        columns: The columns by name.
     """
 
     __slots__ = ("_columns",)
@@ -107,7 +125,7 @@ class Jet:
 
     @property
     def columns(self) -> Mapping[str, Tensor]:
-        """All columns by name, as a new dict."""
+        """A new dictionary of all columns by name."""
         return dict(object.__getattribute__(self, "_columns"))
 
 

@@ -1,4 +1,4 @@
-"""Truncated entropy and its relatives: pure functions of singular values. Definitions: arXiv 2405.14099 and docs."""
+"""Truncated entropy and related numbers: pure functions of singular values (arXiv 2405.14099, docs/diagnostics.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ NORMALISATIONS = ("log_cutoff", "raw", "log_n")
 
 @dataclass(frozen=True)
 class TruncatedEntropy:
-    """What the singular values above one threshold say; see `truncated_entropy` for the definitions."""
+    """The numbers that follow from the singular values above one threshold, see `truncated_entropy`.
+
+    Attributes:
+        threshold: The threshold a.
+        cutoff: The effective cut-off number N_a, the count of the singular values that are kept.
+        raw: The entropy H of the values that are kept, in nats.
+        normalised: H divided as the normalisation says.
+        effective_rank: exp(H), or 0 where nothing is kept.
+        condition: s_1 / s_{N_a}.
+    """
 
     threshold: float
     cutoff: float
@@ -27,16 +36,26 @@ class TruncatedEntropy:
 def truncated_entropy(
     values: np.ndarray, threshold: float, *, relative: bool = True, normalisation: str = "log_cutoff"
 ) -> TruncatedEntropy:
-    """Entropy of the singular values s_1 >= ... >= s_n (shape (n,)) that exceed a threshold a.
+    """The entropy of the singular values s_1 >= ... >= s_n that exceed a threshold a.
 
-    cutoff: the effective cut-off number N_a = #{k : s_k > a s_1}, or #{k : s_k > a} where not `relative`.
-    raw: H = -sum_{k <= N_a} p_k log p_k with p_k = s_k / sum_{j <= N_a} s_j, in nats.
-    normalised: H / log N_a (`log_cutoff`, 0 where N_a = 1; our choice, not a quotation), H (`raw`) or
-        H / log n (`log_n`).
-    effective_rank: exp(H) (Roy and Vetterli, EUSIPCO 2007), 0 where nothing is kept.
-    condition: s_1 / s_{N_a}.
-    Where nothing is kept, N_a = 0, entropies and the condition are nan: there is no distribution. Raises RunError: for
-    an empty spectrum, and for values that are nan, infinite, negative or not descending.
+    The effective cut-off number is N_a = #{k : s_k > a s_1}, or #{k : s_k > a} if not `relative`.
+    The entropy is H = -sum_{k <= N_a} p_k log p_k with p_k = s_k / sum_{j <= N_a} s_j, in nats. The
+    effective rank is exp(H) (Roy and Vetterli, EUSIPCO 2007).
+
+    Args:
+        values: The singular values (n,) in descending order.
+        threshold: The threshold a.
+        relative: Whether the threshold is relative to s_1.
+        normalisation: What divides H: `log_cutoff` divides by log N_a and gives 0 for N_a = 1 (our
+            choice, not a quotation of the paper), `raw` by 1, `log_n` by log n.
+
+    Returns:
+        The numbers. Where nothing is kept there is no distribution: the entropies and the condition
+        are nan.
+
+    Raises:
+        RunError: There are no values, or they are nan, infinite, negative or not in descending
+            order.
     """
     n = len(values)
     if not n or not np.isfinite(values).all() or values[-1] < 0 or np.any(np.diff(values) > 0):
@@ -51,7 +70,7 @@ def truncated_entropy(
         nan = float("nan")
         return TruncatedEntropy(threshold, 0, nan, nan, 0.0, nan)
     p = kept / kept.sum()
-    p = p[p > 0]  # p log p tends to 0
+    p = p[p > 0]  # p log p tends to 0 with p
     raw = max(0.0, -float(np.sum(p * np.log(p))))
     scale = {"log_cutoff": np.log(cutoff), "raw": 1.0, "log_n": np.log(n)}[normalisation]
     normalised = raw / float(scale) if scale > 0 else 0.0
@@ -60,7 +79,17 @@ def truncated_entropy(
 
 @dataclass(frozen=True)
 class Entropy:
-    """How the entropy of a spectrum is taken: the thresholds, all at once, and what divides it."""
+    """The definition of the entropy that a run uses.
+
+    Attributes:
+        thresholds: The thresholds, for each of which the entropy is computed.
+        relative: Whether thresholds are relative to s_1.
+        normalisation: What divides the entropy, see `truncated_entropy`.
+
+    Raises:
+        UsageError: The normalisation is unknown, or a threshold is negative, or not below 1 where
+            it is relative.
+    """
 
     thresholds: Sequence[float]
     relative: bool = True
@@ -87,9 +116,15 @@ class Entropy:
         ]
 
     def metrics(self, values: np.ndarray, resolution: float = 0.0) -> dict[str, float]:
-        """Every number that a run logs of its singular values, by the metric's name.
+        """All metrics that a run logs of its singular values.
 
-        resolution: values below this times s_1 are missing from `values`; what depends on them is nan.
+        Args:
+            values: The singular values (n,) in descending order.
+            resolution: The size relative to s_1 below which values are missing. Metrics that depend
+                on them are nan.
+
+        Returns:
+            The metrics by name.
         """
         named = dict(spectrum_summary(values, resolution))
         for h in self.at_thresholds(values):
@@ -109,10 +144,18 @@ class Entropy:
 
 
 def spectrum_summary(values: np.ndarray, resolution: float = 0.0) -> dict[str, float]:
-    """Largest, smallest, s_1 / s_n, count above 1e-12 s_1, stable rank and decay rate of descending singular values.
+    """Metrics of a spectrum that need no threshold of the user.
 
-    Stable rank is sum s_k^2 / s_1^2. The decay rate is minus the least-squares slope of log10 s_k against k over the
-    values above 1e-12 s_1, in decades per index. With a resolution (see `Entropy.metrics`) the smallest value is nan.
+    The stable rank is sum s_k^2 / s_1^2. The decay rate is minus the least-squares slope of log10
+    s_k against k over the values above 1e-12 s_1, in decades per index.
+
+    Args:
+        values: The singular values (n,) in descending order.
+        resolution: The size relative to s_1 below which values are missing, see `Entropy.metrics`.
+
+    Returns:
+        The largest and smallest value, their quotient, the count above 1e-12 s_1, the stable rank
+        and the decay rate.
     """
     largest, smallest = float(values[0]), float("nan") if resolution else float(values[-1])
     above = values[values > 1e-12 * largest]

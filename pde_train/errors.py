@@ -1,4 +1,8 @@
-"""What a user sees when something is wrong: a sentence (what came, what was expected, what to do) and an exit code."""
+"""The errors that a user sees.
+
+The text of an error is one sentence that says what was found, what was expected and what to do.
+Each class has the exit code of the command.
+"""
 
 import difflib
 from collections.abc import Iterable
@@ -8,27 +12,27 @@ SECRET = (
     "tracking.uri holds a password or a token, and the words of a command are logged: expected it in an environment "
     "variable, such as tracking.uri='http://${oc.env:USER_AND_PASSWORD}@host'"
 )
-"""Said of a secret that is typed."""
+"""The error for a secret among the words of a command."""
 
 
 class PdeTrainError(Exception):
-    """Base of the errors whose text is a sentence for the user; `code` is the exit code of the command."""
+    """The base class of errors whose text is a sentence for the user; `code` is the exit code of the command."""
 
     code = 1
 
 
 class UsageError(PdeTrainError):
-    """The command line or the configuration asks for something that cannot be."""
+    """The command line or the configuration asks for something impossible."""
 
     code = 2
 
 
 class RunError(PdeTrainError):
-    """The run was asked for rightly and failed: NaN, a full disk, a store out of reach."""
+    """A run with a valid configuration failed: its loss became nan, the disk is full, or the store is unreachable."""
 
 
 class Busy(UsageError):
-    """Another process is at work in the folder of the run."""
+    """Another process works in the folder of the run."""
 
     def __init__(self, folder: Path):
         super().__init__(
@@ -37,7 +41,7 @@ class Busy(UsageError):
 
 
 class Interrupted(PdeTrainError):
-    """A signal stopped the run at a step boundary, after a checkpoint."""
+    """A signal stopped the run between two steps, after a checkpoint was written."""
 
     def __init__(self, signal_number: int, step: int):
         super().__init__(f"stopped by signal {signal_number} at step {step}, a checkpoint was written")
@@ -46,13 +50,13 @@ class Interrupted(PdeTrainError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`, did you mean ...?` where a known name is like a mistyped word; otherwise nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f", did you mean {found[0]}?" if found else ""
+    """The text `, did you mean ...?` with the known name that is most like a mistyped word; empty where none is."""
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean {matches[0]}?" if matches else ""
 
 
 def sentence(error: BaseException) -> str:
-    """What to print of an error: ours are sentences, an OSError of a file gets what to do about it."""
+    """The text of an error in one line; that of an OSError of a file says what to do."""
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return f"{error.filename} does not exist: expected this file or folder, correct its name or make it"
     if isinstance(error, OSError) and error.filename is not None:

@@ -19,6 +19,7 @@ from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
 from pde_train.instantiate import build_group
 from pde_train.methods.base import Method
+from pde_train.models.base import smoothness_of
 from pde_train.problem import Problem, fitted
 from pde_train.tracking.base import Tracker
 
@@ -61,9 +62,16 @@ class Experiment:
 
 
 def build(cfg: DictConfig) -> Experiment:
-    """Instantiate a composed configuration; facts (dimension, spacing, precision) are passed on in code.
+    """Instantiate a composed configuration. Facts such as dimension, spacing and precision are supplied by code.
 
-    Raises UsageError for whatever no run can use: see `schema.check`, and the constructors.
+    Args:
+        cfg: The configuration.
+
+    Returns:
+        The objects of a run, checked against each other.
+
+    Raises:
+        UsageError: No run can use it, see `pde_train.schema.check` and the constructors of the classes.
     """
     schema.check(cfg)
     dtype, device, processes = _place(cfg)
@@ -72,7 +80,7 @@ def build(cfg: DictConfig) -> Experiment:
     pde.check()
     sampler = build_group(cfg, "sampler")
     model = build_group(cfg, "model", dimension=pde.domain.dimension).to(device=device, dtype=dtype)
-    smoothness = getattr(model, "smoothness", float("inf"))
+    smoothness = smoothness_of(model)
     if pde.order > smoothness:
         raise UsageError(
             f"model.activation={cfg.model.get('activation')} has useful derivatives up to order {smoothness}, and "

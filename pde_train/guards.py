@@ -50,7 +50,12 @@ URI = re.compile(r"[\w+.-]*://[^\s'\",\]}]+")
 def check_trusted(cfg: DictConfig, words: Iterable[str]) -> None:
     """Refuse trusted modules that a file names and no word of the command.
 
-    Raises UsageError.
+    Args:
+        cfg: The composed configuration.
+        words: Of the command.
+
+    Raises:
+        UsageError: There is such a module.
     """
     typed = {text for override in _parsed(words) if _key(override) == "trusted_modules" for text in _texts(override)}
     for module in cfg.trusted_modules if isinstance(cfg.get("trusted_modules"), ListConfig) else ():
@@ -59,9 +64,13 @@ def check_trusted(cfg: DictConfig, words: Iterable[str]) -> None:
 
 
 def refuse_trust(words: Iterable[str]) -> None:
-    """Refuse words about trust that are no words of a command.
+    """Refuse words about trust that do not stand on a command line.
 
-    Raises UsageError.
+    Args:
+        words: Of a file, such as the choices of a sweep.
+
+    Raises:
+        UsageError: There is such a word.
     """
     for override in _parsed(words):
         if _key(override).partition(".")[0] == "trusted_modules":
@@ -91,7 +100,12 @@ def guard_composition() -> None:
 def check_hydra(cfg: DictConfig) -> None:
     """Refuse what the part of a configuration that is Hydra's own would run: its logging, callbacks and plugins.
 
-    Raises UsageError.
+    Args:
+        cfg: The composed configuration.
+
+    Raises:
+        UsageError: It names a class that is neither a plugin of Hydra nor a handler of Python's
+            logging.
     """
     node: Any = OmegaConf.to_container(cfg.hydra, resolve=False)
     for path, name, value in _pairs("hydra", node):
@@ -111,7 +125,11 @@ def check_hydra(cfg: DictConfig) -> None:
 def refuse_secrets(words: Iterable[str]) -> None:
     """Refuse a secret that is typed: Hydra writes the words of a command to its log and to `.hydra/`.
 
-    Raises UsageError, without the secret.
+    Args:
+        words: Of the command.
+
+    Raises:
+        UsageError: A word holds one, which the error does not repeat.
     """
     for word in words:
         (override, *_) = [*_parsed([word]), None]

@@ -59,16 +59,24 @@ def build_group(cfg: DictConfig, group: str, **facts: Any) -> Any:
 def locate(target: str, trusted_modules: Sequence[str] = (), path: str = "") -> Callable:
     """The class or function of a `_target_`.
 
-    path: where it stands in the configuration, such as `method.optimizer`. A class of TRUSTED must be one that its
-    place expects, a function one beside the classes of
-    a group that says it returns one. What is defined in `trusted_modules`
-    may be anything, but for the class that a group itself is made of.
+    A class of TRUSTED must be one that its place in the configuration expects; a function must stand
+    beside the classes of a group and say that it returns one. What is defined in a module that the user
+    trusts may be anything, but for the class that a group itself is made of.
 
-    Raises UsageError.
+    Args:
+        target: The dotted name.
+        trusted_modules: Modules of the user's own.
+        path: Where it stands in the configuration, such as ``method.optimizer``.
+
+    Returns:
+        The class or function.
+
+    Raises:
+        UsageError: It is not trusted, or does not exist.
     """
     module, _, name = target.rpartition(".")
     if not is_within(module, (*TRUSTED, *trusted_modules)):
-        raise _refusal(target, path)
+        raise UsageError(_refusal(target, path))
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -78,19 +86,19 @@ def locate(target: str, trusted_modules: Sequence[str] = (), path: str = "") -> 
     home = getattr(found, "__module__", None) or ""
     own = is_within(home, trusted_modules)
     if not callable(found) or not (own or is_within(home, TRUSTED)):
-        raise _refusal(target, path)
+        raise UsageError(_refusal(target, path))
     if own and ("." in path or not inspect.isclass(found)):
         return found
     made = found if inspect.isclass(found) else _returned(found, path)
     if not any(inspect.isclass(made) and issubclass(made, base) for base in _bases(path)):
-        raise _refusal(target, path)
+        raise UsageError(_refusal(target, path))
     return found
 
 
-def _refusal(target: str, path: str) -> UsageError:
+def _refusal(target: str, path: str) -> str:
     named = _named(path)
     kind = named[0] if len(named) == 1 else "a class of a group"
-    return UsageError(
+    return (
         f"_target_={target} is not trusted: expected {kind} of {', '.join(TRUSTED)}; name your own module on the "
         "command line by trusted_modules=[...]"
     )
@@ -127,6 +135,7 @@ def _returned(function: Callable, group: str) -> Any:
 
 
 def is_within(module: str, trusted: Sequence[str]) -> bool:
+    """Whether a module is one of these, or lies below one."""
     return any(module == name or module.startswith(f"{name}.") for name in trusted)
 
 

@@ -1,4 +1,4 @@
-"""Is there room for what a configuration asks for?"""
+"""Refuses a configuration that asks for more memory than the machine has."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import os
 from pde_train.errors import UsageError
 
 COPIES = 16
-"""How often what is asked for stands in memory at the same time, about: derivatives, gradients, what torch keeps."""
+"""About how many copies of an array are in memory at the same time: derivatives, gradients, and what torch keeps."""
 
 
 def check_memory(what: str, numbers: int, copies: int = COPIES) -> None:
-    """Refuse so many float64 numbers where their copies do not fit the memory of this machine.
+    """Refuse an array of float64 numbers whose copies do not fit into the memory of this machine.
 
-    Raises UsageError.
+    Args:
+        what: The name of the array in the error.
+        numbers: The number of its entries.
+        copies: The number of copies that are in memory at the same time.
+
+    Raises:
+        UsageError: They do not fit.
     """
     needed, there = 8 * numbers * copies, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:

@@ -50,6 +50,12 @@ class Overrides:
     def parse(cls, words: Iterable[str]) -> Overrides:
         """Parse words; each text is parsed once in a process.
 
+        Args:
+            words: Such as ``model.width=50`` or ``~optimizer``.
+
+        Returns:
+            The words in their order.
+
         Raises:
             OverrideParseException: Hydra cannot read a word.
         """

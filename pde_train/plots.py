@@ -1,4 +1,4 @@
-"""What all pictures share: palette, bands of curves, heat maps. Every function returns a matplotlib Figure."""
+"""Elements that all figures share: the palette, bands of curves, and heat maps. None of it needs torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """Okabe and Ito's palette, told apart by colour-blind readers."""
 
 DASHES = ("-", "--", "-.", ":")
-"""Styles of the lines of a panel in turn: where two agree, the one below shows in the gaps of the other."""
+"""The styles of the lines of a panel in turn, so that of two equal lines the lower one shows in the gaps."""
 
 MOST_NUMBERS = 12
-"""Columns of a map whose numbers are written into it."""
+"""The largest number of columns of a heat map in which numbers are written."""
 
 Curve = tuple[np.ndarray, np.ndarray]
-"""x and y of a line, (k,) each."""
+"""The x and y values of a line, (k,) each."""
 
 
 def bands(
@@ -30,10 +30,18 @@ def bands(
     marks: str = "",
     note: str = "",
 ) -> Figure:
-    """A panel for each title, in it for each label the median of its curves, and a band from the least to the greatest.
+    """Draw curves: a panel for each title, and in it for each label the median with a band from least to greatest.
 
-    logarithmic: the axes that are, of "x" and "y". marks: "o" for marks without lines, "o-" for both. The labels of
-    many lines stand beside the panel.
+    Args:
+        panels: The curves by title and by label. Curves of one label are those of several seeds.
+        xlabel: The label of the x-axes.
+        ylabel: The label of the y-axes.
+        logarithmic: Which axes are logarithmic: `x`, `y`, `xy`, or none.
+        marks: `o` for marks without lines, `o-` for marks on lines; by default lines alone.
+        note: A sentence above the panels.
+
+    Returns:
+        The figure. The labels of more than four lines are placed beside their panel.
     """
     many = max(map(len, panels.values())) > 4
     columns = 1 if many else min(2, len(panels))
@@ -70,16 +78,24 @@ def bands(
 def heat_maps(
     panels: Mapping[str, np.ndarray], rows: tuple[str, Sequence[str]], columns: tuple[str, Sequence[str]], metric: str
 ) -> Figure:
-    """A metric by two keys, colours by its decimal logarithm; rows and columns are a key and its values.
+    """Draw a metric by two keys, with colours by its decimal logarithm.
 
-    Fields without a number are grey. In small maps the metric itself stands in each field.
+    Args:
+        panels: The values of the metric (rows, columns) by title; nan where there is none.
+        rows: The name of a key, and its values.
+        columns: The name of the other key, and its values.
+        metric: The name of the metric.
+
+    Returns:
+        The figure. Fields without a number are grey. Small maps have the number written in each
+        field.
     """
     size = (1.5 + 0.8 * len(columns[1])) * len(panels), 1.5 + 0.5 * len(rows[1])
     figure = Figure(figsize=(max(5, min(size[0], 16)), max(3, min(size[1], 12))), layout="constrained")
     logs = {title: np.log10(positive(values.ravel())).reshape(values.shape) for title, values in panels.items()}
     finite = np.concatenate([values[np.isfinite(values)] for values in logs.values()])
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
-    if high - low < 0.1:  # fields that all but agree are not to look apart
+    if high - low < 0.1:  # fields that nearly agree should look alike
         low, high = low - 0.5, high + 0.5
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, values) in zip(all_axes, logs.items(), strict=True):
@@ -97,7 +113,7 @@ def heat_maps(
 
 
 def _write_numbers(axes: Axes, logs: np.ndarray, middle: float) -> None:
-    """The number in each field of a map, white on what is darker than the middle of the scale."""
+    """Write the number into each field of a map, white on colours darker than the middle of the scale."""
     for (row, column), value in np.ndenumerate(logs):
         if np.isfinite(value):
             colour = "white" if value < middle else "black"
@@ -105,12 +121,13 @@ def _write_numbers(axes: Axes, logs: np.ndarray, middle: float) -> None:
 
 
 def _aligned(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """Common x (k,) and values (curves, k): as many points as all curves have."""
+    """The x (k,) and the values (curves, k) of curves, cut to the length of the shortest one."""
     least = min(len(x) for x, _ in curves)
     return curves[0][0][:least], np.stack([values[:least] for _, values in curves])
 
 
 def single(xlabel: str, ylabel: str, title: str) -> tuple[Figure, Axes]:
+    """A figure with one panel, and its axes."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -119,6 +136,6 @@ def single(xlabel: str, ylabel: str, title: str) -> tuple[Figure, Axes]:
 
 
 def positive(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Values for a log axis; what cannot stand on it is left out."""
+    """The values for a logarithmic axis, with nan in place of those that are not positive and finite."""
     array = np.asarray(values, dtype=float)
     return np.where(np.isfinite(array) & (array > 0), array, np.nan)

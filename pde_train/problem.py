@@ -1,4 +1,4 @@
-"""What is to be solved: an equation, a model, a way of taking derivatives and the points."""
+"""The problem that a run solves: an equation, a model, a differentiator and the points."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.memory import check_memory
+from pde_train.models.base import LinearForm, linear_form
 from pde_train.pdes.base import PDE
 from pde_train.samplers.base import Sampler
 from pde_train.samplers.grid import Grid
@@ -27,26 +28,36 @@ from pde_train.samplers.uniform import Uniform
 from pde_train.spectra import ResidualJacobian
 
 TEST_POINTS: dict[int, Sampler] = {1: Grid(1001, 2), 2: Grid(101**2, 404, initial=101)}
-"""Points on which errors are measured, by dimension."""
+"""Samplers of the points on which errors are measured, by dimension."""
 
 MANY_DIMENSIONS = Sobol(4096, 960, initial=960)
-"""The same from three dimensions on; up to 6 faces share 960 points."""
+"""The same from three dimensions on; up to 6 faces share the 960 points of the boundary."""
 
-BETWEEN = 2405
-"""Seed of the points between those of training, so that it is that of no sampler."""
+HELD_OUT = 2405
+"""The seed of the held-out points, which no sampler of a user is likely to have."""
 
-ADAPT_POINTS = 200
-"""About how many points a differentiator sees that adapts itself to a field."""
+TUNING_POINTS = 200
+"""About how many points a differentiator gets when it is tuned to a field."""
 
 MOST_COORDINATES = 2**16
-"""Coordinates of all points of a region, together, at which exact residuals are measured."""
+"""The largest number of coordinates, of all points of a region together, at which exact residuals are measured."""
 
 
 @dataclass
 class Problem:
     """A PDE, the model of its solution, the differentiator and the sampler, in one precision on one device.
 
-    processes: those that share the training points; on GPUs each has its own.
+    Attributes:
+        pde: The equation.
+        model: The model of its solution, from points (n, d) to values (n, 1).
+        differentiator: What takes derivatives of the model.
+        sampler: What draws the training points.
+        dtype: The precision of points and parameters.
+        device: The device of points and parameters.
+        processes: The number of processes that share the training points; on GPUs each has a GPU of
+            its own.
+        excess: By what factor the error of an automatic step of finite differences exceeds that of
+            the best step, before training; 1 where it is unknown.
     """
 
     pde: PDE
@@ -57,7 +68,6 @@ class Problem:
     device: str = "cpu"
     processes: int = 1
     excess: float = field(default=1.0, init=False)
-    """How many times worse a step of finite differences that is automatic is than the best one, before training."""
     _row_wise: bool | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -70,18 +80,23 @@ class Problem:
             )
 
     def begin(self, batch: Batch, u: Field | None = None) -> None:
-        """Get ready for the first step on these points: the differentiator adapts itself, and every value is checked.
+        """Prepare the first step on these points: tune the differentiator, and check every value.
 
-        u: what it adapts itself to; by default `field`. Raises UsageError: see `residuals.check`; also for regions
-        without points, and for an exact solution that is no finite number at a test point.
+        Args:
+            batch: The training points of each region.
+            u: The field to which the differentiator is tuned; by default `field`.
+
+        Raises:
+            UsageError: A region has no points, a value is not one finite number for each point (see
+                `residuals.check`), or the exact solution is not finite at a test point.
         """
         if missing := set(self.pde.regions) - set(batch):
             raise UsageError(
                 f"{type(self.sampler).__name__} draws no points of {', '.join(sorted(missing))}, where equations of "
                 f"{type(self.pde).__name__} hold: expected points of every region, correct its `draw`"
             )
-        self.adapt(u or self.field, batch)
-        self.excess = self.differentiator.excess(u or self.field, *self._adapting(batch))
+        self.tune(u or self.field, batch)
+        self.excess = self.differentiator.excess(u or self.field, *self._tuning_data(batch))
         with steady_draws():
             residuals.check(self.pde, self.model, self.differentiator, batch)
         if self.pde.has_exact:
@@ -92,29 +107,37 @@ class Problem:
         """Training points from the sampler."""
         return self._placed(self.sampler.draw(self.pde.domain, generator, self.pde.faces))
 
-    def between(self) -> Batch:
-        """As many points of each region as the sampler draws, at random: between its own, whatever grid they form.
+    def held_out(self) -> Batch:
+        """Held-out points: as many in each region as the sampler draws, but random and from another seed.
 
-        A sampler with a `draw` of its own, which knows where the equation holds, draws them itself.
+        They lie between the training points, whatever grid those form. A sampler with a `draw` of
+        its own, which knows where the equation holds, draws them itself.
+
+        Returns:
+            The points of each region.
         """
         sampler: Sampler = self.sampler
         if not sampler.places_points:
             sampler = Uniform(sampler.total, sampler.boundary, initial=sampler.initial)
-        return self._placed(sampler.draw(self.pde.domain, np.random.default_rng(BETWEEN), self.pde.faces))
+        return self._placed(sampler.draw(self.pde.domain, np.random.default_rng(HELD_OUT), self.pde.faces))
 
     @cached_property
     def test_batch(self) -> Batch:
         """The points on which errors and exact residuals are measured: 1001, 101 x 101, or 4096 Sobol points.
 
-        Of a sampler with a `draw` of its own those of `between`: only it knows where the equation holds.
+        With a sampler that has a `draw` of its own they are the held-out points, because the
+        sampler alone knows where the equation holds.
+
+        Returns:
+            The points of each region.
         """
         if self.sampler.places_points:
-            return self.between()
+            return self.held_out()
         sampler = TEST_POINTS.get(self.pde.domain.dimension, MANY_DIMENSIONS)
         return self._placed(sampler.draw(self.pde.domain, np.random.default_rng(0), self.pde.faces))
 
     def exact(self, x: Tensor) -> Tensor:
-        """The exact solution (n, 1) at points (n, d), in float64 whatever the precision of the points."""
+        """The exact solution (n, 1) at points (n, d), in float64 even if the points are not."""
         return self.pde.exact(Jet(coordinate_columns(x.double(), self.pde.coordinates)))
 
     @cached_property
@@ -122,25 +145,38 @@ class Problem:
         return self.exact(self.test_batch["interior"].x)
 
     def loss(self, batch: Batch, rows: Mapping[str, int] | None = None, u: Field | None = None) -> Tensor:
-        """The loss of the model, or of a field u, on a batch, a scalar.
+        """The loss of the model, or of another field, on a batch.
 
-        rows: points of each region, where the batch holds some of them: the part that they have in the loss.
+        Args:
+            batch: The points of each region.
+            rows: The number of points of each region, where the batch holds some of them alone. The
+                result is then the part that these points have in the loss.
+            u: A field in place of the model.
+
+        Returns:
+            The loss, a scalar.
         """
-        found = residuals.evaluate(self.pde, self.model if u is None else u, self.differentiator, batch)
-        return residuals.loss(found, rows and {e.name: rows[e.region] for e in self.pde.equations()})
+        weighted = residuals.evaluate(self.pde, self.model if u is None else u, self.differentiator, batch)
+        return residuals.loss(weighted, rows and {e.name: rows[e.region] for e in self.pde.equations()})
 
     def residual_vector(self, u: Field, batch: Batch, rows: str = "loss") -> Tensor:
-        """All weighted residuals of a field under each other, (rows, 1), with rows as in `jacobian`."""
-        found = residuals.evaluate(self.pde, u, self.differentiator, batch)
+        """All weighted residuals of a field in one column (rows, 1), with rows scaled as in `jacobian`."""
+        weighted = residuals.evaluate(self.pde, u, self.differentiator, batch)
         if rows == "loss":
-            found = {name: r / len(r) ** 0.5 for name, r in found.items()}
-        return residuals.stacked(found)
+            weighted = {name: r / len(r) ** 0.5 for name, r in weighted.items()}
+        return residuals.stacked(weighted)
 
     def jacobian(self, batch: Batch, rows: str = "loss") -> ResidualJacobian:
         """The Jacobian J of the weighted residuals on a batch by the trainable parameters.
 
-        rows: `loss` scales the n_e rows of equation e by 1 / sqrt(n_e), so that the sum of squares of all rows is the
-        loss (a sum of means) and J J^T the kernel of its gradient flow; `points` leaves each row as its residual.
+        Args:
+            batch: The points of each region.
+            rows: `loss` scales the n_e rows of equation e by 1 / sqrt(n_e). The sum of squares of
+                all rows is then the loss (a sum of means), and J J^T the kernel of its gradient
+                flow. `points` does not scale the rows.
+
+        Returns:
+            The Jacobian as an operator.
         """
         by_points = None
         if self._row_wise is None:
@@ -148,33 +184,42 @@ class Problem:
         if self._row_wise:
 
             def by_points(parameters: dict[str, Tensor]) -> Tensor:
-                found = residuals.jacobian_by_points(self.pde, self.model, parameters, self.differentiator, batch)
+                jacobians = residuals.jacobian_by_points(self.pde, self.model, parameters, self.differentiator, batch)
                 if rows == "loss":
-                    found = {name: block / len(block) ** 0.5 for name, block in found.items()}
-                return residuals.stacked(found)
+                    jacobians = {name: block / len(block) ** 0.5 for name, block in jacobians.items()}
+                return residuals.stacked(jacobians)
 
         return ResidualJacobian(self.model, lambda u: self.residual_vector(u, batch, rows), by_points)
 
     @property
+    def linear_form(self) -> LinearForm | None:
+        """The features and coefficients of the model; None where it is not linear in its parameters."""
+        return linear_form(self.model)
+
+    @property
     def field(self) -> Field:
-        """The model, or all its features (n, m) where it is linear in its parameters."""
-        return getattr(self.model, "bank", self.model)
+        """The features (n, P) of a model that is linear in its parameters; otherwise the model (n, 1) itself."""
+        linear = self.linear_form
+        return self.model if linear is None else linear.features
 
-    def adapt(self, u: Field, batch: Batch) -> None:
-        """Let the differentiator choose what it chooses by itself, such as a step, for the field u as it is now."""
+    def tune(self, u: Field, batch: Batch) -> None:
+        """Let the differentiator choose its automatic settings, such as a step, for the field u as it is now."""
         if self.differentiator.adaptive:
-            self.differentiator = self.differentiator.adapted(u, *self._adapting(batch))
+            self.differentiator = self.differentiator.tuned_to(u, *self._tuning_data(batch))
 
-    def _adapting(self, batch: Batch) -> tuple[Tensor, frozenset[Axes]]:
-        """Some of the interior points, and all derivatives that are needed: what a differentiator adapts itself to."""
+    def _tuning_data(self, batch: Batch) -> tuple[Tensor, frozenset[Axes]]:
+        """Some of the interior points and all derivatives that are needed, for which a differentiator is tuned."""
         points = batch["interior"].x
         axes = frozenset().union(*(request.axes for _, request in self.pde.regions.values()))
-        return points[:: max(1, len(points) // ADAPT_POINTS)], axes
+        return points[:: max(1, len(points) // TUNING_POINTS)], axes
 
     def errors(self) -> dict[str, float]:
-        """error_l2 = |u - u*|_2 / |u*|_2 and error_max = max|u - u*| / max|u*| on the test points, in float64.
+        """The errors of the model against the exact solution u* on the test points, in float64.
 
-        Where u* is 0 at all of them: the root mean square and the maximum of |u|. Nothing where u* is not known.
+        Returns:
+            `error_l2` = |u - u*|_2 / |u*|_2 and `error_max` = max|u - u*| / max|u*|. Where u* is 0
+            at all test points, the root mean square and the maximum of |u|. Nothing where u* is not
+            known.
         """
         if not self.pde.has_exact:
             return {}
@@ -189,14 +234,21 @@ class Problem:
         }
 
     def residual(self, batch: Batch) -> float:
-        """The relative residual of the model on the training points, as the run's own differentiator sees it."""
+        """The relative residual of the model on the training points by the run's own differentiator."""
         with torch.no_grad():
             return residuals.relative_residual(self.pde, self.model, self.differentiator, batch)
 
     def residual_exact(self, batch: Batch | None = None) -> float:
-        """The relative residual of the same function with exact derivatives, on the test points or those of a batch.
+        """The relative residual of the model with exact derivatives.
 
-        In many dimensions on the first of them, and by Taylor mode: nested reverse mode takes a minute at d = 1000.
+        In many dimensions it is taken at the first of the points and by Taylor mode, because nested
+        reverse mode takes a minute at d = 1000.
+
+        Args:
+            batch: The points; by default the test points.
+
+        Returns:
+            The relative residual, see `residuals.relative_residual`.
         """
         most = MOST_COORDINATES // self.pde.domain.dimension
         batch = {region: points.rows(0, most) for region, points in (batch or self.test_batch).items()}
@@ -209,7 +261,7 @@ class Problem:
 
 
 def fitted(differentiator: Differentiator, pde: PDE, sampler: Sampler) -> Differentiator:
-    """The differentiator for the points that a sampler draws in the domain of a PDE."""
+    """Tell a differentiator the spacing of the points that a sampler draws, and the size of the domain of a PDE."""
     box = pde.domain
     magnitude = max(map(abs, (*box.lower, *box.upper)))
     return differentiator.fitted(sampler.spacing(box), float(magnitude), float(min(box.lengths)))
@@ -217,9 +269,13 @@ def fitted(differentiator: Differentiator, pde: PDE, sampler: Sampler) -> Differ
 
 @contextmanager
 def steady_draws() -> Iterator[None]:
-    """Inside, torch's generator (on the CPU) starts afresh from one seed; afterwards it is as it was.
+    """A context in which torch's generator on the CPU starts from a fixed seed; afterwards it is as it was before.
 
-    For looks at a run whose differentiator draws directions: two looks see the same ones, and the run its own.
+    Diagnostics of a run whose differentiator draws random directions use it. Two measurements then
+    draw the same directions, and the run draws those that it would have drawn without them.
+
+    Yields:
+        Nothing.
     """
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(0)

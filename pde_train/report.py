@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pde_train.study.page import main
+from pde_train.study.report import main
 
 if __name__ == "__main__":
     sys.exit(main())

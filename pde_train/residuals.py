@@ -1,8 +1,14 @@
-"""From an equation, a field and a differentiator to residuals, a loss or a linear system. Pure functions."""
+"""Residuals: from an equation, a field and a differentiator to residuals, a loss or a linear system.
+
+Every function is pure. A jet of the field is taken once for each region (`jet_at`), and the
+formulas of all equations of that region are evaluated on it. Losses, system matrices, relative
+residuals and Jacobians are then linear algebra on the residual columns.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +20,6 @@ from pde_train.differentiators.reverse import Reverse
 from pde_train.errors import PdeTrainError, UsageError, sentence
 from pde_train.geometry import Batch, Points
 from pde_train.pdes.base import PDE, Equation
-from pde_train.progress import progress
 
 Columns = dict[str, Tensor]
 
@@ -22,14 +27,24 @@ ACROSS = "across_"
 """Prefix of the columns at the opposite points of a periodic region."""
 
 POINTS = 512
-"""Points whose rows of a Jacobian are computed at once."""
+"""The number of points whose rows of a Jacobian are computed at once."""
 
 BLOCK = 2**16
-"""Values of the field (rows times columns) that are differentiated at once where no gradient is wanted."""
+"""The number of values of the field (points times columns) that are differentiated at once without gradients."""
 
 
 def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> dict[str, Tensor]:
-    """The weighted residual (n_e, m) of every equation e of `pde` for the field u at the points of its region."""
+    """The weighted residual of every equation for a field.
+
+    Args:
+        pde: The equations.
+        u: The field, from points (n, d) to values (n, m).
+        differentiator: What takes the derivatives that the equations name.
+        batch: The points of each region. Equations of regions that it lacks are left out.
+
+    Returns:
+        The residual (n_e, m) of each equation e at the n_e points of its region, by name.
+    """
     residuals = {}
     for equations, jet in _jets(pde, u, differentiator, batch):
         residuals.update({e.name: _weighted(e, e.residual(jet)) for e in equations})
@@ -39,19 +54,28 @@ def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -
 def check(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> None:
     """Refuse what cannot be trained: at every point of a batch, u and each residual must be one finite number.
 
-    Evaluated with gradients, as in training, so that code which loses them is found. Raises UsageError, which names the
-    equation: for a field or a residual that is no column (n, 1), as where (n, 1) and (n,) were broadcast to (n, n), for
-    nan and infinite values, for a formula that uses what its `needs` lack, and for weights that make the loss infinite.
+    Everything is evaluated with gradients, as in training, so that code which loses them is found.
+
+    Args:
+        pde: The equations.
+        u: The model.
+        differentiator: What takes the derivatives.
+        batch: The training points.
+
+    Raises:
+        UsageError: The sentence names the equation. The field or a residual is no column (n, 1), as
+            where (n, 1) and (n,) were broadcast to (n, n); it is nan or infinite; a formula uses
+            what its `needs` lack; or the weights make the loss infinite.
     """
     remedy = "correct its formula or the region where it holds"
     for part in _blocks(batch, 1):
         (points,) = part.values()
-        check_column("the model", lambda x=points.x: u(x), points.x, "correct the model")  # type: ignore[misc]
+        check_column("the model", partial(u, points.x), points.x, "correct the model")
         for equations, jet in _jets(pde, u, differentiator, part):
             for e in equations:
                 what = f"the residual of {e.name!r} of {type(pde).__name__}"
-                found = check_column(what, lambda e=e, jet=jet: e.residual(jet), points.x, remedy)  # type: ignore[misc]
-                if not bool(_weighted(e, found).square().sum().isfinite()):
+                residual = check_column(what, partial(e.residual, jet), points.x, remedy)
+                if not bool(_weighted(e, residual).square().sum().isfinite()):
                     raise UsageError(
                         f"the loss of {e.name!r} of {type(pde).__name__} is infinite before any training: expected a "
                         "finite number, choose a smaller pde.weights or scale the formula"
@@ -59,12 +83,26 @@ def check(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> N
 
 
 def check_column(what: str, formula: Callable[[], Any], x: Tensor, remedy: str) -> Tensor:
-    """The values of a formula at points x (n, d), which must be one finite number for each, a column (n, 1)."""
+    """Evaluate a formula that must give one finite number at each point.
+
+    Args:
+        what: The name of the formula in the error.
+        formula: Computes the values.
+        x: The points (n, d) at which it does.
+        remedy: What the error tells the user to do.
+
+    Returns:
+        The values (n, 1).
+
+    Raises:
+        PdeTrainError: Whatever error with a sentence the formula raises.
+        UsageError: The formula fails, gives another shape, or gives a value that is not finite.
+    """
     try:
         values = formula()
     except PdeTrainError:
         raise
-    except Exception as error:
+    except Exception as error:  # the code of a user's equation or model may raise anything
         raise UsageError(
             f"{what} cannot be evaluated ({type(error).__name__}: {sentence(error)}): expected torch functions of the "
             f"columns that it needs, {remedy}"
@@ -90,7 +128,13 @@ def check_column(what: str, formula: Callable[[], Any], x: Tensor, remedy: str) 
 def loss(residuals: Mapping[str, Tensor], rows: Mapping[str, int] | None = None) -> Tensor:
     """The sum over equations of the mean square of their residuals.
 
-    rows: points of each equation, where `residuals` are those of some of them: the part that they have in the loss.
+    Args:
+        residuals: The residual (n_e, m) of each equation.
+        rows: The number of points of each equation, where `residuals` are those of some of the
+            points alone. The result is then the part that these points have in the loss.
+
+    Returns:
+        The loss, a scalar.
     """
     if rows is None:
         return torch.stack([r.square().mean() for r in residuals.values()]).sum()
@@ -98,38 +142,59 @@ def loss(residuals: Mapping[str, Tensor], rows: Mapping[str, int] | None = None)
 
 
 def stacked(residuals: Mapping[str, Tensor]) -> Tensor:
-    """All residuals under each other, (sum of n_e, m), in the order of the equations."""
+    """All residuals as one tensor (sum of n_e, m), in the order of the equations."""
     return torch.cat(list(residuals.values()))
 
 
 def jacobian_by_points(
     pde: PDE, model: nn.Module, parameters: Mapping[str, Tensor], differentiator: Differentiator, batch: Batch
 ) -> dict[str, Tensor]:
-    """The Jacobian (n_e, p) of the residual of every equation e by the parameters, each row from its own point alone.
+    """The Jacobian of every residual by the parameters, where each row is computed from its own point alone.
 
-    Right where residuals are `row_wise`; it takes the time of a few gradients, where rows from cotangents take n.
+    This takes the time of a few gradients, where rows from cotangents take that of n. It is right
+    only if residuals are `row_wise`.
+
+    Args:
+        pde: The equations.
+        model: The model.
+        parameters: Its trainable parameters by name, p numbers in all.
+        differentiator: What takes the derivatives.
+        batch: The points of each region.
+
+    Returns:
+        The Jacobian (n_e, p) of each equation e, by name.
     """
-    found: dict[str, Tensor] = {}
+    jacobians: dict[str, Tensor] = {}
     for region, points in batch.items():
         fields = {name: tensor for name, tensor in vars(points).items() if tensor is not None}
 
         def at(own: dict[str, Tensor], point: dict[str, Tensor], region: str = region) -> dict[str, Tensor]:
             def u(x: Tensor) -> Tensor:
-                return torch.func.functional_call(model, own, (x,))
+                values: Tensor = torch.func.functional_call(model, own, (x,))
+                return values
 
             one = Points(**{name: tensor.unsqueeze(0) for name, tensor in point.items()})
             return {k: r.flatten() for k, r in evaluate(pde, u, differentiator, {region: one}).items()}
 
         rows = torch.func.vmap(torch.func.jacrev(at), in_dims=(None, 0), chunk_size=POINTS)(dict(parameters), fields)
         for name, blocks in rows.items():
-            found[name] = torch.cat([blocks[k].reshape(len(points.x), -1) for k in parameters], dim=1)
-    return {e.name: found[e.name] for e in pde.equations() if e.name in found}
+            jacobians[name] = torch.cat([blocks[k].reshape(len(points.x), -1) for k in parameters], dim=1)
+    return {e.name: jacobians[e.name] for e in pde.equations() if e.name in jacobians}
 
 
 def row_wise(pde: PDE, u: Field, batch: Batch) -> bool:
     """Whether residuals at a point depend on the field at that point alone, as those of differential equations do.
 
-    Seen by taking the first point of each region away from the others, with exact derivatives.
+    The residual at the first point of each region is computed twice with exact derivatives: by
+    itself, and together with two others.
+
+    Args:
+        pde: The equations.
+        u: The model.
+        batch: The points of each region.
+
+    Returns:
+        Whether both agree up to rounding.
     """
     with torch.no_grad():
         alone = evaluate(pde, u, Reverse(), {region: points.rows(0, 1) for region, points in batch.items()})
@@ -139,29 +204,49 @@ def row_wise(pde: PDE, u: Field, batch: Batch) -> bool:
 
 
 def zero_field(x: Tensor) -> Tensor:
-    """The field that is 0 everywhere: its residual is what a relative residual is measured against."""
+    """The field that is 0 everywhere; relative residuals are relative to its residual."""
     return 0 * x[:, :1]
 
 
 def relative_residual(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> float:
-    """|r(u)| / |r(0)| over all residuals; for a linear system A a = f this is |A a - f| / |f|."""
-    found = torch.cat([stacked(evaluate(pde, u, differentiator, part)) for part in _blocks(batch, 1)])
+    """The norm |r(u)| / |r(0)| over all residuals; for a linear system A a = f this is |A a - f| / |f|."""
+    residual = torch.cat([stacked(evaluate(pde, u, differentiator, part)) for part in _blocks(batch, 1)])
     scale = torch.cat([stacked(evaluate(pde, zero_field, differentiator, part)) for part in _blocks(batch, 1)])
     size = float(torch.linalg.vector_norm(scale))
-    return float(torch.linalg.vector_norm(found)) / (size or 1.0)
+    return float(torch.linalg.vector_norm(residual)) / (size or 1.0)
 
 
-def assemble(pde: PDE, bank: Field, differentiator: Differentiator, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The system A a = b, A (rows, m) and b (rows, 1), of a linear PDE for u = bank(x) a.
+def assemble(
+    pde: PDE,
+    features: Field,
+    differentiator: Differentiator,
+    batch: Batch,
+    wrap: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+) -> tuple[Tensor, Tensor]:
+    """The linear system A a = b of a linear PDE for u(x) = features(x) a.
 
-    bank maps points (n, d) to m columns. Rows come equation by equation and are scaled by the weights. Column j is the
-    linear part of the residual along feature j: the derivative of the residual by the jet, at the zero jet, so that
-    the forcing never enters A, not even as rounding.
+    Column j of A is the linear part of the residual along feature j. It is computed as the
+    derivative of the residual with respect to the jet at the zero jet, so that the forcing never
+    enters A, not even as rounding.
+
+    Args:
+        pde: The equations, which must be linear in u.
+        features: The map from points (n, d) to P features (n, P).
+        differentiator: What takes the derivatives.
+        batch: The points of each region.
+        wrap: Wraps the iteration over blocks of points, for example in a progress bar.
+
+    Returns:
+        A (rows, P) and b (rows, 1). Rows come equation by equation and are scaled by the weights of
+        the equations.
+
+    Raises:
+        UsageError: An equation is not linear in u.
     """
-    columns = bank(next(iter(batch.values())).x[:1]).shape[1]
+    columns = features(next(iter(batch.values())).x[:1]).shape[1]
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {e.name: [] for e in pde.equations()}
-    for part in progress(list(_blocks(batch, columns)), "assembling", unit="block", leave=False):
-        for equations, jet in _jets(pde, bank, differentiator, part):
+    for part in wrap(list(_blocks(batch, columns))):
+        for equations, jet in _jets(pde, features, differentiator, part):
             for equation in equations:
                 linear, constant = _affine(equation, jet)
                 parts[equation.name].append((linear, -constant))
@@ -170,7 +255,20 @@ def assemble(pde: PDE, bank: Field, differentiator: Differentiator, batch: Batch
 
 
 def jet_at(pde: PDE, u: Field, differentiator: Differentiator, points: Points, request: Request) -> Jet:
-    """The requested jet of u at the points of one region, with its normals and opposite columns where it has them."""
+    """The jet of a field at the points of one region.
+
+    Args:
+        pde: The PDE, whose coordinates name the normals.
+        u: The field, from points (n, d) to values (n, m).
+        differentiator: What takes the derivatives.
+        points: The points of the region.
+        request: The derivatives that are needed.
+
+    Returns:
+        The requested columns (n, m), with the components of the normals (n, 1) where the points
+        have them, and with the same columns at the opposite points, named `across_...`, on a
+        periodic region.
+    """
     if points.across is None:
         jet = differentiator(u, points.x, request)
     else:
@@ -184,7 +282,7 @@ def jet_at(pde: PDE, u: Field, differentiator: Differentiator, points: Points, r
 
 
 def _jets(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> Iterator[tuple[list[Equation], Jet]]:
-    """The equations of each region of the batch, and the jet of u that they need."""
+    """Yield the equations of each region of the batch, and the jet of u that they need."""
     for region, points in batch.items():
         if region in pde.regions:
             equations, request = pde.regions[region]
@@ -192,11 +290,27 @@ def _jets(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> I
 
 
 def _weighted(equation: Equation, residual: Tensor) -> Tensor:
-    return residual if equation.weight == 1 else equation.weight * residual
+    weight = equation.weight
+    return residual if isinstance(weight, float) and weight == 1 else weight * residual
 
 
 def _affine(equation: Equation, jet: Jet) -> tuple[Tensor, Tensor]:
-    """The linear part (n, m) of an equation's residual at the jet, and its constant part (n, 1), both weighted."""
+    """The linear part (n, m) of an equation's residual at a jet, and its constant part (n, 1), both weighted.
+
+    The residual r of a linear equation is affine in the unknown columns c of the jet: r(c) = r(0) +
+    r' c. The linear part is the push-forward of c at the zero jet. The push-forward at c itself
+    agrees up to rounding if r is indeed affine.
+
+    Args:
+        equation: The equation.
+        jet: The jet of the features (n, m).
+
+    Returns:
+        Both parts.
+
+    Raises:
+        UsageError: The equation is not linear in u.
+    """
     fixed = {k: v for k, v in jet.columns.items() if not _unknown(k)}
     unknown = {k: v for k, v in jet.columns.items() if _unknown(k)}
 
@@ -215,19 +329,21 @@ def _affine(equation: Equation, jet: Jet) -> tuple[Tensor, Tensor]:
 
 
 def _push_forward(residual: Callable[[Columns], Tensor], at: Columns, tangent: Columns) -> tuple[Tensor, Tensor]:
-    """A residual and its derivative along a tangent; the transpose of the pullback, as torch.func.jvp loads slowly."""
-    value, pull_back = torch.func.vjp(residual, at)  # type: ignore[misc]
-    _, push_forward = torch.func.vjp(lambda c: pull_back(c)[0], torch.zeros_like(value))  # type: ignore[misc]
+    """A residual and its derivative along a tangent, by the transpose of the pullback: torch.func.jvp loads slowly."""
+    value, pull_back = torch.func.vjp(residual, at)  # type: ignore[misc]  # typed as 2 or 3
+    zero = torch.zeros_like(value)
+    _, push_forward = torch.func.vjp(lambda c: pull_back(c)[0], zero)  # type: ignore[misc]  # typed as 2 or 3
     return value, push_forward(tangent)[0]
 
 
 def _unknown(name: str) -> bool:
+    """Whether a column is u or a derivative of it, rather than a coordinate or a normal."""
     name = name.removeprefix(ACROSS)
     return name == "u" or name.startswith("u_") or name.endswith("_u")
 
 
 def _blocks(batch: Batch, columns: int) -> Iterator[dict[str, Points]]:
-    """The batch, region by region, in blocks of at most BLOCK values."""
+    """Yield the batch region by region, in blocks of at most BLOCK values of `columns` columns."""
     rows = max(1, BLOCK // columns)
     for region, points in batch.items():
         for start in range(0, points.x.shape[0], rows):

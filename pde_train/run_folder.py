@@ -33,9 +33,10 @@ CELLS = "cells"
 RESULT_FILE = "result.json"
 CHECKPOINT = "checkpoint.ckpt"
 JOURNAL = "tracking.jsonl"
+SPECTRA = "spectrum.npz"
 DELIVERED = "tracking.delivered"
 OF_TRACKING = (JOURNAL, DELIVERED)
-OF_A_RUN = (CHECKPOINT, RESULT_FILE, "spectrum.csv", "spectrum.npz", "comparison.csv", "traceback.txt")
+OF_A_RUN = (CHECKPOINT, RESULT_FILE, "spectrum.csv", SPECTRA, "comparison.csv", "traceback.txt")
 
 FIGURES = (
     "solution",
@@ -51,7 +52,7 @@ FIGURES = (
 MARK = "config_hash"
 """File that says which configuration the run of a folder has, see `pde_train.runs.provenance.config_hash`."""
 
-WRITTEN = ("config.yaml", "model.pt", "history.csv", "figures", CHECKPOINT, "spectrum.csv", "spectrum.npz")
+WRITTEN = ("config.yaml", "model.pt", "history.csv", "figures", CHECKPOINT, "spectrum.csv", SPECTRA)
 """What a run writes besides its result."""
 
 

@@ -81,8 +81,12 @@ class TopLevel(BaseModel):
 def check(cfg: DictConfig) -> None:
     """Refuse a composed configuration that no run can use, with one sentence about the first fault.
 
-    Raises UsageError: for a key that is missing or unknown, a group that is no choice of it, a value of another type
-    than its parameter's, a number that is nan or infinite, a seed that is none.
+    Args:
+        cfg: The configuration.
+
+    Raises:
+        UsageError: A key is missing or unknown, a group has no such choice, a value has another type
+            than its parameter, a number is nan or infinite, or a seed is missing.
     """
     check_keys(cfg)
     try:
@@ -105,15 +109,23 @@ def check(cfg: DictConfig) -> None:
 def check_sweep(cfg: DictConfig) -> None:
     """Refuse values of the key `sweep` that no sweep can use.
 
-    Raises UsageError.
+    Args:
+        cfg: The configuration of the sweep.
+
+    Raises:
+        UsageError: There is such a value.
     """
     _check_fits(TypeAdapter(Sweep), "sweep", OmegaConf.to_container(cfg.sweep))
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Every group is chosen, every key of `conf/config.yaml` is there, and nothing else is.
+    """Check that every group is chosen, every key of `conf/config.yaml` is there, and nothing else is.
 
-    Raises UsageError.
+    Args:
+        cfg: The composed configuration.
+
+    Raises:
+        UsageError: One of these does not hold.
     """
     own = [*groups(), "audit", *(key for key in TopLevel.model_fields if key not in NOT_BUILT)]
     for key in own:

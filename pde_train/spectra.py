@@ -1,10 +1,12 @@
-"""Singular values: of matrices, and of residual Jacobians that may be too large to form."""
+"""Singular values of matrices, and of residual Jacobians that may be too large to form."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -12,15 +14,24 @@ from torch import Tensor, nn
 
 from pde_train.derivatives import Field
 from pde_train.errors import RunError
-from pde_train.progress import progress
 
 BLOCK = 32
-"""Directions that the randomised SVD adds at a time."""
+"""The number of directions that the randomised SVD adds at a time, and of rows of J that are computed at once."""
+
+Wrap = Callable[[Iterable[Tensor]], Iterable[Tensor]]
+"""Wraps the iteration over blocks of rows, for example in a progress bar."""
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Descending singular values, the method that gave them, and the size relative to s_1 that it resolves."""
+    """The singular values of a matrix.
+
+    Attributes:
+        values: The singular values in descending order.
+        method: How they were computed: `dense`, or `randomised`, which leaves the smallest ones
+            out.
+        resolution: The size relative to s_1 below which values are missing; 0 where none is.
+    """
 
     values: np.ndarray
     method: str = "dense"
@@ -28,17 +39,38 @@ class Spectrum:
 
 
 def singular_values(matrix: Tensor) -> np.ndarray:
-    """All singular values of a matrix (n, p), descending, shape (min(n, p),), in float64.
+    """All singular values of a matrix.
 
-    The SVD itself always works in float64, so that a float32 run shows the rounding of its matrix and not LAPACK's, and
-    without singular vectors: gesdd then uses dqds, which keeps the small values of graded matrices, where its divide
-    and conquer for vectors leaves rounding in place of everything below about 1e-16 s_1.
+    The SVD works in float64 whatever the precision of the matrix, so that a float32 run shows the
+    rounding of its matrix and not that of LAPACK. It computes no singular vectors: LAPACK's gesdd
+    then uses the dqds algorithm, which keeps the small singular values of graded matrices. The
+    divide-and-conquer algorithm, which it uses for vectors, replaces everything below about 1e-16
+    s_1 by rounding.
+
+    Args:
+        matrix: The matrix (n, p).
+
+    Returns:
+        The singular values (min(n, p),) in descending order, in float64.
+
+    Raises:
+        RunError: An entry of the matrix is not finite.
     """
     return np.linalg.svd(finite_array(matrix), compute_uv=False)
 
 
 def finite_array(matrix: Tensor) -> np.ndarray:
-    """The matrix in float64 on the CPU, after a check that every entry is a finite number."""
+    """Copy a matrix to the CPU in float64.
+
+    Args:
+        matrix: The matrix.
+
+    Returns:
+        The same numbers as an array.
+
+    Raises:
+        RunError: An entry is nan or infinite.
+    """
     bad = int(matrix.isfinite().logical_not().sum())
     if bad:
         raise RunError(
@@ -51,9 +83,19 @@ def finite_array(matrix: Tensor) -> np.ndarray:
 class ResidualJacobian:
     """The Jacobian J (n, p) of a residual vector by the p trainable parameters of a model, as an operator.
 
-    residual maps a field to the residual vector, as a tensor of n entries. by_points, where it is given, makes J itself
-    from parameters in a faster way. The squares of the singular values of J are the eigenvalues of the gradient-descent
-    kernel G = J J^T (arXiv 2405.14099, claim 2) of the loss |residual|^2; J itself keeps those that squaring loses.
+    The squares of the singular values of J are the eigenvalues of the kernel G = J J^T of gradient
+    descent on the loss |residual|^2 (arXiv 2405.14099, claim 2). J itself is used, because squaring
+    would lose the small values.
+
+    Args:
+        model: The model.
+        residual: The map from a field to the residual vector, a tensor of n entries.
+        by_points: A faster way to compute J itself from the parameters by name, where there is one.
+
+    Attributes:
+        parameters: The trainable parameters by name.
+        value: The residual vector (n,).
+        shape: The shape (n, p) of J.
     """
 
     def __init__(
@@ -68,47 +110,77 @@ class ResidualJacobian:
         def vector(parameters: dict[str, Tensor]) -> Tensor:
             return residual(lambda x: torch.func.functional_call(model, parameters, (x,))).flatten()
 
-        self.value, self._pull_back = torch.func.vjp(vector, self.parameters)  # type: ignore[misc]
+        self.value, self._pull_back = torch.func.vjp(vector, self.parameters)  # type: ignore[misc]  # typed as 2 or 3
         self.shape = (self.value.numel(), sum(p.numel() for p in self.parameters.values()))
 
     def rows(self, cotangents: Tensor) -> Tensor:
-        """cotangents (k, n) @ J, shape (k, p)."""
+        """The product cotangents (k, n) @ J, of shape (k, p)."""
         pulled = torch.func.vmap(lambda c: self._pull_back(c)[0])(cotangents)
         return torch.cat([pulled[k].flatten(1) for k in self.parameters], dim=1)
 
     def columns(self, tangents: Tensor) -> Tensor:
-        """J @ tangents (p, k), shape (n, k): the transpose of the pullback, by reverse mode once more."""
-        _, transpose = torch.func.vjp(lambda c: self._pull_back(c)[0], torch.zeros_like(self.value))  # type: ignore[misc]
-        return torch.func.vmap(lambda v: transpose(self._like_parameters(v))[0])(tangents.T).T
+        """The product J @ tangents (p, k), of shape (n, k), by the transpose of the pullback."""
+        zero = torch.zeros_like(self.value)
+        _, transpose = torch.func.vjp(lambda c: self._pull_back(c)[0], zero)  # type: ignore[misc]  # typed as 2 or 3
+        product: Tensor = torch.func.vmap(lambda v: transpose(self._like_parameters(v))[0])(tangents.T)
+        return product.T
 
-    def dense(self) -> Tensor:
-        """J itself (n, p): by points, or BLOCK rows at a time."""
+    def dense(self, wrap: Wrap = iter) -> Tensor:
+        """The matrix J itself, computed point by point where that is possible, otherwise BLOCK rows at a time.
+
+        Args:
+            wrap: Wraps the iteration over blocks of rows, for example in a progress bar.
+
+        Returns:
+            J (n, p).
+        """
         if self.by_points is not None:
-            with contextlib.suppress(RuntimeError, NotImplementedError):  # of what vmap cannot do, such as draw
+            with contextlib.suppress(RuntimeError, NotImplementedError):  # of what vmap cannot do, such as random draws
                 return self.by_points(self.parameters)
         units = torch.eye(self.shape[0]).to(self.value).split(BLOCK)
-        return torch.cat([self.rows(block) for block in progress(units, "Jacobian", unit="block", leave=False)])
+        return torch.cat([self.rows(block) for block in wrap(units)])
 
     def _like_parameters(self, flat: Tensor) -> dict[str, Tensor]:
         sizes = [p.numel() for p in self.parameters.values()]
         parts = flat.split(sizes)
         return {k: part.view_as(p) for (k, p), part in zip(self.parameters.items(), parts, strict=True)}
 
-    def spectrum(self, max_dense: int, seed: int = 0) -> Spectrum:
-        """Singular values of J: dense up to `max_dense` entries, above it by an adaptive randomised SVD."""
+    def spectrum(self, max_dense: int, seed: int = 0, wrap: Wrap = iter) -> Spectrum:
+        """The singular values of J.
+
+        Args:
+            max_dense: The number of entries up to which J is formed; a larger J gets an adaptive
+                randomised SVD.
+            seed: The seed of the random directions.
+            wrap: Wraps the iteration over blocks of rows of a dense J, for example in a progress
+                bar.
+
+        Returns:
+            The spectrum.
+        """
         n, p = self.shape
         if n * p <= max_dense:
-            return Spectrum(singular_values(self.dense()))
+            return Spectrum(singular_values(self.dense(wrap)))
         return randomised_svd(self, max_dense, seed)
 
 
 def randomised_svd(operator: ResidualJacobian, max_dense: int, seed: int = 0, tolerance: float = 1e-13) -> Spectrum:
-    """Singular values of J above about `tolerance` s_1, without forming J.
+    """The singular values of J above about `tolerance` s_1, without forming J.
 
-    Adaptive randomised range finder (Halko, Martinsson, Tropp, SIAM Review 53, 2011, algorithms 4.2 and 5.1), BLOCK
-    directions at a time from the side of the n residuals: Q spans J's range once new random columns of J lie in it to
-    `tolerance`, or once Q and Q^T J have `max_dense` entries. The values are those of Q^T J. `resolution` is how much
-    of a new column was left outside Q, relative to s_1: smaller values are not resolved and are left out, but for s_1.
+    An adaptive randomised range finder (Halko, Martinsson, Tropp, SIAM Review 53, 2011, algorithms
+    4.2 and 5.1) builds an orthonormal basis Q of the range of J, BLOCK directions at a time. It
+    ends once new random columns of J lie in the span of Q up to `tolerance`, or once Q and Q^T J
+    have `max_dense` entries. The singular values are those of Q^T J.
+
+    Args:
+        operator: The Jacobian.
+        max_dense: The largest number of entries of Q and Q^T J together.
+        seed: The seed of the random directions.
+        tolerance: The part of a random column, relative to s_1, that may lie outside Q.
+
+    Returns:
+        The spectrum. Its resolution is how much of a new column was left outside Q, relative to
+        s_1; smaller values are not resolved and are left out, except s_1 itself.
     """
     n, p = operator.shape
     most = min(n, p, max(BLOCK, max_dense // (n + p)))
@@ -133,7 +205,40 @@ def randomised_svd(operator: ResidualJacobian, max_dense: int, seed: int = 0, to
 
 
 def _outside(basis: Tensor, sample: Tensor) -> Tensor:
-    """The part of the sample that is orthogonal to the basis; projected twice, against rounding."""
+    """The part of the sample that is orthogonal to the basis; projected twice because of rounding."""
     for _ in range(2):
         sample = sample - basis @ (basis.T @ sample)
     return sample
+
+
+def save_spectra(file: Path, by_step: Mapping[int, Spectrum]) -> None:
+    """Write spectra to a file of numpy (.npz): arrays ``step_<k>`` and ``resolution_<k>`` of each step k."""
+    arrays = {f"step_{step}": spectrum.values for step, spectrum in by_step.items()}
+    arrays |= {f"resolution_{step}": np.array(spectrum.resolution) for step, spectrum in by_step.items()}
+    np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_spectra(file: Path) -> dict[int, Spectrum]:
+    """Read spectra that `save_spectra` wrote.
+
+    Args:
+        file: Of a run.
+
+    Returns:
+        The spectrum by step; empty where there is no file.
+
+    Raises:
+        RunError: The file is not one that `save_spectra` wrote.
+    """
+    if not file.exists():
+        return {}
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            steps = [int(name.removeprefix("step_")) for name in arrays.files if name.startswith("step_")]
+            return {
+                step: Spectrum(arrays[f"step_{step}"], resolution=float(arrays[f"resolution_{step}"])) for step in steps
+            }
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise RunError(
+            f"{file} holds no singular values ({error}): expected those of a run, train again with sweep.fresh=true"
+        ) from error

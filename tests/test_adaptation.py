@@ -55,15 +55,15 @@ def test_a_resumed_run_goes_on_with_what_was_chosen_to_the_same_bits(compose, tm
 @pytest.mark.parametrize("how", ["finite_difference", "complex_step"])
 def test_choices_are_made_before_training_and_every_log_every_steps(compose, tmp_path, monkeypatch, how):
     experiment, seen, losses = build(compose(*RUN, *CHOOSING[how])), [], []
-    adapt = Problem.adapt
+    tune = Problem.tune
 
     def watched(self, u, batch):
         with torch.no_grad():
             losses.append(float(next(self.model.parameters()).sum()))
-        adapt(self, u, batch)
+        tune(self, u, batch)
         seen.append(self.differentiator.chosen)
 
-    monkeypatch.setattr(Problem, "adapt", watched)
+    monkeypatch.setattr(Problem, "tune", watched)
     record = run(experiment, tmp_path)
     assert len(seen) == 4  # at steps 0, 12, 24, 36
     assert len(set(losses)) == 4
@@ -74,6 +74,6 @@ def test_choices_are_made_before_training_and_every_log_every_steps(compose, tmp
 
 
 def test_a_fixed_choice_is_not_made_again(compose, tmp_path, monkeypatch):
-    monkeypatch.setattr(FiniteDifference, "adapted", None)
+    monkeypatch.setattr(FiniteDifference, "tuned_to", None)
     record = run(build(compose(*RUN, "differentiator=finite_difference")), tmp_path)
     assert "differentiator_chosen" not in record.tags

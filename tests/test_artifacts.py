@@ -35,10 +35,10 @@ def test_files_hold_every_digit(compose, tmp_path):
     record = run(experiment, tmp_path)
     with np.load(tmp_path / "spectrum.npz") as stored:
         assert set(stored) == {f"{word}_{step}" for word in ("step", "resolution") for step in (0, 1, 3, 10, 30)}
-        assert all(np.array_equal(stored[f"step_{k}"], values) for k, values in record.spectra.items())
+        assert all(np.array_equal(stored[f"step_{k}"], spectrum.values) for k, spectrum in record.spectra.items())
     with (tmp_path / "spectrum.csv").open() as spectrum, (tmp_path / "history.csv").open() as history:
         rows, metrics = list(csv.reader(spectrum))[1:], list(csv.reader(history))[1:]
-    assert [float(s) for _, s in rows] == record.spectra[30].tolist()
+    assert [float(s) for _, s in rows] == record.spectra[30].values.tolist()
     assert [float(v) for k, _, v in metrics if k == "loss"] == list(record.series["loss"].values())
     assert len(record.series["loss"]) == 30
     state = torch.load(tmp_path / "model.pt", weights_only=True)

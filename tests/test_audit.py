@@ -91,7 +91,7 @@ def test_the_exact_residuals_are_those_of_the_formula():
     problem = Problem(Poisson1D(), Wrong(0.2, 5.0, 0.3), FiniteDifference(2, 0.3), sampler)
     batch = problem.draw(np.random.default_rng(0))
     found = Audit().metrics(problem, batch, 1.0)
-    for place, points in (("on_points", batch), ("between_points", problem.between())):
+    for place, points in (("on_points", batch), ("between_points", problem.held_out())):
         x, ends = points["interior"].x, points["boundary"].x
         assert points["interior"].x.shape == (40, 1)
         inside = -0.2 * 25 * torch.sin(5 * x + 0.3)
@@ -99,7 +99,7 @@ def test_the_exact_residuals_are_those_of_the_formula():
         scale = torch.cat([math.pi**2 * torch.sin(math.pi * x), torch.sin(math.pi * ends)])
         expected = torch.cat([inside, outside]).norm() / scale.norm()
         assert found[f"audit/{place}"] == pytest.approx(float(expected), rel=1e-9)
-    assert not torch.equal(batch["interior"].x, problem.between()["interior"].x)
+    assert not torch.equal(batch["interior"].x, problem.held_out()["interior"].x)
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_the_exact_residuals_are_those_of_the_formula():
 def test_points_between_are_as_many_in_each_region_and_none_of_those_of_training(compose, overrides):
     """Else two relative residuals of one function would differ by the share of its boundary alone."""
     problem = build(compose(*overrides)).problem
-    batch, between = problem.draw(np.random.default_rng(problem.sampler.seed)), problem.between()
+    batch, between = problem.draw(np.random.default_rng(problem.sampler.seed)), problem.held_out()
     assert {k: p.x.shape for k, p in batch.items()} == {k: p.x.shape for k, p in between.items()}
     distances = torch.cdist(batch["interior"].x, between["interior"].x)
     assert float(distances.min()) > 1e-6
-    assert torch.equal(between["interior"].x, problem.between()["interior"].x)
+    assert torch.equal(between["interior"].x, problem.held_out()["interior"].x)
 
 
 def test_every_differentiator_is_audited(compose):

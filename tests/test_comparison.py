@@ -27,7 +27,6 @@ from pde_train.geometry import Box
 from pde_train.pdes.base import PDE, on
 from pde_train.runs import figures, tables
 from pde_train.runs.run import run, run_config
-from pde_train.tracking.record import comparison_in
 
 NETWORK = ["model=two_layer", "model.width=6", "sampler.interior=20"]
 TRAINED = [*NETWORK, "method.steps=40", "method.log_every=10", "method.compile=never"]
@@ -136,7 +135,7 @@ def test_the_run_s_own_differentiator_is_compared_with_the_spectrum_and_residual
     experiment = build(compose(*overrides, *QUICK))
     own = {"own": experiment.problem.differentiator}
     record = run(replace(experiment, diagnostics=replace(experiment.diagnostics, differentiators=own)), tmp_path)
-    assert np.array_equal(record.compared_spectra["own"], record.spectra[max(record.spectra)])
+    assert np.array_equal(record.comparison["own"].spectrum.values, record.spectra[max(record.spectra)].values)
     last = record.last()
     for key in ("spectrum/min", "entropy/1e-08", "entropy_raw/1e-14", "effective_rank/1e-04"):
         assert last[f"compare/own/{key}"] == last[key]
@@ -367,7 +366,7 @@ def test_everything_of_a_comparison_is_in_the_folder_and_in_mlflow(compose, tmp_
         assert image[..., :3].std() > 0.02
     with (tmp_path / "run" / "comparison.csv").open() as file:
         rows = {row.pop("differentiator"): row for row in csv.DictReader(file)}
-    last = comparison_in(record.last())
+    last = {name: measured.numbers for name, measured in record.comparison.items()}
     assert {n: {q: float(v) for q, v in row.items()} for n, row in rows.items()} == last
     assert list(rows) == list(names)
 
@@ -409,8 +408,10 @@ def test_a_resumed_comparison_ends_as_an_undisturbed_one(compose, tmp_path, monk
     record = run(resumed, tmp_path / "broken")  # from step 20
 
     assert measurements(record) == measurements(whole)
-    assert record.compared_spectra.keys() == whole.compared_spectra.keys()
-    assert all(np.array_equal(v, whole.compared_spectra[k]) for k, v in record.compared_spectra.items())
+    assert record.comparison.keys() == whole.comparison.keys()
+    assert all(
+        np.array_equal(m.spectrum.values, whole.comparison[k].spectrum.values) for k, m in record.comparison.items()
+    )
     assert sorted(record.series["compare/stochastic/seconds"]) == [0, 10, 25, 40]
     client = MlflowClient(stores["broken"].removeprefix("tracking.uri="))
     (stored,) = client.search_runs([client.get_experiment_by_name("pde_train").experiment_id])
@@ -425,8 +426,10 @@ def test_a_checkpoint_holds_the_spectra_that_were_compared(compose, tmp_path):
     other = build(compose(*TRAINED, *QUICK))
     fresh = type(record)(other.tracker, other.entropy)
     fresh.load_state_dict(record.state_dict())
-    assert list(fresh.compared_spectra) == list(record.compared_spectra)
-    assert all(np.array_equal(v, fresh.compared_spectra[k]) for k, v in record.compared_spectra.items())
+    assert list(fresh.comparison) == list(record.comparison)
+    assert all(
+        np.array_equal(m.spectrum.values, fresh.comparison[k].spectrum.values) for k, m in record.comparison.items()
+    )
 
 
 NUMBERS = {
@@ -492,7 +495,7 @@ def test_the_legend_of_many_spectra_stands_beside_the_panel():
 @pytest.mark.usefixtures("without_figures")
 def test_a_randomised_spectrum_leaves_dashes_and_a_run_that_ends(compose, tmp_path, capsys):
     result = run_config(compose(*TRAINED, *QUICK, "diagnostics.max_dense=100"), tmp_path, {}, [])
-    found = comparison_in({k: v for k, v in result.metrics.items() if v is not None})
+    found = result.comparison
     assert math.isnan(found["taylor"]["spectrum/min"])
     tables.show_comparison(found)
     assert "…" not in capsys.readouterr().out

@@ -28,7 +28,7 @@ def uniform(generator, *shape, weights=1.0):
 def relative_errors(differentiator, u, x, axes=TO_FOUR, exact=None):
     """By order, in the 2-norm over the points, against reverse mode unless told."""
     exact = exact or Reverse().partials(u, x, axes)
-    found = differentiator.adapted(u, x, axes).partials(u, x, axes)
+    found = differentiator.tuned_to(u, x, axes).partials(u, x, axes)
     return {a: float((found[a] - exact[a]).norm() / exact[a].norm()) for a in axes}
 
 
@@ -159,7 +159,7 @@ NAMED = "u u_x u_xy lap_u u_xxy bih_u"
 def test_modules_are_differentiated_as_reverse_mode_does(module):
     model, x, asked = seeded(MODULES[module]), points(2), request(NAMED, 2)
     with torch.no_grad():
-        found = ComplexStep().adapted(model, x, asked.axes)(model, x, asked)
+        found = ComplexStep().tuned_to(model, x, asked.axes)(model, x, asked)
         exact = Reverse()(model, x, asked)
     for name in asked.names:
         # 4^4 / r^4 roundings with r from 0.35 on, of values below 4
@@ -189,7 +189,7 @@ def test_what_programs_do_besides(function):
 
 def test_gradients_by_the_parameters_are_those_through_reverse_mode():
     model, x = seeded(Residual), points(2)
-    differentiator = ComplexStep().adapted(model, x, request(NAMED, 2).axes)
+    differentiator = ComplexStep().tuned_to(model, x, request(NAMED, 2).axes)
     for name in NAMED.split():
         found, exact = [], []
         for d, gradients in ((differentiator, found), (Reverse(), exact)):
@@ -233,7 +233,7 @@ def test_what_is_not_known_to_be_analytic_is_refused_by_name(name, derivative):
     with pytest.raises(UsageError, match=sentence):
         one(ComplexStep(), NOT_ANALYTIC[name], points(1), derivative)
     with pytest.raises(UsageError, match=sentence):
-        ComplexStep().adapted(NOT_ANALYTIC[name], points(1), request("u_xx", 1).axes)
+        ComplexStep().tuned_to(NOT_ANALYTIC[name], points(1), request("u_xx", 1).axes)
 
 
 def test_u_itself_needs_no_complex_points():
@@ -267,7 +267,7 @@ def test_what_is_no_radius_is_refused(radius):
 
 
 def test_the_chosen_circle_shrinks_with_the_scale_of_the_field():
-    circles = [ComplexStep().adapted(lambda x, k=k: torch.tanh(k * x), LINE, TO_FOUR).chosen for k in (1, 3, 10)]
+    circles = [ComplexStep().tuned_to(lambda x, k=k: torch.tanh(k * x), LINE, TO_FOUR).chosen for k in (1, 3, 10)]
     radii = [radius for radius, _ in circles]
     assert {nodes for _, nodes in circles} <= set(NODES)
     assert radii == sorted(radii, reverse=True)
@@ -280,8 +280,8 @@ def test_a_circle_around_a_singularity_is_not_taken(function, pole):
     # Between two poles the rule converges as well, to the derivative and the residues: tanh has poles at p, 3 p, ...
     x = torch.linspace(-0.01, 0.01, 3, dtype=torch.float64).unsqueeze(1) + 0.005
     u = {"tanh": lambda x: torch.tanh(math.pi / 2 / pole * x), "rational": lambda x: 1 / (1 + (x / pole).square())}
-    adapted = ComplexStep().adapted(u[function], x, TO_FOUR)
-    assert adapted.chosen[0] < pole
+    tuned = ComplexStep().tuned_to(u[function], x, TO_FOUR)
+    assert tuned.chosen[0] < pole
     assert max(relative_errors(ComplexStep(), u[function], x).values()) <= 1e-11
 
 
@@ -289,9 +289,9 @@ def test_a_circle_around_a_singularity_is_not_taken(function, pole):
 def test_a_derivative_that_is_zero_does_not_decide(dtype):
     # u_xxx and u_xxxx of x^2 are 0 but for rounding, of which a large circle leaves the least
     x = LINE.to(dtype)
-    adapted = ComplexStep().adapted(lambda x: x * x, x, TO_FOUR)
-    found = adapted.partials(lambda x: x * x, x, TO_FOUR)
-    assert adapted.chosen[0] >= 0.5
+    tuned = ComplexStep().tuned_to(lambda x: x * x, x, TO_FOUR)
+    found = tuned.partials(lambda x: x * x, x, TO_FOUR)
+    assert tuned.chosen[0] >= 0.5
     torch.testing.assert_close(found[0, 0], torch.full_like(x, 2), rtol=0, atol=100 * eps(dtype))
     assert float(found[0, 0, 0, 0].abs().max()) <= 1000 * eps(dtype)
 
@@ -299,9 +299,9 @@ def test_a_derivative_that_is_zero_does_not_decide(dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_field_that_is_zero_may_be_adapted_to(dtype):
     x = LINE.to(dtype)
-    adapted = ComplexStep().adapted(lambda x: 0 * x, x, TO_FOUR)
-    assert SMALLEST / 2 < adapted.circle[0] <= LARGEST
-    assert all(not v.any() for a, v in adapted.partials(lambda x: 0 * x, x, TO_FOUR).items())
+    tuned = ComplexStep().tuned_to(lambda x: 0 * x, x, TO_FOUR)
+    assert SMALLEST / 2 < tuned.circle[0] <= LARGEST
+    assert all(not v.any() for a, v in tuned.partials(lambda x: 0 * x, x, TO_FOUR).items())
 
 
 @pytest.mark.parametrize("steepness", [10.0, 100.0, 150.0, 200.0, 1000.0])
@@ -315,7 +315,7 @@ def test_steep_networks_are_differentiated_to_rounding(steepness):
         return torch.tanh(x @ w.unsqueeze(0) + steepness * b) @ a.unsqueeze(1)
 
     axes = frozenset([(0, 0)])
-    found = ComplexStep().adapted(u, x, axes).partials(u, x, axes)[0, 0]
+    found = ComplexStep().tuned_to(u, x, axes).partials(u, x, axes)[0, 0]
     exact = Reverse().partials(u, x, axes)[0, 0]
     assert float((found - exact).norm() / exact.norm()) < 1e-10
 
@@ -324,17 +324,17 @@ def test_steep_networks_are_differentiated_to_rounding(steepness):
 def test_next_to_a_branch_point_no_circle_is_taken(at):
     x = torch.tensor([[at + 1e-12], [0.5]], dtype=torch.float64)
     with pytest.raises(UsageError, match="finds no circles that agree on the derivatives of this field"):
-        ComplexStep().adapted(lambda x: torch.sqrt(x - at) if at else torch.sqrt(x), x.clamp_min(at), TO_FOUR)
+        ComplexStep().tuned_to(lambda x: torch.sqrt(x - at) if at else torch.sqrt(x), x.clamp_min(at), TO_FOUR)
 
 
 def test_only_what_is_auto_is_chosen():
     u = network("tanh", 1)
-    assert ComplexStep(0.3, 32).adapted(u, points(1), TO_FOUR) == ComplexStep(0.3, 32)
+    assert ComplexStep(0.3, 32).tuned_to(u, points(1), TO_FOUR) == ComplexStep(0.3, 32)
     assert not ComplexStep(0.3, 32).adaptive
-    assert ComplexStep(0.3).adapted(u, points(1), TO_FOUR).circle[0] == 0.3
-    assert ComplexStep(nodes=48).adapted(u, points(1), TO_FOUR).circle[1] == 48
+    assert ComplexStep(0.3).tuned_to(u, points(1), TO_FOUR).circle[0] == 0.3
+    assert ComplexStep(nodes=48).tuned_to(u, points(1), TO_FOUR).circle[1] == 48
     first = frozenset([(), (0,)])
-    assert ComplexStep().adapted(u, points(1), first) == ComplexStep()  # first derivatives take no circle
+    assert ComplexStep().tuned_to(u, points(1), first) == ComplexStep()  # first derivatives take no circle
     assert replace(ComplexStep(), chosen=(0.5, 16)).circle == (0.5, 16)
 
 

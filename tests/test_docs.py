@@ -18,7 +18,7 @@ from pde_train.cli import _check_words
 from pde_train.conf_dir import conf_dir
 from pde_train.experiment import build
 from pde_train.pdes.base import PDE, on
-from pde_train.study import page, parts
+from pde_train.study import parts, report
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "multirun" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -114,7 +114,7 @@ def test_a_command_of_the_study_names_parts_and_configurations(words):
             compose("config", [f"experiment=study/{part}", *overrides, "name=test"])
 
 
-@pytest.mark.parametrize(("module", "main"), [("status", status.main), ("sync", sync.main), ("report", page.main)])
+@pytest.mark.parametrize(("module", "main"), [("status", status.main), ("sync", sync.main), ("report", report.main)])
 def test_other_commands_have_the_options_that_are_told(module, main, monkeypatch):
     """Each command line is parsed; what would follow is not run."""
 

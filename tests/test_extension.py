@@ -46,11 +46,11 @@ class Cubic(torch.nn.Module):
         super().__init__()
         self.coefficients = torch.nn.Parameter(torch.zeros(4, 1, dtype=torch.float64))
 
-    def bank(self, x):
+    def features(self, x):
         return torch.cat([x**0, x, x**2, x**3], dim=1)
 
     def forward(self, x):
-        return self.bank(x) @ self.coefficients
+        return self.features(x) @ self.coefficients
 """,
     "one_by_one": """
 from dataclasses import dataclass

@@ -316,7 +316,7 @@ def test_the_excess_of_automatic_steps_is_that_of_their_errors():
         exact = Reverse().partials(u, x, axes)[0, 0]
         errors = [
             float((d.partials(u, x, axes)[0, 0] - exact).norm())
-            for d in (FiniteDifference(8), FiniteDifference(8, "optimal").adapted(u, x, axes))
+            for d in (FiniteDifference(8), FiniteDifference(8, "optimal").tuned_to(u, x, axes))
         ]
         excess = FiniteDifference(8).excess(u, x, axes)
         assert (excess > 100) == many
@@ -425,7 +425,7 @@ def test_the_optimal_step_is_nearly_the_best_of_all_steps(dtype, weights, accura
 
     steps = np.geomspace(1e-6 if dtype == torch.float64 else 5e-4, 0.6, 60)
     best = min(error(FiniteDifference(accuracy, float(h))) for h in steps)
-    optimal = error(FiniteDifference(accuracy, "optimal").adapted(u, x, frozenset([axes])))
+    optimal = error(FiniteDifference(accuracy, "optimal").tuned_to(u, x, frozenset([axes])))
     # the minimum of T h^p + R / h^n is flat; 1.55 was the most that was seen
     assert optimal <= 3 * best
     if accuracy in ATTAINABLE[dtype, weights]:
@@ -443,7 +443,7 @@ def test_the_optimal_step_is_nearly_the_best_with_extrapolation_too(name, levels
 
     best = min(error(FiniteDifference(2, float(h), richardson=levels)) for h in np.geomspace(1e-3, 1, 60))
     # more weights of more sizes: their roundings cancel more than the bound on their sum says; 3.2 was seen
-    assert error(FiniteDifference(2, "optimal", richardson=levels).adapted(wave, x, axes)) <= 5 * best
+    assert error(FiniteDifference(2, "optimal", richardson=levels).tuned_to(wave, x, axes)) <= 5 * best
 
 
 @pytest.mark.parametrize("name", ["u_xy", "u_xxy", "u_xxyy"])
@@ -454,13 +454,13 @@ def test_the_optimal_step_of_a_mixed_partial_is_nearly_the_best(name):
         return np.linalg.norm(one(differentiator, wave, x, name).numpy() - wave_exactly(x, name))
 
     best = min(error(FiniteDifference(2, float(h))) for h in np.geomspace(1e-5, 1, 60))
-    assert error(FiniteDifference(2, "optimal").adapted(wave, x, request(name, 2).axes)) <= 3 * best
+    assert error(FiniteDifference(2, "optimal").tuned_to(wave, x, request(name, 2).axes)) <= 3 * best
 
 
 def test_optimal_steps_shrink_as_the_function_gets_faster():
     axes, x = request("u_xx", 1).axes, points(1)
     steps = [
-        FiniteDifference(2, "optimal").adapted(lambda x, k=k: torch.sin(k * x), x, axes).steps((0, 0), x)[0]
+        FiniteDifference(2, "optimal").tuned_to(lambda x, k=k: torch.sin(k * x), x, axes).steps((0, 0), x)[0]
         for k in (1, 10)
     ]
     # of sin(k x), u_xxxx is k^4 times that of sin(x), and h = (12 R / T)^(1 / 4); its mean square differs a little
@@ -471,7 +471,7 @@ def test_until_it_is_adapted_optimal_is_auto():
     x = points(2)
     for axes in ((0,), (0, 1), (0, 0, 1, 1)):
         assert FiniteDifference(4, "optimal").steps(axes, x) == FiniteDifference(4).steps(axes, x)
-    assert FiniteDifference(2).adapted(wave, x, frozenset([(0, 0)])) == FiniteDifference(2)
+    assert FiniteDifference(2).tuned_to(wave, x, frozenset([(0, 0)])) == FiniteDifference(2)
     assert not FiniteDifference(2).adaptive
     assert FiniteDifference(2).compilable
 
@@ -481,15 +481,15 @@ def test_until_it_is_adapted_optimal_is_auto():
 )
 def test_where_nothing_is_left_over_the_optimal_step_is_auto(field):
     axes, x = request("u_x u_xx", 1).axes, points(1)
-    adapted = FiniteDifference(2, "optimal").adapted(field, x, axes)
-    assert adapted.chosen == ()
-    assert adapted.steps((0, 0), x) == FiniteDifference(2).steps((0, 0), x)
+    tuned = FiniteDifference(2, "optimal").tuned_to(field, x, axes)
+    assert tuned.chosen == ()
+    assert tuned.steps((0, 0), x) == FiniteDifference(2).steps((0, 0), x)
 
 
 def test_a_polynomial_without_truncation_gets_auto_for_that_derivative_alone():
     axes, x = request("u_x u_xxx", 1).axes, points(1)
-    adapted = FiniteDifference(2, "optimal").adapted(lambda x: x**3, x, axes)
-    assert [a for a, _ in adapted.chosen] == [(0,)]  # u_xxx is 6 everywhere, and what it leaves over is 0
+    tuned = FiniteDifference(2, "optimal").tuned_to(lambda x: x**3, x, axes)
+    assert [a for a, _ in tuned.chosen] == [(0,)]  # u_xxx is 6 everywhere, and what it leaves over is 0
 
 
 @in_both_dtypes
@@ -498,19 +498,19 @@ def test_an_optimal_step_is_never_one_that_is_refused(dtype, levels):
     # a wave so fast that its optimal step would be lost in the rounding of x
     x = points(1, dtype)
     field, axes = (lambda x: torch.sin(1e7 * x)), request("u_x u_xx", 1).axes
-    adapted = FiniteDifference(2, "optimal", richardson=levels).adapted(field, x, axes)
-    assert adapted.partials(field, x, axes)[0, 0].isfinite().all()
+    tuned = FiniteDifference(2, "optimal", richardson=levels).tuned_to(field, x, axes)
+    assert tuned.partials(field, x, axes)[0, 0].isfinite().all()
 
 
 def test_high_derivatives_do_not_overflow_float32():
     # the 12th derivative reaches 1e20, whose square float32 does not hold
     x, w, b, a = wide_network(30, torch.float32)
-    adapted = FiniteDifference(8, "optimal").adapted(
+    tuned = FiniteDifference(8, "optimal").tuned_to(
         lambda x: torch.tanh(x * w + b) @ a.unsqueeze(1), x, frozenset([(0,) * 4])
     )
-    assert adapted.chosen[0][1] == pytest.approx(0.024 / 3, rel=0.5)  # a third of what weights of +-10 get
+    assert tuned.chosen[0][1] == pytest.approx(0.024 / 3, rel=0.5)  # a third of what weights of +-10 get
 
 
 def test_a_field_that_cannot_be_measured_is_refused_with_the_reason():
     with pytest.raises(UsageError, match=r"step=optimal measures this field by Taylor mode: .*'cumsum'"):
-        FiniteDifference(2, "optimal").adapted(lambda x: torch.cumsum(x, 1), points(1), frozenset([(0, 0)]))
+        FiniteDifference(2, "optimal").tuned_to(lambda x: torch.cumsum(x, 1), points(1), frozenset([(0, 0)]))

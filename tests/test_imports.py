@@ -1,14 +1,18 @@
 """The direction of dependencies, from the import statements themselves."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import pde_train
 
 ROOT = Path(pde_train.__file__).parent
 
 GROUND = {"errors", "derivatives", "geometry", "memory"}
-SCIENCE = GROUND | {"differentiators", "entropy", "pdes", "problem", "residuals", "samplers", "spectra"}
+SCIENCE = GROUND | {"differentiators", "entropy", "models", "pdes", "problem", "residuals", "samplers", "spectra"}
 ALLOWED = {  # what each module or folder may import from the package
     "errors": set(),
     "derivatives": set(),
@@ -19,14 +23,14 @@ ALLOWED = {  # what each module or folder may import from the package
     "run_folder": set(),
     "plots": set(),
     "entropy": GROUND,
-    "spectra": GROUND | {"progress"},
+    "spectra": GROUND,
     "differentiators": GROUND,
     "pdes": GROUND,
     "samplers": GROUND,
     "models": GROUND,
     "optimizers": GROUND,
-    "residuals": GROUND | {"differentiators", "pdes", "progress"},
-    "problem": GROUND | {"differentiators", "pdes", "residuals", "samplers", "spectra"},
+    "residuals": GROUND | {"differentiators", "pdes"},
+    "problem": GROUND | {"differentiators", "models", "pdes", "residuals", "samplers", "spectra"},
     "tracking": GROUND | {"entropy", "run_folder", "spectra"},
     "diagnostics": SCIENCE | {"progress", "tracking"},
     "training": SCIENCE | {"diagnostics", "progress", "run_folder", "tracking"},
@@ -105,6 +109,14 @@ def test_libraries_stay_in_their_rooms():
     for room, used in rooms().items():
         for library, home in homes.items():
             assert room in home or not any(name.split(".")[0] == library for name in used), (room, library)
+
+
+@pytest.mark.parametrize("module", ["pde_train.study.parts", "pde_train.study.report", "pde_train.tracking.delivery"])
+def test_the_study_needs_no_library_of_training(module):
+    """Not even through what it imports; a whole report is asked in test_study.py."""
+    program = f"import sys, {module}; print(*sorted({{'torch', 'lightning', 'pytorch_lightning'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == []
 
 
 def test_pdes_and_differentiators_do_not_know_each_other():

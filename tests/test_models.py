@@ -7,6 +7,7 @@ import torch
 
 from pde_train.errors import UsageError
 from pde_train.models.activations import ACTIVATIONS, activation_named
+from pde_train.models.base import linear_form, smoothness_of
 from pde_train.models.mlp import MLP
 from pde_train.models.random_features import RandomFeatures
 from pde_train.models.two_layer import two_layer
@@ -101,7 +102,7 @@ def test_features_are_the_activation_of_an_affine_map(activation):
     x = np.random.default_rng(2).uniform(-1, 1, (4, 2))
     w, b = model.weights.numpy(), model.biases.numpy()
     expected = [[float(DEFINITIONS[activation](mpmath.mpf(float(w[j] @ row + b[j])))) for j in range(5)] for row in x]
-    np.testing.assert_allclose(model.bank(torch.from_numpy(x)).numpy(), expected, rtol=0, atol=20 * EPS)
+    np.testing.assert_allclose(model.features(torch.from_numpy(x)).numpy(), expected, rtol=0, atol=20 * EPS)
 
 
 def test_the_value_is_the_bank_times_the_coefficients():
@@ -111,7 +112,7 @@ def test_the_value_is_the_bank_times_the_coefficients():
     assert not model(x).any()
     with torch.no_grad():
         model.coefficients.copy_(torch.arange(5, dtype=torch.float64).unsqueeze(1))
-        expected = sum(j * model.bank(x)[:, j : j + 1] for j in range(5))
+        expected = sum(j * model.features(x)[:, j : j + 1] for j in range(5))
         torch.testing.assert_close(model(x), expected, rtol=0, atol=100 * EPS)
 
 
@@ -222,3 +223,47 @@ def test_a_network_needs_hidden_layers(hidden):
         UsageError, match=r"hidden layers \[.*\] make no network: expected positive widths, such as \[64,64\]"
     ):
         MLP(1, hidden, "tanh", seed=0)
+
+
+class Plain(torch.nn.Module):
+    """A model of a user, which derives from no class of ours."""
+
+    def forward(self, x):
+        return x[:, :1]
+
+
+class Quadratic(Plain):
+    def __init__(self):
+        super().__init__()
+        self.coefficients = torch.nn.Parameter(torch.ones(2, 1, dtype=torch.float64))
+
+    def features(self, x):
+        return torch.cat([x, x**2], dim=1)
+
+
+class Former(Quadratic):
+    features = None
+    bank = Quadratic.features
+
+
+def test_a_module_of_a_user_is_smooth_and_not_linear():
+    assert smoothness_of(Plain()) == math.inf
+    assert linear_form(Plain()) is None
+    assert linear_form(MLP(1, [2], "tanh", seed=0)) is None
+    vision = torch.nn.Module()
+    vision.features = torch.nn.Identity()  # as torchvision's networks have, which are not linear
+    assert linear_form(vision) is None
+
+
+def test_a_module_of_a_user_with_features_and_coefficients_is_linear():
+    model, x = Quadratic(), torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    form = linear_form(model)
+    assert form.coefficients is model.coefficients
+    assert torch.equal(form.features(x), model.features(x))
+
+
+def test_a_bank_is_features_with_a_warning():
+    x = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    with pytest.warns(FutureWarning, match=r"Former.bank is now called features: rename the method"):
+        form = linear_form(Former())
+    assert torch.equal(form.features(x), Quadratic().features(x))

@@ -2,6 +2,7 @@ import dataclasses
 import importlib
 import math
 import operator
+from functools import cached_property
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from pde_train.conf_dir import conf_dir
+from pde_train.derivatives import Jet
 from pde_train.errors import UsageError
 from pde_train.geometry import faces_of
 from pde_train.pdes.base import BOUNDARIES
@@ -337,3 +339,23 @@ def test_the_exact_solution_in_numbers(frequency):
     for pde in (Poisson1D(frequency=frequency), Biharmonic1D(frequency=frequency)):
         # the order of the two products rounds differently, of an argument up to 8
         torch.testing.assert_close(pde.exact(SimpleNamespace(x=x)), expected, rtol=0, atol=20 * 2**-52)
+
+
+def test_a_varied_pde_computes_what_it_derives_from_its_numbers_anew():
+    @dataclasses.dataclass(frozen=True)
+    class Waves(Poisson1D):
+        @cached_property
+        def squared(self):
+            return self.frequency**2
+
+    pde = Waves(frequency=2.0, weights={"value": 3.0})
+    assert pde.numbers() == {"frequency": 2.0, "weights.poisson": 1.0, "weights.value": 3.0}
+    assert (pde.squared, pde.regions["boundary"][0][0].weight) == (4.0, 3.0)
+    three, half = torch.tensor(3.0, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    varied = pde.with_numbers({"frequency": three, "weights.poisson": half})
+    assert varied.squared == 9.0
+    assert {e.name: float(e.weight) for e in varied.equations()} == {"poisson": 0.5, "value": 3.0}
+    d = Jet({"x": torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None], "u_xx": torch.ones(5, 1).double()})
+    expected = Poisson1D(frequency=3.0).equations()[0].residual(d)
+    assert torch.equal(varied.regions["interior"][0][0].residual(d), expected)
+    assert (pde.squared, pde.numbers()["frequency"]) == (4.0, 2.0)  # the first one is as it was

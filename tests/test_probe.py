@@ -50,8 +50,9 @@ def test_a_probe_of_what_a_run_left_gives_the_numbers_of_the_run(compose, tmp_pa
         torch.manual_seed(99)
         record = run(build(compose(*shape, *look, *QUICK, *FEW, *more)), tmp_path / file)
         same_numbers(record.last(), expected)
-        assert np.array_equal(record.spectra[0], trained.spectra[40])
-        assert all(np.array_equal(v, trained.compared_spectra[k]) for k, v in record.compared_spectra.items())
+        assert np.array_equal(record.spectra[0].values, trained.spectra[40].values)
+        for name, measured in record.comparison.items():
+            assert np.array_equal(measured.spectrum.values, trained.comparison[name].spectrum.values)
         assert "loss" not in record.series
 
 
@@ -60,12 +61,12 @@ def test_a_probe_of_random_features_shows_the_system_that_least_squares_solved(c
     solved = run(build(compose(*linear, "diagnostics=compare", *QUICK)), tmp_path / "run")
     look = ["method=probe", f"method.checkpoint={tmp_path / 'run' / 'model.pt'}", *QUICK]
     record = run(build(compose(*linear, *look, "seed=3", "sampler.seed=0")), tmp_path / "probe")
-    assert np.array_equal(record.spectra[0], solved.spectra[0])
+    assert np.array_equal(record.spectra[0].values, solved.spectra[0].values)
     for key in ("error_l2", "residual_exact", "audit/between_points", "compare/reverse/gradient_ratio"):
         assert record.last()[key] == solved.last()[key]
-    for name, values in record.compared_spectra.items():
-        assert np.array_equal(values, solved.compared_spectra[name])
-    assert np.array_equal(solved.compared_spectra["finite_difference"], solved.spectra[0])
+    for name, measured in record.comparison.items():
+        assert np.array_equal(measured.spectrum.values, solved.comparison[name].spectrum.values)
+    assert np.array_equal(solved.comparison["finite_difference"].spectrum.values, solved.spectra[0].values)
     assert record.last()["residual"] == pytest.approx(solved.last()["residual"], rel=0.1)  # of A a, and of u itself
 
 
@@ -73,8 +74,8 @@ def test_random_features_in_a_nonlinear_equation_are_probed_by_their_jacobian(co
     nonlinear = ["pde=burgers_1d", "model=random_features", "model.features=8", "sampler.interior=16"]
     nonlinear.append("differentiator=reverse")
     record = run(build(compose(*nonlinear, "method=probe", *QUICK)), tmp_path)
-    assert len(record.spectra[0]) == 8
-    assert np.array_equal(record.spectra[0], record.compared_spectra["reverse"])
+    assert len(record.spectra[0].values) == 8
+    assert np.array_equal(record.spectra[0].values, record.comparison["reverse"].spectrum.values)
 
 
 def test_a_probe_without_a_checkpoint_leaves_the_initial_weights_as_they_are(compose, tmp_path):

@@ -11,9 +11,19 @@ from scipy import stats
 
 from pde_train.errors import RunError, UsageError
 from pde_train.study import statistics
-from pde_train.study.hypotheses import MOST_PRIMARY, Claim, Comparison, Outcome, Primary, Word, read_claims, word
-from pde_train.study.page import conditions, described, said, strict
-from pde_train.study.run_table import Runs, way_of
+from pde_train.study.hypotheses import (
+    MOST_PRIMARY,
+    Comparison,
+    Hypothesis,
+    Outcome,
+    Primary,
+    Word,
+    read_hypotheses,
+    word,
+)
+from pde_train.study.page import conditions, described, said
+from pde_train.study.report import strict
+from pde_train.study.run_table import LABEL, Runs, scheme_of
 from pde_train.study.statistics import Cell
 from pde_train.study.verdicts import LARGE_VALUES, LOST, SIDES, judge
 
@@ -113,7 +123,7 @@ def test_a_gap_without_end_counts_with_its_sign():
 
 
 def cells(rho, seed, n=20, count=4, shift=0.0):
-    """Cells whose runs of one seed are dependent, as those of two ways are; shift moves each cell as a whole."""
+    """Cells whose runs of one seed are dependent, as those of two schemes are; shift moves each cell as a whole."""
     draw = rng(seed)
     shared = draw.normal(size=(2, n))
     found = []
@@ -182,14 +192,14 @@ def comparison(kind="paired", primary=("a",), **more):
         "strata": ["pde"],
         "margin": 0.5,
         "exact": "reverse",
-        "ways": ["FD2 h=auto"],
+        "schemes": ["FD2 h=auto"],
     }
     levels = {"predictor": "x"} if kind == "correlation" else {}
     return Comparison(**{**about, "primary": [Primary(f"at {p}", {"pde": p, **levels}) for p in primary], **more})
 
 
-def claim(*comparisons):
-    return Claim(1, "t", "s", ["p"], ALPHA, list(comparisons))
+def hypothesis(*comparisons):
+    return Hypothesis(1, "t", "s", ["p"], ALPHA, list(comparisons))
 
 
 def runs(rows, spectra=None, unfinished=(), **more):
@@ -209,8 +219,8 @@ def pairs(gaps_by_pde, seed=0, seeds=20, **more):
             q = noise.uniform(1, 2)
             same = {"pde": pde, "seed": k, "pair": f"{pde} {k} {more}", **more}
             rows += [
-                {**same, "way": "reverse", "q": q},
-                {**same, "way": "FD2 h=auto", "q": q + gap + noise.normal(0, 0.05)},
+                {**same, "scheme": "reverse", "q": q},
+                {**same, "scheme": "FD2 h=auto", "q": q + gap + noise.normal(0, 0.05)},
             ]
     return rows
 
@@ -228,8 +238,8 @@ def pairs(gaps_by_pde, seed=0, seeds=20, **more):
         ({"a": 1.0}, "as claimed, no data", "not decided"),
     ],
 )
-def test_the_word_of_a_claim_follows_from_its_primary_strata(gaps, outcomes, word):
-    verdict = judge(claim(comparison(primary="ab")), runs(pairs(gaps)))
+def test_the_word_of_a_hypothesis_follows_from_its_primary_strata(gaps, outcomes, word):
+    verdict = judge(hypothesis(comparison(primary="ab")), runs(pairs(gaps)))
     assert ", ".join(s.outcome for s in verdict.primary) == outcomes
     assert verdict.word == word
     assert {s.when: s.estimate.n for s in verdict.primary if s.estimate.n} == {f"at {pde}": 20 for pde in gaps}
@@ -247,14 +257,14 @@ def test_every_combination_of_outcomes_has_one_word_and_more_evidence_never_take
 
 
 def test_where_it_holds_is_said_by_name():
-    verdict = judge(claim(comparison(primary="ab")), runs(pairs({"a": 1.0, "b": -1.0})))
+    verdict = judge(hypothesis(comparison(primary="ab")), runs(pairs({"a": 1.0, "b": -1.0})))
     ((_, outcomes),) = conditions(verdict)
     assert outcomes == [(Outcome.CLAIMED, ["at a"]), (Outcome.OPPOSITE, ["at b"])]
     assert said(verdict) == "only when (as claimed 1, the opposite 1)"
 
 
 def test_four_seeds_decide_nothing_and_say_what_they_could_reach():
-    verdict = judge(claim(comparison(primary="ab")), runs(pairs({"a": 9.0, "b": 9.0}, seeds=4)))
+    verdict = judge(hypothesis(comparison(primary="ab")), runs(pairs({"a": 9.0, "b": 9.0}, seeds=4)))
     assert verdict.word is Word.TOO_FEW
     assert said(verdict) == "not decidable with 4 pairs; smallest reachable p = 0.125, adjusted over 2 strata 0.25"
     ((_, ((outcome, names),)),) = conditions(verdict)
@@ -263,19 +273,21 @@ def test_four_seeds_decide_nothing_and_say_what_they_could_reach():
     assert verdict.primary[0].estimate.value == pytest.approx(9.0, abs=0.1)  # which is still shown
 
 
-def test_a_claim_without_runs_has_no_data():
-    verdict = judge(claim(comparison(where={"pde": ["elsewhere"]})), runs(pairs({"a": 1.0})))
+def test_a_hypothesis_without_runs_has_no_data():
+    verdict = judge(hypothesis(comparison(where={"pde": ["elsewhere"]})), runs(pairs({"a": 1.0})))
     assert verdict.word is Word.NO_DATA
     assert [s.outcome for s in verdict.strata] == [Outcome.NO_DATA]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [4, 20])
-def test_under_a_true_null_claims_are_wrong_as_seldom_as_they_may_be(seeds):
+def test_under_a_true_null_hypotheses_are_wrong_as_seldom_as_they_may_be(seeds):
     # gaps on the margin itself, where every decision is wrong, in ten primary strata
     names = "abcdefghij"
     one = comparison(primary=names, margin=0.05)
-    words = [judge(claim(one), runs(pairs(dict.fromkeys(names, 0.05), seed=k, seeds=seeds))).strata for k in range(40)]
+    words = [
+        judge(hypothesis(one), runs(pairs(dict.fromkeys(names, 0.05), seed=k, seeds=seeds))).strata for k in range(40)
+    ]
     wrong = [any(s.outcome not in (Outcome.OPEN, Outcome.TOO_FEW) for s in strata) for strata in words]
     assert np.sum(wrong) <= 3  # P(more than 3 of 40 at 1 %) is 0.0007
 
@@ -283,9 +295,9 @@ def test_under_a_true_null_claims_are_wrong_as_seldom_as_they_may_be(seeds):
 def test_other_strata_are_described_and_not_tested():
     gaps = {"a": 0.0, "b": 9.0, "c": 0.1, "d": -9.0, "e": 0.5}
     one = comparison()
-    verdict = judge(claim(one), runs(pairs(gaps)))
+    verdict = judge(hypothesis(one), runs(pairs(gaps)))
     assert verdict.word is Word.FAILS  # b has no part in it
-    alone = judge(claim(one), runs(pairs({"a": 0.0})))
+    alone = judge(hypothesis(one), runs(pairs({"a": 0.0})))
     assert alone.primary[0].adjusted == verdict.primary[0].adjusted
     for stratum in verdict.strata[1:]:
         assert (stratum.when, stratum.p, stratum.outcome) == ("", None, None)
@@ -311,7 +323,7 @@ def viewed(rows, views):
 @pytest.mark.parametrize("gap", [0.0, 0.55, 1.0])
 def test_views_of_the_same_runs_change_no_number(seeds, gap):
     rows = pairs({"a": gap, "b": 0.0}, seeds=seeds)
-    found = [asdict(judge(claim(comparison()), runs(viewed(rows, k)))) for k in (0, 1, 5)]
+    found = [asdict(judge(hypothesis(comparison()), runs(viewed(rows, k)))) for k in (0, 1, 5)]
     assert found[0] == found[1] == found[2]
     assert found[0]["strata"][0]["estimate"]["n"] == seeds
 
@@ -327,7 +339,7 @@ def test_a_quantity_that_depends_on_the_definition_is_judged_for_each_of_them():
     rows = viewed(pairs({"a": 1.0}), 2)
     twice = [*rows, *({**row, "thresholds": "others"} for row in rows)]  # views of other thresholds
     for given in (rows, twice):
-        verdict = judge(claim(one), runs(given))
+        verdict = judge(hypothesis(one), runs(given))
         found = {s.labels["normalisation"]: s.estimate for s in verdict.strata}
         assert {name: e.n for name, e in found.items()} == {"log_cutoff": 20, "n1": 20, "n2": 20}
         assert [round(e.value) for e in found.values()] == [1, 2, 3]
@@ -339,7 +351,7 @@ def test_a_seed_stands_in_a_stratum_once_or_the_report_is_refused():
     settings.index = [f"r{i}" for i in range(len(rows))]
     said = r"'c' has 2 runs of seed 0 in the stratum pde a, which differ in optimizer.lr: expected one, as they are no"
     with pytest.raises(RunError, match=said) as caught:
-        judge(claim(comparison()), runs(rows, settings=settings))
+        judge(hypothesis(comparison()), runs(rows, settings=settings))
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -352,7 +364,7 @@ def test_lost_pairs_are_counted_and_shown():
     rows[5]["pair"] = gone[1]["pair"]
     rows[7]["pair"] = "other points"  # FD of seed 4 has none
     unfinished = [{k: v for k, v in row.items() if k != "q"} for row in gone]
-    verdict = judge(claim(comparison()), runs(rows, unfinished=unfinished))
+    verdict = judge(hypothesis(comparison()), runs(rows, unfinished=unfinished))
     (stratum,) = verdict.strata
     assert stratum.lost == dict(zip(LOST, (2, 1, 1), strict=True))
     assert stratum.estimate.n == 16
@@ -364,7 +376,7 @@ def test_runs_that_are_no_pair_are_not_compared():
     rows = pairs({"a": 1.0})
     for row in rows[1::2]:
         row["pair"] += " of other points"
-    (stratum,) = judge(claim(comparison()), runs(rows)).strata
+    (stratum,) = judge(hypothesis(comparison()), runs(rows)).strata
     assert (stratum.estimate.n, stratum.outcome, stratum.lost) == (0, Outcome.NO_DATA, {LOST[2]: 20})
 
 
@@ -372,19 +384,19 @@ def test_a_ratio_is_taken_in_decades():
     rows = pairs({"a": 0.0})
     for row in rows[1::2]:
         row["q"] = rows[rows.index(row) - 1]["q"] * 100
-    (stratum,) = judge(claim(comparison(scale="log10")), runs(rows)).strata
+    (stratum,) = judge(hypothesis(comparison(scale="log10")), runs(rows)).strata
     assert stratum.estimate.value == pytest.approx(2.0)
 
 
 def test_a_trend_is_the_slope_of_each_seed():
     rows = [row for depth in (1, 2, 3) for row in pairs({"a": 0.5 * depth, "b": 0.5}, seed=depth, depth=depth)]
     one = comparison("trend", over="depth", margin=0.1, primary="ab")
-    verdict = judge(claim(one), runs(rows))
+    verdict = judge(hypothesis(one), runs(rows))
     assert verdict.primary[0].estimate.value == pytest.approx(0.5, abs=0.05)
     assert [s.outcome for s in verdict.primary] == [Outcome.CLAIMED, Outcome.SAME]
     assert [s.estimate.n for s in verdict.primary] == [20, 20]
     rows[1]["q"] = np.nan
-    assert judge(claim(one), runs(rows)).primary[0].lost == {LOST[1]: 1}
+    assert judge(hypothesis(one), runs(rows)).primary[0].lost == {LOST[1]: 1}
 
 
 @pytest.mark.parametrize(("off", "outcome"), [(0.005, Outcome.CLAIMED), (0.05, Outcome.OPPOSITE)])
@@ -395,7 +407,7 @@ def test_large_singular_values_agree_within_the_margin(off, outcome):
     other = np.where(s > 1e-4, s * (1 + off), 1e-5)
     spectra = {f"r{i}": (np.arange(20), s if i % 2 == 0 else other) for i in range(len(rows))}
     one = comparison(quantity=[LARGE_VALUES], expected="same", margin=0.01)
-    (stratum,) = judge(claim(one), runs(rows, spectra)).strata
+    (stratum,) = judge(hypothesis(one), runs(rows, spectra)).strata
     assert stratum.estimate.value == pytest.approx(off)
     assert stratum.outcome is outcome
 
@@ -405,7 +417,7 @@ def test_effects_compare_levels_with_all_else_equal_and_every_seed_as_one_block(
     rows = [*pairs({"a": 1.0, "b": 3.0}, size=1), *pairs({"a": 1.5}, seed=1, size=2)]
     one = comparison(strata=["pde", "size"], reference={"pde": "a", "size": 1}, primary=[])
     one = Comparison(**{**one.__dict__, "primary": [Primary("centre", {"pde": "a", "size": 1})]})
-    effects = {(e.factor, e.level): e for e in judge(claim(one), runs(rows)).effects["c"]}
+    effects = {(e.factor, e.level): e for e in judge(hypothesis(one), runs(rows)).effects["c"]}
     assert effects["pde", "b"].change.value == pytest.approx(2.0, abs=0.05)
     assert effects["size", 2].change.value == pytest.approx(0.5, abs=0.05)
     assert effects["pde", "a"].gap.value == pytest.approx(1.25, abs=0.05)  # mean of both sizes
@@ -426,10 +438,10 @@ def test_the_interval_of_an_effect_covers_it_where_strata_share_their_seeds():
             for s in range(20):
                 same = {"pde": pde, "seed": s, "pair": f"{pde} {s}"}
                 rows += [
-                    {**same, "way": "reverse", "q": 0.0},
-                    {**same, "way": "FD2 h=auto", "q": gap + of_seed[s] + draw.normal(0, 0.2)},
+                    {**same, "scheme": "reverse", "q": 0.0},
+                    {**same, "scheme": "FD2 h=auto", "q": gap + of_seed[s] + draw.normal(0, 0.2)},
                 ]
-        effects = judge(claim(comparison(reference={"pde": "a"})), runs(rows)).effects["c"]
+        effects = judge(hypothesis(comparison(reference={"pde": "a"})), runs(rows)).effects["c"]
         change = next(e.change for e in effects if e.level == "b")
         assert change.high - change.low < 0.7  # what both strata of a seed share is no part of their difference
         covered += change.low <= 0 <= change.high
@@ -442,7 +454,7 @@ def correlated(strength, n=20, cells=12, between=0.0):
     for cell in range(cells):
         x, y = rng(cell).normal(size=(2, n))
         for k in range(n):
-            about = {"pde": "a", "seed": k, "pair": f"{cell} {k}", "way": "w", "width": cell}
+            about = {"pde": "a", "seed": k, "pair": f"{cell} {k}", "scheme": "w", "width": cell}
             rows.append({**about, "x": x[k] + between * cell, "y": y[k], "q": x[k] + strength * y[k] - between * cell})
     return rows
 
@@ -451,7 +463,7 @@ def correlated(strength, n=20, cells=12, between=0.0):
 def test_a_correlation_is_judged_inside_cells(between):
     def outcome(strength, **more):
         one = comparison("correlation", predictors=["x"], cells=["width"], **more)
-        (stratum,) = judge(claim(one), runs(correlated(strength, between=between))).strata
+        (stratum,) = judge(hypothesis(one), runs(correlated(strength, between=between))).strata
         assert (stratum.cells, stratum.estimate.n) == (12, 20)
         return stratum.outcome
 
@@ -463,7 +475,7 @@ def test_a_correlation_is_judged_inside_cells(between):
 
 def test_a_correlation_of_few_seeds_is_not_decidable():
     one = comparison("correlation", predictors=["x"], cells=["width"])
-    (stratum,) = judge(claim(one), runs(correlated(0.2, n=4))).strata
+    (stratum,) = judge(hypothesis(one), runs(correlated(0.2, n=4))).strata
     assert (stratum.outcome, stratum.estimate.n) == (Outcome.TOO_FEW, 4)
 
 
@@ -472,7 +484,7 @@ def test_a_correlation_of_few_seeds_is_not_decidable():
 )
 def test_a_predictor_is_best_only_where_all_others_are_shown_to_be_no_better(strength, outcome):
     one = comparison("ranking", predictors=["x", "y"], claimed="x", cells=["width"], expected="same", margin=0.1)
-    verdict = judge(claim(one), runs(correlated(strength)))
+    verdict = judge(hypothesis(one), runs(correlated(strength)))
     (stratum,) = verdict.strata
     assert stratum.outcome is outcome
     assert stratum.note.startswith("y ")
@@ -482,7 +494,7 @@ def test_a_predictor_is_best_only_where_all_others_are_shown_to_be_no_better(str
 def test_verdicts_are_strict_json():
     rows = pairs({"a": 1.0}, seeds=4)
     rows[1]["q"] = np.nan
-    verdict = judge(claim(comparison(primary="ab")), runs(rows))
+    verdict = judge(hypothesis(comparison(primary="ab")), runs(rows))
     text = json.dumps(strict(asdict(verdict)), allow_nan=False)
     estimate = json.loads(text)["strata"][0]["estimate"]
     assert (estimate["low"], estimate["n"]) == (None, 3)
@@ -491,49 +503,52 @@ def test_verdicts_are_strict_json():
 # --- Files
 
 
-def test_the_five_claims_can_be_read_and_name_parts_that_exist():
+def test_the_five_hypotheses_can_be_read_and_name_parts_that_exist():
     from pde_train.study.parts import PARTS
 
-    claims = read_claims()
-    assert [c.number for c in claims] == [1, 2, 3, 4, 5]
-    assert {part for c in claims for part in c.parts} <= set(PARTS)
-    for one in claims:
+    hypotheses = read_hypotheses()
+    assert [c.number for c in hypotheses] == [1, 2, 3, 4, 5]
+    assert {part for c in hypotheses for part in c.parts} <= set(PARTS)
+    for one in hypotheses:
         named = [(comparison.name, str(dict(p.levels))) for comparison, p in one.primary]
         assert len(set(named)) == len(named) <= MOST_PRIMARY
 
 
 def test_more_primary_strata_than_may_be_tested_are_refused():
-    with pytest.raises(UsageError, match=r"claim 1 names 11 primary strata: expected 1 to 10"):
-        claim(comparison(primary="abcdefghijk"))
-    with pytest.raises(UsageError, match=r"claim 1 names 0 primary strata"):
-        claim(comparison(primary=""))
+    with pytest.raises(UsageError, match=r"hypothesis 1 names 11 primary strata: expected 1 to 10"):
+        hypothesis(comparison(primary="abcdefghijk"))
+    with pytest.raises(UsageError, match=r"hypothesis 1 names 0 primary strata"):
+        hypothesis(comparison(primary=""))
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (("kind: paired", "kind: pared"), r"kind=pared is unknown: expected one of paired, trend"),
-        (("alpha: 0.01", "alfa: 0.01"), r"is no claim .*alfa.*: expected the keys number, title"),
+        (("alpha: 0.01", "alfa: 0.01"), r"is no hypothesis .*alfa.*: expected the keys number, title"),
         (("expected: greater", "expected: more"), r"expected=more: expected linear or log10, and one of greater, less"),
         (("margin: 0.301", "margin: 0"), r"has margin=0: expected the smallest size that counts, above 0"),
-        (("when: second order in 1D, pde: poisson_1d", "when: somewhere"), r"'somewhere' of .* names way, activation"),
-        (("primary:", "second:"), r"is no claim .*second"),
-        (("parts: [", "rule: {holds: 1}\nparts: ["), r"is no claim .*rule"),
+        (
+            ("when: second order in 1D, pde: poisson_1d", "when: somewhere"),
+            r"'somewhere' of .* names scheme, activation",
+        ),
+        (("primary:", "second:"), r"is no hypothesis .*second"),
+        (("parts: [", "rule: {holds: 1}\nparts: ["), r"is no hypothesis .*rule"),
     ],
 )
-def test_a_claim_that_is_written_wrongly_is_one_sentence(tmp_path, change, said):
+def test_a_hypothesis_that_is_written_wrongly_is_one_sentence(tmp_path, change, said):
     from pde_train.study.hypotheses import FOLDER
 
     text = (FOLDER / "1_random_features.yaml").read_text()
     assert change[0] in text
     (tmp_path / "1.yaml").write_text(text.replace(*change))
     with pytest.raises(UsageError, match=said) as caught:
-        read_claims(tmp_path)
+        read_hypotheses(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("target", "own", "way"),
+    ("target", "own", "label"),
     [
         ("reverse.Reverse", {}, "reverse"),
         ("complex_step.ComplexStep", {"radius": "auto"}, "complex_step"),
@@ -546,6 +561,12 @@ def test_a_claim_that_is_written_wrongly_is_one_sentence(tmp_path, change, said)
         ),
     ],
 )
-def test_ways_of_taking_derivatives_are_named(target, own, way):
+def test_a_run_stored_without_its_label_is_named_by_its_parameters(target, own, label):
     params = {"_target_": f"pde_train.differentiators.{target}", **own, "radius": own.get("radius", math.nan)}
-    assert way_of({f"params.differentiator.{k}": v for k, v in params.items()}) == way
+    assert scheme_of({f"params.differentiator.{k}": v for k, v in params.items()}) == label
+
+
+def test_the_label_that_a_run_has_stored_comes_before_its_parameters():
+    stored = {LABEL: "mine", "params.differentiator._target_": "pde_train.differentiators.reverse.Reverse"}
+    assert scheme_of(stored) == "mine"
+    assert scheme_of({**stored, LABEL: math.nan}) == "reverse"  # as pandas gives a tag that a run lacks

@@ -119,7 +119,7 @@ def test_the_system_of_poissons_equation_is_the_one_by_hand(frequency):
     pde = Poisson1D(frequency=frequency)
     model, batch = features(pde), drawn(pde)
     expected = poisson_by_hand(model, batch, frequency * PI)
-    found = residuals.assemble(pde, model.bank, Reverse(), batch)
+    found = residuals.assemble(pde, model.features, Reverse(), batch)
     assert found[0].shape == (27, 12)
     assert found[1].shape == (27, 1)
     for f, e in zip(found, expected, strict=True):
@@ -133,7 +133,7 @@ def test_the_system_of_a_beam_is_the_one_by_hand():
     inside, ends = batch["interior"].x, batch["boundary"].x
     a = torch.cat([w**4 * torch.sin(inside * w + b), torch.sin(ends * w + b), 0.5 * w * torch.cos(ends * w + b)])
     f = torch.cat([PI**4 * torch.sin(PI * inside), torch.sin(PI * ends), 0.5 * PI * torch.cos(PI * ends)])
-    found = residuals.assemble(pde, model.bank, Reverse(), batch)
+    found = residuals.assemble(pde, model.features, Reverse(), batch)
     close(found[0], a, rounds=100)
     close(found[1], f, rounds=100)
 
@@ -142,12 +142,12 @@ def test_the_system_of_a_beam_is_the_one_by_hand():
 @every_pde
 def test_the_system_is_the_residual_of_the_bank_less_that_of_zero(pde, differentiator):
     model, batch = features(pde), drawn(pde)
-    a, b = residuals.assemble(pde, model.bank, differentiator, batch)
-    of_bank = residuals.stacked(residuals.evaluate(pde, model.bank, differentiator, batch))
+    a, b = residuals.assemble(pde, model.features, differentiator, batch)
+    of_features = residuals.stacked(residuals.evaluate(pde, model.features, differentiator, batch))
     of_zero = residuals.stacked(residuals.evaluate(pde, residuals.zero_field, differentiator, batch))
     # the forcing, up to 8 pi^4 here, is added and taken away again: its rounding is all that differs
-    size = float(of_bank.abs().max() + of_zero.abs().max())
-    torch.testing.assert_close(a, of_bank - of_zero, rtol=0, atol=4 * EPS * size)
+    size = float(of_features.abs().max() + of_zero.abs().max())
+    torch.testing.assert_close(a, of_features - of_zero, rtol=0, atol=4 * EPS * size)
     torch.testing.assert_close(b, -of_zero, rtol=0, atol=4 * EPS * size)
 
 
@@ -155,7 +155,7 @@ def test_the_system_is_the_residual_of_the_bank_less_that_of_zero(pde, different
 @every_pde
 def test_the_residual_is_the_system_at_every_coefficient(pde, differentiator):
     model, batch = features(pde), drawn(pde)
-    a, b = residuals.assemble(pde, model.bank, differentiator, batch)
+    a, b = residuals.assemble(pde, model.features, differentiator, batch)
     with torch.no_grad():
         model.coefficients.copy_(torch.linspace(-1, 1, 12, dtype=torch.float64).unsqueeze(1))
     found = residuals.stacked(residuals.evaluate(pde, model, differentiator, batch))
@@ -179,7 +179,8 @@ def test_coefficients_that_depend_on_the_point_and_normals_enter_the_system():
 
 def test_the_forcing_never_enters_the_matrix():
     model, batch = features(Poisson1D()), drawn(Poisson1D())
-    weak, strong = (residuals.assemble(Poisson1D(frequency=f), model.bank, Reverse(), batch)[0] for f in (1.0, 1000.0))
+    pdes = (Poisson1D(frequency=1.0), Poisson1D(frequency=1000.0))
+    weak, strong = (residuals.assemble(pde, model.features, Reverse(), batch)[0] for pde in pdes)
     torch.testing.assert_close(weak, strong, rtol=0, atol=0)
 
 
@@ -188,10 +189,10 @@ def test_the_forcing_never_enters_the_matrix():
 @pytest.mark.parametrize("block", [1, 40, 120])
 def test_blocks_change_no_row(pde, differentiator, block, monkeypatch):
     model, batch = features(pde), drawn(pde)
-    whole = residuals.assemble(pde, model.bank, differentiator, batch)
+    whole = residuals.assemble(pde, model.features, differentiator, batch)
     relative = residuals.relative_residual(pde, exact(pde), differentiator, batch)
     monkeypatch.setattr(residuals, "BLOCK", block)
-    in_blocks = residuals.assemble(pde, model.bank, differentiator, batch)
+    in_blocks = residuals.assemble(pde, model.features, differentiator, batch)
     # matrix products round differently by shape; differences divide that by h^2 or h^4
     h = 1 if isinstance(differentiator, Reverse) else differentiator.step
     for found, expected in zip(in_blocks, whole, strict=True):
@@ -208,7 +209,7 @@ def test_blocks_hold_at_most_so_many_values(monkeypatch):
 
     def bank(x):
         seen.append(len(x))
-        return model.bank(x)
+        return model.features(x)
 
     monkeypatch.setattr(residuals, "BLOCK", 60)
     residuals.assemble(pde, bank, Reverse(), drawn(pde))
@@ -220,14 +221,14 @@ def test_blocks_hold_at_most_so_many_values(monkeypatch):
 def test_weights_scale_the_rows_of_their_equation(differentiator):
     batch = drawn(Biharmonic1D())
     model = features(Biharmonic1D())
-    plain = residuals.assemble(Biharmonic1D(), model.bank, differentiator, batch)
+    plain = residuals.assemble(Biharmonic1D(), model.features, differentiator, batch)
     # powers of 2 scale without rounding
     weighted = Biharmonic1D(weights={"value": 8.0, "moment": 0.25})
     scale = torch.tensor([1.0] * 25 + [8.0] * 2 + [0.25] * 2, dtype=torch.float64).unsqueeze(1)
-    for found, expected in zip(residuals.assemble(weighted, model.bank, differentiator, batch), plain, strict=True):
+    for found, expected in zip(residuals.assemble(weighted, model.features, differentiator, batch), plain, strict=True):
         torch.testing.assert_close(found, scale * expected, rtol=0, atol=0)
-    by_name = residuals.evaluate(weighted, model.bank, differentiator, batch)
-    unweighted = residuals.evaluate(Biharmonic1D(), model.bank, differentiator, batch)
+    by_name = residuals.evaluate(weighted, model.features, differentiator, batch)
+    unweighted = residuals.evaluate(Biharmonic1D(), model.features, differentiator, batch)
     for name, weight in {"biharmonic": 1.0, "value": 8.0, "moment": 0.25}.items():
         torch.testing.assert_close(by_name[name], weight * unweighted[name], rtol=0, atol=0)
 
@@ -246,7 +247,7 @@ def test_rows_do_not_follow_the_order_of_the_regions():
     pde = Poisson1D()
     model, batch = features(pde), drawn(pde)
     turned = dict(reversed(batch.items()))
-    straight, swapped = (residuals.assemble(pde, model.bank, Reverse(), b) for b in (batch, turned))
+    straight, swapped = (residuals.assemble(pde, model.features, Reverse(), b) for b in (batch, turned))
     torch.testing.assert_close(swapped, straight, rtol=0, atol=0)
     assert list(residuals.evaluate(pde, model, Reverse(), turned)) == list(
         residuals.evaluate(pde, model, Reverse(), batch)
@@ -261,7 +262,7 @@ def test_a_nonlinear_equation_has_no_system(forcing, reach):
     with pytest.raises(
         UsageError, match=r"least_squares solves linear equations, and 'cubic' .* is not linear in u: choose"
     ):
-        residuals.assemble(pde, model.bank, Reverse(), drawn(pde))
+        residuals.assemble(pde, model.features, Reverse(), drawn(pde))
 
 
 def test_a_nonlinear_equation_still_has_residuals():
@@ -318,7 +319,7 @@ every_region = pytest.mark.parametrize("pde", [EulerBeam(), Convection1D(beta=2.
 def test_every_region_enters_the_system(pde, differentiator):
     model = features(pde, activation="sin")
     batch = Uniform(25, 8, initial=7).draw(pde.domain, np.random.default_rng(0), pde.faces)
-    a, b = residuals.assemble(pde, model.bank, differentiator, batch)
+    a, b = residuals.assemble(pde, model.features, differentiator, batch)
     rows = {e.name: len(batch[e.region].x) for e in pde.equations()}
     assert a.shape == (sum(rows.values()), 12)
     assert {k: len(v) for k, v in residuals.evaluate(pde, model, differentiator, batch).items()} == rows
@@ -341,9 +342,9 @@ def test_blocks_keep_opposite_points_together(monkeypatch):
     pde = Convection1D()
     model = features(pde, activation="sin")
     batch = Uniform(25, 8, initial=7).draw(pde.domain, np.random.default_rng(0), pde.faces)
-    whole = residuals.assemble(pde, model.bank, Reverse(), batch)
+    whole = residuals.assemble(pde, model.features, Reverse(), batch)
     monkeypatch.setattr(residuals, "BLOCK", 40)
-    for found, expected in zip(residuals.assemble(pde, model.bank, Reverse(), batch), whole, strict=True):
+    for found, expected in zip(residuals.assemble(pde, model.features, Reverse(), batch), whole, strict=True):
         close(found, expected, rounds=100)
 
 
@@ -358,7 +359,7 @@ def test_the_loss_is_the_sum_of_mean_squares():
 def test_the_loss_can_be_differentiated_by_the_parameters():
     pde = Poisson1D()
     model, batch = RandomFeatures(1, 12, "tanh", 2.0, seed=0), drawn(pde)
-    a, b = residuals.assemble(pde, model.bank, Reverse(), batch)
+    a, b = residuals.assemble(pde, model.features, Reverse(), batch)
     with torch.no_grad():
         model.coefficients.fill_(0.3)
     residuals.loss(residuals.evaluate(pde, model, Reverse(), batch)).backward()
@@ -422,5 +423,5 @@ def test_a_region_is_differentiated_once_for_all_its_equations():
 def test_the_system_keeps_the_precision_of_the_points(dtype):
     pde = Poisson1D()
     batch = {region: points.to(dtype=dtype, device="cpu") for region, points in drawn(pde).items()}
-    a, b = residuals.assemble(pde, features(pde).to(dtype).bank, Reverse(), batch)
+    a, b = residuals.assemble(pde, features(pde).to(dtype).features, Reverse(), batch)
     assert (a.dtype, b.dtype) == (dtype, dtype)

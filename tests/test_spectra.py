@@ -218,7 +218,7 @@ def test_the_jacobian_of_random_features_is_their_system_matrix():
     pde, batch = Poisson1D(), Grid(20, 2).draw(Poisson1D().domain, np.random.default_rng(0))
     model = RandomFeatures(1, 15, "tanh", 3.0, seed=0)
     jacobian = ResidualJacobian(model, lambda u: residuals.stacked(residuals.evaluate(pde, u, Reverse(), batch)))
-    matrix, _ = residuals.assemble(pde, model.bank, Reverse(), batch)
+    matrix, _ = residuals.assemble(pde, model.features, Reverse(), batch)
     torch.testing.assert_close(jacobian.dense(), matrix.detach(), rtol=0, atol=100 * EPS * float(matrix.abs().max()))
 
 
@@ -365,7 +365,7 @@ def test_the_probe_keeps_to_its_budget():
         record = SimpleNamespace(
             spectra={}, tags={}, spectrum=lambda step, spectrum, budget=budget: found.update({budget: spectrum})
         )
-        SpectrumProbe(max_dense=budget).look(p, batch, 0, record)
+        SpectrumProbe(max_dense=budget).measure(p, batch, 0, record)
     assert {budget: spectrum.method for budget, spectrum in found.items()} == {
         entries: "dense",
         entries - 1: "randomised",

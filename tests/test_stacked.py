@@ -268,7 +268,7 @@ class Stumbling(Diagnostics):
     def steps(self, total):
         return frozenset({total})
 
-    def look(self, problem, batch, step, record, jacobian=None):
+    def measure(self, problem, batch, step, record, jacobian=None):
         if self.error is not None:
             raise self.error
 

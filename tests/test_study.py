@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import forked
 import pytest
@@ -12,10 +13,10 @@ from mlflow.tracking import MlflowClient
 from pde_train.conf_dir import conf_dir
 from pde_train.errors import RunError
 from pde_train.study import parts
-from pde_train.study.hypotheses import Outcome, read_claims, word
-from pde_train.study.page import main as report
+from pde_train.study.hypotheses import Outcome, read_hypotheses, word
 from pde_train.study.parts import PARTS
-from pde_train.study.run_table import read
+from pde_train.study.report import main as report
+from pde_train.study.run_table import LABEL, read, scheme_of
 from pde_train.study.verdicts import LOST, judge
 from pde_train.tracking.reading import Reader
 
@@ -46,11 +47,11 @@ def test_every_part_is_an_experiment_and_the_other_way_round():
     assert set(PARTS) == {file.stem for file in (conf_dir() / "experiment" / "study").glob("*.yaml")}
 
 
-def test_the_page_has_every_claim_its_figures_and_no_address_of_another_machine(folder):
+def test_the_page_has_every_hypothesis_its_figures_and_no_address_of_another_machine(folder):
     page = (folder / "report" / "report.html").read_text()
-    for claim in read_claims():
-        assert f'id="claim-{claim.number}"' in page
-        for part in claim.parts:
+    for hypothesis in read_hypotheses():
+        assert f'id="hypothesis-{hypothesis.number}"' in page
+        for part in hypothesis.parts:
             assert f"python -m pde_train --multirun experiment=study/{part} " in page
     assert 'id="causes"' in page
     pictures = sorted((folder / "report").glob("*.png"))
@@ -91,13 +92,13 @@ def test_verdicts_follow_from_primary_strata_by_the_rule(folder):
         raise AssertionError(f"{constant} is not strict JSON")
 
     found = json.loads((folder / "report" / "verdicts.json").read_text(), parse_constant=refuse)["verdicts"]
-    for claim, verdict in zip(read_claims(), found, strict=True):
+    for hypothesis, verdict in zip(read_hypotheses(), found, strict=True):
         primary = [stratum for stratum in verdict["strata"] if stratum["when"]]
-        assert len(primary) == len(claim.primary)
+        assert len(primary) == len(hypothesis.primary)
         assert verdict["word"] == word([Outcome(stratum["outcome"]) for stratum in primary])
         assert verdict["word"] in ("not decidable", "no data")  # two seeds
         assert all(stratum["p"] is None for stratum in verdict["strata"] if not stratum["when"])
-        assert {s["comparison"] for s in verdict["strata"]} <= {c.name for c in claim.comparisons}
+        assert {s["comparison"] for s in verdict["strata"]} <= {c.name for c in hypothesis.comparisons}
     floors = [s for s in found[0]["strata"] if s["when"] == "second order in 1D"]
     assert [(s["estimate"]["n"], s["reachable"]) for s in floors] == [(2, 0.5), (2, 0.5)]
     assert floors[0]["estimate"]["value"] > 4  # decades: a number that is seen, whatever two seeds can prove
@@ -131,8 +132,8 @@ def test_a_run_that_did_not_finish_is_counted_where_it_belongs(folder, tmp_path)
     )
     for run in client.search_runs([experiment], f"tags.config_hash = '{failed.data.tags['config_hash']}'"):
         client.set_terminated(run.info.run_id, "FAILED")
-    verdict = judge(read_claims()[0], read(Reader(f"sqlite:///{store}", "study"), []))
-    of_auto = [s for s in verdict.strata if s.labels["way"] == "FD2 h=auto" and s.labels["pde"] == "poisson_1d"]
+    verdict = judge(read_hypotheses()[0], read(Reader(f"sqlite:///{store}", "study"), []))
+    of_auto = [s for s in verdict.strata if s.labels["scheme"] == "FD2 h=auto" and s.labels["pde"] == "poisson_1d"]
     assert [(s.estimate.n, s.lost) for s in of_auto if s.estimate.n] == [(1, {LOST[0]: 1})] * 2
 
 
@@ -164,9 +165,9 @@ def test_a_configuration_counts_once_and_another_choice_is_refused(folder, tmp_p
         client, experiment, by_way["Reverse", None], config_hash="of another source", metrics={"residual": 1.0}
     )
     found = read(Reader(store, "study"), [])
-    exact = found.trained[(found.trained["way"] == "reverse") & (found.trained["seed"] == 0)]
+    exact = found.trained[(found.trained["scheme"] == "reverse") & (found.trained["seed"] == 0)]
     assert list(exact["id"]) == [newer]
-    assert found.about["repeated"] == 1
+    assert found.summary["repeated"] == 1
     for run in (by_way["Reverse", None], by_way["FiniteDifference", "auto"]):
         again(
             client, experiment, run, config_hash=f"{run.info.run_id} of other points", params={"sampler.boundary": "7"}
@@ -174,7 +175,7 @@ def test_a_configuration_counts_once_and_another_choice_is_refused(folder, tmp_p
     with pytest.raises(
         RunError, match=r"has 2 runs of seed 0 in the stratum .* which differ in sampler.boundary: expe"
     ):
-        judge(read_claims()[0], read(Reader(store, "study"), []))
+        judge(read_hypotheses()[0], read(Reader(store, "study"), []))
 
 
 def test_an_empty_experiment_is_one_sentence(folder, tmp_path, capsys):
@@ -189,10 +190,35 @@ def test_an_empty_experiment_is_one_sentence(folder, tmp_path, capsys):
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize("module", ["pde_train.report", "pde_train.study.parts"])
+def test_a_report_loads_no_library_of_training(folder, tmp_path, module):
+    """A report is made within seconds, on a machine that may have no torch."""
+    program = """
+import importlib, sys
+main = importlib.import_module(sys.argv[1]).{main}
+code = main(sys.argv[2:])
+print("loaded:", *sorted({"torch", "lightning", "pytorch_lightning"} & set(sys.modules)))
+sys.exit(code)
+""".replace("{main}", "main" if module == "pde_train.report" else "report")
+    words = ["--uri", f"sqlite:///{folder / 'mlflow.db'}", "--folder", str(tmp_path / "report")]
+    done = subprocess.run([sys.executable, "-c", program, module, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded:"
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_every_run_has_stored_the_label_of_its_differentiator(folder):
+    runs = Reader(f"sqlite:///{folder / 'mlflow.db'}", "study").runs()
+    trained = runs[runs["tags.config_hash"].notna() & runs["tags.view_of"].isna()].to_dict("records")
+    assert {run[LABEL] for run in trained} > {"reverse", "taylor", "complex_step", "FD2 h=0.001", "FD8 h=optimal"}
+    for run in trained:
+        assert run[LABEL] == scheme_of({k: v for k, v in run.items() if k != LABEL})
+
+
 def test_the_parts_of_the_error_add_up_in_the_page(folder):
     page = (folder / "report" / "report.html").read_text()
-    for way in ("complex_step", "FD8 h=optimal", "FD2 h=auto, truncation alone", "FD2 h=auto, rounding alone"):
-        assert f"<tr><td>{way}</td>" in page
+    for scheme in ("complex_step", "FD8 h=optimal", "FD2 h=auto, truncation alone", "FD2 h=auto, rounding alone"):
+        assert f"<tr><td>{scheme}</td>" in page
 
 
 def test_every_parent_run_has_the_report(folder):

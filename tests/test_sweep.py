@@ -14,6 +14,7 @@ from sweeping import SMALL, results, rows, runs, started, store, swept
 
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
+from pde_train.overrides import Overrides
 from pde_train.run_folder import lock
 from pde_train.runs.result import Result
 from pde_train.status import main as status
@@ -88,7 +89,7 @@ def test_a_grid_through_its_life(tmp_path, monkeypatch, capsys):
 def test_what_was_swept_names_a_cell(tmp_path):
     always = ["pde=poisson_1d", "method.steps=9"]
     sweeps = [["seed=0", "model.hidden=[4,3]", "entropy=relative"], ["seed=1", "model.hidden=[5]", "entropy=absolute"]]
-    cells = [Cell((*always, "tracking.uri=a", *words), words[0], tmp_path, {}) for words in sweeps]
+    cells = [Cell(Overrides.parse([*always, "tracking.uri=a", *words]), words[0], tmp_path, {}) for words in sweeps]
     assert Grid("sweep", cells, tmp_path).labels == {"seed=0": " seed=0 hidden=[4,3]", "seed=1": " seed=1 hidden=[5]"}
     assert Grid("sweep", cells[:1], tmp_path).labels == {"seed=0": ""}
 

@@ -81,7 +81,7 @@ def test_a_run_keeps_every_row_parameter_tag_and_artifact(compose, uri, tmp_path
         assert {m.step: m.value for m in rows} == values
         assert len(rows) == len(values)
     spectrum = client.get_metric_history(found.info.run_id, "spectrum/final")
-    assert [m.value for m in sorted(spectrum, key=lambda m: m.step)] == record.spectra[30].tolist()
+    assert [m.value for m in sorted(spectrum, key=lambda m: m.step)] == record.spectra[30].values.tolist()
     assert found.data.params["model.width"] == "5"
     assert found.data.params["entropy.thresholds"].startswith("[0.0001")
     assert "tracking.uri" not in found.data.params

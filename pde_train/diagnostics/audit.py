@@ -35,9 +35,14 @@ log = logging.getLogger(__name__)
 class Audit:
     """What is measured once after every run, whatever its differentiator.
 
-    factor: a run is flagged as unresolved when an exact residual exceeds the residual that was trained by more than
-        this: training has then made something small that is not the equation, such as what a wrong function leaves
-        between the points of a stencil, or between those of training. None for no audit.
+    Attributes:
+        factor: A run is flagged as unresolved when an exact residual exceeds the residual that was
+            trained by more than this factor. Training has then made something small that is not the
+            equation, such as what a wrong function leaves between the points of a stencil, or between
+            those of training. None for no audit.
+
+    Raises:
+        UsageError: A factor below 1, or no number.
     """
 
     factor: float | None = 100.0
@@ -48,14 +53,21 @@ class Audit:
             raise UsageError(f"audit.factor={self.factor} flags nothing well: expected a number >= 1, or null for none")
 
     def metrics(self, problem: Problem, batch: Batch, trained: float) -> dict[str, float]:
-        """audit/on_points, audit/between_points: exact relative residuals; audit/ratio: the larger one over `trained`.
+        """Measure a run that has ended.
 
-        audit/derivatives: see `derivative_error`. trained: the relative residual on the training points as the run's
-        own differentiator sees it.
+        Args:
+            problem: With the parameters that the run found.
+            batch: The last training points.
+            trained: The relative residual on them as the run's own differentiator sees it.
+
+        Returns:
+            ``audit/on_points`` and ``audit/between_points``: relative residuals with exact derivatives,
+            on the training points and on held-out points; ``audit/ratio``: the larger one divided by
+            `trained`; ``audit/derivatives``: see `derivative_error`. Nothing where `factor` is None.
         """
         if self.factor is None:
             return {}
-        on, between = problem.residual_exact(batch), problem.residual_exact(problem.between())
+        on, between = problem.residual_exact(batch), problem.residual_exact(problem.held_out())
         worst = max(on, between)
         return {
             "audit/on_points": on,
@@ -66,12 +78,19 @@ class Audit:
 
 
 def derivative_error(problem: Problem) -> float:
-    """The largest relative difference of the run's derivatives from an independent exact way, at a few test points.
+    """The largest relative difference between the run's derivatives and exact ones, at a few test points.
 
-    Of the derivatives that the equations name, relative to u where a derivative is smaller than u is. The other way is
-    nested reverse mode; for reverse mode itself Taylor mode, or up to second order differences of accuracy 8 where the
-    model has an operation without a Taylor rule (not forward mode: torch's nested jvp is wrong for some). In float64.
-    nan where no other way can serve the model.
+    The exact derivatives are those of nested reverse mode. For a run in reverse mode they are those of
+    Taylor mode or, up to order 2, where the model has an operation without a Taylor rule, central
+    differences of accuracy 8. Forward mode does not serve: torch's nested jvp is wrong for some
+    operations.
+
+    Args:
+        problem: With the parameters that the run found.
+
+    Returns:
+        The maximum over the derivatives that the equations name of |D u - D* u| / max(|D* u|, |u|), in
+        float64. nan where no other way of taking derivatives can serve the model.
     """
     names = _some_names(problem)
     x = problem.test_batch["interior"].x

@@ -19,9 +19,16 @@ class Diagnostics(ABC):
     when: Sequence[str | int] = ()
 
     def check_steps(self, total: int) -> None:
-        """Refuse steps after the last one of a run of `total` steps, at which nothing would be seen.
+        """Refuse steps after the last one of a run, at which nothing would be measured.
 
-        A method that takes no steps looks once, at 0, whatever steps are named beside a word that means it.
+        A method that takes no steps measures once, at 0, whatever steps are named beside a word that
+        means it.
+
+        Args:
+            total: Optimiser steps of the run.
+
+        Raises:
+            UsageError: There is such a step.
         """
         late = [step for step in self.when if isinstance(step, int) and step > total]
         if late and (total or not self.steps(total)):
@@ -32,13 +39,18 @@ class Diagnostics(ABC):
 
     @abstractmethod
     def steps(self, total: int) -> frozenset[int]:
-        """The steps, of 0 (before training) ... total (after it), at which to look."""
+        """The steps, of 0 (before training) ... total (after it), at which to measure."""
 
     @abstractmethod
-    def look(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
-        """Look at the model with its present parameters at the training points, and tell the record.
+    def measure(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
+        """Measure the model with its present parameters at the training points, and tell the record.
 
-        matrix: the system matrix of these points, where the method has made it.
+        Args:
+            problem: With the model.
+            batch: The training points.
+            step: Optimiser steps that were taken.
+            record: Takes what is measured.
+            matrix: The system matrix of these points, where the method has made it.
         """
 
 

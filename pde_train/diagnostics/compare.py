@@ -19,10 +19,19 @@ from pde_train.tracking.record import Record
 
 @dataclass(frozen=True)
 class Compare(Diagnostics):
-    """The run's own spectrum, and at the same steps `comparison.compare` of many differentiators.
+    """The run's own spectrum, and at the same steps a comparison of many differentiators.
 
-    differentiators: what to compare, by the name that stands in tables and metrics. when, max_dense, rows: see
-    `SpectrumProbe`. repeats: timed gradients of each.
+    See `pde_train.diagnostics.comparison.compare`.
+
+    Attributes:
+        differentiators: What to compare, by the name that stands in tables and metrics.
+        when: See `SpectrumProbe`.
+        max_dense: See `SpectrumProbe`.
+        repeats: Timed gradients of each differentiator.
+        rows: See `SpectrumProbe`.
+
+    Raises:
+        UsageError: A value that cannot be used.
     """
 
     differentiators: Mapping[str, Differentiator]
@@ -48,9 +57,9 @@ class Compare(Diagnostics):
     def steps(self, total: int) -> frozenset[int]:
         return steps_of(self.when, total)
 
-    def look(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
-        SpectrumProbe(self.when, self.max_dense, self.rows).look(problem, batch, step, record, matrix)
+    def measure(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
+        SpectrumProbe(self.when, self.max_dense, self.rows).measure(problem, batch, step, record, matrix)
         rows = self.rows if matrix is None else "system"
         found = compare(problem, batch, self.differentiators, self.max_dense, self.repeats, rows)
         for name, measured in found.items():
-            record.compared(step, name, measured.numbers, measured.spectrum)
+            record.compared(step, name, measured)

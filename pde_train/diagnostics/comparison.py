@@ -28,25 +28,11 @@ from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import PdeTrainError, sentence
 from pde_train.geometry import Batch
 from pde_train.problem import Problem, fitted, steady_draws
+from pde_train.progress import blocks
 from pde_train.spectra import Spectrum, singular_values
+from pde_train.tracking.record import Measured
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one differentiator gave: numbers by name, and the singular values.
-
-    error/<name>: |D u - D* u| / |D* u| of each derivative that the equations name, at the interior training points (for
-        a model that is linear in its parameters: of all its features at once).
-    residual: the relative residual as this differentiator sees it. gradient_cosine, gradient_ratio, gradient_error: of
-        the gradient g of the loss, its cosine with the oracle's g*, |g| / |g*| and |g - g*| / |g*|.
-    None of them is a number where the oracle's derivative, or its gradient, is 0.
-    seconds, memory: of one loss and gradient, the median of several; the most bytes of tensors alive at once in it.
-    """
-
-    numbers: dict[str, float]
-    spectrum: Spectrum
 
 
 def compare(
@@ -64,6 +50,17 @@ def compare(
     a warning: a comparison ends no run. Those that draw directions draw the same ones each time.
     rows: scaling of the rows of the residual Jacobian whose spectrum is taken, see `Problem.jacobian`; `system` takes
     that of the assembled matrix of a linear problem.
+
+    Returns:
+        By name the spectrum, and these numbers:
+        ``error/<name>``: |D u - D* u| / |D* u| of each derivative that the equations name, at the interior training
+        points (for a model that is linear in its parameters: of all its features at once).
+        ``residual``: the relative residual as this differentiator sees it.
+        ``gradient_cosine``, ``gradient_ratio``, ``gradient_error``: of the gradient g of the loss, its cosine with the
+        oracle's g*, |g| / |g*| and |g - g*| / |g*|.
+        ``seconds``, ``memory``: of one loss and gradient, the median of several; the most bytes of tensors alive at
+        once in it.
+        A number is nan where the oracle's derivative, or its gradient, is 0.
     """
     oracle_by = cache(lambda exact: _oracle(problem, batch, exact))
     found = {}
@@ -103,7 +100,7 @@ def _oracle(problem: Problem, batch: Batch, exact: Differentiator) -> _Exact:
 
 
 def _measured(problem: Problem, batch: Batch, oracle: _Exact, repeats: int) -> dict[str, float]:
-    problem.adapt(problem.field, batch)
+    problem.tune(problem.field, batch)
     numbers = {
         f"error/{name}": _distance(column, oracle.derivatives[name])
         for name, column in _derivatives(problem, batch).items()
@@ -127,10 +124,12 @@ def _spectrum(problem: Problem, batch: Batch, max_dense: int, rows: str) -> Spec
     with steady_draws():
         if rows == "system":
             with torch.no_grad():
-                matrix, _ = residuals.assemble(problem.pde, problem.field, problem.differentiator, batch)
+                matrix, _ = residuals.assemble(
+                    problem.pde, problem.field, problem.differentiator, batch, blocks("assembling")
+                )
             return Spectrum(singular_values(matrix))
         jacobian = problem.jacobian(batch, rows)
-    return jacobian.spectrum(max_dense)
+    return jacobian.spectrum(max_dense, wrap=blocks("Jacobian"))
 
 
 def _derivatives(problem: Problem, batch: Batch) -> dict[str, Tensor]:

@@ -19,5 +19,5 @@ class NoDiagnostics(Diagnostics):
     def steps(self, total: int) -> frozenset[int]:
         return frozenset()
 
-    def look(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
+    def measure(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
         return

@@ -1,4 +1,4 @@
-"""What Taylor mode does to sums, products, linear maps and columns."""
+"""The rules of Taylor mode for sums, products, linear maps, comparisons and operations on columns."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def subtract_from(a: Operand, b: Operand) -> Series:
 
 @rule("mul", "multiply", "rmul")
 def multiply(a: Operand, b: Operand) -> Series:
-    """The product of series, by Cauchy."""
+    """The Cauchy product of two series, or the product of a series and a constant."""
     if not isinstance(a, Series):
         a, b = b, a
     assert isinstance(a, Series)
@@ -68,9 +68,18 @@ def divide(a: Operand, b: Operand) -> Series:
 
 @rule("linear")
 def linear(z: Series, weight: Tensor, bias: Tensor | None = None) -> Series:
-    """z weight^T + bias: one product for all coefficients that differ from point to point.
+    """z weight^T + bias, by one matrix product for all coefficients that differ from point to point.
 
-    A single column, as a network's last layer, is one product each, so that those which nobody asks for cost nothing.
+    With a single column, as in the last layer of a network, there is a product for each
+    coefficient, so that a compiler can drop those that nothing uses.
+
+    Args:
+        z: The series (n, inputs).
+        weight: The matrix (outputs, inputs).
+        bias: The constants (outputs,).
+
+    Returns:
+        The series (n, outputs).
     """
     product = torch.nn.functional.linear
     if weight.shape[0] == 1:
@@ -92,7 +101,7 @@ def linear(z: Series, weight: Tensor, bias: Tensor | None = None) -> Series:
 
 @rule("matmul", "mm")
 def matmul(z: Operand, matrix: Operand) -> Series:
-    """z @ matrix, row by row."""
+    """The product z @ matrix, row by row."""
     if not isinstance(z, Series) or not isinstance(matrix, Tensor) or matrix.dim() != 2:
         raise UsageError("differentiator=taylor multiplies points by matrices from the right: expected x @ matrix")
     return linear(z, matrix.mT)
@@ -100,17 +109,17 @@ def matmul(z: Operand, matrix: Operand) -> Series:
 
 @rule("hstack")
 def side_by_side(parts: Sequence[Operand]) -> Series:
-    """Columns side by side."""
+    """The columns of several series side by side."""
     return concatenate(parts, dim=1)
 
 
 @rule("cat", "concat")
 def concatenate(parts: Sequence[Operand], dim: int = 0) -> Series:
-    """Columns side by side; tensors among them are constants."""
+    """The columns of several series side by side; tensors among them are constants."""
     series = next(p for p in parts if isinstance(p, Series))
     if dim not in (1, -1):
         raise UsageError(f"differentiator=taylor cannot concatenate along dimension {dim}: expected columns, dim=1")
-    value = torch.cat([p.value if isinstance(p, Series) else p for p in parts], dim=-1)  # type: ignore[misc]
+    value = torch.cat([value_of(p) for p in parts], dim=-1)
     rest: list[Coefficient] = []
     for k in range(len(series.rest)):
         present = [p.rest[k] if isinstance(p, Series) else None for p in parts]
@@ -120,7 +129,7 @@ def concatenate(parts: Sequence[Operand], dim: int = 0) -> Series:
             continue
         rows = max(shape[1] for shape in shapes)
         filled = [
-            value.new_zeros(shapes[0][0], rows, p.shape[-1]) if c is None else c.expand(-1, rows, -1)  # type: ignore
+            value.new_zeros(shapes[0][0], rows, value_of(p).shape[-1]) if c is None else c.expand(-1, rows, -1)
             for c, p in zip(present, parts, strict=True)
         ]
         rest.append(torch.cat(filled, dim=-1))
@@ -138,12 +147,12 @@ def sum_columns(z: Series, dim: int = 0, keepdim: bool = False) -> Series:
 @rule("mean")
 def mean_columns(z: Series, dim: int = 0, keepdim: bool = False) -> Series:
     """The mean over columns."""
-    return sum_columns(z, dim, keepdim) * (1 / z.shape[1])
+    return multiply(sum_columns(z, dim, keepdim), 1 / z.shape[1])
 
 
 @rule("clone", "contiguous")
 def same(z: Series, **_: object) -> Series:
-    """z itself: nothing is changed in place."""
+    """z itself, because no rule changes anything in place."""
     return z
 
 
@@ -155,42 +164,53 @@ def constant(z: Series) -> Tensor:
 
 @rule("ones_like")
 def ones_like(z: Series, **options: Any) -> Tensor:
+    """A constant 1 of the shape of z."""
     return torch.ones_like(z.value, **options)
 
 
 @rule("zeros_like")
 def zeros_like(z: Series, **options: Any) -> Tensor:
+    """A constant 0 of the shape of z."""
     return torch.zeros_like(z.value, **options)
 
 
 @rule("full_like")
 def full_like(z: Series, fill_value: float, **options: Any) -> Tensor:
+    """A constant of the shape of z."""
     return torch.full_like(z.value, fill_value, **options)
 
 
 @rule("gt", "greater")
 def greater(a: Operand, b: Operand) -> Tensor:
-    return value_of(a) > value_of(b)
+    """a > b, at the values."""
+    holds: Tensor = value_of(a) > value_of(b)
+    return holds
 
 
 @rule("ge", "greater_equal")
 def greater_equal(a: Operand, b: Operand) -> Tensor:
-    return value_of(a) >= value_of(b)
+    """a >= b, at the values."""
+    holds: Tensor = value_of(a) >= value_of(b)
+    return holds
 
 
 @rule("lt", "less")
 def less(a: Operand, b: Operand) -> Tensor:
-    return value_of(a) < value_of(b)
+    """a < b, at the values."""
+    holds: Tensor = value_of(a) < value_of(b)
+    return holds
 
 
 @rule("le", "less_equal")
 def less_equal(a: Operand, b: Operand) -> Tensor:
-    return value_of(a) <= value_of(b)
+    """a <= b, at the values."""
+    holds: Tensor = value_of(a) <= value_of(b)
+    return holds
 
 
 @rule("where")
 def where(condition: Tensor, a: Operand, b: Operand) -> Series:
-    """a where the condition holds at a point, otherwise b: each piece with its own derivatives."""
+    """a where the condition holds, otherwise b; each of both has its own derivatives."""
     series = a if isinstance(a, Series) else b
     assert isinstance(series, Series)
     value = torch.where(condition, value_of(a), value_of(b))
@@ -207,24 +227,30 @@ def where(condition: Tensor, a: Operand, b: Operand) -> Series:
 
 @rule("maximum")
 def maximum(a: Operand, b: Operand) -> Series:
+    """The larger of a and b."""
     return where(greater(a, b), a, b)
 
 
 @rule("minimum")
 def minimum(a: Operand, b: Operand) -> Series:
+    """The smaller of a and b."""
     return where(less(a, b), a, b)
 
 
 @rule("clamp", "clip")
 def clamp(z: Series, min: Operand | None = None, max: Operand | None = None) -> Series:
-    """z, constant beyond its bounds."""
+    """z between its bounds, and the bound itself beyond it."""
     above = z if min is None else maximum(z, min)
     return above if max is None else minimum(above, max)
 
 
 @rule("squeeze", "flatten", "ravel", "unsqueeze", "view", "reshape")
 def reshaped(z: Series, *shape: Any, **named: Any) -> Series:
-    """Columns stay columns; another shape is refused."""
+    """Refuse operations that change the shape of columns.
+
+    Raises:
+        UsageError: Always.
+    """
     raise UsageError(
         "differentiator=taylor carries columns (n, w), and squeeze, unsqueeze, view, reshape and flatten make other "
         "shapes: expected x[:, :1] for one column, torch.cat(..., dim=1) for several, or choose differentiator=reverse"
@@ -232,5 +258,5 @@ def reshaped(z: Series, *shape: Any, **named: Any) -> Series:
 
 
 def value_of(operand: Operand) -> Any:
-    """The values at the points themselves."""
+    """The value of a series at the points; a tensor or a number as it is."""
     return operand.value if isinstance(operand, Series) else operand

@@ -1,7 +1,8 @@
-"""What every way of taking derivatives offers."""
+"""The base class of differentiators."""
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 
 from torch import Tensor
@@ -10,29 +11,65 @@ from pde_train.derivatives import Axes, Field, Jet, Request, coordinate_columns
 
 
 class Differentiator(ABC):
-    """A way of taking derivatives of a row-wise field at points.
+    """Takes derivatives of a row-wise field at points.
 
-    exact: whether it is exact to rounding.
-    compilable: whether one evaluation does the same real operations as the next, so that it may be compiled once.
-    adaptive: whether `adapted` has anything to choose.
-    reach: a distance from a point, set by the user, at which u is evaluated for it; 0 where there is none.
+    Attributes:
+        exact: Whether the derivatives are exact up to rounding.
     """
 
     exact: bool = True
-    compilable: bool = True
-    adaptive: bool = False
-    reach: float = 0.0
+
+    @property
+    def compilable(self) -> bool:
+        """Whether each evaluation does the same real operations, so that it may be compiled once."""
+        return True
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether `tuned_to` has anything to choose."""
+        return False
+
+    @property
+    def reach(self) -> float:
+        """The distance from a point at which u is evaluated for it, where a user has set one; otherwise 0."""
+        return 0.0
+
+    @property
+    def label(self) -> str:
+        """The name by which tables, reports and the tracking store show this differentiator, such as `complex_step`.
+
+        By default it is the class name in lower case. A class whose settings change its results
+        puts them into the label, so that two schemes that a study compares never share one:
+        `FD4 h=0.001`.
+        """
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     @abstractmethod
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
-        """Partial derivatives of u at x, each (n, m), for every entry of `axes`.
+        """Take partial derivatives of a field.
 
-        u maps (n, d) to (n, m) row by row: row i of the values depends on row i of the points alone.
-        The result is differentiable by whatever parameters u holds, also under torch.func.
+        Args:
+            u: The field, from points (n, d) to values (n, m). Row i of the values depends on row i
+                of the points alone.
+            x: The points (n, d).
+            axes: The derivatives, see `derivatives.Axes`.
+
+        Returns:
+            Each derivative (n, m). It is differentiable by the parameters that u holds, also under
+            torch.func.
         """
 
     def __call__(self, u: Field, x: Tensor, request: Request) -> Jet:
-        """The coordinates (n, 1) and every requested name (n, m), as a Jet."""
+        """Answer a request; a subclass overrides this only to be faster.
+
+        Args:
+            u: The field, from points (n, d) to values (n, m).
+            x: The points (n, d).
+            request: The names that an equation needs.
+
+        Returns:
+            A jet with the coordinates (n, 1) and each requested column (n, m).
+        """
         partials = self.partials(u, x, request.axes)
         columns = coordinate_columns(x, request.coordinates)
         for name, terms in request.terms.items():
@@ -40,19 +77,42 @@ class Differentiator(ABC):
         return Jet(columns)
 
     def fitted(self, spacing: tuple[float, ...], magnitude: float = 1.0, length: float = 1.0) -> Differentiator:
-        """This differentiator for the points of a problem; most have no use for it.
+        """This differentiator with what it needs to know of a problem, by default nothing.
 
-        spacing: their distance along each coordinate. magnitude: the largest |coordinate|. length: the shortest side of
-        the domain.
+        Args:
+            spacing: The distance between training points along each coordinate.
+            magnitude: The largest absolute value of a coordinate.
+            length: The shortest side of the domain.
+
+        Returns:
+            The differentiator to use for this problem.
         """
         return self
 
-    def adapted(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> Differentiator:
-        """This differentiator with what it chooses by itself, such as a step, chosen for a field as it is now."""
+    def tuned_to(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> Differentiator:
+        """This differentiator with its automatic settings, such as a step, chosen for a field as it is now.
+
+        Args:
+            u: The field, from points (n, d) to values (n, m).
+            x: Some points (n, d) of the domain.
+            axes: The derivatives that will be taken.
+
+        Returns:
+            The differentiator to use for this field.
+        """
         return self
 
     def excess(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> float:
-        """How many times better the best choice of what is automatic is for a field as it is now; 1 if unknown."""
+        """By what factor the error with the automatic settings exceeds that with the best ones; 1 where it is unknown.
+
+        Args:
+            u: The field, from points (n, d) to values (n, m).
+            x: Some points (n, d) of the domain.
+            axes: The derivatives that are taken.
+
+        Returns:
+            The factor, at least 1.
+        """
         return 1.0
 
 

@@ -1,4 +1,10 @@
-"""Complex numbers on their way through a program of torch functions that was written for real ones."""
+"""Complex numbers that pass through a program of torch functions which was written for real ones.
+
+`ComplexPoints` replaces the points (n, d) in the call of a model. A program that is analytic
+computes the analytic continuation of u if its operations are applied to complex numbers. Functions
+that are not analytic, such as |z| or comparisons, would give wrong derivatives without an error, so
+only functions in ANALYTIC and EVALUATED are accepted.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +20,17 @@ from pde_train.errors import UsageError
 
 
 class ComplexPoints:
-    """A complex tensor that a real program takes for a real one.
+    """A complex tensor that a program for real tensors treats as one of them.
 
-    Not a Tensor: torch's functions reach it by `__torch_function__`, with every real tensor beside it made complex.
-    Only functions known to be analytic pass, as torch extends some others, such as |z|, to complex numbers in a way
-    that would give wrong derivatives in silence.
+    It is no subclass of Tensor: torch functions reach it by `__torch_function__`, which also makes
+    the other real operands complex. Its `dtype` is that of the real parts, so that a program which
+    asks for it makes real constants.
+
+    Args:
+        tensor: The complex tensor.
     """
 
-    __array_ufunc__ = None  # numpy's numbers leave operations to us
+    __array_ufunc__ = None  # makes numbers of numpy leave arithmetic to this class
 
     def __init__(self, tensor: Tensor):
         self.tensor = tensor
@@ -33,9 +42,11 @@ class ComplexPoints:
     T = mT = property(lambda self: ComplexPoints(self.tensor.mT))
 
     def dim(self) -> int:
+        """The number of dimensions, as that of a tensor."""
         return self.tensor.dim()
 
     def size(self, dim: int | None = None) -> Any:
+        """The shape, or its entry `dim`, as that of a tensor."""
         return self.shape if dim is None else self.shape[dim]
 
     def __len__(self) -> int:
@@ -48,7 +59,13 @@ class ComplexPoints:
         return ComplexPoints(self.tensor[index])
 
     @classmethod
-    def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         name = func.__name__.strip("_")
         function = ANALYTIC.get(name, func if name in EVALUATED else None)
         if function is None:
@@ -61,36 +78,38 @@ class ComplexPoints:
         dtype = next(a.tensor.dtype for a in _flat(operands) if isinstance(a, ComplexPoints))
         try:
             named = {key: _made_complex(a, dtype) for key, a in (kwargs or {}).items()}
-            found = function(*(_made_complex(a, dtype) for a in args), **named)
+            result = function(*(_made_complex(a, dtype) for a in args), **named)
         except (RuntimeError, NotImplementedError, TypeError) as error:
             raise UsageError(
                 f"differentiator=complex_step cannot evaluate {name} at complex points "
                 f"({str(error).splitlines()[0]}): choose differentiator=taylor or reverse"
             ) from error
-        return type(found)(map(cls, found)) if isinstance(found, (list, tuple)) else cls(found)
+        return type(result)(map(cls, result)) if isinstance(result, (list, tuple)) else cls(result)
 
-    def __getattr__(self, name: str) -> Callable:
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
         return lambda *args, **kwargs: self.__torch_function__(getattr(torch.Tensor, name), (), (self, *args), kwargs)
 
 
-def _operator(name: str) -> Callable:
+def _operator(name: str) -> Callable[..., Any]:
     return lambda self, *others: ComplexPoints.__torch_function__(getattr(torch.Tensor, name), (), (self, *others))
 
 
 OPERATORS = "add radd sub rsub mul rmul truediv rtruediv pow rpow neg matmul abs lt le gt ge setitem"
-"""What Python's operators call; torch's names are the same."""
+"""The names of the methods of Python's operators, which are those of torch's functions as well."""
 
 for _name in OPERATORS.split():
     setattr(ComplexPoints, f"__{_name}__", _operator(f"__{_name}__"))
 
 
 def _flat(args: Any) -> list[Any]:
+    """The operands with those inside of lists and tuples."""
     return [a for arg in args for a in (_flat(arg) if isinstance(arg, (list, tuple)) else [arg])]
 
 
 def _made_complex(arg: Any, dtype: torch.dtype) -> Any:
+    """An operand for complex arithmetic: real tensors and dtypes are made complex, all else stays as it is."""
     if isinstance(arg, ComplexPoints):
         return arg.tensor
     if isinstance(arg, Tensor):
@@ -101,7 +120,7 @@ def _made_complex(arg: Any, dtype: torch.dtype) -> Any:
 
 
 def _erf(z: Tensor) -> Tensor:
-    """erf at complex numbers near the real line: erf(Re z) and the integral from there to z, by Gauss and Legendre."""
+    """The error function near the real line: erf(Re z) plus the integral from Re z to z by a Gauss-Legendre rule."""
     nodes, weights = np.polynomial.legendre.leggauss(32)
     height = z.imag
     total = torch.zeros_like(z)
@@ -111,7 +130,7 @@ def _erf(z: Tensor) -> Tensor:
 
 
 def _decaying(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether Re z > 0, and e^z or e^-z, the one that cannot overflow."""
+    """Whether Re z > 0, and e^-z where it is, e^z elsewhere; neither can overflow."""
     positive = z.real > 0
     return positive, torch.exp(torch.where(positive, -z, z))
 
@@ -137,7 +156,8 @@ def _gelu(z: Tensor, approximate: str = "none") -> Tensor:
 
 
 def _power(base: Any, exponent: Any) -> Tensor:
-    """base ** exponent; whole powers by multiplication, as torch's turn by the angle, which loses a small step."""
+    """base ** exponent, where whole powers are computed by repeated squaring."""
+    # torch computes powers of complex numbers from their angle, in which the tiny step of a first derivative is lost.
     if not isinstance(base, Tensor):
         return torch.exp(exponent * math.log(base))
     if isinstance(exponent, Tensor) or exponent != int(exponent):
@@ -151,7 +171,7 @@ def _power(base: Any, exponent: Any) -> Tensor:
     return result
 
 
-ANALYTIC: dict[str, Callable] = {
+ANALYTIC: dict[str, Callable[..., Any]] = {
     "erf": _erf,
     "special_erf": _erf,
     "sigmoid": _sigmoid,
@@ -166,7 +186,7 @@ ANALYTIC: dict[str, Callable] = {
     "pow": _power,
     "rpow": lambda exponent, base: _power(base, exponent),
 }
-"""Analytic functions that torch does not evaluate at complex numbers, or not precisely."""
+"""Analytic functions that torch does not evaluate at complex numbers, or not to all digits, written out."""
 
 EVALUATED = frozenset(
     """
@@ -182,4 +202,4 @@ EVALUATED = frozenset(
     zeros_like ones_like full_like empty_like new_tensor new_zeros new_ones new_full new_empty
     """.split()  # noqa: SIM905
 )
-"""Functions that are analytic, or move numbers about, and that torch evaluates at complex numbers."""
+"""Functions that are analytic, or only rearrange numbers, and that torch evaluates at complex numbers."""

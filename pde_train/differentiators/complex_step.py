@@ -1,4 +1,4 @@
-"""Derivatives from function values at complex points: exact to rounding without differentiating anything."""
+"""Derivatives from values of a function at complex points, which are exact up to rounding."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import cmath
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,38 +18,52 @@ from pde_train.differentiators.directions import Direction, polarised
 from pde_train.errors import UsageError
 
 LARGEST, SMALLEST, RATIO = 2.0, 0.005, 0.7
-"""The radii that `"auto"` tries go by this ratio from the largest to the smallest; see `ComplexStep._tried`."""
+"""The largest and the smallest radius that `auto` tries, and the ratio of successive radii; see
+`ComplexStep._tried`.
+"""
 
 SCALES = (1e-6, 1e3)
-"""The least and the greatest scale of a field that is believed."""
+"""The range to which the estimated length scale of a field is limited."""
 
 NODES = (16, 32, 64)
-"""The numbers of nodes on the whole circle that `"auto"` tries; by symmetry half of them are evaluated."""
+"""The numbers of nodes on the whole circle that `auto` tries; by symmetry half of them are evaluated."""
 
 REFERENCE = 128
-"""Nodes of the rule against which `"auto"` compares."""
+"""The number of nodes of the rule with which `auto` compares others."""
 
 APART = 1000
-"""How many times their least distance so far the results of two radii in turn may be apart; larger is no rounding."""
+"""The largest ratio of the distance of two successive radii's results to the least distance so far;
+more is not rounding.
+"""
 
 AGREED = {torch.float64: 1e-6, torch.float32: 1e-2}
-"""The relative distance up to which the results of two radii in turn agree."""
+"""The relative distance up to which the results of two successive radii agree."""
 
 Derivatives = dict[tuple[Direction, int], Tensor]
-"""Derivatives, each (n, m), by direction and order."""
+"""Derivatives (n, m) by direction and order."""
 
 
 @dataclass(frozen=True)
 class ComplexStep(Differentiator):
     """First derivatives by a complex step, higher ones by Cauchy's integral on a circle; for analytic fields.
 
-    u_x = Im u(x + i h) / h with a step so small that nothing is lost (Squire and Trapp, SIAM Review 40, 1998). The n-th
-    derivative along v is n! / (N r^n) sum_k u(x + r z_k v) z_k^-n over N nodes z_k of the unit circle, the trapezoidal
-    rule, whose error falls geometrically (Lyness and Moler, SIAM J. Numer. Anal. 4, 1967); u is real on real points,
-    so that half of the circle is enough. Mixed partials come by polarisation.
-    radius: r, smaller than the distance of u's nearest singularity (for a tanh unit pi / 2|w|). nodes: N, a multiple
-        of 4. `"auto"`: chosen by comparison with a finer rule (see `adapted`).
-    chosen: the radius and nodes that `"auto"` means; `adapted` supplies them.
+    The first derivative is u_x = Im u(x + i h) / h with a step h so small that its error is below
+    rounding; nothing cancels, because there is no difference (Squire and Trapp, SIAM Review 40,
+    1998). The n-th derivative along v is n! / (N r^n) sum_k u(x + r z_k v) z_k^-n over N nodes z_k
+    of the unit circle. This is the trapezoidal rule, whose error falls geometrically with N (Lyness
+    and Moler, SIAM J. Numer. Anal. 4, 1967). u is real at real points, so half of the circle
+    suffices. Mixed derivatives come from derivatives along directions by polarisation (see
+    `directions`).
+
+    Attributes:
+        radius: The radius r, smaller than the distance to the nearest singularity of u (pi / 2|w|
+            for a tanh unit), or `auto` to choose it by comparison with a finer rule (see
+            `tuned_to`).
+        nodes: The number N of nodes, a multiple of 4, or `auto` likewise.
+        chosen: The radius and the number of nodes that `auto` has chosen.
+
+    Raises:
+        UsageError: An argument is out of range.
     """
 
     radius: float | str = "auto"
@@ -64,25 +79,36 @@ class ComplexStep(Differentiator):
             raise UsageError(f"differentiator.radius={self.radius} is no radius: expected auto or a positive number")
 
     @property
-    def adaptive(self) -> bool:  # type: ignore[override]
+    def adaptive(self) -> bool:
         return "auto" in (self.radius, self.nodes)
 
     @property
-    def reach(self) -> float:  # type: ignore[override]
+    def reach(self) -> float:
         return 0.0 if isinstance(self.radius, str) else float(self.radius)
 
     @property
     def circle(self) -> tuple[float, int]:
-        """The radius and the number of nodes in use."""
+        """The radius and the number of nodes that are used."""
         radius = self.chosen[0] if isinstance(self.radius, str) else float(self.radius)
         return radius, self.chosen[1] if isinstance(self.nodes, str) else self.nodes
 
-    def adapted(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> ComplexStep:
-        """With the radius and nodes, where `"auto"`, that come closest to many nodes on u's higher derivatives at x.
+    def tuned_to(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> ComplexStep:
+        """Choose the radius and the nodes of `auto` whose derivatives are closest to those of a rule with many nodes.
 
-        Of rules within a factor 3 of the closest, the one with the fewest nodes. Radii count from the smallest up, as
-        long as they agree: a circle around a singularity converges too, to something else. Raises UsageError where no
-        two radii in turn agree, as next to a branch point.
+        Among the rules within a factor 3 of the closest one, the one with the fewest nodes is
+        taken. Radii are tried from the smallest upwards, as long as the results of successive radii
+        agree: on a circle around a singularity the rule converges as well, but to something else.
+
+        Args:
+            u: The field, from points (n, d) to values (n, m).
+            x: Some points (n, d) of the domain.
+            axes: The derivatives that will be taken.
+
+        Returns:
+            The differentiator to use for this field.
+
+        Raises:
+            UsageError: No two successive radii agree, as next to a branch point.
         """
         higher = frozenset(a for a in axes if len(a) > 1)
         if not self.adaptive or not higher:
@@ -112,9 +138,17 @@ class ComplexStep(Differentiator):
         return replace(self, chosen=min(near, key=lambda c: (c[1], errors[c]))) if near else self
 
     def _tried(self, u: Field, x: Tensor) -> list[float]:
-        """The radii among which to choose, the smallest first, in the units of the coordinates.
+        """The radii among which `auto` chooses.
 
-        LARGEST is in units of the field's scale |u| / |u'| where that is above 1, SMALLEST where it is below 1.
+        LARGEST is multiplied by the length scale |u| / |u'| of the field where that is above 1,
+        SMALLEST where it is below 1.
+
+        Args:
+            u: The field.
+            x: Some points (n, d) of the domain.
+
+        Returns:
+            The radii in ascending order, in the units of the coordinates.
         """
         if self.radius != "auto":
             return [self.circle[0]]
@@ -134,10 +168,10 @@ class ComplexStep(Differentiator):
                 directions[v].add(len(a))
         along = self._first(u, x, sorted(v for v in directions if 1 in directions[v]))
         along |= self._higher(u, x, {v: orders - {1} for v, orders in sorted(directions.items()) if orders - {1}})
-        found = {a: u(x) for a in axes if not a}
+        derivatives = {a: u(x) for a in axes if not a}
         for a in axes - {()}:
-            found[a] = sum_of([float(w) * along[v, len(a)] for v, w in polarised(a, x.shape[1])])
-        return found
+            derivatives[a] = sum_of([float(w) * along[v, len(a)] for v, w in polarised(a, x.shape[1])])
+        return derivatives
 
     def _first(self, u: Field, x: Tensor, directions: list[Direction]) -> Derivatives:
         """First derivatives along directions, by one evaluation."""
@@ -150,7 +184,7 @@ class ComplexStep(Differentiator):
         return {(v, 1): values[i].imag / tiny for i, v in enumerate(directions)}
 
     def _higher(self, u: Field, x: Tensor, orders: dict[Direction, set[int]]) -> Derivatives:
-        """Derivatives of the orders that belong to each direction, all of them by one evaluation."""
+        """Derivatives of several orders along each direction, by one evaluation of u on all circles."""
         if not orders:
             return {}
         radius, nodes = self.circle
@@ -161,24 +195,27 @@ class ComplexStep(Differentiator):
         steps = x.new_tensor([[[(z * radius * c).real for c in v] for z in circle] for v in units]).unsqueeze(2)
         heights = x.new_tensor([[[(z * radius * c).imag for c in v] for z in circle] for v in units]).unsqueeze(2)
         values = _at(u, torch.complex(x + steps, heights.expand(shape)))
-        found = {}
+        derivatives = {}
         for i, v in enumerate(orders):
             for n in orders[v]:
                 weights = torch.tensor([z**-n for z in circle], dtype=values.dtype, device=x.device)
                 scale = math.factorial(n) / half * (math.hypot(*v) / radius) ** n
-                found[v, n] = torch.tensordot(weights, values[i], dims=1).real * scale
-        return found
+                derivatives[v, n] = torch.tensordot(weights, values[i], dims=1).real * scale
+        return derivatives
 
 
 def _at(u: Field, z: Tensor) -> Tensor:
-    """The values of u at complex points (..., n, d), each (..., n, m)."""
-    values = u(ComplexPoints(z.flatten(0, -2)))  # type: ignore[arg-type]
-    found = values.tensor if isinstance(values, ComplexPoints) else torch.complex(values, torch.zeros_like(values))
-    return found.unflatten(0, z.shape[:-1])
+    """The values of u at complex points (..., n, d), of shape (..., n, m)."""
+    points: Any = ComplexPoints(z.flatten(0, -2))  # stands for a tensor
+    values: Any = u(points)
+    moved = isinstance(values, ComplexPoints)  # otherwise u does not depend on its points
+    tensor = values.tensor if moved else torch.complex(values, torch.zeros_like(values))
+    unflattened: Tensor = tensor.unflatten(0, z.shape[:-1])
+    return unflattened
 
 
-def _apart(found: dict[Axes, Tensor], other: dict[Axes, Tensor], size: Tensor) -> float:
-    """The largest relative distance of two sets of columns, relative to u where a derivative is smaller than u is."""
+def _apart(columns: dict[Axes, Tensor], other: dict[Axes, Tensor], size: Tensor) -> float:
+    """The largest relative distance of two sets of columns, relative to u where a derivative is smaller than u."""
     tiny = torch.finfo(size.dtype).tiny
-    ratios = [(found[a] - other[a]).norm() / torch.maximum(other[a].norm(), size).clamp_min(tiny) for a in other]
-    return float(torch.stack(ratios).max())  # nan where any is
+    ratios = [(columns[a] - other[a]).norm() / torch.maximum(other[a].norm(), size).clamp_min(tiny) for a in other]
+    return float(torch.stack(ratios).max())  # nan where any of them is nan

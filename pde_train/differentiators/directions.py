@@ -1,4 +1,4 @@
-"""Any partial derivative as a weighted sum of derivatives along directions."""
+"""Partial derivatives as weighted sums of derivatives along directions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ Direction = tuple[float, ...]
 """A vector of d components."""
 
 Combination = dict[Direction, float]
-"""Weights w_v of sum_v w_v D_v^n, the n-th derivatives along directions v."""
+"""The weights w_v of sum_v w_v D_v^n, where D_v^n is the n-th derivative along the direction v."""
 
 
 @lru_cache(maxsize=4096)
 def polarised(axes: Axes, dimension: int) -> tuple[tuple[Direction, Fraction], ...]:
-    """The partial derivative along `axes` as exact weights of n-th directional derivatives, n = len(axes) >= 1.
+    """Write a partial derivative of order n >= 1 as an exact weighted sum of n-th derivatives along directions.
 
-    Polarisation with repeated arguments (Kan, Journal of Multivariate Analysis 99, 2008, lemma 1): the product
-    prod_i s_i^(a_i) is (2^-n / n!) sum_k prod_i (-1)^(k_i) binomial(a_i, k_i) (sum_i (a_i - 2 k_i) s_i)^n. Parallel
-    directions are put together as primitive integer vectors, so that u_xxxx is the direction x alone.
+    Polarisation with repeated arguments (Kan, Journal of Multivariate Analysis 99, 2008, lemma 1):
+    the product prod_i s_i^(a_i) is (2^-n / n!) sum_k prod_i (-1)^(k_i) binomial(a_i, k_i) (sum_i
+    (a_i - 2 k_i) s_i)^n. Parallel directions are merged into primitive integer vectors, so that
+    u_xxxx takes the direction x alone.
+
+    Args:
+        axes: The partial derivative.
+        dimension: The number d of coordinates.
+
+    Returns:
+        Directions of d components and their weights.
     """
     counts = Counter(axes)
     order = len(axes)
@@ -44,7 +52,15 @@ def polarised(axes: Axes, dimension: int) -> tuple[tuple[Direction, Fraction], .
 
 
 def combination(terms: Mapping[Axes, float], dimension: int) -> Combination:
-    """A weighted sum of partial derivatives of one order n >= 1, put together direction by direction."""
+    """Write a weighted sum of partial derivatives of one order n >= 1 as a weighted sum over directions.
+
+    Args:
+        terms: The weights of the partial derivatives.
+        dimension: The number d of coordinates.
+
+    Returns:
+        The weights of the n-th derivatives along directions.
+    """
     if dimension == 2 and terms == BIHARMONIC_2D:
         return dict.fromkeys(TRIAD, 8 / 9)
     total: dict[Direction, Fraction] = defaultdict(Fraction)
@@ -57,4 +73,4 @@ def combination(terms: Mapping[Axes, float], dimension: int) -> Combination:
 BIHARMONIC_2D = {(0, 0, 0, 0): 1, (0, 0, 1, 1): 2, (1, 1, 1, 1): 1}
 
 TRIAD: tuple[Direction, ...] = ((1.0, 0.0), (0.5, math.sqrt(0.75)), (-0.5, math.sqrt(0.75)))
-"""Three directions 60 degrees apart: the mean of (v . s)^4 over them is 3/8 |s|^4, so lap lap u needs no fourth."""
+"""Three directions 60 degrees apart, which suffice for lap lap u: the mean of (v . s)^4 over them is 3/8 |s|^4."""

@@ -22,19 +22,28 @@ from pde_train.errors import UsageError
 Offset = tuple[float, ...]
 
 SMALLEST_STEP = 100
-"""A step below this many rounding errors of a coordinate moves the stencil points by more than a percent of itself."""
+"""The smallest step in rounding errors of a coordinate; stencil points of a smaller one are off by
+over a percent of it.
+"""
 
 
 POLICIES = ("auto", "grid", "optimal")
 
 
 MOST_BOUNDS = 50
-"""Derivatives for which the best step is looked for only to compare another one with it."""
+"""The largest number of derivatives for which the best step is computed only to compare another one with it."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The error T h^p + R / h^n of a finite difference by its step h."""
+    """The bound T h^p + R / h^n of the error of a finite difference with step h.
+
+    Attributes:
+        truncation: The factor T of the truncation error.
+        order: Its order p.
+        rounding: The factor R of the rounding error.
+        derivative: The order n of the derivative.
+    """
 
     truncation: float
     order: int
@@ -47,28 +56,40 @@ class Bound:
 
     @property
     def best(self) -> float:
-        """The step of the least bound."""
+        """The step with the least bound."""
         ratio = self.derivative * self.rounding / (self.order * self.truncation)
-        return ratio ** (1 / (self.derivative + self.order))
+        return float(ratio ** (1 / (self.derivative + self.order)))
 
 
 @dataclass(frozen=True)
 class FiniteDifference(Differentiator):
-    """Central differences; mixed partials are products of one-dimensional stencils.
+    """Central finite differences; stencils of mixed derivatives are products of one-dimensional ones.
 
-    accuracy: order of the truncation error in h; 2, 4, 6 or 8.
-    step: `"auto"` takes h = L (eps max(1, |x| / L))^(1 / (n + p)) for a derivative of total order n with truncation
-        error of order p, which balances truncation and rounding of a function of scale 1 at coordinates up to |x| on a
-        domain of length L (1 where it is longer); `"optimal"` balances them for the function at hand,
-        from the size of its next derivatives, again and again while it changes (see `adapted`); `"grid"` takes the
-        distance of the sampler's points along each coordinate; a number is the step itself, in the units of the
-        coordinates, for every derivative. A number may also be a scalar tensor, unchecked, so that `vmap` reaches it.
-    richardson: extrapolations from h, h/2, ..., each of which adds 2 to the order of the truncation error.
-    spacing: the distances that `"grid"` means; magnitude, length: |x| and L of `"auto"`. The composition root supplies
-        them by `fitted`.
-    chosen: the steps that `"optimal"` means, by derivative; `adapted` supplies them, until then they are those of auto.
+    All stencils of a request share one evaluation of u on their unique points. The step follows one
+    of four policies:
 
-    All stencils of a request share one stacked evaluation of u on their unique points.
+    - `auto` takes h = L (eps max(1, |x| / L))^(1 / (n + p)) for a derivative of total order n with
+      a truncation error of order p. This balances truncation and rounding for a function of scale 1
+      at coordinates up to |x| on a domain of length L (1 where it is longer).
+    - `optimal` balances them for the field itself, from the size of its next derivatives, and again
+      as it changes during training (see `tuned_to`).
+    - `grid` takes the distance between the sampler's points along each coordinate.
+    - A number is the step itself, in the units of the coordinates, for every derivative.
+
+    Attributes:
+        accuracy: The order of the truncation error in h: 2, 4, 6 or 8.
+        step: The policy or the number. A number may be a scalar tensor, which is not checked, so
+            that `vmap` can vary it.
+        richardson: The number of extrapolations from h, h/2, ...; each adds 2 to the order of the
+            truncation error.
+        spacing: The distances of `grid`, from `fitted`.
+        chosen: The steps of `optimal` by derivative, from `tuned_to`; until then they are those of
+            `auto`.
+        magnitude: The |x| of `auto`, from `fitted`.
+        length: The L of `auto`, from `fitted`.
+
+    Raises:
+        UsageError: An argument is out of range.
     """
 
     accuracy: int = 2
@@ -99,27 +120,32 @@ class FiniteDifference(Differentiator):
             )
 
     @property
-    def adaptive(self) -> bool:  # type: ignore[override]
+    def label(self) -> str:
+        """Accuracy, extrapolations and step, such as `FD4 h=0.001` or `FD2 Richardson 1 h=auto`."""
+        return difference_label(self.accuracy, self.step, self.richardson)
+
+    @property
+    def adaptive(self) -> bool:
         return isinstance(self.step, str) and self.step == "optimal"
 
     @property
-    def compilable(self) -> bool:  # type: ignore[override]
+    def compilable(self) -> bool:
         return not self.adaptive
 
     @property
-    def reach(self) -> float:  # type: ignore[override]
+    def reach(self) -> float:
         return float(self.step) if isinstance(self.step, (int, float)) else 0.0
 
     @property
     def truncation(self) -> int:
-        """The order of the truncation error in h, extrapolations included."""
+        """The order of the truncation error in h, including extrapolations."""
         return self.accuracy + 2 * self.richardson
 
     def fitted(self, spacing: tuple[float, ...], magnitude: float = 1.0, length: float = 1.0) -> FiniteDifference:
         return replace(self, spacing=spacing, magnitude=magnitude, length=min(1.0, length))
 
-    def adapted(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> FiniteDifference:
-        """With the step of least error bound (`_bounds`) for each derivative of u at x, where `step` is `"optimal"`."""
+    def tuned_to(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> FiniteDifference:
+        """With the step `optimal`: choose the step with the least error bound for each derivative of u at x."""
         if not self.adaptive:
             return self
         smallest = 2 * SMALLEST_STEP * 2**self.richardson * torch.finfo(x.dtype).eps
@@ -138,10 +164,23 @@ class FiniteDifference(Differentiator):
         return 1.0
 
     def _bounds(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Bound]:
-        """The error bound of each derivative of u at x by its step; none where it has no truncation or no rounding.
+        """The bound T h^p + R / h^n of the error of each derivative of u at x.
 
-        It is T h^p + R / h^n: T from the root mean square of the next derivatives that the stencil leaves over (by
-        Taylor mode) times its own moments, R = eps max(|u|, |x| |u'|) sum_k |w_k|, as points are rounded, too.
+        T is the root mean square of the derivatives that the stencil leaves over, taken by Taylor
+        mode, times the moments of the stencil. R is eps max(|u|, |x| |u'|) sum_k |w_k|; the second
+        term is there because points are rounded, too.
+
+        Args:
+            u: The field.
+            x: The points (n, d).
+            axes: The derivatives.
+
+        Returns:
+            The bounds by derivative, without those that have no truncation error or no rounding
+            error.
+
+        Raises:
+            UsageError: Taylor mode has no rule for an operation of the field.
         """
         taken, dimension = sorted(a for a in axes if a), x.shape[1]
         left = {a: _left_over(a, self.accuracy, self.richardson, dimension) for a in taken}
@@ -149,23 +188,35 @@ class FiniteDifference(Differentiator):
         needed = frozenset(b for moments in left.values() for b in moments) | {()} | first
         with torch.no_grad():
             try:
-                found = Taylor().partials(u, x, needed)
+                exact = Taylor().partials(u, x, needed)
             except UsageError as error:
                 raise UsageError(f"differentiator.step=optimal measures this field by Taylor mode: {error}") from error
-            sizes = {b: float(v.double().square().mean().sqrt()) for b, v in found.items()}  # float32 would overflow
-            slopes = [float((x[:, i : i + 1] * found[(i,)]).abs().max()) for i in range(dimension)]
-            largest = max(float(found[()].abs().max()), *slopes)
+            sizes = {b: float(v.double().square().mean().sqrt()) for b, v in exact.items()}  # float32 would overflow
+            slopes = [float((x[:, i : i + 1] * exact[(i,)]).abs().max()) for i in range(dimension)]
+            largest = max(float(exact[()].abs().max()), *slopes)
         bounds = {}
         for a in taken:
             truncation = sum(moment * sizes[b] for b, moment in left[a].items())
             unit = stencil(a, self.accuracy, (1.0,) * dimension, self.richardson)
             rounding = torch.finfo(x.dtype).eps * largest * sum(abs(w) for _, w in unit)
-            if truncation and rounding:  # not before training, where a model may be 0
+            if truncation and rounding:  # before training a model may be 0, and so are its derivatives
                 bounds[a] = Bound(truncation, self.truncation, rounding, len(a))
         return bounds
 
     def steps(self, axes: Axes, x: Tensor) -> tuple[float, ...]:
-        """The step along each of the d coordinates of x (n, d), for the derivative along `axes`; 1 for a tensor."""
+        """The steps of a derivative.
+
+        Args:
+            axes: The derivative.
+            x: The points (n, d).
+
+        Returns:
+            The step along each of the d coordinates; 1 where the step is a tensor, by which it is
+            multiplied later.
+
+        Raises:
+            UsageError: The step is `grid`, and no spacing is known.
+        """
         dimension = x.shape[1]
         if isinstance(self.step, Tensor):
             return (1.0,) * dimension
@@ -198,11 +249,28 @@ class FiniteDifference(Differentiator):
         return {a: sums[i] / (lengths[a] if unit is None else unit ** len(a)) for i, a in enumerate(stencils)}
 
 
+def difference_label(accuracy: int, step: float | str | Tensor, richardson: int = 0) -> str:
+    """The label of central differences of that accuracy, step and number of extrapolations."""
+    extrapolated = f" Richardson {richardson}" if richardson else ""
+    shown = step if isinstance(step, str) else "tensor" if isinstance(step, Tensor) else f"{float(step):g}"
+    return f"FD{accuracy}{extrapolated} h={shown}"
+
+
 @lru_cache(maxsize=1024)
 def stencil(
     axes: Axes, accuracy: int, steps: tuple[float, ...], richardson: int = 0
 ) -> tuple[tuple[Offset, float], ...]:
-    """Offsets and weights, without the factor h^-n, of one derivative: the product of one-dimensional stencils."""
+    """The stencil of a derivative of order n, a product of one-dimensional stencils.
+
+    Args:
+        axes: The derivative.
+        accuracy: The order of the truncation error.
+        steps: The step h along each coordinate.
+        richardson: The number of extrapolations.
+
+    Returns:
+        The offsets of the points and their weights, without the factor h^-n.
+    """
     orders = Counter(axes)
     lines = [central_weights(orders[i], accuracy).items() for i in range(len(steps))]
     total: dict[Offset, Fraction] = {}
@@ -215,21 +283,22 @@ def stencil(
 
 
 def _left_over(axes: Axes, accuracy: int, richardson: int, dimension: int) -> dict[Axes, float]:
-    """The derivatives that remain in the truncation error of a stencil of unit step, and the size of their factors."""
+    """The derivatives in the leading truncation error of a stencil of unit step, and the sizes of their factors."""
     order = accuracy + 2 * richardson
     weights = stencil(axes, accuracy, (1.0,) * dimension, richardson)
-    found = {}
+    factors = {}
     for i in set(axes):
         beyond = Counter(axes) + Counter({i: order})
         moment = sum(w * math.prod(k[j] ** n for j, n in beyond.items()) for k, w in weights)
-        found[tuple(sorted(beyond.elements()))] = abs(moment) / math.prod(map(math.factorial, beyond.values()))
-    return found
+        factors[tuple(sorted(beyond.elements()))] = abs(moment) / math.prod(map(math.factorial, beyond.values()))
+    return factors
 
 
 def _check(step: float, x: Tensor) -> None:
+    """Refuse a step that is lost in the rounding of the coordinates."""
     try:
         reach = float(x.detach().abs().max())
-    except RuntimeError:  # no values while a graph is traced; the same points were checked before that
+    except RuntimeError:  # tensors have no values while a graph is traced; the same points were checked before that
         return
     smallest = SMALLEST_STEP * torch.finfo(x.dtype).eps * max(1.0, reach)
     if step < smallest:

@@ -10,18 +10,19 @@ from torch import Tensor
 
 from pde_train.derivatives import Axes, Field
 from pde_train.differentiators.base import Differentiator
-from pde_train.differentiators.finite_difference import FiniteDifference
+from pde_train.differentiators.finite_difference import FiniteDifference, difference_label
 from pde_train.differentiators.reverse import Reverse
 from pde_train.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Hybrid(Differentiator):
-    """A derivative of order n is the finite difference of order n - 1 of a first derivative by reverse mode.
+    """Finite differences of order n - 1 of a first derivative by reverse mode, for a derivative of order n.
 
-    The last coordinate of its axes is differentiated automatically and the others by stencils: u_x is exact, u_xx is
-    (u_x(x + h) - u_x(x - h)) / 2h (coupled automatic-numerical differentiation, Chiu et al., CMAME 395, 2022).
-    accuracy, step, richardson, spacing, magnitude, length: of the finite differences, see `FiniteDifference`.
+    The last coordinate of its axes is differentiated automatically and the others by stencils: u_x
+    is exact, u_xx is (u_x(x + h) - u_x(x - h)) / 2h (coupled automatic-numerical differentiation,
+    Chiu et al., CMAME 395, 2022). The attributes are those of the finite differences, see
+    `FiniteDifference`; the step cannot be `"optimal"`.
     """
 
     accuracy: int = 2
@@ -39,7 +40,12 @@ class Hybrid(Differentiator):
         _ = self.differences  # its own checks
 
     @property
-    def reach(self) -> float:  # type: ignore[override]
+    def label(self) -> str:
+        """The label of its finite differences after the word hybrid, such as `hybrid FD2 h=auto`."""
+        return f"hybrid {difference_label(self.accuracy, self.step, self.richardson)}"
+
+    @property
+    def reach(self) -> float:
         return float(self.step) if isinstance(self.step, (int, float)) else 0.0
 
     @cached_property
@@ -52,7 +58,7 @@ class Hybrid(Differentiator):
         return replace(self, spacing=spacing, magnitude=magnitude, length=length)
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
-        found: dict[Axes, Tensor] = {(): u(x)} if () in axes else {}
+        derivatives: dict[Axes, Tensor] = {(): u(x)} if () in axes else {}
         outer: dict[int, set[Axes]] = defaultdict(set)
         for a in axes - {()}:
             outer[a[-1]].add(a[:-1])
@@ -62,5 +68,5 @@ class Hybrid(Differentiator):
                 return Reverse().partials(u, y, frozenset([along]))[along]
 
             columns = self.differences.partials(slope, x, frozenset(before))
-            found |= {(*a, i): column for a, column in columns.items()}
-        return found
+            derivatives |= {(*a, i): column for a, column in columns.items()}
+        return derivatives

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +17,11 @@ Columns = dict[Axes, Tensor]
 
 @dataclass(frozen=True)
 class Reverse(Differentiator):
-    """Reverse mode over reverse mode, by torch.func.vjp; exact to rounding.
+    """Reverse mode over reverse mode, by torch.func.vjp; exact up to rounding.
 
-    Every derivative is taken from the one before it, u_xxxx through u_xxx, and all requests share their prefixes.
-    Order k is one pullback through the program that computed order k - 1.
+    Each derivative is computed from that of one order less, u_xxxx from u_xxx, and derivatives with
+    a common prefix share its computation. Order k is one pullback through the program that computes
+    order k - 1.
     """
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> Columns:
@@ -33,18 +35,19 @@ class Reverse(Differentiator):
 
 
 Program = Callable[[Tensor], tuple[Columns, Columns]]
-"""Maps points to the columns of the highest order so far, and to all columns of lower order."""
+"""A map from points to the columns of the highest order so far, and to all columns of lower order."""
 
 
 def _evaluate(u: Field) -> Program:
+    """The program of order 0."""
     return lambda x: ({(): u(x)}, {})
 
 
 def _differentiate(program: Program, wanted: list[Axes]) -> Program:
-    """The program that also computes `wanted`, whose prefixes are the highest order of `program`."""
+    """Extend a program by the columns of the next order, whose prefixes are among its columns of highest order."""
 
     def extended(x: Tensor) -> tuple[Columns, Columns]:
-        columns, pull_back, older = torch.func.vjp(program, x, has_aux=True)  # type: ignore[misc]
+        columns, pull_back, older = torch.func.vjp(program, x, has_aux=True)  # type: ignore[misc]  # typed as 2 or 3
         newest: Columns = {}
         for parent in sorted({a[:-1] for a in wanted}):
             children = sorted(a for a in wanted if a[:-1] == parent)
@@ -55,18 +58,21 @@ def _differentiate(program: Program, wanted: list[Axes]) -> Program:
     return extended
 
 
-def _gradients(pull_back: Callable, columns: Columns, parent: Axes, x: Tensor, along: list[int]) -> list[Tensor]:
+def _gradients(
+    pull_back: Callable[..., Any], columns: Columns, parent: Axes, x: Tensor, along: list[int]
+) -> list[Tensor]:
     """The derivatives of column `parent` (n, m) along each of the coordinates `along`, each (n, m)."""
     zeros = {axes: torch.zeros_like(column) for axes, column in columns.items()}
 
     def gradient(cotangent: Tensor) -> Tensor:  # (n, m) -> (n, d)
-        return pull_back(zeros | {parent: cotangent})[0]
+        result: Tensor = pull_back(zeros | {parent: cotangent})[0]
+        return result
 
     column = columns[parent]
     if column.shape[1] == 1:
         whole = gradient(torch.ones_like(column))
         return [whole[:, i : i + 1] for i in along]
     # The pullback is row-wise and linear in its cotangent, so its own transpose gives all m columns in one pass.
-    _, transpose = torch.func.vjp(gradient, torch.zeros_like(column))  # type: ignore[misc]
+    _, transpose = torch.func.vjp(gradient, torch.zeros_like(column))  # type: ignore[misc]  # typed as 2 or 3
     units = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     return [transpose(units[i].expand_as(x))[0] for i in along]

@@ -1,10 +1,16 @@
-"""Truncated Taylor series along several directions at once, pushed through any row-wise program of torch functions."""
+"""Truncated Taylor series along several directions at once, pushed through row-wise programs of torch functions.
+
+A `Series` replaces the points (n, d) in the call of a model. Whatever torch function the model
+calls, `__torch_function__` finds its rule in RULES by name and applies it to the coefficients.
+`arithmetic_rules` has the rules of sums, products and linear maps. `taylor_rules` has those of
+functions of one variable, which `composed` builds from their derivatives.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -12,17 +18,24 @@ from torch import Tensor
 from pde_train.errors import UsageError
 
 Coefficient = Tensor | None
-"""One coefficient of a series; None where it is known to be 0."""
+"""A coefficient of a series; None where it is known to be 0, so that no operation is spent on it."""
 
 
 @dataclass(frozen=True)
 class Directions:
-    """The directions of a series, those that go to the highest order first.
+    """The directions of a series, those that need the highest degree first.
 
-    counts: how many of them, from the first, still have a coefficient of degree 0, 1, ..., order.
-    collapse: maps a coefficient (directions, n, w) of the highest degree to the weighted sums over directions that are
-        kept in its place, (sums, n, w). Every operation is linear in that coefficient, so it passes the sums on as it
-        would each summand (the forward Laplacian, Li et al., arXiv 2307.08214, for any degree).
+    Every operation is linear in the coefficient of the highest degree. A weighted sum of these
+    coefficients over directions is therefore mapped as each of them would be, and can be carried in
+    their place (for lap u this is the forward Laplacian, Li et al., arXiv 2307.08214; here for any
+    degree).
+
+    Attributes:
+        counts: How many directions, counted from the first, have a coefficient of degree 0, 1, ...,
+            order.
+        collapse: The map from a coefficient (directions, n, w) of the highest degree to the
+            weighted sums over directions (sums, n, w) that are carried in its place; the identity
+            where nothing is collapsed.
     """
 
     counts: tuple[int, ...]
@@ -30,15 +43,31 @@ class Directions:
 
     @property
     def order(self) -> int:
+        """The highest degree of a coefficient."""
         return len(self.counts) - 1
 
 
-RULES: dict[str, Callable] = {}
-"""What torch's functions do to a series, by the function's name."""
+Rule = Callable[..., Any]
+"""A function of series, tensors and numbers."""
+
+Function = TypeVar("Function", bound=Rule)
+
+RULES: dict[str, Rule] = {}
+"""The rules of torch functions for series, by the name of the function."""
 
 
-def rule_of(name: str) -> Callable:
-    """The rule of a torch function."""
+def rule_of(name: str) -> Rule:
+    """Look up the rule of a torch function.
+
+    Args:
+        name: The name of the function.
+
+    Returns:
+        The rule, a function of series.
+
+    Raises:
+        UsageError: The function works in place, or has no rule.
+    """
     if name.endswith("_") and not name.startswith("__"):
         raise UsageError(
             f"differentiator=taylor changes nothing in place, as {name!r} would: expected {name.strip('_')!r}, whose "
@@ -54,10 +83,10 @@ def rule_of(name: str) -> Callable:
     return RULES[name]
 
 
-def rule(*names: str) -> Callable[[Callable], Callable]:
-    """Register a function of series as the rule of the torch functions of these names."""
+def rule(*names: str) -> Callable[[Function], Function]:
+    """Decorate a function of series that is the rule of the torch functions of these names."""
 
-    def register(function: Callable) -> Callable:
+    def register(function: Function) -> Function:
         RULES.update(dict.fromkeys(names, function))
         return function
 
@@ -65,18 +94,34 @@ def rule(*names: str) -> Callable[[Callable], Callable]:
 
 
 def _operator(name: str) -> Callable[..., Any]:
+    """A method that applies the rule of an operator."""
     return lambda *operands: rule_of(name)(*operands)
 
 
 def _reflected(name: str) -> Callable[..., Any]:
+    """The same with operands exchanged, for 2 / x and 2**x."""
     return lambda self, other: rule_of(name)(other, self)
 
 
 class Series:
-    """u(x + s v) = sum_k c_k s^k along directions v: c_0 (n, w), and c_k (directions, n or 1, w) for k >= 1.
+    """A truncated Taylor series u(x + s v) = sum_k c_k s^k along directions v.
 
-    A coefficient that is the same at all n points has one row; one that is 0 is None. Not a Tensor: torch's functions
-    reach it by `__torch_function__`, each through the rule of its name in RULES.
+    c_0 has the shape (n, w), and c_k for k >= 1 the shape (directions, n or 1, w). A coefficient
+    that is the same at all n points has one row, and one that is known to be 0 is None. The class
+    is no subclass of Tensor: torch functions reach it by `__torch_function__`, and each acts
+    through the rule of its name in RULES.
+
+    Args:
+        coefficients: c_0, c_1, ...
+        directions: The directions.
+
+    Attributes:
+        value: The coefficient c_0, the value at the points (n, w).
+        rest: The coefficients c_1, c_2, ...
+        directions: The directions.
+
+    Raises:
+        UsageError: An operation has made values of another shape than columns (n, w).
     """
 
     def __init__(self, coefficients: Sequence[Coefficient], directions: Directions):
@@ -98,7 +143,7 @@ class Series:
     ndim = 2
 
     def __array_ufunc__(self, function: Any, method: str, *operands: Any, **options: Any) -> Any:
-        """Arithmetic with numpy's numbers is ours; numpy's other functions would lose the derivatives."""
+        """Arithmetic with numbers of numpy; its other functions are refused, as they would lose the derivatives."""
         ours = {"add": "add", "subtract": "sub", "multiply": "mul", "true_divide": "div", "divide": "div"}
         name = ours.get(function.__name__)
         if name is None or method != "__call__":
@@ -115,25 +160,29 @@ class Series:
         )
 
     def dim(self) -> int:
+        """The number of dimensions, as that of a tensor."""
         return 2
 
     def size(self, dim: int | None = None) -> Any:
+        """The shape, or its entry `dim`, as that of a tensor."""
         return self.shape if dim is None else self.shape[dim]
 
     def __len__(self) -> int:
         return len(self.value)
 
     def map(self, linear: Callable[[Tensor], Tensor], value: Tensor | None = None) -> Series:
-        """The same linear map of every coefficient; `value` in place of that of c_0 where the map is affine."""
+        """Apply a linear map to every coefficient; `value` replaces the image of c_0 where the map is affine."""
         rest = [None if c is None else linear(c) for c in self.rest]
         return Series([linear(self.value) if value is None else value, *rest], self.directions)
 
     @classmethod
-    def __torch_function__(cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        cls, func: Rule, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         return rule_of(func.__name__ + "_" * bool(kwargs.get("inplace")))(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Callable:
+    def __getattr__(self, name: str) -> Rule:
         if name.startswith("_"):
             raise AttributeError(name)
         rule = rule_of(name)
@@ -159,14 +208,14 @@ class Series:
 
 
 def plus(a: Coefficient, b: Coefficient) -> Coefficient:
-    """The sum of two coefficients."""
+    """The sum of two coefficients, of which each may be None."""
     if a is None or b is None:
         return b if a is None else a
     return a + b
 
 
 def times(a: Coefficient, b: Coefficient) -> Coefficient:
-    """The product of two coefficients, for the directions that both have."""
+    """The product of two coefficients, each of which may be None, for the directions that both have."""
     if a is None or b is None:
         return None
     if a.dim() == b.dim() == 3 and a.shape[0] != b.shape[0]:
@@ -176,7 +225,21 @@ def times(a: Coefficient, b: Coefficient) -> Coefficient:
 
 
 def convolved(a: Sequence[Coefficient], b: Sequence[Coefficient], degree: int, directions: Directions) -> Coefficient:
-    """sum over 0 < i < degree of a_i b_(degree - i), where a[0] is of degree 1; collapsed in the highest degree."""
+    """The inner part of the coefficient of a product: the sum of a_i b_(degree - i) over 0 < i < degree.
+
+    The two outer terms, which contain a_degree and b_degree, are left to the caller: those
+    coefficients are collapsed already where the degree is the highest, while the sum here is
+    collapsed at the end.
+
+    Args:
+        a: The coefficients of degree 1, 2, ... of the first factor.
+        b: Those of the second factor; the same object for a square, which halves the work.
+        degree: The degree.
+        directions: The directions of both.
+
+    Returns:
+        The sum.
+    """
     total: Coefficient = None
     for i in range(1, degree):
         j = degree - i
@@ -188,7 +251,7 @@ def convolved(a: Sequence[Coefficient], b: Sequence[Coefficient], degree: int, d
 
 
 def _for_degree(coefficient: Coefficient, degree: int, directions: Directions) -> Coefficient:
-    """The coefficient for those directions that go to this degree."""
+    """The coefficient for the directions that have a coefficient of this degree."""
     count = directions.counts[degree]
     if coefficient is None or coefficient.shape[0] == count:
         return coefficient
@@ -196,10 +259,18 @@ def _for_degree(coefficient: Coefficient, degree: int, directions: Directions) -
 
 
 def composed(outer: Sequence[Coefficient], z: Series) -> Series:
-    """f(z) from the coefficients a_m = f^(m)(z_0) / m! (n, w) of f at the value of z: sum_m a_m (z - z_0)^m."""
+    """The series of f(z) = sum_m a_m (z - z_0)^m, from the Taylor coefficients a_m of f at the value z_0 of z.
+
+    Args:
+        outer: a_m = f^(m)(z_0) / m! for m = 0, 1, ..., (n, w) each; None where it is 0.
+        z: The series.
+
+    Returns:
+        The series of f(z).
+    """
     directions, order = z.directions, len(z.rest)
     rest: list[Coefficient] = [times(outer[1], c) for c in z.rest]
-    power = z.rest  # (z - z_0)^m, degree by degree
+    power = z.rest  # the coefficients of (z - z_0)^m, which begin at degree m; here m = 1
     for m in range(2, order + 1):
         below, power = power, [None] * order
         for degree in range(m, order + 1):

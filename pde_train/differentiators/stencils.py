@@ -1,4 +1,4 @@
-"""Weights of central finite differences, as exact rationals."""
+"""The weights of central finite differences as exact rationals."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ ACCURACIES = (2, 4, 6, 8)
 
 @lru_cache
 def central_weights(order: int, accuracy: int) -> Mapping[int, Fraction]:
-    """Weights w_k with u^(order)(x) = h^-order sum_k w_k u(x + k h) + O(h^accuracy); zero weights are left out.
+    """The weights w_k of a derivative, with u^(order)(x) = h^-order sum_k w_k u(x + k h) + O(h^accuracy).
 
-    Fornberg's recursion (Math. Comp. 51, 1988) on the offsets -r..r with r = (order + 1) // 2 - 1 + accuracy // 2, in
-    rational arithmetic. Order 0 is the point itself.
+    They come from Fornberg's recursion (Math. Comp. 51, 1988) on the offsets -r, ..., r with r =
+    (order + 1) // 2 - 1 + accuracy // 2, in rational arithmetic.
+
+    Args:
+        order: The order of the derivative; 0 is the value itself.
+        accuracy: The order of the truncation error, an even number.
+
+    Returns:
+        The weights by offset k, without those that are 0.
     """
     if order == 0:
         return MappingProxyType({0: Fraction(1)})
@@ -42,9 +49,17 @@ def central_weights(order: int, accuracy: int) -> Mapping[int, Fraction]:
 
 @lru_cache
 def richardson_weights(accuracy: int, levels: int) -> tuple[Fraction, ...]:
-    """Weights c_l with sum_l c_l D(h / 2^l) of accuracy `accuracy` + 2 `levels`, l = 0 ... levels.
+    """The weights c_l of Richardson's extrapolation sum_l c_l D(h / 2^l), l = 0, ..., levels.
 
-    Richardson's extrapolation of D(h) = D + e_1 h^p + e_2 h^(p + 2) + ..., by Neville's scheme.
+    D(h) = D + e_1 h^p + e_2 h^(p + 2) + ... with p = accuracy, so each level adds 2 to the
+    accuracy. The weights come from Neville's scheme.
+
+    Args:
+        accuracy: The order p of the truncation error of D(h).
+        levels: The number of extrapolations.
+
+    Returns:
+        The weights of D(h), D(h / 2), ...
     """
     rows = [tuple(Fraction(int(i == level)) for i in range(levels + 1)) for level in range(levels + 1)]
     for step in range(levels):

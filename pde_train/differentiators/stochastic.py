@@ -1,4 +1,4 @@
-"""Unbiased estimates of lap u and bih u from a few random directions, for many dimensions."""
+"""Unbiased estimates of lap u and lap lap u from a few random directions, for many dimensions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,24 @@ KINDS = ("random", "sparse")
 
 @dataclass(frozen=True)
 class Stochastic(Differentiator):
-    """Taylor mode along `probes` directions drawn anew at each evaluation, the same for all points.
+    """Taylor mode along random directions, which are drawn at each evaluation and are the same for all points.
 
-    random: lap u is the mean of D_v^2 u over v with entries +-1 (Hutchinson, Commun. Stat. 19, 1990); bih u is
-        d (d + 2) / 3 times the mean of D_v^4 u over unit vectors v, as the mean of (v . s)^4 is 3 |s|^4 / (d (d + 2)).
-    sparse: lap u from some coordinates without repetition, bih u from pairs (i, j) of them, d^2 u_iijj each (STDE, Shi
-        et al., NeurIPS 2024). With probes >= d lap u is exact.
-    The estimates are unbiased; the mean square of a residual made of them is too large by their variance, and the loss
-    with it. Every other derivative is exact. Directions come from torch's own generator.
+    There are two kinds of directions:
+
+    - `random`: lap u is the mean of D_v^2 u over v with entries +-1 (Hutchinson, Commun. Stat. 19,
+      1990). bih u is d (d + 2) / 3 times the mean of D_v^4 u over unit vectors v, because the mean
+      of (v . s)^4 is 3 |s|^4 / (d (d + 2)).
+    - `sparse`: lap u is estimated from some of the coordinates without repetition, bih u from pairs
+      (i, j) of coordinates, d^2 u_iijj each (STDE, Shi et al., NeurIPS 2024). With probes >= d, lap
+      u is exact.
+
+    The estimates are unbiased. The mean square of a residual that contains them, and so the loss,
+    is too large by their variance. All other derivatives are exact. Directions come from torch's
+    own generator.
+
+    Attributes:
+        probes: The number of directions.
+        kind: `random` or `sparse`.
     """
 
     probes: int = 16
@@ -57,10 +67,18 @@ class Stochastic(Differentiator):
                 ((axes, _),) = Request(frozenset([name]), request.coordinates).terms[name].items()
                 wanted[name] = len(axes), combination({axes: 1.0}, dimension)
         columns = coordinate_columns(x, request.coordinates)
-        return Jet(columns | push(u, x, Plan.of(wanted)))  # type: ignore[arg-type]
+        return Jet(columns | push(u, x, Plan.of(wanted)))
 
     def laplacian(self, space: list[int], dimension: int) -> Combination:
-        """Directions and weights of one estimate of the sum of second derivatives over the coordinates `space`."""
+        """Draw the directions and weights of an estimate of lap u.
+
+        Args:
+            space: The indices of the spatial coordinates.
+            dimension: The number of all coordinates.
+
+        Returns:
+            The weights of second derivatives along directions.
+        """
         d = len(space)
         if self.kind == "sparse":
             chosen = torch.randperm(d)[: self.probes].tolist()
@@ -69,7 +87,7 @@ class Stochastic(Differentiator):
         return _mean([(dict(zip(space, v, strict=True)), 1.0) for v in signs], dimension)
 
     def bilaplacian(self, space: list[int], dimension: int) -> Combination:
-        """The same of lap lap u."""
+        """The same for lap lap u and fourth derivatives."""
         d = len(space)
         if self.kind == "random":
             unit = torch.nn.functional.normalize(torch.randn(self.probes, d, dtype=torch.float64), dim=1).tolist()
@@ -83,7 +101,7 @@ class Stochastic(Differentiator):
 
 
 def _mean(weighted: list[tuple[dict[int, float], float]], dimension: int) -> Combination:
-    """The mean of directional derivatives along vectors, each times its weight; vectors may repeat."""
+    """The mean of derivatives along vectors, each times its weight; vectors may repeat."""
     total: Combination = defaultdict(float)
     for entries, weight in weighted:
         total[_vector(entries, dimension)] += weight / len(weighted)

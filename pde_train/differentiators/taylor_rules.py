@@ -1,7 +1,10 @@
-"""What Taylor mode does to each function of one variable: its own Taylor coefficients, one small function each.
+"""The Taylor coefficients of functions of one variable, one small function each.
 
-To add a function: return [f(z), f'(z), f''(z) / 2, ...] up to `order` at the entries of z, None where 0, under the
-name of the torch function.
+To add a function f, write a function of the values z and an order that returns [f(z), f'(z), f''(z)
+/ 2!, ...] up to f^(order)(z) / order!, with None where a coefficient is 0, and decorate it with the
+names of the torch function. Many functions y = f(z) satisfy a differential equation, such as y' = 1
+- y^2. It gives their coefficients one after another by recursion: where a_m is the coefficient of
+y, that of y' is (m + 1) a_(m + 1).
 """
 
 from __future__ import annotations
@@ -19,12 +22,18 @@ from pde_train.errors import UsageError
 
 Coefficients = Callable[[Tensor, int], Sequence[Coefficient]]
 
-
 Function = TypeVar("Function", bound=Coefficients)
 
 
 def elementwise(*names: str) -> Callable[[Function], Function]:
-    """Register Taylor coefficients a_m = f^(m)(z) / m!, m = 0 ... order, as the rule of torch functions."""
+    """Decorate a function that computes the Taylor coefficients a_m = f^(m)(z) / m!, m = 0, ..., order.
+
+    Args:
+        names: The names of the torch functions.
+
+    Returns:
+        The decorator, which registers the rule and leaves the function as it is.
+    """
 
     def register(coefficients: Function) -> Function:
         def apply(z: Series, inplace: bool = False) -> Series:
@@ -38,7 +47,8 @@ def elementwise(*names: str) -> Callable[[Function], Function]:
 
 @elementwise("tanh")
 def tanh(z: Tensor, order: int) -> list[Tensor]:
-    a = [torch.tanh(z)]  # y' = 1 - y^2
+    """The hyperbolic tangent y, by y' = 1 - y^2."""
+    a = [torch.tanh(z)]
     for m in range(order):
         a.append((float(m == 0) - _cauchy(a, a, m)) / (m + 1))
     return a
@@ -46,7 +56,8 @@ def tanh(z: Tensor, order: int) -> list[Tensor]:
 
 @elementwise("sigmoid", "special_expit")
 def sigmoid(z: Tensor, order: int) -> list[Tensor]:
-    a = [torch.sigmoid(z)]  # y' = y - y^2
+    """The logistic function y, by y' = y - y^2."""
+    a = [torch.sigmoid(z)]
     for m in range(order):
         a.append((a[m] - _cauchy(a, a, m)) / (m + 1))
     return a
@@ -54,40 +65,47 @@ def sigmoid(z: Tensor, order: int) -> list[Tensor]:
 
 @elementwise("logsigmoid", "log_sigmoid")
 def logsigmoid(z: Tensor, order: int) -> list[Tensor]:
-    slope = sigmoid(-z, max(order - 1, 0))  # y'(z) = sigmoid(-z)
+    """The logarithm y of the logistic function, by y'(z) = sigmoid(-z)."""
+    slope = sigmoid(-z, max(order - 1, 0))
     return [torch.nn.functional.logsigmoid(z), *(a * ((-1) ** m / (m + 1)) for m, a in enumerate(slope[:order]))]
 
 
 @elementwise("exp")
 def exp(z: Tensor, order: int) -> list[Coefficient]:
+    """The exponential function."""
     return _cyclic((torch.exp(z),), order)
 
 
 @elementwise("sin")
 def sin(z: Tensor, order: int) -> list[Coefficient]:
+    """The sine."""
     y, slope = torch.sin(z), torch.cos(z)
     return _cyclic((y, slope, -y, -slope), order)
 
 
 @elementwise("cos")
 def cos(z: Tensor, order: int) -> list[Coefficient]:
+    """The cosine."""
     y, slope = torch.cos(z), -torch.sin(z)
     return _cyclic((y, slope, -y, -slope), order)
 
 
 @elementwise("sinh")
 def sinh(z: Tensor, order: int) -> list[Coefficient]:
+    """The hyperbolic sine."""
     return _cyclic((torch.sinh(z), torch.cosh(z)), order)
 
 
 @elementwise("cosh")
 def cosh(z: Tensor, order: int) -> list[Coefficient]:
+    """The hyperbolic cosine."""
     return _cyclic((torch.cosh(z), torch.sinh(z)), order)
 
 
 @elementwise("erf", "special_erf")
 def erf(z: Tensor, order: int) -> list[Coefficient]:
-    bell = [2 / math.sqrt(math.pi) * torch.exp(-z.square())]  # y' = b with b' = -2 z b
+    """The error function y, by y' = b with b' = -2 z b."""
+    bell = [2 / math.sqrt(math.pi) * torch.exp(-z.square())]
     for m in range(order - 1):
         bell.append(-2 / (m + 1) * (z * bell[m] + (bell[m - 1] if m else 0)))
     return [torch.erf(z), *(bell[m] / (m + 1) for m in range(order))]
@@ -95,12 +113,14 @@ def erf(z: Tensor, order: int) -> list[Coefficient]:
 
 @elementwise("log")
 def log(z: Tensor, order: int) -> list[Coefficient]:
+    """The natural logarithm."""
     return [torch.log(z), *(-((-1 / z) ** m) / m for m in range(1, order + 1))]
 
 
 @elementwise("atan", "arctan")
 def atan(z: Tensor, order: int) -> list[Coefficient]:
-    scale = 1 / (1 + z.square())  # y' = b with b (1 + z^2) = 1
+    """The arctangent y, by y' = b with b (1 + z^2) = 1."""
+    scale = 1 / (1 + z.square())
     bell: list[Tensor] = [scale]
     for m in range(1, order):
         bell.append(-scale * (2 * z * bell[m - 1] + (bell[m - 2] if m > 1 else 0)))
@@ -109,37 +129,54 @@ def atan(z: Tensor, order: int) -> list[Coefficient]:
 
 @elementwise("reciprocal")
 def reciprocal(z: Tensor, order: int) -> list[Coefficient]:
+    """The reciprocal."""
     return _power(z, -1, order)
 
 
 @elementwise("sqrt")
 def sqrt(z: Tensor, order: int) -> list[Coefficient]:
+    """The square root."""
     return _power(z, 0.5, order)
 
 
 @elementwise("rsqrt")
 def rsqrt(z: Tensor, order: int) -> list[Coefficient]:
+    """The reciprocal of the square root."""
     return _power(z, -0.5, order)
 
 
 @elementwise("square")
 def square(z: Tensor, order: int) -> list[Coefficient]:
+    """The square."""
     return _power(z, 2, order)
 
 
 @elementwise("abs", "absolute")
 def absolute(z: Tensor, order: int) -> list[Coefficient]:
+    """The absolute value, whose second derivative counts as 0 everywhere."""
     return [z.abs(), torch.sign(z), *[None] * (order - 1)]
 
 
 @elementwise("relu")
 def relu(z: Tensor, order: int) -> list[Coefficient]:
+    """The positive part, whose second derivative counts as 0 everywhere."""
     return [torch.relu(z), (z > 0).to(z.dtype), *[None] * (order - 1)]
 
 
 @rule("pow")
 def power(base: Any, exponent: Any) -> Series:
-    """base ** exponent, one of which is a number that does not depend on the points."""
+    """base ** exponent, where one of both is a number that does not depend on the points.
+
+    Args:
+        base: A series or a positive number.
+        exponent: A number or a series.
+
+    Returns:
+        The power.
+
+    Raises:
+        UsageError: Both depend on the points, or the base is a number that is not positive.
+    """
     if isinstance(base, Series) and isinstance(exponent, Real):
         return composed(_power(base.value, float(exponent), len(base.rest)), base)
     if isinstance(exponent, Series) and isinstance(base, Real) and float(base) > 0:
@@ -150,19 +187,25 @@ def power(base: Any, exponent: Any) -> Series:
 
 @rule("silu")
 def silu(z: Series, inplace: bool = False) -> Series:
-    return z * rule_of("sigmoid")(z)
+    """z sigmoid(z)."""
+    product: Series = z * rule_of("sigmoid")(z)
+    return product
 
 
 @rule("gelu")
 def gelu(z: Series, approximate: str = "none") -> Series:
+    """z Phi(z) with the normal distribution function Phi, or torch's approximation of it by tanh."""
+    product: Series
     if approximate == "tanh":
-        return 0.5 * z * (1 + rule_of("tanh")(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
-    return 0.5 * z * (1 + rule_of("erf")(z * math.sqrt(0.5)))
+        product = 0.5 * z * (1 + rule_of("tanh")(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+    else:
+        product = 0.5 * z * (1 + rule_of("erf")(z * math.sqrt(0.5)))
+    return product
 
 
 @rule("softplus")
 def softplus(z: Series, beta: float = 1, threshold: float = 20) -> Series:
-    """log(1 + e^(beta z)) / beta, and z itself where beta z > threshold, as torch has it."""
+    """log(1 + e^(beta z)) / beta, and z itself where beta z > threshold, as torch defines it."""
     smooth = logsigmoid(z.value * -beta, len(z.rest))
     straight = (z.value, torch.ones_like(z.value))
     zero = torch.zeros_like(z.value)
@@ -176,7 +219,7 @@ def softplus(z: Series, beta: float = 1, threshold: float = 20) -> Series:
 
 
 def _cauchy(a: list[Tensor], b: list[Tensor], degree: int) -> Tensor:
-    """The coefficient of that degree of a product."""
+    """The coefficient of this degree of the product of two power series."""
     total = a[0] * b[degree]
     for i in range(1, degree + 1):
         total = total + a[i] * b[degree - i]
@@ -184,15 +227,15 @@ def _cauchy(a: list[Tensor], b: list[Tensor], degree: int) -> Tensor:
 
 
 def _cyclic(derivatives: Sequence[Tensor], order: int) -> list[Coefficient]:
-    """Coefficients of a function whose derivatives, itself the first, come round again."""
+    """The coefficients of a function whose derivatives repeat; the first of them is the function itself."""
     return [derivatives[m % len(derivatives)] / math.factorial(m) for m in range(order + 1)]
 
 
 def _power(z: Tensor, exponent: float, order: int) -> list[Coefficient]:
-    """Coefficients binomial(exponent, m) z^(exponent - m)."""
-    found: list[Coefficient] = []
+    """The coefficients binomial(exponent, m) z^(exponent - m) of z^exponent."""
+    coefficients: list[Coefficient] = []
     binomial = 1.0
     for m in range(order + 1):
-        found.append(binomial * z ** (exponent - m) if binomial else None)
+        coefficients.append(binomial * z ** (exponent - m) if binomial else None)
         binomial *= (exponent - m) / (m + 1)
-    return found
+    return coefficients

@@ -14,7 +14,8 @@ from pde_train.tracking.record import Record
 class Method(ABC):
     """A way of finding the parameters of a problem's model.
 
-    shares_points: whether several processes can share the points.
+    Attributes:
+        shares_points: Whether several processes can share the training points.
     """
 
     shares_points: bool = False

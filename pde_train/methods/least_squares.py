@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from pde_train.geometry import Batch
 from pde_train.memory import check_memory
 from pde_train.methods.base import Method
 from pde_train.problem import Problem
+from pde_train.progress import blocks
 from pde_train.spectra import finite_array
 from pde_train.tracking.record import Record
 
@@ -35,21 +35,21 @@ class LeastSquares(Method):
             raise UsageError(f"method.rcond={self.rcond} is no relative size: expected 0 <= rcond < 1, such as 1e-14")
 
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
-        if not hasattr(problem.model, "bank"):
+        model = problem.linear_form
+        if model is None:
             raise UsageError(
                 f"method=least_squares needs a model that is linear in its parameters, and "
                 f"{type(problem.model).__name__} is not: choose model=random_features or method=gradient_descent"
             )
-        model: Any = problem.model
         check_memory("the matrix of least squares", problem.sampler.total * model.coefficients.numel(), copies=4)
         batch = problem.draw(np.random.default_rng(problem.sampler.seed))
         problem.begin(batch)
         with torch.no_grad():  # once on few points, so that `seconds` does not count what torch loads at its first use
             few = {region: points.rows(0, 1) for region, points in batch.items()}
-            residuals.assemble(problem.pde, model.bank, problem.differentiator, few)
+            residuals.assemble(problem.pde, model.features, problem.differentiator, few)
         start = time.perf_counter()
         with torch.no_grad():
-            a, f = residuals.assemble(problem.pde, model.bank, problem.differentiator, batch)
+            a, f = residuals.assemble(problem.pde, model.features, problem.differentiator, batch, blocks("assembling"))
         coefficients = torch.from_numpy(solve(finite_array(a), finite_array(f), self.rcond))
         seconds = time.perf_counter() - start
         with torch.no_grad():
@@ -58,7 +58,7 @@ class LeastSquares(Method):
             loss = problem.loss(batch)
         record.log(0, {"seconds": seconds, "residual": float(left), "loss": float(loss)})
         if diagnostics.steps(0):
-            diagnostics.look(problem, batch, 0, record, a)
+            diagnostics.measure(problem, batch, 0, record, a)
         return 0, batch
 
 

@@ -1,4 +1,4 @@
-"""No training: a look at a model as it is."""
+"""No training: the diagnostics of a model as it is."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pde_train.errors import RunError, UsageError
 from pde_train.geometry import Batch
 from pde_train.methods.base import Method
 from pde_train.problem import Problem, steady_draws
+from pde_train.progress import blocks
 from pde_train.run_folder import CHECKPOINT
 from pde_train.tracking.record import Record
 from pde_train.training.checkpoint import load
@@ -33,15 +34,17 @@ class Probe(Method):
         batch = problem.draw(np.random.default_rng(problem.sampler.seed))
         problem.begin(batch)
         began = time.perf_counter()
-        diagnostics.look(problem, batch, 0, record, self._matrix(problem, batch))
+        diagnostics.measure(problem, batch, 0, record, self._matrix(problem, batch))
         record.log(0, {"seconds": time.perf_counter() - began, "residual": problem.residual(batch)})
         return 0, batch
 
     def _matrix(self, problem: Problem, batch: Batch) -> torch.Tensor | None:
         """The system matrix of a linear problem, of which least squares would show the spectrum."""
-        if hasattr(problem.model, "bank"):
+        if problem.linear_form is not None:
             with suppress(UsageError), torch.no_grad(), steady_draws():
-                return residuals.assemble(problem.pde, problem.field, problem.differentiator, batch)[0]
+                return residuals.assemble(
+                    problem.pde, problem.field, problem.differentiator, batch, blocks("assembling")
+                )[0]
         return None
 
     def _parameters(self, problem: Problem) -> dict[str, torch.Tensor]:

@@ -12,13 +12,26 @@ from torch import Tensor, nn
 from pde_train.errors import UsageError
 from pde_train.memory import check_memory
 from pde_train.models.activations import activation_named, check_weight_range
+from pde_train.models.base import Model
 
 
-class MLP(nn.Module):
-    """A fully connected network with one output and an activation after every hidden layer. float64 as drawn.
+class MLP(Model):
+    """A fully connected network with one output and an activation after every hidden layer.
 
-    Weights are drawn layer by layer by `numpy.random.default_rng(seed)`. Without `weight_range`: Glorot uniform, biases
-    0. With it: weights, then biases of every hidden layer uniform in +-weight_range; the last layer as before.
+    Weights are drawn layer by layer by `numpy.random.default_rng(seed)`, in float64. Without
+    `weight_range` they are Glorot uniform and biases are 0. With it, the weights and then the
+    biases of every hidden layer are uniform in [-weight_range, weight_range], and the last layer is
+    drawn as before.
+
+    Args:
+        dimension: The number of coordinates of a point.
+        hidden: The widths of the hidden layers.
+        activation: A key of `activations.ACTIVATIONS`.
+        seed: The seed of the weights.
+        weight_range: See above.
+
+    Raises:
+        UsageError: A width or the range is not positive, or the activation is unknown.
     """
 
     def __init__(
@@ -46,11 +59,12 @@ class MLP(nn.Module):
 
     @property
     def smoothness(self) -> float:
-        """The highest order of derivative that u can give."""
+        """The highest order of derivative of u that is useful, that of the activation."""
         return self.activation.smoothness
 
     def forward(self, x: Tensor) -> Tensor:
         *hidden, last = self.layers
         for layer in hidden:
             x = self.activation.function(layer(x))
-        return last(x)
+        values: Tensor = last(x)
+        return values

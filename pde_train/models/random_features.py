@@ -9,13 +9,26 @@ from torch import Tensor, nn
 from pde_train.errors import UsageError
 from pde_train.memory import check_memory
 from pde_train.models.activations import activation_named, check_weight_range
+from pde_train.models.base import LinearModel
 
 
-class RandomFeatures(nn.Module):
-    """u(x) = sum_j a_j s(w_j . x + b_j), where only the coefficients a are parameters.
+class RandomFeatures(LinearModel):
+    """The model u(x) = sum_j a_j s(w_j . x + b_j), where only the coefficients a are parameters.
 
-    Features are drawn by `numpy.random.default_rng(seed)`: first all w (features, dimension), then all b (features),
-    both uniform in +-weight_range. float64 as drawn. Source: arXiv 2405.14099, claim 1.
+    The features are drawn by `numpy.random.default_rng(seed)` in float64: first all w (features,
+    dimension), then all b (features,), both uniform in [-weight_range, weight_range]. The
+    coefficients begin at 0. Source: arXiv 2405.14099, claim 1.
+
+    Args:
+        dimension: The number of coordinates of a point.
+        features: The number of features.
+        activation: A key of `activations.ACTIVATIONS`.
+        weight_range: The range of weights and biases.
+        seed: The seed of the features.
+
+    Raises:
+        UsageError: The number of features or the range is not positive, or the activation is
+            unknown.
     """
 
     weights: Tensor
@@ -37,12 +50,8 @@ class RandomFeatures(nn.Module):
 
     @property
     def smoothness(self) -> float:
-        """The highest order of derivative that u can give."""
+        """The highest order of derivative of u that is useful, that of the activation."""
         return self.activation.smoothness
 
-    def bank(self, x: Tensor) -> Tensor:
-        """All features at points (n, d), as columns (n, features)."""
+    def features(self, x: Tensor) -> Tensor:
         return self.activation.function(x @ self.weights.T + self.biases)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bank(x) @ self.coefficients

@@ -6,5 +6,16 @@ from pde_train.models.mlp import MLP
 
 
 def two_layer(dimension: int, width: int, activation: str, seed: int, weight_range: float | None = None) -> MLP:
-    """u(x) = sum_j a_j s(w_j . x + b_j) + c with every weight a parameter. Source: arXiv 2405.14099, claim 2."""
+    """The network u(x) = sum_j a_j s(w_j . x + b_j) + c with every weight a parameter (arXiv 2405.14099, claim 2).
+
+    Args:
+        dimension: The number of coordinates of a point.
+        width: The number of hidden units.
+        activation: A key of `activations.ACTIVATIONS`.
+        seed: The seed of the weights.
+        weight_range: The range of the hidden layer's weights, see `MLP`.
+
+    Returns:
+        The network.
+    """
     return MLP(dimension, [width], activation, seed, weight_range)

@@ -1,4 +1,4 @@
-"""Adam for a start, L-BFGS for the rest."""
+"""Adam for the first steps, L-BFGS for the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ from pde_train.optimizers.lbfgs import LBFGS
 
 
 class AdamThenLBFGS(torch.optim.Optimizer):
-    """`switch` steps of Adam, then every step is one iteration of L-BFGS with a strong Wolfe line search."""
+    """Takes `switch` steps of Adam, and then one iteration of L-BFGS with a strong Wolfe line search in each step.
+
+    Args:
+        params: The parameters.
+        switch: The number of steps of Adam.
+        lr: The learning rate of Adam.
+        history_size: The number of curvature pairs of L-BFGS, see `LBFGS`.
+        max_eval: The largest number of evaluations of a line search, see `LBFGS`.
+
+    Raises:
+        UsageError: `switch` is negative, or an argument does not suit L-BFGS.
+    """
 
     def __init__(self, params: Iterable[Tensor], switch: int, lr: float, history_size: int = 50, max_eval: int = 25):
         if switch < 0:
@@ -25,8 +36,8 @@ class AdamThenLBFGS(torch.optim.Optimizer):
         self.switch = switch
         self.taken = 0
 
-    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
-        """One step of whichever optimiser has its turn; returns the loss before it."""
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # torch's closure is optional
+        """Take one step of the optimiser whose turn it is; returns the loss before the step."""
         optimizer = self.adam if self.taken < self.switch else self.lbfgs
         self.taken += 1
         return optimizer.step(closure)

@@ -1,4 +1,4 @@
-"""L-BFGS that keeps learning when the loss is small."""
+"""L-BFGS that goes on learning curvature when the loss is small."""
 
 from __future__ import annotations
 
@@ -10,19 +10,32 @@ from torch import Tensor
 from pde_train.errors import UsageError
 
 SCALES = {torch.float64: 2.0**40, torch.float32: 2.0**10}
-"""Powers of two, so that scaling rounds nothing; squares of scaled gradients must not overflow."""
+"""The factor of the loss by precision: a power of two, so that scaling rounds nothing.
+
+Squares of scaled gradients must not overflow.
+"""
 
 
 MOST = 10**6
-"""Curvature pairs, or evaluations of a line search; more than anyone has a use for."""
+"""The largest number of curvature pairs, and of evaluations of a line search, that is accepted."""
 
 
 class LBFGS(torch.optim.LBFGS):
-    """torch's L-BFGS with a strong Wolfe line search; one step is one iteration, and nothing but the budget stops it.
+    """The L-BFGS of torch with a strong Wolfe line search, where one step is one iteration and no tolerance stops it.
 
-    torch keeps a curvature pair only where y . s > 1e-10, an absolute size: once a residual loss is near 1e-6 it stops
-    learning curvature and all but stands still. L-BFGS does not depend on the scale of its objective, so it is given a
-    large multiple of the loss (SCALES).
+    torch keeps a curvature pair (y, s) only if y . s > 1e-10, which is an absolute size. Once a
+    residual loss is near 1e-6, it learns no curvature any more and hardly moves. The iterates of
+    L-BFGS do not depend on the scale of the objective, so this class optimises a large multiple of
+    the loss (SCALES).
+
+    Args:
+        params: The parameters.
+        lr: The first step length that a line search tries.
+        history_size: The number of curvature pairs that are kept.
+        max_eval: The largest number of evaluations of a line search.
+
+    Raises:
+        UsageError: An argument is out of range.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float = 1.0, history_size: int = 50, max_eval: int = 25):
@@ -43,8 +56,15 @@ class LBFGS(torch.optim.LBFGS):
         )
         self.scale = SCALES[self.param_groups[0]["params"][0].dtype]
 
-    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
-        """One iteration; closure computes the loss and its gradients. Returns the loss before the iteration."""
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # torch's closure is optional
+        """Take one iteration.
+
+        Args:
+            closure: Computes the loss and its gradients.
+
+        Returns:
+            The loss before the iteration.
+        """
 
         def scaled() -> Tensor:
             with torch.enable_grad():
@@ -55,4 +75,5 @@ class LBFGS(torch.optim.LBFGS):
                         parameter.grad.mul_(self.scale)
             return value * self.scale
 
-        return super().step(scaled) / self.scale
+        loss: Tensor = super().step(scaled)  # type: ignore[no-untyped-call]  # torch declares no types here
+        return loss / self.scale

@@ -1,17 +1,18 @@
-"""What an equation declares: where it lives, its residuals, its exact solution."""
+"""The base class of PDEs: where the equations hold, their residuals, and the exact solution."""
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from abc import ABC
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property, reduce
 from numbers import Real
 from operator import or_
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from torch import Tensor
 
@@ -19,39 +20,65 @@ from pde_train.derivatives import COORDINATE, Jet, Request
 from pde_train.errors import UsageError
 from pde_train.geometry import Box, Face, faces_of
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+WEIGHTS = "weights."
+"""Prefix of the weights of equations among the numbers of a PDE."""
+
 
 @dataclass(frozen=True)
 class Equation:
-    """One residual of a PDE: its name, the region where it holds, what it needs, and its formula on a jet."""
+    """One residual of a PDE.
+
+    Attributes:
+        name: The name of the method that is its formula.
+        region: The region where it holds, see `pde_train.geometry.faces_of`.
+        request: The derivatives that it needs.
+        residual: Its formula, from a jet of columns (n, m) to the residual (n, m).
+        weight: The factor of its residual in the loss and in the rows of a linear system; a scalar
+            tensor where the weights of many problems are varied at once, see `PDE.with_numbers`.
+    """
 
     name: str
     region: str
     request: Request
     residual: Callable[[Jet], Tensor]
-    weight: float
+    weight: float | Tensor
 
 
-def on(region: str, needs: str, when: Callable[[Any], bool] = lambda pde: True) -> Callable:
-    """Mark a method of a PDE as the residual of an equation on a region, such as `"interior"` or `"boundary"`.
+def on(region: str, needs: str, when: Callable[[Any], bool] = lambda pde: True) -> Callable[[Method], Method]:
+    """Mark a method of a PDE as the residual of an equation.
 
-    region: see `pde_train.geometry.faces_of`. needs: names of derivatives, as in `"u u_t u_xx"`. when: whether the
-    equation belongs to this instance.
+    Args:
+        region: Where the equation holds, such as `"interior"` or `"boundary"`, see
+            `pde_train.geometry.faces_of`.
+        needs: The names of the derivatives that the formula uses, as in `"u u_t u_xx"`.
+        when: Whether the equation belongs to an instance of the PDE; by default to every one.
+
+    Returns:
+        The decorator.
     """
 
-    def mark(method: Callable) -> Callable:
-        method.equation = (region, needs, when)  # type: ignore[attr-defined]
+    def mark(method: Method) -> Method:
+        method.equation = (region, needs, when)  # type: ignore[attr-defined]  # functions take attributes
         return method
 
     return mark
 
 
 class PDE(ABC):
-    """A differential equation with its conditions, on a box, for one unknown u.
+    """A differential equation with its boundary and initial conditions, on a box, for one unknown u.
 
-    A subclass is a frozen dataclass of its parameters with methods marked by `@on`. Each takes a jet of columns (n, m)
-    and returns the residual (n, m). Equations are inherited: a method of the same name takes the place of the inherited
-    formula, on the inherited region where it has no mark of its own, and `name = None` removes the equation. `weights`
-    multiplies the residuals of equations by name (1 where unsaid), in the loss and in the rows of a linear system.
+    A subclass is a frozen dataclass of its parameters with methods marked by `@on`. Each method
+    takes a jet of columns (n, m) and returns the residual (n, m). Equations are inherited: a method
+    of the same name replaces the inherited formula, on the inherited region where it has no mark of
+    its own, and `name = None` removes the equation.
+
+    Attributes:
+        coordinates: The names of the coordinates, in the order of the columns of points (n, d).
+        domain: The box in which the equation holds.
+        weights: The factors of the residuals of equations, by name, in the loss and in the rows of
+            a linear system; 1 where an equation is not named.
     """
 
     coordinates: tuple[str, ...]
@@ -64,8 +91,10 @@ class PDE(ABC):
     def check(self) -> None:
         """Refuse a declaration that no run could use.
 
-        Raises UsageError: for a class that is no dataclass, coordinates that are no names or do not fit the domain, an
-        empty domain, no equation in the interior, unknown names in `needs`, and weights of no equation.
+        Raises:
+            UsageError: The class is no dataclass, the coordinates are no names or do not fit the
+                domain, the domain is empty, there is no equation in the interior, `needs` has
+                unknown names, or a weight has no equation.
         """
         kind = type(self).__name__
         if not is_dataclass(self):
@@ -118,27 +147,65 @@ class PDE(ABC):
         """The equations of this instance, those of the interior first, in the order of their definition."""
         return self._equations
 
+    @classmethod
+    def number_fields(cls) -> list[str]:
+        """The names of the fields that are `float`: the parameters along which the PDE can be varied continuously."""
+        own = fields(cls)  # type: ignore[arg-type]  # every PDE is a dataclass, see `check`
+        return [field.name for field in own if field.type in ("float", float)]
+
+    def numbers(self) -> dict[str, float]:
+        """The numbers along which this PDE can be varied: its `float` fields, and the weight of every equation.
+
+        Returns:
+            The numbers by name; those of weights are `weights.<equation>`.
+        """
+        numbers = {name: float(getattr(self, name)) for name in self.number_fields()}
+        return numbers | {f"{WEIGHTS}{equation.name}": float(equation.weight) for equation in self.equations()}
+
+    def with_numbers(self, values: Mapping[str, Tensor]) -> Self:
+        """This PDE with scalar tensors in place of some of its numbers, so that `vmap` can vary them.
+
+        The values are not checked, because a tensor under `vmap` has no values that could be.
+
+        Args:
+            values: Scalar tensors by the names of `numbers`.
+
+        Returns:
+            The varied PDE.
+        """
+        varied = copy.copy(self)
+        # Cached properties of the copy, such as the equations with their weights, were computed from the old numbers.
+        for base in type(self).__mro__:
+            for name, attribute in vars(base).items():
+                if isinstance(attribute, cached_property):
+                    vars(varied).pop(name, None)
+        weights = {name.removeprefix(WEIGHTS): v for name, v in values.items() if name.startswith(WEIGHTS)}
+        parameters = {name: v for name, v in values.items() if not name.startswith(WEIGHTS)}
+        vars(varied).update(parameters, weights={**self.weights, **weights})  # the dataclass is frozen
+        return varied
+
     @cached_property
     def regions(self) -> dict[str, tuple[list[Equation], Request]]:
-        """The equations of every region that has any, and all that they need, fused into one request."""
-        found: dict[str, list[Equation]] = {}
+        """The equations of every region that has any, and one request for all derivatives that they need."""
+        by_region: dict[str, list[Equation]] = {}
         for equation in self._equations:
-            found.setdefault(equation.region, []).append(equation)
-        return {region: (here, reduce(or_, [e.request for e in here])) for region, here in found.items()}
+            by_region.setdefault(equation.region, []).append(equation)
+        return {region: (here, reduce(or_, [e.request for e in here])) for region, here in by_region.items()}
 
     @cached_property
     def faces(self) -> dict[str, list[Face]]:
-        """The faces of every region but the interior, where equations of this instance hold."""
+        """The faces of every region in which equations of this instance hold, except the interior."""
         return {region: faces_of(region, self.coordinates) for region in self.regions if region != "interior"}
 
     @cached_property
     def _equations(self) -> tuple[Equation, ...]:
-        found = [
-            Equation(name, region, self._request(name, needs), getattr(self, name), float(self.weights.get(name, 1.0)))
-            for name, (region, needs, when) in self._marked().items()
-            if when(self)
-        ]
-        return tuple(sorted(found, key=lambda equation: equation.region != "interior"))
+        equations = []
+        for name, (region, needs, when) in self._marked().items():
+            if when(self):
+                weight = self.weights.get(name, 1.0)
+                weight = weight if isinstance(weight, Tensor) else float(weight)
+                equations.append(Equation(name, region, self._request(name, needs), getattr(self, name), weight))
+        return tuple(sorted(equations, key=lambda equation: equation.region != "interior"))
 
     def _request(self, name: str, needs: str) -> Request:
         try:
@@ -147,15 +214,15 @@ class PDE(ABC):
             raise UsageError(f"needs={needs!r} of the equation {name!r} of {type(self).__name__}: {error}") from error
 
     def _marked(self) -> dict[str, tuple[str, str, Callable[[Any], bool]]]:
-        """What `@on` said of each equation, those of base classes first, in the order of their definition."""
-        found: dict[str, tuple[str, str, Callable[[Any], bool]]] = {}
+        """The arguments of `@on` of each equation, those of base classes first, in the order of their definition."""
+        marks: dict[str, tuple[str, str, Callable[[Any], bool]]] = {}
         for base in reversed(type(self).__mro__):
             for name, method in vars(base).items():
                 if hasattr(method, "equation"):
-                    found[name] = method.equation
-                elif name in found and method is None:
-                    del found[name]
-        return found
+                    marks[name] = method.equation
+                elif name in marks and method is None:
+                    del marks[name]
+        return marks
 
     @property
     def order(self) -> int:
@@ -167,12 +234,26 @@ BOUNDARIES = ("simply_supported", "clamped")
 
 
 def check_boundary(boundary: str) -> None:
-    """Refuse anything but the two ways of holding a plate or beam."""
+    """Refuse an unknown support of a plate or beam.
+
+    Args:
+        boundary: One of BOUNDARIES.
+
+    Raises:
+        UsageError: It is none of them.
+    """
     if boundary not in BOUNDARIES:
         raise UsageError(f"pde.boundary={boundary} is unknown: expected one of {', '.join(BOUNDARIES)}, choose one")
 
 
 def check_frequency(frequency: float) -> None:
-    """Refuse a frequency that makes no wave, or one whose fourth power is no number."""
+    """Refuse a frequency that makes no wave, or one whose fourth power overflows.
+
+    Args:
+        frequency: The frequency in units of pi.
+
+    Raises:
+        UsageError: It is no number, 0, or too large.
+    """
     if isinstance(frequency, bool) or not isinstance(frequency, Real) or not 0 < abs(frequency) < 1e6:
         raise UsageError(f"pde.frequency={frequency} makes no wave: expected a number other than 0, such as 1.0")

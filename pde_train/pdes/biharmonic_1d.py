@@ -16,9 +16,12 @@ from pde_train.pdes.base import PDE, check_boundary, check_frequency, on
 
 @dataclass(frozen=True)
 class Biharmonic1D(PDE):
-    """u'''' = f on [-1, 1]; u = sin(k x), k = frequency pi.
+    """The equation u'''' = f on [-1, 1] with the exact solution u = sin(k x), k = frequency pi.
 
-    boundary: `simply_supported` gives u and u'' at both ends, `clamped` gives u and u'.
+    Attributes:
+        frequency: The frequency in units of pi.
+        boundary: `simply_supported` gives u and u'' at both ends, `clamped` gives u and u'.
+        weights: See `PDE`.
     """
 
     frequency: float = 1.0

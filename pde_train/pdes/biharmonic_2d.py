@@ -16,10 +16,12 @@ from pde_train.pdes.base import PDE, check_boundary, on
 
 @dataclass(frozen=True)
 class Biharmonic2D(PDE):
-    """lap lap u = f on [0, 1]^2.
+    """The equation lap lap u = f on [0, 1]^2.
 
-    boundary: `simply_supported` has u = lap u = 0 on the boundary and u = sin(pi x) sin(pi y);
-    `clamped` has u = du/dn = 0 and u = sin(pi x)^2 sin(pi y)^2.
+    Attributes:
+        boundary: `simply_supported` has u = lap u = 0 on the boundary and the exact solution u =
+            sin(pi x) sin(pi y); `clamped` has u = du/dn = 0 and u = sin(pi x)^2 sin(pi y)^2.
+        weights: See `PDE`.
     """
 
     boundary: str = "simply_supported"
@@ -34,6 +36,7 @@ class Biharmonic2D(PDE):
 
     @property
     def clamped(self) -> bool:
+        """Whether the plate is clamped."""
         return self.boundary == "clamped"
 
     def exact(self, d: Jet) -> Tensor:

@@ -19,7 +19,14 @@ from pde_train.pdes.base import PDE, on
 
 @dataclass(frozen=True)
 class Convection1D(PDE):
-    """u_t + beta u_x = 0 on [0, 2 pi] x [0, 1], u(x, 0) = sin x, u periodic in x; u = sin(x - beta t)."""
+    """The equation u_t + beta u_x = 0 on [0, 2 pi] x [0, 1], periodic in x, with u(x, 0) = sin x.
+
+    The exact solution is u = sin(x - beta t).
+
+    Attributes:
+        beta: The speed.
+        weights: See `PDE`.
+    """
 
     beta: float = 1.0
     weights: Mapping[str, float] = field(default_factory=dict)

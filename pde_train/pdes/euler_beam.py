@@ -14,7 +14,13 @@ from pde_train.pdes.base import PDE, on
 
 @dataclass(frozen=True)
 class EulerBeam(PDE):
-    """u'''' = -1 on [0, 1], u = u' = 0 at 0, u'' = u''' = 0 at 1; u = -x^4 / 24 + x^3 / 6 - x^2 / 4."""
+    """The equation u'''' = -1 on [0, 1] with u = u' = 0 at x = 0 and u'' = u''' = 0 at x = 1.
+
+    The exact solution is u = -x^4 / 24 + x^3 / 6 - x^2 / 4.
+
+    Attributes:
+        weights: See `PDE`.
+    """
 
     weights: Mapping[str, float] = field(default_factory=dict)
 

@@ -16,9 +16,13 @@ from pde_train.pdes.base import PDE, on
 
 @dataclass(frozen=True)
 class LinearKdV1D(PDE):
-    """u_t + u_xxx = 0 on [0, 2 pi] x [0, 1], u(x, 0) = sin x, u, u_x and u_xx periodic in x; u = sin(x + t).
+    """The equation u_t + u_xxx = 0 on [0, 2 pi] x [0, 1] with u(x, 0) = sin x and u, u_x and u_xx periodic in x.
 
-    Also called the Airy equation: the linear equation of third order for a comparison by order.
+    It is also called the Airy equation. The exact solution is u = sin(x + t). It is the equation of
+    third order in a comparison of orders.
+
+    Attributes:
+        weights: See `PDE`.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)

@@ -16,7 +16,12 @@ from pde_train.pdes.base import PDE, check_frequency, on
 
 @dataclass(frozen=True)
 class Poisson1D(PDE):
-    """-u'' = f on [-1, 1] with u given at both ends; u = sin(k x), k = frequency pi."""
+    """The equation -u'' = f on [-1, 1] with u given at both ends; the exact solution is u = sin(frequency pi x).
+
+    Attributes:
+        frequency: The frequency in units of pi.
+        weights: See `PDE`.
+    """
 
     frequency: float = 1.0
     weights: Mapping[str, float] = field(default_factory=dict)

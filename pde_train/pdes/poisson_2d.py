@@ -16,7 +16,13 @@ from pde_train.pdes.base import PDE, on
 
 @dataclass(frozen=True)
 class Poisson2D(PDE):
-    """-lap u = 2 pi^2 sin(pi x) sin(pi y) on [0, 1]^2, u = 0 on the boundary; u = sin(pi x) sin(pi y)."""
+    """The equation -lap u = 2 pi^2 sin(pi x) sin(pi y) on [0, 1]^2 with u = 0 on the boundary.
+
+    The exact solution is u = sin(pi x) sin(pi y).
+
+    Attributes:
+        weights: See `PDE`.
+    """
 
     weights: Mapping[str, float] = field(default_factory=dict)
 

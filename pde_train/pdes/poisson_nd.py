@@ -18,7 +18,14 @@ from pde_train.pdes.base import PDE, on
 
 @dataclass(frozen=True)
 class PoissonND(PDE):
-    """-lap u = pi^2 sum_i sin(pi x_i) on [0, 1]^dimension, u given on the boundary; u = sum_i sin(pi x_i)."""
+    """The equation -lap u = pi^2 sum_i sin(pi x_i) on [0, 1]^dimension with u given on the boundary.
+
+    The exact solution is u = sum_i sin(pi x_i).
+
+    Attributes:
+        dimension: The number of coordinates, which are called x1, x2, ...
+        weights: See `PDE`.
+    """
 
     dimension: int = 5
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -29,15 +36,16 @@ class PoissonND(PDE):
         super().__post_init__()
 
     @cached_property
-    def coordinates(self) -> tuple[str, ...]:  # type: ignore[override]
+    def coordinates(self) -> tuple[str, ...]:  # type: ignore[override]  # a constant of other equations
         return tuple(f"x{i}" for i in range(1, self.dimension + 1))
 
     @cached_property
-    def domain(self) -> Box:  # type: ignore[override]
+    def domain(self) -> Box:  # type: ignore[override]  # a constant of other equations
         return Box((0.0,) * self.dimension, (1.0,) * self.dimension)
 
     def exact(self, d: Jet) -> Tensor:
-        return sum(torch.sin(pi * getattr(d, x)) for x in self.coordinates)  # type: ignore[return-value]
+        columns = [torch.sin(pi * getattr(d, x)) for x in self.coordinates]
+        return sum(columns[1:], columns[0])
 
     @on("interior", needs="lap_u")
     def poisson(self, d: Jet) -> Tensor:

@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 from pde_train import plots
 from pde_train.entropy import Entropy
 from pde_train.problem import Problem
+from pde_train.run_folder import SPECTRA
 from pde_train.runs import figures, tables
-from pde_train.tracking.record import Record, comparison_in
+from pde_train.spectra import save_spectra
+from pde_train.tracking.record import Record
 
 
 def write(
@@ -33,20 +35,16 @@ def write(
     buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
     torch.save(problem.model.state_dict(), buffer)
     files[1].write_bytes(buffer.getvalue())
-    rows = [f"{key},{step},{value!r}" for key, values in record.series.items() for step, value in values.items()]
-    files[2].write_text("\n".join(["metric,step,value", *rows]) + "\n")
+    rows = [(key, step, value) for key, values in record.series.items() for step, value in values.items()]
+    files[2].write_text(tables.csv_text(["metric", "step", "value"], rows))
     if record.spectra:
-        resolution = record.series["spectrum/resolution"]
-        kept = {f"step_{k}": v for k, v in record.spectra.items()}
-        kept |= {f"resolution_{k}": np.array(resolution[k]) for k in record.spectra}
-        np.savez(folder / "spectrum.npz", allow_pickle=False, **kept)
-        final = record.spectra[max(record.spectra)]
-        lines = [f"{k},{s!r}" for k, s in enumerate(final.tolist())]
-        (folder / "spectrum.csv").write_text("\n".join(["index,singular_value", *lines]) + "\n")
-        files += [folder / "spectrum.npz", folder / "spectrum.csv"]
-    comparison = comparison_in(record.last())
-    if comparison:
-        (folder / "comparison.csv").write_text(tables.csv_comparison(comparison))
+        save_spectra(folder / SPECTRA, record.spectra)
+        final = record.spectra[max(record.spectra)].values
+        values = enumerate(final.tolist())
+        (folder / "spectrum.csv").write_text(tables.csv_text(["index", "singular_value"], list(values)))
+        files += [folder / SPECTRA, folder / "spectrum.csv"]
+    if record.comparison:
+        (folder / "comparison.csv").write_text(tables.csv_comparison(numbers(record)))
         files.append(folder / "comparison.csv")
     if not drawn:
         return files
@@ -64,13 +62,19 @@ def draw(problem: Problem, record: Record, entropy: Entropy) -> dict[str, Figure
     if len(record.series.get("loss", {})) > 1:
         drawn["loss_and_error"] = figures.history(record.series)
     if record.spectra:
-        drawn["singular_values"] = figures.spectra(record.spectra)
-        drawn["entropy"] = figures.entropy_by_threshold(record.spectra, entropy)
-    comparison = comparison_in(record.last())
-    if comparison:
-        drawn["comparison"] = figures.comparison(comparison)
-        lines = {name: [(np.arange(1.0, len(v) + 1), v)] for name, v in record.compared_spectra.items()}
+        values = {step: spectrum.values for step, spectrum in record.spectra.items()}
+        drawn["singular_values"] = figures.spectra(values)
+        drawn["entropy"] = figures.entropy_by_threshold(values, entropy)
+    if record.comparison:
+        drawn["comparison"] = figures.comparison(numbers(record))
+        compared = {name: measured.spectrum.values for name, measured in record.comparison.items()}
+        lines = {name: [(np.arange(1.0, len(v) + 1), v)] for name, v in compared.items()}
         drawn["compared_singular_values"] = plots.bands(
             {"Same parameters, same points": lines}, "index k", "singular value s_k", "y", marks="o"
         )
     return drawn
+
+
+def numbers(record: Record) -> dict[str, Mapping[str, float]]:
+    """The numbers of the last comparison by differentiator; empty without one."""
+    return {name: measured.numbers for name, measured in record.comparison.items()}

@@ -102,9 +102,13 @@ def comparison(numbers: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def _sampled(problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Points (n, d), and there the `model` and, where it is known, the `exact` solution, each (n,).
+    """The model and the exact solution at the test points; where d > 2, on the plane of the first two coordinates.
 
-    Test points; where d > 2 those of the plane of the first two coordinates.
+    Args:
+        problem: With its trained model.
+
+    Returns:
+        Points (n, d), and by name ``model`` and, where it is known, ``exact``, each (n,).
     """
     x = problem.test_batch["interior"].x
     if x.shape[1] > 2 and not problem.sampler.places_points:

@@ -26,15 +26,24 @@ NAMES = ("diverged", "unresolved", "inexact", "other_solution", "far_from_best_s
 def raised(
     metrics: Mapping[str, float], first_loss: float | None, factor: float | None, exact: bool, precision: str
 ) -> dict[str, str]:
-    """The flags of a run by name, each with a sentence, from its last metrics.
+    """What a reader must know of the numbers of a run.
 
-    diverged: a number that is nan or infinite, or a loss, or residual, that has grown.
-    unresolved: an exact residual, on the training points, between them or on the test points, more than `factor` times
-        above the residual that was trained; not judged where factor is None.
-    inexact: derivatives that are said to be exact, and differ from another exact way.
-    other_solution: a small exact residual with a large error.
-    far_from_best_step: an automatic step of finite differences with a much larger error than the best one had before
-        training.
+    Args:
+        metrics: The last value of each metric.
+        first_loss: The loss before the first step, None where there was none.
+        factor: How many times above the trained residual an exact one may lie; None for no judgement.
+        exact: Whether the run's derivatives are said to be exact.
+        precision: ``float64`` or ``float32``.
+
+    Returns:
+        Flags by name, each with a sentence.
+        ``diverged``: a number is nan or infinite, or the loss or the residual has grown.
+        ``unresolved``: an exact residual, on the training points, on held-out points or on the test
+        points, is more than `factor` times above the residual that was trained.
+        ``inexact``: derivatives that are said to be exact differ from another exact way.
+        ``other_solution``: the exact residual is small and the error is large.
+        ``far_from_best_step``: an automatic step of finite differences had a much larger error before
+        training than the best step has.
     """
     found: dict[str, str] = {}
     residual, residual_exact = metrics["residual"], metrics["residual_exact"]

@@ -26,9 +26,14 @@ NOT_DECISIVE_OF_METHOD = ("chunk", "checkpoint_every")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits of what decides the numbers of a run of this version, in a resolved configuration.
+    """The name of what decides the numbers of a run of this version.
 
-    The source of modules of the user's own that it names is part of that.
+    Args:
+        config: A resolved configuration. The source of the user's own modules that it names counts,
+            too.
+
+    Returns:
+        Twelve hexadecimal digits.
     """
     decisive = {key: _plain(value) for key, value in config.items() if key not in NOT_DECISIVE}
     decisive["method"] = {k: v for k, v in decisive.get("method", {}).items() if k not in NOT_DECISIVE_OF_METHOD}

@@ -20,10 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one run: `finished`, `failed` with a sentence, or `interrupted`. Kept as `result.json`.
+    """How one run ended, kept as `result.json` in its folder.
 
-    notes: words about the metrics, such as how a spectrum was taken. entropy: the group by which entropies were taken.
-    curves: the loss at some steps, as (step, value). folder: where it was read from.
+    Attributes:
+        status: Finished, failed or interrupted.
+        overrides: The words of the command that made it.
+        choices: The choice of every configuration group.
+        config_hash: See `pde_train.runs.provenance.config_hash`.
+        metrics: The last value of each metric; None where it is no finite number.
+        versions: Of Python, this package and the libraries that numbers depend on.
+        error: Why it did not finish.
+        notes: Words about the metrics, such as how a spectrum was taken.
+        entropy: The group by which entropies were taken.
+        curves: A metric at some steps, as (step, value).
+        comparison: The numbers of the last comparison by differentiator.
+        folder: Where it was read from.
     """
 
     status: Status
@@ -36,6 +47,7 @@ class Result:
     notes: Mapping[str, str] = field(default_factory=dict)
     entropy: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[int, float | None]]] = field(default_factory=dict)
+    comparison: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     folder: Path | None = None
 
     @property
@@ -46,7 +58,7 @@ class Result:
     @property
     def is_finished(self) -> bool:
         """Whether the run came to its end."""
-        return self.status is Status.FINISHED
+        return self.status == Status.FINISHED
 
     @property
     def flags(self) -> str:
@@ -58,6 +70,7 @@ class Result:
         plain = {k: v for k, v in asdict(self).items() if k != "folder"} | {
             "metrics": {k: _finite(v) for k, v in self.metrics.items()},
             "curves": {k: [(step, _finite(v)) for step, v in curve] for k, curve in self.curves.items()},
+            "comparison": {k: {name: _finite(v) for name, v in n.items()} for k, n in self.comparison.items()},
         }
         write_whole(folder / RESULT_FILE, f"{json.dumps(plain, indent=1)}\n".encode())
 

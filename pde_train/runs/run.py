@@ -141,7 +141,13 @@ class Run:
         return self.result
 
     def begin(self, experiment: Experiment) -> bool:
-        """Make the folder ready and open the run in the tracking store; whether there is anything to run.
+        """Make the folder ready and open the run in the tracking store.
+
+        Args:
+            experiment: What to run.
+
+        Returns:
+            False where the folder holds the same run, finished: `result` is then that run's.
 
         Raises:
             UsageError: The folder holds a run of another configuration, or a user's module has changed.
@@ -164,6 +170,7 @@ class Run:
         tags = {
             **self._description["choices"],
             "config_hash": config_hash,
+            "differentiator_label": experiment.problem.differentiator.label,
             "precision": experiment.precision,
             "order": str(experiment.problem.pde.order),
             "dimension": str(experiment.problem.pde.domain.dimension),
@@ -193,7 +200,14 @@ class Run:
         files = self._written()
         self.experiment.tracker.metrics(record.final_spectrum())
         curves = {"loss": record.thinned("loss")}
-        result = Result(Status.FINISHED, metrics=record.last(), notes=record.tags, curves=curves, **self._description)
+        result = Result(
+            Status.FINISHED,
+            metrics=record.last(),
+            notes=record.tags,
+            curves=curves,
+            comparison=artifacts.numbers(record),
+            **self._description,
+        )
         result.write(self.folder)
         self.result = result
         self._close(Status.FINISHED, files)
@@ -329,7 +343,12 @@ def run_config(
 def _check_folder(folder: Path, resume: Resume) -> None:
     """Refuse a folder with files that no run of ours wrote, and to resume where there is no run; writes nothing.
 
-    Raises UsageError.
+    Args:
+        folder: Of the run.
+        resume: Whether there must be a run.
+
+    Raises:
+        UsageError: The folder cannot be used.
     """
     if (folder / MARK).exists():
         return

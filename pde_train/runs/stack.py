@@ -26,7 +26,6 @@ from pde_train.run_folder import Status
 from pde_train.runs import provenance
 from pde_train.runs.result import Result
 from pde_train.runs.run import INTERRUPTIONS, Resume, Run
-from pde_train.training.stacked_steps import float_fields
 
 NUMBERS = {
     "": ("seed", "audit"),
@@ -54,8 +53,8 @@ def shape(config: Mapping[str, Any]) -> str:
         node = kept[group] if group else kept
         for name in names:
             node.pop(name, None)
-    pde = locate(config["pde"]["_target_"], tuple(config["trusted_modules"]), "pde")
-    for name in float_fields(pde):
+    pde: Any = locate(config["pde"]["_target_"], tuple(config["trusted_modules"]), "pde")
+    for name in pde.number_fields():
         kept["pde"].pop(name, None)
     step = kept["differentiator"].get("step")
     if isinstance(step, (int, float)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from statistics import median
@@ -32,7 +34,7 @@ COLUMNS = {
 WIDE = 140
 """Characters that a terminal must have for the wide table, and that it gets where there is no terminal."""
 
-Comparison = Mapping[str, Mapping[str, float]]
+Comparison = Mapping[str, Mapping[str, float | None]]
 """Numbers by differentiator and by quantity, see `pde_train.diagnostics.comparison`."""
 
 Pairs = dict[str, dict[str, Result]]
@@ -129,15 +131,13 @@ def markdown_unfinished(results: Sequence[Result], most: int) -> str:
 
 def csv_table(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
     """Every cell with every digit, as csv text; the folder has all else."""
-    lines = [",".join(["run", "derivatives", "seed", *COLUMNS.values(), "flags", "folder"])]
+    rows: list[list[object]] = []
     for title, results in grouped.items():
         for label, cells in results.items():
             for cell in cells:
-                seeds = [str(o.value) for o in cell.words if o.key == "seed"]
                 numbers = [cell.metrics.get(metric) for metric in COLUMNS.values()]
-                words = [f'"{title}"', f'"{label}"', *(seeds or [""]), *("" if v is None else repr(v) for v in numbers)]
-                lines.append(",".join([*words, f'"{cell.flags}"', f'"{cell.folder or ""}"']))
-    return "\n".join(lines) + "\n"
+                rows.append([title, label, cell.words.value_of("seed"), *numbers, cell.flags, cell.folder])
+    return csv_text(["run", "derivatives", "seed", *COLUMNS.values(), "flags", "folder"], rows)
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -158,10 +158,17 @@ def show_comparison(comparison: Comparison) -> None:
 def csv_comparison(comparison: Comparison) -> str:
     """Every number of a comparison, as csv text: a row a differentiator."""
     quantities = sorted({quantity for numbers in comparison.values() for quantity in numbers})
-    lines = [",".join(["differentiator", *quantities])]
-    for name, numbers in comparison.items():
-        lines.append(",".join([name, *(repr(numbers[q]) if q in numbers else "" for q in quantities)]))
-    return "\n".join(lines) + "\n"
+    rows = [[name, *map(numbers.get, quantities)] for name, numbers in comparison.items()]
+    return csv_text(["differentiator", *quantities], rows)
+
+
+def csv_text(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows as csv text; numbers with all their digits, None as nothing."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(heading)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _comparison_columns(comparison: Comparison) -> dict[str, list[str]]:
@@ -179,8 +186,8 @@ def _comparison_columns(comparison: Comparison) -> dict[str, list[str]]:
         ("ms", "seconds", lambda v: f"{1e3 * v:.2f}"),
         ("MB", "memory", lambda v: f"{v / 1e6:.2f}"),
     ]:
-        values = [numbers.get(quantity, math.nan) for numbers in comparison.values()]
-        found[heading] = ["-" if math.isnan(v) else cell(v) for v in values]
+        values = [numbers.get(quantity) for numbers in comparison.values()]
+        found[heading] = ["-" if v is None or math.isnan(v) else cell(v) for v in values]
     return found
 
 

@@ -1,1 +1,12 @@
-"""Ways of choosing points: one file and one YAML file each."""
+"""Samplers: how training points are drawn. One file and one YAML file in `conf/sampler/` each.
+
+`base.Sampler` draws the points of the interior and of every region of faces, with outward normals,
+and with the opposite points of a periodic region. A subclass implements `fill`, which draws points
+in a box of any dimension: the box itself for the interior, and the box of one dimension less for a
+face.
+
+All randomness comes from a NumPy generator that the caller passes, and points are drawn in float64
+before, and independently of, the choice of differentiator and precision. Two runs of one seed
+therefore train on the same points, and a resumed run goes on with the points that it would have
+drawn. To add a sampler, write a frozen dataclass with `fill` here and its YAML file.
+"""

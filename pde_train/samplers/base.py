@@ -1,4 +1,4 @@
-"""What every way of choosing points offers."""
+"""The base class of samplers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,30 @@ from pde_train.errors import UsageError
 from pde_train.geometry import Batch, Box, Face, Points
 
 MOST_SHARED = 6
-"""Faces that share their points equally, those of a box in three dimensions; of more faces each point draws its own."""
+"""The largest number of faces that share their points equally; with more faces, each point is drawn on a random face.
+
+A box in three dimensions has that many.
+"""
 
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """Chooses points in a box and on its faces, from a generator that the caller owns.
+    """Draws points in a box and on its faces, from a generator that the caller owns.
 
-    interior: points in the interior. boundary: points on every other region, the same number on each of its faces, or
-    on faces drawn at random where it has more than 6; an end of an interval is one point. resample_every: optimiser
-    steps between two draws, 0 for never. initial: points at the initial time, where there is one.
+    A subclass implements `fill`, which draws points in a box of any dimension. It may also have a
+    `draw` of its own, for equations that hold in a part of the box alone.
+
+    Attributes:
+        interior: The number of points in the interior.
+        boundary: The number of points on every other region: the same number on each face, or on
+            random faces where the region has more than MOST_SHARED. An end of an interval is one
+            point.
+        seed: The seed of the run's training points.
+        resample_every: The number of optimiser steps between two draws; 0 to draw once.
+        initial: The number of points at the initial time of an equation that has one.
+
+    Raises:
+        UsageError: A number of points is not positive, or `resample_every` is negative.
     """
 
     interior: int | Sequence[int]
@@ -45,28 +59,45 @@ class Sampler(ABC):
 
     @property
     def places_points(self) -> bool:
-        """Whether this sampler has a `draw` of its own: the equation may then hold in a part of the box alone."""
+        """Whether this sampler has a `draw` of its own, so that the equation may hold in a part of the box alone."""
         return type(self).draw is not Sampler.draw
 
     @abstractmethod
     def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
-        """Points (n, d) in a box of d >= 1 dimensions."""
+        """Draw points in a box of d >= 1 dimensions.
+
+        Args:
+            box: The box.
+            count: The number n of points; a sampler of grids also takes one number for each axis.
+            generator: The source of all randomness.
+
+        Returns:
+            The points (n, d), in float64.
+        """
 
     def spacing(self, box: Box) -> tuple[float, ...]:
-        """The distance of points along each coordinate, as if they lay on a grid."""
+        """The distance between points along each coordinate if they formed a grid."""
         per_axis = self.total ** (1 / box.dimension)
         return tuple(float(length) / max(per_axis - 1, 1) for length in box.lengths)
 
     @property
     def total(self) -> int:
+        """The number of points in the interior."""
         return int(np.prod(self.interior))
 
     def draw(
         self, box: Box, generator: np.random.Generator, regions: Mapping[str, Sequence[Face]] | None = None
     ) -> Batch:
-        """Points of the interior and, with their outward normals, of regions by their faces; float64.
+        """Draw the points of the interior and of other regions.
 
-        regions: by default all faces, as `boundary`. The points of `periodic` know those across the box.
+        Args:
+            box: The domain.
+            generator: The source of all randomness.
+            regions: The faces of each region; by default all faces of the box, as `boundary`.
+
+        Returns:
+            The points of each region in float64. Those on faces have outward normals, and those of
+            the region `periodic` also the opposite points.
         """
         batch = {"interior": Points(torch.from_numpy(self.fill(box, self.interior, generator)))}
         for region, faces in ({"boundary": box.faces()} if regions is None else regions).items():
@@ -78,7 +109,7 @@ class Sampler(ABC):
     def _on(
         self, box: Box, faces: Sequence[Face], count: int, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Points (n, d) on faces, face by face, and their outward normals (n, d)."""
+        """Draw points (n, d) on faces, face by face, with their outward normals (n, d)."""
         if len(faces) > MOST_SHARED:
             x = self.fill(box, count, generator)
             on = np.asarray(faces)[generator.integers(len(faces), size=len(x))]
@@ -93,12 +124,13 @@ class Sampler(ABC):
         return x, normals
 
     def _across(self, box: Box, axis: int, count: int, generator: np.random.Generator) -> np.ndarray:
-        """Points (n, d) on a face, but for their coordinate `axis`."""
+        """Draw points (n, d) on a face perpendicular to `axis`; their coordinate along that axis is left at 0."""
         x = np.zeros((1, 0)) if box.dimension == 1 else self.fill(box.across(axis), count, generator)
         return np.insert(x, axis, 0.0, axis=1)
 
 
 def _share(count: int, faces: int) -> int:
+    """The number of points on each face."""
     if count % faces:
         raise UsageError(
             f"sampler.boundary={count} cannot be shared by {faces} faces: "
@@ -108,15 +140,33 @@ def _share(count: int, faces: int) -> int:
 
 
 def number(count: int | Sequence[int]) -> int:
-    """A count of points that lie on no axes."""
+    """The number of points of a sampler that forms no grid.
+
+    Args:
+        count: The number from the configuration.
+
+    Returns:
+        The same number.
+
+    Raises:
+        UsageError: It is a list, one number for each axis.
+    """
     if isinstance(count, Sequence):
         raise UsageError(f"sampler.interior={list(count)} is for a grid: expected one number, {np.prod(count)} in all")
     return count
 
 
 def fresh(generator: np.random.Generator) -> np.random.Generator:
-    """A generator seeded by a draw from `generator`, whose state then decides everything.
+    """A generator that is seeded by a draw from another one.
 
-    scipy.stats.qmc spawns children of the generator that it is given, and counts them outside of its state.
+    scipy.stats.qmc spawns children of the generator that it gets, and counts them outside of that
+    generator's state. With a fresh generator for each call, the state of the caller's generator
+    determines all points, so a resumed run draws the same ones.
+
+    Args:
+        generator: The caller's generator, which advances by one draw.
+
+    Returns:
+        The new generator.
     """
     return np.random.default_rng(generator.integers(2**63))

@@ -1,4 +1,4 @@
-"""Equidistant points, both ends included."""
+"""Equidistant points, including both ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pde_train.samplers.base import Sampler
 
 @dataclass(frozen=True)
 class Grid(Sampler):
-    """A tensor grid; `interior` may be a list of points per axis."""
+    """A tensor-product grid of equidistant points; `interior` may be a list with the number of points on each axis."""
 
     def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
         axes = [
@@ -29,6 +29,7 @@ class Grid(Sampler):
 
 
 def _per_axis(count: int | Sequence[int], dimension: int) -> list[int]:
+    """The number of points on each axis; that of all points must be a power of the dimension."""
     if isinstance(count, Sequence):
         if len(count) != dimension:
             raise UsageError(

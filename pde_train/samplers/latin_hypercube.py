@@ -14,7 +14,7 @@ from pde_train.samplers.base import Sampler, fresh, number
 
 @dataclass(frozen=True)
 class LatinHypercube(Sampler):
-    """n points with one in each of n equal slices along every coordinate (scipy.stats.qmc)."""
+    """A Latin hypercube: n points with one in each of n equal slices along every coordinate (scipy.stats.qmc)."""
 
     def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
         return box.place(qmc.LatinHypercube(box.dimension, rng=fresh(generator)).random(number(count)))

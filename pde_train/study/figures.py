@@ -1,10 +1,10 @@
-"""The figures of the study's report, each from runs alone: a matplotlib Figure, or None where there is nothing."""
+"""The figures of the report. Each function returns a matplotlib Figure, or None where there are no runs to show."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pde_train.plots import COLOURS, Curve, bands
-from pde_train.study.error_budget import CAUSES, CENTRE, METRICS, PDES
-from pde_train.study.hypotheses import Comparison, Outcome
+from pde_train.study.error_budget import CENTRE, METRICS, PDES, SCHEMES
+from pde_train.study.hypotheses import Comparison, Level, Outcome
 from pde_train.study.run_table import STARTS, Runs
 from pde_train.study.verdicts import LARGE_VALUES, Verdict, paired, selected
 
@@ -21,38 +21,38 @@ FOUR = ("reverse", "FD2 h=auto", "FD2 h=grid", "FD2 h=0.001")
 
 THREE = ("taylor", "FD2 h=auto", "FD2 h=grid")
 
-NETWORKS: Mapping[str, Sequence[Any]] = {"model": ["two_layer"], "width": [50]}
+NETWORKS: Mapping[str, Sequence[Level]] = {"model": ["two_layer"], "width": [50]}
 
 
 def floors(runs: Runs, verdict: Verdict) -> Figure | None:
-    """Claim 1: residual and error of random features, exact and by finite differences of every step."""
+    """Residual and error of random features against the step of finite differences."""
     table = selected(runs.trained, CENTRE)
     return _by_step(table, ("residual", "error_l2"), ("residual of the system", "error"))
 
 
 def losses(runs: Runs, verdict: Verdict) -> Figure | None:
-    """Claim 2: the loss at every step, a band over seeds for each way."""
+    """The loss of networks against the optimiser step."""
     table = selected(runs.trained, NETWORKS).sort_values(["optimizer", "pde"])
     curve = _curve(runs, "loss")
     return _bands(table, ["pde", "optimizer"], THREE, curve, "xy", "optimiser step + 1", "loss")
 
 
 def ratios(runs: Runs, verdict: Verdict) -> Figure | None:
-    """Claim 2: the loss with FD over the loss with AD at the same step of the same pair."""
+    """The ratio of the losses of a pair of networks against the optimiser step."""
     table = selected(runs.trained, NETWORKS).sort_values(["optimizer", "pde"])
-    exact = table[table["way"] == "taylor"].drop_duplicates("pair").set_index("pair")["id"]
+    exact = table[table["scheme"] == "taylor"].drop_duplicates("pair").set_index("pair")["id"]
     table = table[table["pair"].isin(exact.index)]
 
     def ratio(run: Mapping[str, object]) -> Curve:
         (steps, ours), (_, theirs) = runs.curve(str(run["id"]), "loss"), runs.curve(exact[run["pair"]], "loss")
         return steps + 1.0, ours / theirs
 
-    ways = [way for way in THREE if way != "taylor"]
-    return _bands(table, ["pde", "optimizer"], ways, ratio, "xy", "optimiser step + 1", "loss, FD / AD")
+    schemes = [scheme for scheme in THREE if scheme != "taylor"]
+    return _bands(table, ["pde", "optimizer"], schemes, ratio, "xy", "optimiser step + 1", "loss, FD / AD")
 
 
 def spectra(runs: Runs, verdict: Verdict) -> Figure | None:
-    """Claim 3: singular values of the system, a band over seeds for each way."""
+    """The singular values of the system matrix of random features against their index."""
     table = selected(runs.trained, CENTRE)
 
     def curve(run: Mapping[str, object]) -> Curve:
@@ -63,12 +63,12 @@ def spectra(runs: Runs, verdict: Verdict) -> Figure | None:
 
 
 def entropies(runs: Runs, verdict: Verdict) -> Figure | None:
-    """Claim 4: truncated entropy against threshold, for every definition, a band over seeds for each way."""
+    """Truncated entropy of random features against the threshold, for every definition of it."""
     table = selected(runs.by_definition, CENTRE)
     thresholds = sorted((float(c.split("/")[1]), c) for c in table if c.startswith("entropy/"))
 
-    def curve(run: Mapping[str, object]) -> Curve:
-        values = [(a, float(run[c])) for a, c in thresholds if np.isfinite(float(run[c]))]  # type: ignore[arg-type]
+    def curve(run: Mapping[str, Any]) -> Curve:
+        values = [(a, float(run[c])) for a, c in thresholds if np.isfinite(float(run[c]))]
         return np.array([a for a, _ in values]), np.array([v for _, v in values])
 
     kinds = table.assign(threshold=table["relative"].astype(str).map({"True": "relative", "False": "absolute"}))
@@ -79,25 +79,25 @@ def entropies(runs: Runs, verdict: Verdict) -> Figure | None:
 
 
 def gaps(runs: Runs, verdict: Verdict) -> Figure | None:
-    """Claim 5: the gap between FD and AD against order and against depth."""
+    """The gap of each trend against the factor along which it is taken: the order, or the depth."""
     panels = []
-    for one in verdict.claim.comparisons:
-        pairs = paired(runs, one, one.quantity[0])
+    for comparison in verdict.hypothesis.comparisons:
+        pairs = paired(runs, comparison, comparison.quantity[0])
         pairs = pairs[pairs["lost"] == ""]
-        if len(pairs) and pairs[one.over].nunique() > 1:
-            panels.append((one, pairs))
+        if len(pairs) and pairs[comparison.over].nunique() > 1:
+            panels.append((comparison, pairs))
     if not panels:
         return None
     figure = Figure(figsize=(9, 3.2 * -(-len(panels) // 2)), layout="constrained")
     grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
-    for axes, (one, pairs) in zip(grid, panels, strict=False):
-        for i, (label, group) in enumerate(_lines(pairs, one.strata)):
-            _band(axes, group.groupby(one.over)["gap"], (0.25, 0.75), COLOURS[i % len(COLOURS)], label)
+    for axes, (comparison, pairs) in zip(grid, panels, strict=False):
+        for i, (label, group) in enumerate(_lines(pairs, comparison.strata)):
+            _band(axes, group.groupby(comparison.over)["gap"], (0.25, 0.75), COLOURS[i % len(COLOURS)], label)
         axes.axhline(0, color="0.5", lw=0.8)
-        unit = "log10 FD / AD" if one.scale == "log10" else "FD - AD"
-        axes.set(xlabel=one.over, ylabel=f"{one.quantity[0]}\n{unit}")
+        unit = "log10 FD / AD" if comparison.scale == "log10" else "FD - AD"
+        axes.set(xlabel=comparison.over, ylabel=f"{comparison.quantity[0]}\n{unit}")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_title(textwrap.fill(one.name, 60), fontsize=8)
+        axes.set_title(textwrap.fill(comparison.name, 60), fontsize=8)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=6)
     for axes in grid[len(panels) :]:
@@ -107,18 +107,20 @@ def gaps(runs: Runs, verdict: Verdict) -> Figure | None:
 
 
 def predictors(runs: Runs, verdict: Verdict) -> Figure | None:
-    """What predicts residual and speed: rank correlations inside design cells, averaged over the cells of each PDE."""
+    """The correlation of every predictor of each ranking with its outcome."""
     panels = [
-        (one, verdict.predictions[one.name]) for one in verdict.claim.comparisons if one.name in verdict.predictions
+        (comparison, verdict.predictions[comparison.name])
+        for comparison in verdict.hypothesis.comparisons
+        if comparison.name in verdict.predictions
     ]
     if not panels:
         return None
     figure = Figure(figsize=(9, 7), layout="constrained")
-    for axes, (one, by_label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    for axes, (comparison, by_label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         largest = {
-            name: max(abs(found[name].value) for found in by_label.values() if name in found)
-            for found in by_label.values()
-            for name in found
+            name: max(abs(correlations[name].value) for correlations in by_label.values() if name in correlations)
+            for correlations in by_label.values()
+            for name in correlations
         }
         names = sorted(largest, key=lambda name: largest[name])
         for i, (label, estimates) in enumerate(by_label.items()):
@@ -130,8 +132,10 @@ def predictors(runs: Runs, verdict: Verdict) -> Figure | None:
         axes.axvline(0, color="0.5", lw=0.8)
         axes.set_xlim(-1.05, 1.05)
         axes.set_yticks(range(len(names)), [name.removeprefix(STARTS) for name in names], fontsize=7)
-        axes.set_xlabel(f"Spearman's correlation with {one.quantity[0]}")
-        axes.set_title("random features" if "residual" in one.quantity[0] else "networks, before training", fontsize=9)
+        axes.set_xlabel(f"Spearman's correlation with {comparison.quantity[0]}")
+        axes.set_title(
+            "random features" if "residual" in comparison.quantity[0] else "networks, before training", fontsize=9
+        )
         axes.grid(alpha=0.3)
     handles = max((axes.get_legend_handles_labels() for axes in figure.axes), key=lambda pair: len(pair[1]))
     figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=7)
@@ -142,69 +146,69 @@ def predictors(runs: Runs, verdict: Verdict) -> Figure | None:
 
 
 def tested(runs: Runs, verdict: Verdict) -> Figure | None:
-    """The primary strata: estimates with 95 % intervals, and what was decided; shaded: within the margin."""
+    """The estimates and intervals of the primary strata, with their margins and outcomes."""
     panels = [
-        (one, [s for s in verdict.of(one) if s.when and np.isfinite(s.estimate.value)])
-        for one in verdict.claim.comparisons
+        (comparison, [s for s in verdict.of(comparison) if s.when and np.isfinite(s.estimate.value)])
+        for comparison in verdict.hypothesis.comparisons
     ]
-    panels = [(one, strata) for one, strata in panels if strata]
+    panels = [(comparison, strata) for comparison, strata in panels if strata]
     if not panels:
         return None
     heights = [len(strata) + 1.6 for _, strata in panels]
     figure = Figure(figsize=(9, 0.34 * sum(heights) + 0.4), layout="constrained")
     all_axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (one, strata) in zip(all_axes, panels, strict=True):
+    for axes, (comparison, strata) in zip(all_axes, panels, strict=True):
         ends = [(s.estimate.low, s.estimate.high) for s in strata]
         finite = [v for e, s in zip(ends, strata, strict=True) for v in (*e, s.estimate.value) if np.isfinite(v)]
-        reach = max(*(abs(v) for v in finite), one.margin) * 1.15
-        axes.axvspan(-one.margin, one.margin, color="0.85", lw=0)
+        reach = max(*(abs(v) for v in finite), comparison.margin) * 1.15
+        axes.axvspan(-comparison.margin, comparison.margin, color="0.85", lw=0)
         axes.axvline(0, color="0.5", lw=0.8)
         for row, (s, (low, high)) in enumerate(zip(strata, ends, strict=True)):
-            colour = TELLS.get(s.outcome or Outcome.OPEN, "0.4")
+            colour = OUTCOME_COLOURS.get(s.outcome or Outcome.OPEN, "0.4")
             axes.plot(np.clip([low, high], -2 * reach, 2 * reach), [row, row], color=colour, lw=2)
             axes.plot(s.estimate.value, row, "o", color=colour, ms=5)
             axes.annotate(f" {s.outcome}", (1, row), xycoords=("axes fraction", "data"), fontsize=7, va="center")
         axes.set_yticks(range(len(strata)), [s.when for s in strata], fontsize=7)
-        left = -reach if min(finite) < -one.margin else -2.5 * one.margin
-        axes.set(ylim=(len(strata) - 0.4, -0.6), xlim=(-1, 1) if one.kind == "correlation" else (left, reach))
+        left = -reach if min(finite) < -comparison.margin else -2.5 * comparison.margin
+        axes.set(ylim=(len(strata) - 0.4, -0.6), xlim=(-1, 1) if comparison.kind == "correlation" else (left, reach))
         axes.tick_params(axis="x", labelsize=7)
-        axes.set_title(f"{one.name} ({unit(one)})", fontsize=8, loc="left")
+        axes.set_title(f"{comparison.name} ({unit(comparison)})", fontsize=8, loc="left")
         axes.grid(alpha=0.3, axis="x")
     return figure
 
 
-TELLS = {Outcome.CLAIMED: COLOURS[2], Outcome.OPPOSITE: COLOURS[1], Outcome.SAME: COLOURS[0]}
-"""Colours of what was decided; what was not is grey."""
+OUTCOME_COLOURS = {Outcome.CLAIMED: COLOURS[2], Outcome.OPPOSITE: COLOURS[1], Outcome.SAME: COLOURS[0]}
+"""The colours of the outcomes that decide a stratum; all others are grey."""
 
 
-def unit(one: Comparison) -> str:
-    """What the number of a comparison is, in short."""
-    if one.kind == "ranking":
+def unit(comparison: Comparison) -> str:
+    """The unit of the number of a comparison, in words."""
+    if comparison.kind == "ranking":
         return "lead of the best other"
-    if one.kind == "correlation":
+    if comparison.kind == "correlation":
         return "rank correlation, mean over cells"
     gap = (
         "relative difference"
-        if one.quantity[0] == LARGE_VALUES
+        if comparison.quantity[0] == LARGE_VALUES
         else "log10 FD / AD"
-        if one.scale == "log10"
+        if comparison.scale == "log10"
         else "FD - AD"
     )
-    return f"{gap}, slope by {one.over}" if one.kind == "trend" else gap
+    return f"{gap}, slope by {comparison.over}" if comparison.kind == "trend" else gap
 
 
-def causes(runs: Runs) -> Figure | None:
-    """Each part of FD's error alone, higher accuracy with the best step, and contour integrals."""
+def draw_error_budget(runs: Runs) -> Figure | None:
+    """Residual and error of random features for every scheme of the error budget."""
     table = selected(runs.trained, CENTRE)
-    present = [way for way in ("reverse", *CAUSES) if (table["way"] == way).any()]
+    present = [scheme for scheme in ("reverse", *SCHEMES) if (table["scheme"] == scheme).any()]
     if len(present) < 3:
         return None
     figure = Figure(figsize=(9, 0.26 * len(present) + 1.6), layout="constrained")
     all_axes = figure.subplots(1, 2, sharey=True)
     for axes, metric, title in zip(all_axes, METRICS, ("exact residual", "error"), strict=True):
         for i, pde in enumerate(PDES):
-            for row, way in enumerate(present):
-                values = table[(table["pde"] == pde) & (table["way"] == way)][metric].to_numpy()
+            for row, scheme in enumerate(present):
+                values = table[(table["pde"] == pde) & (table["scheme"] == scheme)][metric].to_numpy()
                 if len(values):
                     low, mid, high = np.quantile(values, [0, 0.5, 1])
                     axes.plot([low, high], [row, row], color=COLOURS[i], lw=3, alpha=0.4)
@@ -220,25 +224,57 @@ def causes(runs: Runs) -> Figure | None:
 
 
 def training(runs: Runs, verdict: Verdict) -> Figure | None:
-    """The entropy of the residual Jacobian while networks train."""
+    """The entropy of the residual Jacobian of networks against the optimiser step."""
     table = selected(runs.trained, NETWORKS)
     table = table[table["optimizer"] == "adam"]
     words = "optimiser step + 1", "entropy of the Jacobian (1e-8)"
     return _bands(table, ["pde"], THREE, _curve(runs, "entropy/1e-08"), "x", *words, marks="o-")
 
 
-FIGURES: dict[int, Sequence[tuple[str, Callable[[Runs, Verdict], Figure | None]]]] = {
-    1: [("tested", tested), ("floors", floors)],
-    2: [("tested", tested), ("losses", losses), ("ratios", ratios), ("training", training)],
-    3: [("tested", tested), ("spectra", spectra)],
-    4: [("tested", tested), ("entropies", entropies), ("predictors", predictors)],
-    5: [("tested", tested), ("gaps", gaps)],
+class Drawing(NamedTuple):
+    """A figure of the report: the name of its files, the function that draws it, and its caption."""
+
+    name: str
+    draw: Callable[[Runs, Verdict], Figure | None]
+    caption: str
+
+
+TESTED = Drawing("tested", tested, "Estimates with 95 % intervals, and what was decided; shaded: within the margin.")
+
+FIGURES: dict[int, Sequence[Drawing]] = {
+    1: [
+        TESTED,
+        Drawing(
+            "floors", floors, "Residual and error of random features, exact and by finite differences of every step."
+        ),
+    ],
+    2: [
+        TESTED,
+        Drawing("losses", losses, "The loss at every step, a band over seeds for each scheme."),
+        Drawing("ratios", ratios, "The loss with FD over the loss with AD at the same step of the same pair."),
+        Drawing("training", training, "The entropy of the residual Jacobian while networks train."),
+    ],
+    3: [TESTED, Drawing("spectra", spectra, "Singular values of the system, a band over seeds for each scheme.")],
+    4: [
+        TESTED,
+        Drawing(
+            "entropies",
+            entropies,
+            "Truncated entropy against threshold, for every definition, a band over seeds for each scheme.",
+        ),
+        Drawing(
+            "predictors",
+            predictors,
+            "Rank correlations inside design cells, averaged over the cells of each PDE.",
+        ),
+    ],
+    5: [TESTED, Drawing("gaps", gaps, "The gap between FD and AD against order and against depth.")],
 }
-"""The figures of each claim, by their names."""
+"""The figures of each hypothesis, by its number."""
 
 
 def _curve(runs: Runs, metric: str) -> Callable[[Mapping[str, object]], Curve]:
-    """The curve of a metric of a run with its steps from 1 on, for a logarithmic axis."""
+    """A function that gives the curve of a metric of a run, with steps counted from 1 for a logarithmic axis."""
 
     def of(run: Mapping[str, object]) -> Curve:
         steps, values = runs.curve(str(run["id"]), metric)
@@ -250,7 +286,7 @@ def _curve(runs: Runs, metric: str) -> Callable[[Mapping[str, object]], Curve]:
 def _bands(
     table: pd.DataFrame,
     titles: Sequence[str],
-    ways: Sequence[str],
+    schemes: Sequence[str],
     curve: Callable[[Mapping[str, object]], Curve],
     logarithmic: str,
     xlabel: str,
@@ -260,25 +296,25 @@ def _bands(
     panels = {}
     for key, group in table.groupby(list(titles), sort=False):
         lines = {}
-        for way in ways:
-            curves = [curve(run) for run in group[group["way"] == way].to_dict("records")]
-            lines[way] = [c for c in curves if len(c[0]) > 1]
+        for scheme in schemes:
+            curves = [curve(run) for run in group[group["scheme"] == scheme].to_dict("records")]
+            lines[scheme] = [c for c in curves if len(c[0]) > 1]
         if any(lines.values()):
             panels[", ".join(map(str, key))] = lines
     return bands(panels, xlabel, ylabel, logarithmic, marks) if panels else None
 
 
 def _band(axes: Axes, levels: Any, between: tuple[float, float], colour: str, label: str) -> None:
-    """The median of grouped numbers at each level, and a band between two quantiles."""
+    """Draw the median of grouped numbers at each level, and a band between two of their quantiles."""
     low, middle, high = (levels.quantile(q) for q in (between[0], 0.5, between[1]))
     axes.plot(middle.index, middle, "o-", color=colour, ms=3.5, label=label)
     axes.fill_between(middle.index, low, high, color=colour, alpha=0.2, lw=0)
 
 
 def _by_step(table: pd.DataFrame, metrics: Sequence[str], names: Sequence[str]) -> Figure | None:
-    """Metrics against the step of finite differences, for each PDE and accuracy, and their level without any."""
-    steps = table["way"].str.extract(r"^FD(\d) h=([\d.e-]+)$")
-    table = table.assign(accuracy=steps[0], h=pd.to_numeric(steps[1]))
+    """Metrics against the step of finite differences by PDE and accuracy, and their level with exact derivatives."""
+    plain = table["scheme"].str.startswith("FD") & table["part"].isna() & table["richardson"].isin([np.nan, 0])
+    table = table.assign(h=pd.to_numeric(table["step"], errors="coerce").where(plain))
     pdes = list(table["pde"].unique())
     if not table["h"].notna().any():
         return None
@@ -288,11 +324,11 @@ def _by_step(table: pd.DataFrame, metrics: Sequence[str], names: Sequence[str]) 
         own = table[table["pde"] == pde]
         for row, (metric, name) in enumerate(zip(metrics, names, strict=True)):
             axes = grid[row, column]
-            for accuracy, colour in (("2", COLOURS[0]), ("4", COLOURS[1])):
+            for accuracy, colour in ((2, COLOURS[0]), (4, COLOURS[1])):
                 group = own[(own["accuracy"] == accuracy) & own["h"].notna()]
                 if len(group):
                     _band(axes, group.groupby("h")[metric], (0.0, 1.0), colour, f"FD{accuracy}")
-            exact = own[own["way"] == "reverse"][metric]
+            exact = own[own["scheme"] == "reverse"][metric]
             if len(exact):
                 axes.axhline(exact.median(), color="0.2", ls="--", label="AD")
                 axes.axhspan(exact.min(), exact.max(), color="0.2", alpha=0.15, lw=0)
@@ -312,7 +348,7 @@ def _by_step(table: pd.DataFrame, metrics: Sequence[str], names: Sequence[str]) 
 def _lines(pairs: pd.DataFrame, strata: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
     dividing = [f for f in strata if pairs[f].nunique() > 1]
     if not dividing:
-        return [(str(pairs["way"].iloc[0]), pairs)]
+        return [(str(pairs["scheme"].iloc[0]), pairs)]
     return [
         (", ".join(v if isinstance(v, str) else f"{f} {v:g}" for f, v in zip(dividing, key, strict=True)), group)
         for key, group in pairs.groupby(dividing)

@@ -1,19 +1,25 @@
-"""What is claimed, and by which rule it is judged: read from files that name their tests before the runs.
+"""The hypotheses of the study, and the rule by which they are judged.
+
+Each hypothesis is a YAML file in `hypotheses/`. The file states its tests before the runs are made.
 
 The rule, in full:
 
-1. The unit is a *pair* of trained runs, one for each seed, that differ in how derivatives are taken and in nothing
-   else. A *stratum* is one combination of choices, and each seed stands in it once.
-2. Each comparison has a *margin*, the smallest size that counts. In a stratum with the true median gap g (or
-   correlation), one of three statements is true: g is beyond the margin as claimed, beyond it on the other side, or
-   within it. A stratum is decided where a test at level `alpha` rejects the other two. So "no difference" is always
-   an equivalence test against the margin, and is called "within the margin"; it never is the lack of a rejection.
-3. At most MOST_PRIMARY strata of a claim are *primary*: named in its file, tested, and adjusted together (Holm 1979),
-   so that with probability 1 - alpha no decision of a claim is wrong. All other strata are *descriptive*: an estimate
-   and a 95 % interval, without a test and without a part in the verdict.
-4. A stratum in which even pairs that all agree could not be significant is "not decidable", with the smallest p that
-   so many pairs can reach. A run that did not finish, or a pair without a number, counts against every statement.
-5. The word of a claim follows from the outcomes of its primary strata, see `Claim.word`.
+1. The unit is a *pair* of trained runs, one for each seed, that differ in how derivatives are taken
+   and in nothing else. A *stratum* is one combination of choices, and each seed occurs in it once.
+2. Each comparison has a *margin*, the smallest size that counts. In a stratum with the true median
+   gap g (or correlation), one of three statements is true: g is beyond the margin as claimed,
+   beyond it on the other side, or within it. A stratum is decided where a test at level `alpha`
+   rejects the other two statements. So "no difference" is always the result of an equivalence test
+   against the margin, and is called "within the margin". A test that rejects nothing decides
+   nothing.
+3. At most MOST_PRIMARY strata of a hypothesis are *primary*: named in its file, tested, and
+   adjusted together (Holm 1979), so that with probability 1 - alpha no decision of a hypothesis is
+   wrong. All other strata are *descriptive*: they get an estimate and a 95 % interval, no test, and
+   no influence on the verdict.
+4. A stratum whose pairs would not be significant even if they all agreed is "not decidable". The
+   smallest p-value that so many pairs can reach is then stated. A run that did not finish, or a
+   pair without a number, counts against every statement.
+5. The verdict on a hypothesis follows from the outcomes of its primary strata, see `word`.
 """
 
 from __future__ import annotations
@@ -34,8 +40,11 @@ KINDS = ("paired", "trend", "correlation", "ranking")
 
 EXPECTED = ("greater", "less", "same")
 
+Level = str | float
+"""A level of a factor."""
+
 MOST_PRIMARY = 10
-"""Strata of a claim that are tested."""
+"""The largest number of strata of a hypothesis that are tested."""
 
 
 class Outcome(StrEnum):
@@ -50,7 +59,7 @@ class Outcome(StrEnum):
 
 
 class Word(StrEnum):
-    """What is said of a claim."""
+    """The one-word verdict on a hypothesis."""
 
     HOLDS = "holds"
     SOMETIMES = "only when"
@@ -62,30 +71,57 @@ class Word(StrEnum):
 
 @dataclass(frozen=True)
 class Primary:
-    """A stratum that is tested: its name in words, and the level of every factor that makes it one stratum."""
+    """A stratum that is tested.
+
+    Attributes:
+        when: Its name in words.
+        levels: The level of every factor, so that the stratum is determined.
+    """
 
     when: str
-    levels: Mapping[str, Any]
+    levels: Mapping[str, Level]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One statement, judged in each stratum: for each choice of `strata` among the runs that `where` selects.
+    """One statement of a hypothesis, which is judged in each stratum of the runs that it selects.
 
-    kind:
-        paired: the median over seeds of FD minus AD of `quantity` (of its log10 where scale=log10).
-        trend: the median over seeds of the least-squares slope of that difference by `over`.
-        correlation: Spearman's, of each of `predictors` with `quantity`, inside the design cells that `cells` names
-            (such as width, way of taking derivatives and budget), averaged over these cells. Runs of different cells
-            are never pooled: predictors differ between cells for other reasons than those that they are to predict.
-        ranking: how far the largest absolute correlation of another of `predictors` lies above that of the `claimed`
-            one, both inside cells. Not above the margin (for all of them) is as claimed, above it the opposite.
-    expected: the side on which the claim puts the number: `greater` than the margin, `less` than minus the margin, or
-        the `same` within it.
-    margin: the smallest size that counts, in the unit of the number.
-    exact: the way of taking derivatives that is the reference; ways: those that are compared with it.
-    reference: the level of each factor against which its other levels are compared by `effects`.
-    primary: the strata that are tested; each names a level of all of `factors`.
+    There are four kinds of statement:
+
+    - `paired`: the median over seeds of FD minus AD of `quantity` (of its log10 where scale=log10).
+    - `trend`: the median over seeds of the least-squares slope of that difference by `over`.
+    - `correlation`: Spearman's correlation of each of `predictors` with `quantity`, inside the
+      design cells that `cells` divides the runs into (such as width, scheme and budget), averaged
+      over these cells. Runs of different cells are never pooled, because predictors differ between
+      cells for other reasons than the one in question.
+    - `ranking`: by how much the largest absolute correlation of any other predictor exceeds that of
+      the `claimed` one, both inside cells. The outcome is as claimed where no other one exceeds it
+      by the margin, and the opposite where some other one does.
+
+    Attributes:
+        name: The statement in words.
+        kind: One of KINDS, see above.
+        quantity: The metrics that are compared, correlated or predicted; the first one alone in the
+            last two kinds.
+        strata: The factors that divide the runs into strata.
+        margin: The smallest size that counts, in the unit of the number.
+        where: The levels that select runs, by factor.
+        scale: `linear`, or `log10` for the difference of logarithms to base 10.
+        expected: On which side of the margin the hypothesis puts the number: `greater` than the
+            margin, `less` than minus the margin, or the `same` within it.
+        over: The factor along which a trend is taken.
+        exact: The scheme with exact derivatives, which is the reference of each pair.
+        schemes: The schemes that are compared with it, by their `Differentiator.label`.
+        reference: The level of each factor with which its other levels are compared in
+            `Verdict.effects`.
+        cells: The factors that divide the runs of a stratum into design cells.
+        predictors: The metrics that may predict the quantity.
+        claimed: The predictor that a ranking puts first.
+        primary: The strata that are tested; each gives a level of all of `factors`.
+
+    Raises:
+        UsageError: The kind, scale or side is unknown, the margin is not positive, or a primary
+            stratum does not give the level of each factor.
     """
 
     name: str
@@ -93,13 +129,13 @@ class Comparison:
     quantity: Sequence[str]
     strata: Sequence[str]
     margin: float
-    where: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    where: Mapping[str, Sequence[Level]] = field(default_factory=dict)
     scale: str = "linear"
     expected: str = "greater"
     over: str = ""
     exact: str = ""
-    ways: Sequence[str] = ()
-    reference: Mapping[str, Any] = field(default_factory=dict)
+    schemes: Sequence[str] = ()
+    reference: Mapping[str, Level] = field(default_factory=dict)
     cells: Sequence[str] = ()
     predictors: Sequence[str] = ()
     claimed: str = ""
@@ -107,34 +143,47 @@ class Comparison:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise UsageError(f"kind={self.kind} is unknown: expected one of {', '.join(KINDS)}, correct the claim")
+            raise UsageError(f"kind={self.kind} is unknown: expected one of {', '.join(KINDS)}, correct the hypothesis")
         if self.scale not in ("linear", "log10") or self.expected not in EXPECTED:
             raise UsageError(
                 f"{self.name!r} has scale={self.scale} and expected={self.expected}: expected linear or log10, and "
-                f"one of {', '.join(EXPECTED)}, correct the claim"
+                f"one of {', '.join(EXPECTED)}, correct the hypothesis"
             )
         if not self.margin > 0:
             raise UsageError(
                 f"{self.name!r} has margin={self.margin}: expected the smallest size that counts, above 0, as no "
                 "difference can be shown to be none at all; state it"
             )
-        for one in self.primary:
-            if set(one.levels) != set(self.factors):
+        for stratum in self.primary:
+            if set(stratum.levels) != set(self.factors):
                 raise UsageError(
-                    f"the primary stratum {one.when!r} of {self.name!r} names {', '.join(one.levels) or 'nothing'}: "
-                    f"expected a level of each of {', '.join(self.factors)}, as it is one stratum, correct the claim"
+                    f"the primary stratum {stratum.when!r} of {self.name!r} names "
+                    f"{', '.join(stratum.levels) or 'nothing'}: expected a level of each of "
+                    f"{', '.join(self.factors)}, as it is one stratum, correct the hypothesis"
                 )
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """What divides the runs into strata."""
+        """The names of all factors that divide the runs into strata."""
         predictor = ("predictor",) if self.kind == "correlation" else ()
         return (*self.strata, *(("quantity",) if len(self.quantity) > 1 else ()), *predictor)
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A claim of the paper, the comparisons that judge it, and the level of its tests; parts: of the study it needs."""
+class Hypothesis:
+    """A hypothesis taken from the paper, and the comparisons that judge it.
+
+    Attributes:
+        number: Its number in the report.
+        title: The hypothesis in words.
+        source: Where it comes from.
+        parts: The parts of the study whose runs it needs, see `pde_train.study.parts`.
+        alpha: The level of its tests, over all primary strata together.
+        comparisons: The statements that it consists of.
+
+    Raises:
+        UsageError: There are too many primary strata or none, or `alpha` is no level.
+    """
 
     number: int
     title: str
@@ -146,28 +195,37 @@ class Claim:
     def __post_init__(self) -> None:
         if not 1 <= len(self.primary) <= MOST_PRIMARY:
             raise UsageError(
-                f"claim {self.number} names {len(self.primary)} primary strata: expected 1 to {MOST_PRIMARY}, as all "
-                "of them are tested together, choose those on which the claim rests"
+                f"hypothesis {self.number} names {len(self.primary)} primary strata: expected 1 to {MOST_PRIMARY}, "
+                "as all of them are tested together, choose those on which the hypothesis rests"
             )
         if not 0 < self.alpha < 0.5:
-            raise UsageError(f"claim {self.number} has alpha={self.alpha}: expected a level above 0 and below 0.5")
+            raise UsageError(
+                f"hypothesis {self.number} has alpha={self.alpha}: expected a level above 0 and below 0.5, correct it"
+            )
 
     @property
     def primary(self) -> list[tuple[Comparison, Primary]]:
-        """The strata that are tested, in the order of the file."""
-        return [(comparison, one) for comparison in self.comparisons for one in comparison.primary]
+        """The strata that are tested with their comparisons, in the order of the file."""
+        return [(comparison, stratum) for comparison in self.comparisons for stratum in comparison.primary]
 
 
 def word(outcomes: Sequence[Outcome]) -> Word:
-    """What the outcomes of its primary strata say of a claim.
+    """The verdict on a hypothesis that follows from the outcomes of its primary strata.
 
-    - `holds`: every one is as claimed.
-    - `only when`: at least one is as claimed, and at least one is decided otherwise. The conditions are the names of
-      the strata in which it is as claimed; both lists always stand beside the word.
-    - `does not hold`: every one is decided, and none as claimed.
-    - `not decided`: none of these. The strata that are open decide which of them it will be.
+    - `holds`: every stratum is as claimed.
+    - `only when`: at least one is as claimed, and at least one is decided otherwise. The conditions
+      are the names of the strata in which it is as claimed; both lists are always shown beside the
+      verdict.
+    - `does not hold`: every stratum is decided, and none as claimed.
+    - `not decided`: none of these. The open strata decide which of them it will be.
     - `not decidable`: no stratum with data has enough pairs to decide anything.
     - `no data`: no stratum has any.
+
+    Args:
+        outcomes: The outcomes of all primary strata.
+
+    Returns:
+        The verdict.
     """
     known = [o for o in outcomes if o is not Outcome.NO_DATA]
     if not known:
@@ -183,22 +241,22 @@ def word(outcomes: Sequence[Outcome]) -> Word:
     return Word.TOO_FEW if all(o is Outcome.TOO_FEW for o in known) else Word.OPEN
 
 
-def read_claims(folder: Path = FOLDER) -> list[Claim]:
-    """Every claim of a folder of YAML files, by number."""
-    return sorted((_claim(file) for file in folder.glob("*.yaml")), key=lambda claim: claim.number)
+def read_hypotheses(folder: Path = FOLDER) -> list[Hypothesis]:
+    """All hypotheses of a folder of YAML files, sorted by number."""
+    return sorted((_hypothesis(file) for file in folder.glob("*.yaml")), key=lambda hypothesis: hypothesis.number)
 
 
-def _claim(file: Path) -> Claim:
+def _hypothesis(file: Path) -> Hypothesis:
     try:
-        about = yaml.safe_load(file.read_text())
-        about.pop("shared", None)  # what a file names once for several of its comparisons
-        comparisons = [_comparison(one) for one in about.pop("comparisons")]
-        return Claim(**about, comparisons=comparisons)
+        content = yaml.safe_load(file.read_text())
+        content.pop("shared", None)  # YAML anchors, which the comparisons of the file have merged already
+        comparisons = [_comparison(comparison) for comparison in content.pop("comparisons")]
+        return Hypothesis(**content, comparisons=comparisons)
     except (TypeError, ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
-        keys = ", ".join(f.name for f in fields(Claim))
-        raise UsageError(f"{file.name} is no claim ({error}): expected the keys {keys}, see Claim") from error
+        keys = ", ".join(f.name for f in fields(Hypothesis))
+        raise UsageError(f"{file.name} is no hypothesis ({error}): expected the keys {keys}, see Hypothesis") from error
 
 
-def _comparison(about: dict[str, Any]) -> Comparison:
-    primary = [Primary(one["when"], {k: v for k, v in one.items() if k != "when"}) for one in about.pop("primary", ())]
-    return Comparison(**about, primary=primary)
+def _comparison(content: dict[str, Any]) -> Comparison:
+    strata = [dict(stratum) for stratum in content.pop("primary", ())]
+    return Comparison(**content, primary=[Primary(stratum.pop("when"), stratum) for stratum in strata])

@@ -1,7 +1,7 @@
 """`python -m pde_train.study`: every part of the study, one sweep each, and then the report.
 
-A part is `conf/experiment/study/<part>.yaml`. What was interrupted goes on with the same command. Words such as
-`hydra/launcher=slurm_cpu` go to every part.
+A part is the configuration `conf/experiment/study/<part>.yaml`. An interrupted study goes on with
+the same command. Overrides such as `hydra/launcher=slurm_cpu` are passed on to every part.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 from pde_train.errors import UsageError
 from pde_train.guards import refuse_secrets
-from pde_train.study.page import main as report
+from pde_train.study.report import main as report
 
 LAUNCHER = "hydra/launcher="
 STACKED = (f"{LAUNCHER}stacked", "hydra.launcher.threads=1")
-"""How cells are trained where the words do not say: those of one shape as one."""
+"""The launcher where the overrides name none: jobs of one shape train together in one process."""
 
 ONE_DIMENSION = "pde=poisson_1d,biharmonic_1d"
 FEW = "seed=range(4)"
@@ -43,26 +43,37 @@ PARTS = {
     "optimal": [FEW, "differentiator.accuracy=2,8"],
     "thresholds": [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"],
 }
-"""The parts, the longest first, and what `--small` makes of each; `thresholds` is last, as it trains nothing."""
+"""The parts, the longest first, and the overrides by which `--small` shortens each.
+
+`thresholds` is last, as it trains nothing.
+"""
 
 SMALL = Path("study-small")
-"""Folder of the small study, which has a store of its own: its cells are others."""
+"""The folder of the small study, which has a tracking store of its own, because its runs differ from the study's."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts, some at a time; 1 where a cell of a part is not finished, or there is no report."""
+    """Run the parts of the study, some of them at the same time, and then write the report.
+
+    Args:
+        arguments: The words of the command; by default those of this process.
+
+    Returns:
+        The exit code: 0; 1 where a run of a part is not finished or there is no report; 2 for
+        unusable arguments.
+    """
     parser = argparse.ArgumentParser("python -m pde_train.study", description=__doc__.partition("\n")[0])
     parser.add_argument("--small", action="store_true", help=f"fewer seeds, choices and steps, in {SMALL}/")
     parser.add_argument("--parts", help="some of them, with commas between")
     parser.add_argument("--at-once", type=int, default=2, help="parts that run at the same time (2)")
-    parser.add_argument("words", nargs="*", help="for every part, such as hydra/launcher=slurm_cpu")
+    parser.add_argument("words", nargs="*", help="overrides for every part, such as hydra/launcher=slurm_cpu")
     given = parser.parse_args(arguments)
     try:
-        refuse_secrets(given.words)  # which are printed
+        refuse_secrets(given.words)  # the overrides are printed
     except UsageError as error:
         print(error, file=sys.stderr)
         return error.code
-    words, parts = given.words, given.parts.split(",") if given.parts else list(PARTS)
+    overrides, parts = given.words, given.parts.split(",") if given.parts else list(PARTS)
     if unknown := [part for part in parts if part not in PARTS]:
         print(
             f"--parts {unknown[0]} is no part of the study: expected some of {', '.join(PARTS)}, correct it",
@@ -70,27 +81,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     here = SMALL if given.small else Path()
-    uri = next((w.partition("=")[2] for w in words if w.startswith("tracking.uri=")), None)
+    uri = next((o.partition("=")[2] for o in overrides if o.startswith("tracking.uri=")), None)
     if given.small:
         here.mkdir(exist_ok=True)
         uri = uri or f"sqlite:///{here.absolute() / 'mlflow.db'}"
-        words = [*words, f"hydra.sweep.dir={here / 'multirun'}", f"tracking.uri={uri}"]
-    if not any(word.startswith(LAUNCHER) for word in words):
-        words = [*STACKED, *words]
+        overrides = [*overrides, f"hydra.sweep.dir={here / 'multirun'}", f"tracking.uri={uri}"]
+    if not any(override.startswith(LAUNCHER) for override in overrides):
+        overrides = [*STACKED, *overrides]
     began = time.monotonic()
     with ThreadPoolExecutor(max(1, given.at_once)) as pool:
-        codes = list(pool.map(lambda p: run_part(p, [*(PARTS[p] if given.small else []), *words], here), parts))
+        codes = list(pool.map(lambda p: run_part(p, [*(PARTS[p] if given.small else []), *overrides], here), parts))
     print(f"{len(codes)} parts in {time.monotonic() - began:.0f} s")
     codes.append(report([*(["--uri", uri] if uri else []), "--folder", str(here / "report")]))
     return int(any(codes))
 
 
-def run_part(part: str, words: Sequence[str], folder: Path) -> int:
-    """One sweep, whose output goes to a file; its exit code."""
+def run_part(part: str, overrides: Sequence[str], folder: Path) -> int:
+    """Run one part as a sweep whose output goes to `study-logs/<part>.log`.
+
+    Args:
+        part: The name of the part.
+        overrides: Hydra overrides of the sweep.
+        folder: The folder of the study.
+
+    Returns:
+        The exit code of the sweep.
+    """
     began = time.monotonic()
     log = folder / "study-logs" / f"{part}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pde_train", "--multirun", f"experiment=study/{part}", *words]
+    command = [sys.executable, "-m", "pde_train", "--multirun", f"experiment=study/{part}", *overrides]
     print(f"{part}: python {' '.join(command[1:])}", flush=True)
     with log.open("w") as file:
         code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode

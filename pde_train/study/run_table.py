@@ -1,4 +1,4 @@
-"""The runs of a study as a table: what was chosen, what came of it, and which runs are a pair."""
+"""The run table of the study: what was chosen for each run, what was measured, and which runs are a pair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pde_train.errors import RunError
 from pde_train.tracking.reading import Reader
 
 Curve = tuple[np.ndarray, np.ndarray]
-"""Steps, or indices, and values (k,) each; empty where there are none."""
+"""Steps, or indices, and values, (k,) each; empty where there are none."""
 
 NOTHING: Curve = (np.array([]), np.array([]))
 
@@ -32,77 +32,115 @@ FACTORS = {
     "learning rate": "params.optimizer.lr",
     "steps": "params.method.steps",
     "precision": "params.accelerator.precision",
+    "accuracy": "params.differentiator.accuracy",
+    "step": "params.differentiator.step",
+    "part": "params.differentiator.part",
+    "richardson": "params.differentiator.richardson",
     "interior": "params.sampler.interior",
     "relative": "params.entropy.relative",
     "normalisation": "params.entropy.normalisation",
     "seed": "params.seed",
 }
-"""What a claim may select and divide by, and the parameter or tag that has it."""
+"""The factors by which a hypothesis may select and divide runs, and the parameter or tag that stores each."""
+
+LABEL = "tags.differentiator_label"
+"""The column of the tag in which a run stores `Differentiator.label`."""
 
 OF_NO_CONFIGURATION = ("params.tracking.", "params.name", "params.sweep.", "params.resume", "params.entropy.")
-"""What runs of one configuration may differ in; views differ in the entropy."""
+"""Beginnings of the names of parameters in which runs of one configuration may differ; views differ in the entropy."""
 
 NOT_OF_A_PAIR = ("params.differentiator.", *OF_NO_CONFIGURATION)
-"""What two runs of a pair may differ in; everything else is the same. Pairs of entropies share the definition, too."""
+"""Beginnings of the names of parameters in which the two runs of a pair may differ.
+
+Pairs of entropies agree in the definition of the entropy as well.
+"""
 
 DEFINITION = ["relative", "normalisation"]
-"""Factors that define an entropy."""
+"""The factors that define an entropy."""
 
 OF_DEFINITION = ("entropy/", "entropy_raw/", "effective_rank/", "cutoff/")
-"""First parts of the names of metrics that depend on it; all others are the same in every view of a run."""
+"""Beginnings of the names of metrics that depend on that definition; all others are the same in every view of a run."""
 
 LARGE = 1e-4
-"""Singular values above this times s_1 are large."""
+"""Singular values above LARGE s_1 are called large."""
 
 SPEEDS = (0.1, 0.01, 0.001)
-"""Parts of its first loss that a run is timed to reach."""
+"""Fractions of the first loss; the table has the steps that a run takes to reach each of them."""
 
 STARTS = "start/"
-"""First part of the name of a metric's value at the first step, before training."""
+"""Prefix of the name of a metric's value at the first step, before training."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Finished runs, one of each configuration and definition of entropy, and what was left out.
+    """Finished runs, one for each configuration and definition of entropy, and what was left out.
 
-    table: FACTORS, `config` (the same for views of a run), `way` (of taking derivatives), `pair` (the same for runs
-    that differ in it alone), every metric by its name, and what is derived from curves: `steps_to/<part>` (steps until
-    the loss is that part of the first one; inf where it never is), `speed` (decades of loss lost in 1000 steps),
-    `start/<metric>` (its value before training). spectrum: final singular values by the id of a run. curve: a metric at
-    every step by id and name; `loss` and what was asked for. sweeps: ids of the parent runs. unfinished: the same
-    factors of configurations of which no run has finished. settings: all parameters as logged, by the id of a run.
+    A *view* of a run is its spectrum under another definition of entropy, recomputed without
+    training.
+
+    The columns of `table` are the FACTORS, every metric by its name, and
+
+    - `id`: the id of the run; `view`: that of the run of which it is a view;
+    - `config`: a number that a run shares with its views;
+    - `scheme`: how derivatives were taken, see `scheme_of`;
+    - `pair`: a number that runs share which differ in the scheme alone;
+    - `steps_to/<fraction>`: the steps until the loss is that fraction of the first one, inf where
+      it never is;
+    - `speed`: the decades of loss that are lost in 1000 steps;
+    - `start/<metric>`: the value of a metric before training.
+
+    Attributes:
+        table: A row for each run or view.
+        spectrum: The final singular values of a run, by its id.
+        curve: A metric of a run at every step, by id and name: `loss`, and those that were asked
+            for.
+        sweeps: The ids of the parent runs.
+        summary: Counts, versions, commits, machines and times of the runs.
+        unfinished: The factors of configurations of which no run has finished.
+        settings: All parameters as stored, by the id of the run.
     """
 
     table: pd.DataFrame
     spectrum: Callable[[str], Curve]
     curve: Callable[[str, str], Curve]
     sweeps: Sequence[str]
-    about: Mapping[str, object]
+    summary: Mapping[str, object]
     unfinished: pd.DataFrame = field(default_factory=pd.DataFrame)
     settings: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def trained(self) -> pd.DataFrame:
-        """A row for each trained run: its views, which take another entropy of the same run, are no runs."""
+        """The rows of trained runs, without their views."""
         return _trained(self.table)
 
     @property
     def by_definition(self) -> pd.DataFrame:
-        """A row for each trained run and definition of entropy, with all thresholds that its views have."""
+        """A row for each trained run and definition of entropy, with the thresholds of all its views."""
         return self.table.groupby(["config", *DEFINITION], as_index=False, dropna=False, sort=False).first()
 
     def of(self, metrics: Sequence[str]) -> pd.DataFrame:
-        """The rows that are independent runs for these metrics: views count only where a metric depends on them."""
+        """The rows that are independent runs for these metrics; views only where a metric depends on the definition."""
         return self.by_definition if depends_on_definition(metrics) else self.trained
 
 
 def depends_on_definition(metrics: Sequence[str]) -> bool:
-    """Whether one of these metrics differs between views of one run."""
+    """Whether one of these metrics differs between the views of a run."""
     return any(name.removeprefix(STARTS).startswith(OF_DEFINITION) for name in metrics)
 
 
-def read(reader: Reader, looks: Sequence[str]) -> Runs:
-    """Everything that the report needs of an experiment; looks: metrics that are read at every step of networks."""
+def read(reader: Reader, by_step: Sequence[str]) -> Runs:
+    """Read everything that the report needs of an experiment.
+
+    Args:
+        reader: The experiment in its tracking store.
+        by_step: The metrics that are read at every step of the runs that train networks.
+
+    Returns:
+        The run table.
+
+    Raises:
+        RunError: The experiment has no finished run, or the store cannot be read.
+    """
     raw = reader.runs()
     cells = raw[_column(raw, "tags.config_hash").notna()]
     finished = cells[cells["status"] == "FINISHED"] if len(cells) else cells
@@ -112,7 +150,8 @@ def read(reader: Reader, looks: Sequence[str]) -> Runs:
             "study, run it first"
         )
     entropies = [c for c in finished if c.startswith("params.entropy.")]
-    # a run counts again neither under its own hash nor where only the source of the program made that another one
+    # The hash of a run covers the source of the user's modules. Runs that differ in nothing but that source, or in
+    # nothing at all, count once: the newest one.
     newest = finished.sort_values("start").drop_duplicates(["tags.config_hash", *entropies], keep="last")
     distinct = newest.assign(config=_same(newest, OF_NO_CONFIGURATION))
     distinct = distinct.drop_duplicates(["config", *entropies], keep="last").drop(columns="config")
@@ -126,7 +165,7 @@ def read(reader: Reader, looks: Sequence[str]) -> Runs:
     @cache
     def history(run_id: str) -> dict[str, Curve]:
         rows = reader.csv(files[run_id], "history.csv")
-        kept = rows[rows["metric"].isin(["loss", *looks])].groupby("metric") if len(rows) else ()
+        kept = rows[rows["metric"].isin(["loss", *by_step])].groupby("metric") if len(rows) else ()
         return {str(name): (own["step"].to_numpy(), own["value"].to_numpy()) for name, own in kept}
 
     @cache
@@ -136,13 +175,13 @@ def read(reader: Reader, looks: Sequence[str]) -> Runs:
 
     trained, sweeps = _trained(table), _newest_sweeps(raw)
     networks = trained[trained["model"] != "random_features"]["id"]
-    derived = pd.DataFrame([{"id": run_id, **_derived(history(run_id), looks)} for run_id in networks])
+    derived = pd.DataFrame([{"id": run_id, **_derived(history(run_id), by_step)} for run_id in networks])
     return Runs(
         table.merge(derived, on="id", how="left") if len(derived) else table,
         spectrum,
         lambda run_id, metric: history(run_id).get(metric, NOTHING),
         list(sweeps["id"]),
-        {"experiment": reader.experiment, **_about(sweeps, cells, finished, distinct)},
+        {"experiment": reader.experiment, **_summary(sweeps, cells, finished, distinct)},
         unfinished,
         distinct.set_index("id").filter(like="params."),
     )
@@ -157,28 +196,40 @@ def _table(distinct: pd.DataFrame) -> pd.DataFrame:
     columns = {name: _column(distinct, source) for name, source in FACTORS.items()}
     columns["depth"] = [len(ast.literal_eval(h)) if isinstance(h, str) else np.nan for h in columns.pop("hidden")]
     columns |= {"id": distinct["id"], "view": _column(distinct, "tags.view_of")}
-    columns["way"] = [way_of(row) for row in distinct.to_dict("records")]
+    columns["scheme"] = [scheme_of(row) for row in distinct.to_dict("records")]
     columns |= {"config": _same(distinct, OF_NO_CONFIGURATION), "pair": _same(distinct, NOT_OF_A_PAIR)}
     metrics = {c.removeprefix("metrics."): distinct[c] for c in distinct if c.startswith("metrics.")}
     return pd.DataFrame(columns | metrics).reset_index(drop=True)
 
 
 def _same(runs: pd.DataFrame, but: tuple[str, ...]) -> pd.Series:
-    """A number for each run, equal where all parameters are but those that begin so."""
+    """A number for each run, which is equal where all parameters are equal, except those that begin with `but`."""
     shared = [c for c in runs if c.startswith("params.") and not c.startswith(but)]
     hashed: pd.Series = pd.util.hash_pandas_object(runs[shared].fillna("").astype(str), index=False)
     return hashed
 
 
 def _column(table: pd.DataFrame, source: str) -> pd.Series:
-    """A column, of numbers where they all are; nan where there is none."""
-    found = table.get(source, pd.Series(np.nan, index=table.index, dtype=object)).replace("None", np.nan)
-    numbers = pd.to_numeric(found, errors="coerce")
-    return numbers if numbers.notna().sum() == found.notna().sum() else found
+    """A column of the store's table, as numbers where all entries are numbers; nan where there is no such column."""
+    entries = table.get(source, pd.Series(np.nan, index=table.index, dtype=object)).replace("None", np.nan)
+    numbers = pd.to_numeric(entries, errors="coerce")
+    return numbers if numbers.notna().sum() == entries.notna().sum() else entries
 
 
-def way_of(run: Mapping[str, object]) -> str:
-    """How a run took its derivatives, in short: `reverse`, `FD4 h=0.001`, `FD2 h=auto, truncation alone`."""
+def scheme_of(run: Mapping[str, object]) -> str:
+    """How a run took its derivatives: its `Differentiator.label`, such as `reverse` or `FD4 h=0.001`.
+
+    Runs that were stored before the label was a tag get the same label from their parameters.
+
+    Args:
+        run: A row of the store's table: tags and parameters by name.
+
+    Returns:
+        The label.
+    """
+    label = run.get(LABEL)
+    if isinstance(label, str):
+        return label
     name = str(run.get("params.differentiator._target_", "")).rpartition(".")[2]
     own = {k.removeprefix("params.differentiator."): v for k, v in run.items() if "params.differentiator." in k}
     if "accuracy" not in own or not isinstance(own["accuracy"], str):
@@ -191,12 +242,12 @@ def way_of(run: Mapping[str, object]) -> str:
     return f"{hybrid}FD{own['accuracy']}{extrapolated} h={short}{alone}"
 
 
-def _derived(history: Mapping[str, Curve], looks: Sequence[str]) -> dict[str, float]:
-    """What is derived from the curves of a network."""
+def _derived(history: Mapping[str, Curve], by_step: Sequence[str]) -> dict[str, float]:
+    """The numbers that are derived from the curves of a network, by the names of their columns."""
     steps, losses = history.get("loss", NOTHING)
-    found = {f"steps_to/{part:g}": _steps_to(losses, part) for part in SPEEDS}
-    found["speed"] = _speed(steps, losses)
-    return found | {f"{STARTS}{metric}": float(history[metric][1][0]) for metric in looks if metric in history}
+    derived = {f"steps_to/{part:g}": _steps_to(losses, part) for part in SPEEDS}
+    derived["speed"] = _speed(steps, losses)
+    return derived | {f"{STARTS}{metric}": float(history[metric][1][0]) for metric in by_step if metric in history}
 
 
 def _steps_to(losses: np.ndarray, part: float) -> float:
@@ -211,15 +262,15 @@ def _speed(steps: np.ndarray, losses: np.ndarray) -> float:
 
 
 def _newest_sweeps(raw: pd.DataFrame) -> pd.DataFrame:
-    """The parent run of each sweep."""
+    """The newest parent run of each sweep."""
     parents = raw[_column(raw, "tags.sweep").notna()]
     return parents.sort_values("start").drop_duplicates("name", keep="last")
 
 
-def _about(
+def _summary(
     sweeps: pd.DataFrame, cells: pd.DataFrame, finished: pd.DataFrame, distinct: pd.DataFrame
 ) -> dict[str, object]:
-    """What a reader must know of the runs besides their numbers."""
+    """Counts, versions, commits, machines and times, which the report states beside the numbers of the runs."""
     tags = [c for c in distinct if c.startswith("tags.version.")]
     return {
         "runs": len(cells),

@@ -1,7 +1,9 @@
-"""Estimates, intervals and tests of claims. The unit is a seed: each of them enters as one number, or as one block.
+"""Estimates, intervals and tests. The unit is a seed, which enters as one number or as one block of numbers.
 
-Paired numbers use the sign test and the interval that inverts it, which are exact for the median of any distribution
-and at any number of seeds. Correlations inside cells use the delete-one jackknife over seeds.
+Paired numbers use the sign test and the interval that inverts it. Both are exact for the median of
+any distribution and for any number of seeds. Correlations inside cells use the delete-one jackknife
+over seeds, because the runs of one seed in several cells are dependent; `scipy.stats.bootstrap`
+resamples single observations and has no such blocks.
 """
 
 from __future__ import annotations
@@ -13,18 +15,25 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-"""Of every interval that is shown."""
+"""The confidence level of every interval that is shown."""
 
 FEWEST = 10
-"""Seeds that a correlation needs."""
+"""The number of seeds that a correlation needs."""
 
 ALMOST_ONE = 1 - 1e-9
-"""The largest correlation that Fisher's transformation takes."""
+"""The largest correlation to which Fisher's transformation is applied, as it is infinite at 1."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its interval, which is without an end on a side where so few seeds give none; n: seeds."""
+    """A number and its 95 % interval.
+
+    Attributes:
+        value: The estimate, nan without data.
+        low: The lower end, -inf where so few seeds give none.
+        high: The upper end, inf where so few seeds give none.
+        n: The number of seeds.
+    """
 
     value: float
     low: float
@@ -34,10 +43,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Tested:
-    """p of each of three statements on a number g and its margin m; one-sided, each against the other two.
+    """One-sided p-values of three statements on a number g and its margin m, each against the other two statements.
 
-    greater: g > m. less: g < -m. same: -m < g < m, by two one-sided tests (Schuirmann 1987). reachable: the smallest
-    value of `p` that a test of so many seeds can have.
+    Attributes:
+        greater: The p-value of g > m.
+        less: The p-value of g < -m.
+        same: The p-value of -m < g < m, by two one-sided tests (Schuirmann, J. Pharmacokinet.
+            Biopharm. 15, 1987).
+        reachable: The smallest value of `p` that a test of so many seeds can have.
     """
 
     greater: float
@@ -47,16 +60,17 @@ class Tested:
 
     @property
     def p(self) -> float:
-        """Of the statement that is best supported, two-sided.
+        """The two-sided p-value of the statement that is best supported.
 
-        A decision is wrong with probability p at most: inside the margin the two false statements share it, on the
-        margin itself `same` and its neighbour do.
+        A decision at this level is wrong with at most this probability: twice the one-sided value
+        covers the two statements that can be false together, which are `greater` and `less` inside
+        the margin, and `same` and its neighbour on the margin itself.
         """
         return min(1.0, 2 * min(self.greater, self.less, self.same))
 
     @property
     def statement(self) -> str:
-        """`greater`, `less` or `same`: the one that is best supported."""
+        """The statement that is best supported: `greater`, `less` or `same`."""
         return min(("greater", "less", "same"), key=lambda name: float(getattr(self, name)))
 
 
@@ -66,10 +80,17 @@ UNDECIDABLE = Tested(1.0, 1.0, 1.0, 1.0)
 
 
 def median(values: np.ndarray, lost: int = 0, confidence: float = CONFIDENCE) -> Estimate:
-    """The median of one number a seed (n,), with the exact interval between order statistics.
+    """The median of one number for each seed, with the exact interval between order statistics.
 
-    lost: seeds without a number. The lower end of the interval takes them for smaller than all others, the upper end
-    for larger, so that nothing follows from their absence.
+    Args:
+        values: The numbers (n,).
+        lost: The number of seeds without a number. The lower end of the interval treats them as
+            smaller than all others and the upper end as larger, so that their absence cannot narrow
+            the interval.
+        confidence: The confidence level of the interval.
+
+    Returns:
+        The estimate; NOTHING where there is no number.
     """
     values = np.sort(np.asarray(values, dtype=float))
     if not len(values):
@@ -83,23 +104,40 @@ def median(values: np.ndarray, lost: int = 0, confidence: float = CONFIDENCE) ->
 
 
 def sign_test(values: np.ndarray, margin: float, lost: int = 0) -> Tested:
-    """Sign tests of the median of one number a seed (n,) against both ends of a margin; the lost count against all."""
+    """Sign tests of the median of one number for each seed against both ends of a margin.
+
+    Args:
+        values: The numbers (n,).
+        margin: The margin m > 0.
+        lost: The number of seeds without a number, which count against each of the three
+            statements.
+
+    Returns:
+        The p-values; UNDECIDABLE where there is no number.
+    """
     values = np.asarray(values, dtype=float)
     n = len(values) + lost
     if not len(values):
         return UNDECIDABLE
 
-    def p(on_its_side: np.ndarray) -> float:
-        return float(stats.binom.sf(on_its_side.sum() - 1, n, 0.5))
+    def p(count: int) -> float:
+        """The one-sided p-value where so many of the n seeds agree with a statement."""
+        return float(stats.binomtest(count, n, alternative="greater").pvalue)
 
-    same = max(p(values < margin), p(values > -margin))
-    best = min(1.0, 2 * float(stats.binom.sf(len(values) - 1, n, 0.5)))
-    return Tested(p(values > margin), p(values < -margin), same, best)
+    same = max(p(int(np.sum(values < margin))), p(int(np.sum(values > -margin))))
+    greater, less = p(int(np.sum(values > margin))), p(int(np.sum(values < -margin)))
+    return Tested(greater, less, same, reachable=min(1.0, 2 * p(len(values))))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Runs of one design cell: seeds (n,), predictors (k, n), and the outcome (n,)."""
+    """The runs of one design cell.
+
+    Attributes:
+        seeds: The seed of each run (n,).
+        predictors: The values of k predictors (k, n).
+        outcome: The number that they may predict (n,).
+    """
 
     seeds: np.ndarray
     predictors: np.ndarray
@@ -108,43 +146,54 @@ class Cell:
 
 @dataclass(frozen=True)
 class Correlations:
-    """Spearman's correlation of each predictor in each cell (cells, k); its mean without each seed (n, k)."""
+    """Spearman's correlation of k predictors with an outcome, inside cells.
+
+    Attributes:
+        by_cell: The correlations in each cell (cells, k).
+        without: Their means over cells with one seed left out, for each of the n seeds (n, k).
+    """
 
     by_cell: np.ndarray
     without: np.ndarray
 
     @property
     def values(self) -> np.ndarray:
-        """Means over cells (k,)."""
+        """The correlations, averaged over cells (k,)."""
         means: np.ndarray = self.by_cell.mean(axis=0)
         return means
 
     @property
     def n(self) -> int:
-        """Seeds."""
+        """The number of seeds."""
         return len(self.without)
 
     def estimate(self, k: int) -> Estimate:
-        """Of predictor k, on Fisher's scale, with Student's quantiles."""
+        """The mean correlation of predictor k, with an interval on Fisher's scale by Student's quantiles."""
         z, spread = self._fisher(k)
         reach = spread * stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1)
         return Estimate(float(self.values[k]), float(np.tanh(z - reach)), float(np.tanh(z + reach)), self.n)
 
     def test(self, k: int, margin: float) -> Tested:
-        """Whether the correlation of predictor k lies beyond or within a margin."""
+        """Test whether the correlation of predictor k lies beyond or within a margin."""
         z, spread = self._fisher(k)
         return self._test(z, spread, float(np.arctanh(margin)))
 
     def lead(self, other: int, claimed: int) -> Estimate:
-        """How far the absolute correlation of another predictor lies above that of the claimed one."""
+        """By how much the absolute correlation of another predictor exceeds that of the claimed one."""
         value, spread = self._lead(other, claimed)
         reach = spread * stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1)
         return Estimate(value, float(value - reach), float(value + reach), self.n)
 
     def test_best(self, claimed: int, margin: float) -> Tested:
-        """Whether another predictor's absolute correlation exceeds that of the claimed one by more than a margin.
+        """Test whether any other absolute correlation exceeds that of the claimed predictor by more than a margin.
 
-        `greater`: some other does, Bonferroni's p over the others. `same`: none does, the largest p of the others.
+        Args:
+            claimed: The index of the claimed predictor.
+            margin: The margin m > 0.
+
+        Returns:
+            `greater` is the p-value of "some other one does", by Bonferroni's correction over the
+            others. `same` is that of "no other one does", the largest p-value over the others.
         """
         others = [k for k in range(len(self.values)) if k != claimed]
         tests = [self._test(*self._lead(k, claimed), margin) for k in others]
@@ -168,10 +217,16 @@ class Correlations:
 
 
 def correlations(cells: Sequence[Cell]) -> Correlations | None:
-    """Correlations inside cells, averaged over the cells that have FEWEST seeds; None where none has.
+    """Correlations inside the cells that have at least FEWEST seeds.
 
-    Seeds are left out one at a time, each from all cells at once: runs of one seed in several cells are no
-    independent runs.
+    Seeds are left out one at a time, each from all cells at once, because the runs of one seed in
+    several cells are not independent.
+
+    Args:
+        cells: The runs of each design cell.
+
+    Returns:
+        The correlations, or None where no cell has enough seeds.
     """
     cells = [cell for cell in cells if len(cell.seeds) >= FEWEST]
     if not cells:
@@ -182,21 +237,30 @@ def correlations(cells: Sequence[Cell]) -> Correlations | None:
 
 
 def _spearman(cell: Cell, kept: np.ndarray | slice = slice(None)) -> np.ndarray:
-    """Spearman's correlation of each predictor (k,); 0 where one of both is constant, which predicts nothing."""
+    """Spearman's correlation of each predictor (k,); 0 where the predictor or the outcome is constant."""
+    # scipy.stats.spearmanr gives the same for one predictor at a time, and nan with a warning where one is constant.
     x, y = (stats.rankdata(a, axis=-1) for a in (cell.predictors[:, kept], cell.outcome[kept]))
     x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean()
     scale = np.sqrt(np.sum(x**2, axis=-1) * np.sum(y**2))
-    return np.divide(x @ y, scale, out=np.zeros_like(scale), where=scale > 0)
+    correlations: np.ndarray = np.divide(x @ y, scale, out=np.zeros_like(scale), where=scale > 0)
+    return correlations
 
 
 def _jackknife(without: np.ndarray) -> float:
-    """The standard error of a number, from its values (n,) without each block."""
+    """The jackknife's standard error of a number, from its n values (n,) with one block left out."""
     n = len(without)
     return float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2)))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values of tests that are read together, in their order, adjusted by Holm (1979) for any dependence."""
+    """Adjust the p-values of tests that are read together (Holm, Scand. J. Stat. 6, 1979), for any dependence.
+
+    Args:
+        p: The p-values.
+
+    Returns:
+        The adjusted p-values in the same order, at most 1.
+    """
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
     adjusted[order] = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))

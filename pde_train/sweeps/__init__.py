@@ -1,1 +1,10 @@
-"""Grids of runs: which cells there are, which are done, who trains the others, and what they show together."""
+"""Grids of runs: `python -m pde_train --multirun ...`.
+
+A grid is the product of all choices of a command line; a cell is one of its runs, in a folder named by the hash of what
+decides its numbers, so that every grid that contains it finds it. `compose` makes the cells, `grid` says which are
+done, `sweeper` launches the others until each has an end, and `report` shows what they came to: a table, `overlays` of
+their curves, and `views` of the same training under another entropy.
+
+Hydra's launchers run the cells in one process, in several (`workers`), on a cluster (`slurm`), or many as one
+(`stacked_launcher`).
+"""

@@ -42,9 +42,18 @@ def combinations(words: Sequence[str], loader: ConfigLoader) -> list[list[str]]:
 
 
 def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictConfig) -> Iterator[Composed]:
-    """The resolved configuration of every cell, without what decides no number, and its choices by group.
+    """The configuration of every cell, without what decides no number.
 
-    Hydra composes files once for every choice of them; plain `key=value` words are then set on copies, as Hydra does.
+    Hydra composes files once for every choice of them; plain `key=value` words are then set on copies,
+    as Hydra does.
+
+    Args:
+        cells: The overrides of each cell.
+        loader: Hydra's loader of configurations.
+        master: The configuration of the sweep.
+
+    Yields:
+        The resolved configuration of a cell, and its choice of every group.
     """
     parsed = lru_cache(maxsize=None)(OverridesParser.create(config_loader=loader).parse_override)
     choices = lru_cache(maxsize=None)(loader.get_group_options)

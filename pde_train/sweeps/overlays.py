@@ -11,9 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pde_train import plots
+from pde_train.errors import RunError
 from pde_train.plots import Curve
+from pde_train.run_folder import SPECTRA
 from pde_train.runs import tables
 from pde_train.runs.result import Result
+from pde_train.spectra import load_spectra
 
 MOST_PANELS = 12
 """Groups of cells that are drawn; the table has all."""
@@ -50,12 +53,16 @@ def _loss(result: Result) -> Curve:
 def _spectrum(result: Result) -> Curve:
     """The final singular values of a result, from its folder or, of a view, from that of its cell.
 
-    None where the file cannot be read.
+    Args:
+        result: Of a cell.
+
+    Returns:
+        Indices from 1 and singular values, both empty where no file can be read.
     """
     for folder in (result.folder or Path(), (result.folder or Path()).parent):
-        if (file := folder / "spectrum.csv").exists():
-            with contextlib.suppress(ValueError):
-                values = np.array([float(line.partition(",")[2]) for line in file.read_text().splitlines()[1:]])
+        with contextlib.suppress(RunError):
+            if spectra := load_spectra(folder / SPECTRA):
+                values = spectra[max(spectra)].values
                 return np.arange(1, len(values) + 1, dtype=float), values
     return np.array([]), np.array([])
 

@@ -33,7 +33,16 @@ class Report:
 
     @classmethod
     def opened(cls, grid: Grid, config: DictConfig, meanwhile: Callable[[], None]) -> Report:
-        """Begin the parent run, or go on with it. meanwhile: what can be done while the store is being opened."""
+        """Begin the parent run, or go on with it.
+
+        Args:
+            grid: What is trained.
+            config: Of the sweep.
+            meanwhile: What can be done while the store is being opened.
+
+        Returns:
+            The report of the grid, which `close` ends.
+        """
         tracker = build_group(config, "tracking")
         tracker.prepare(wait=False)
         meanwhile()

@@ -152,9 +152,11 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
 
 
 def queue() -> dict[str, str] | None:
-    """What SLURM says of this user's jobs by their ids, also of those that ended lately; None where it is silent.
+    """What SLURM says of this user's jobs, also of those that ended lately.
 
-    That is the job's state and, of a job that waits, why: `PENDING (Resources)`.
+    Returns:
+        The state of each job by its id and, of a job that waits, why: ``PENDING (Resources)``. None
+        where SLURM does not answer.
     """
     command = ["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i %T (%r)"]
     try:

@@ -27,8 +27,14 @@ log = logging.getLogger(__name__)
 class StackedLauncher(Launcher):
     """Sorts cells into stacks of one shape (`pde_train.runs.stack.shape`) and launches a job for each.
 
-    through: the launcher of the jobs. size: cells of a job, at most. memory_gb: that the arrays of a step may take, in
-    GB. threads: of a job; None for as many as it has cores, but one.
+    Args:
+        through: The configuration of the launcher of these jobs.
+        size: Cells of a job, at most.
+        memory_gb: What the arrays of one step may take, in GB.
+        threads: Of a job; None for as many as it has cores, but one.
+
+    Raises:
+        UsageError: A size that is no positive number.
     """
 
     def __init__(self, through: DictConfig, size: int, memory_gb: float, threads: int | None):

@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 class GridSweeper(Sweeper):
     """Trains every cell of a grid once, wherever and whenever it is launched, and ends with what they show together.
 
-    params: choices by key, as the command line has them; words of the command line win.
+    Args:
+        params: Choices by key, as the command line has them; words of the command line win.
     """
 
     config: DictConfig

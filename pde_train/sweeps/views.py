@@ -9,15 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from pde_train.entropy import Entropy
-from pde_train.errors import RunError
 from pde_train.instantiate import build_group
-from pde_train.run_folder import Status, lock
+from pde_train.run_folder import SPECTRA, Status, lock
 from pde_train.runs import provenance
 from pde_train.runs.result import Result
+from pde_train.spectra import load_spectra
 from pde_train.sweeps.grid import Cell
 from pde_train.tracking.base import Tracker
 
@@ -26,16 +25,19 @@ OF_AN_ENTROPY = ("cutoff/", "entropy/", "entropy_raw/", "effective_rank/", "cond
 
 
 def seen(cell: Cell, config: DictConfig, tracker: Tracker, parent: Path) -> Result | None:
-    """The result of a cell as a grid asks for it: with its overrides and its entropy; None before its end.
+    """The result of a cell as a grid asks for it: with its overrides and its entropy.
 
-    A view that is made for the first time is a run of its own in the store, nested in the sweep, and lies in a folder
-    of its own below the cell's.
+    A view that is made for the first time is a run of its own in the store, nested in the sweep, and
+    lies in a folder of its own below the cell's.
 
     Args:
         cell: Of the grid.
         config: Of the sweep.
         tracker: Of the sweep.
         parent: The folder of the grid.
+
+    Returns:
+        The result, None before the cell has ended.
     """
     trained = cell.result
     if trained is None:
@@ -65,24 +67,8 @@ def _view(cell: Cell, trained: Result, config: DictConfig, tracker: Tracker, par
 
 def _metrics(cell: Cell, entropy: Entropy) -> dict[int, dict[str, float]]:
     """Every number of the cell's singular values under an entropy, by step."""
-    file = cell.folder / "spectrum.npz"
-    if not file.exists():
-        return {}
-    try:
-        with np.load(file, allow_pickle=False) as kept:
-            return {
-                int(name.removeprefix("step_")): entropy.metrics(kept[name], _resolution(kept, name))
-                for name in kept.files
-                if name.startswith("step_")
-            }
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{file} holds no singular values ({error}): expected those of a run, train again with sweep.fresh=true"
-        ) from error
-
-
-def _resolution(kept: Mapping[str, np.ndarray], name: str) -> float:
-    return float(kept[name.replace("step_", "resolution_")])
+    spectra = load_spectra(cell.folder / SPECTRA)
+    return {step: entropy.metrics(spectrum.values, spectrum.resolution) for step, spectrum in spectra.items()}
 
 
 def _track(

@@ -95,10 +95,16 @@ def _worker(launcher: int) -> Worker:
 
 @contextmanager
 def told_to_stop(at_work: Callable[[], bool]) -> Iterator[None]:
-    """While this lasts, a signal to stop goes to the workers first, which save before it acts here.
+    """While this context lasts, a signal to stop goes to the workers first, which save before it acts here.
 
-    at_work: whether any of them still is. A second signal acts at once. Whatever a launcher makes of workers that stop,
-    Ctrl-C ends as Ctrl-C.
+    A second signal acts at once. Whatever a launcher makes of workers that stop, Ctrl-C ends as Ctrl-C.
+
+    Args:
+        at_work: Whether any worker still is.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed.
+        SystemExit: SIGTERM was received.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

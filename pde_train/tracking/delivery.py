@@ -298,9 +298,13 @@ def alone(uri: str) -> Iterator[None]:
 
 
 def check_file(uri: str) -> None:
-    """Refuse a sqlite file that can never be a store, which MLflow would try again and again for a minute.
+    """Refuse a sqlite file that can never be a store, which MLflow would try to open for a minute.
 
-    Raises RunError.
+    Args:
+        uri: Of the store.
+
+    Raises:
+        RunError: It is no file of sqlite, or its folder does not exist.
     """
     file = sqlite_file(uri)
     if file is None or not file.exists():
@@ -321,7 +325,11 @@ def check_file(uri: str) -> None:
 def check_experiment(name: object) -> None:
     """Refuse the name of an experiment whose files would lie outside of the folder of all artifacts.
 
-    Raises UsageError.
+    Args:
+        name: Of the experiment.
+
+    Raises:
+        UsageError: The name cannot be used.
     """
     if not isinstance(name, str) or not name.strip() or name.startswith("/") or {"..", "."} & {*name.split("/")}:
         raise UsageError(
@@ -331,9 +339,17 @@ def check_experiment(name: object) -> None:
 
 
 def own_file(folder: Path, name: object) -> Path:
-    """A file or folder that a journal names as its run's own.
+    """A file or folder that a run names as its own.
 
-    Raises RunError for one that lies elsewhere, or leads there by a link.
+    Args:
+        folder: Of the run.
+        name: Of the file, below it.
+
+    Returns:
+        Its path.
+
+    Raises:
+        RunError: It lies elsewhere, or leads there by a link.
     """
     file = folder / str(name)
     within = folder.resolve()
@@ -347,9 +363,15 @@ def own_file(folder: Path, name: object) -> Path:
 
 
 def artifact_location(uri: str, experiment: str) -> str | None:
-    """Where a new experiment keeps files: beside a sqlite file, or in the working directory for another database.
+    """Where a new experiment keeps its files.
 
-    A server has a place of its own.
+    Args:
+        uri: Of the store.
+        experiment: Its name.
+
+    Returns:
+        A folder beside a sqlite file, or in the working directory for another database. None for a
+        server, which has a place of its own.
     """
     if (file := sqlite_file(uri)) is not None:
         folder = file.parent

@@ -34,10 +34,16 @@ log = logging.getLogger(__name__)
 class MlflowTracker(Tracker):
     """Writes a journal in the run's folder, from which another process delivers to an MLflow store.
 
-    uri: `sqlite:///file.db`, relative to the working directory, or anything else that MLflow takes as a tracking uri;
-    None to deliver nothing, which `python -m pde_train.sync` does later. experiment: its name in the store. Artifacts
-    lie where the experiment has them: when it is made here, in `mlartifacts/` beside a sqlite file, for any other
-    database in the working directory; a server has its own place.
+    Artifacts lie where the experiment has them. Where it is made here, that is `mlartifacts/` beside a
+    sqlite file, for any other database in the working directory; a server has its own place.
+
+    Attributes:
+        uri: `sqlite:///file.db`, relative to the working directory, or anything else that MLflow takes
+            as a tracking uri. None to deliver nothing, which `python -m pde_train.sync` does later.
+        experiment: Its name in the store.
+
+    Raises:
+        UsageError: A uri that is no text, or a name that no experiment can have.
     """
 
     uri: str | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,32 @@ COMPARE = "compare"
 """First part of the metrics of a comparison."""
 
 
-class Record:
-    """Metrics and spectra of one run by step, sent to the tracker in batches.
+@dataclass(frozen=True)
+class Measured:
+    """What a comparison measured of one differentiator.
 
-    `series` maps a metric to its value by step; `spectra` a step to the singular values seen there; `compared_spectra`
-    a differentiator to those of the last comparison. config_hash: names the run, see `provenance.config_hash`.
+    Attributes:
+        numbers: By quantity, see `pde_train.diagnostics.comparison.compare`.
+        spectrum: The singular values that it gave.
+    """
+
+    numbers: Mapping[str, float]
+    spectrum: Spectrum
+
+
+class Record:
+    """Everything that one run has measured, by step; metrics are sent to the tracker in batches.
+
+    Args:
+        tracker: Where metrics go.
+        entropy: Turns a spectrum into metrics.
+        config_hash: Names the run, see `pde_train.runs.provenance.config_hash`.
+
+    Attributes:
+        series: The value of each metric by step.
+        spectra: The spectrum by step.
+        comparison: What the last comparison measured, by differentiator.
+        tags: Words about the metrics, such as how a spectrum was taken.
     """
 
     def __init__(self, tracker: Tracker, entropy: Entropy, config_hash: str = ""):
@@ -41,8 +63,8 @@ class Record:
         self._unsent: list[Row] = []
         self._flushed = time.monotonic()
         self.series: dict[str, dict[int, float]] = {}
-        self.spectra: dict[int, np.ndarray] = {}
-        self.compared_spectra: dict[str, np.ndarray] = {}
+        self.spectra: dict[int, Spectrum] = {}
+        self.comparison: dict[str, Measured] = {}
         self.tags: dict[str, str] = {}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -68,26 +90,30 @@ class Record:
         if waited > FLUSH_SECONDS or len(self._unsent) >= FLUSH_ROWS:
             self.flush()
 
-    def spectrum(self, step: int, found: Spectrum) -> None:
+    def spectrum(self, step: int, spectrum: Spectrum) -> None:
         """Keep the singular values of one step, and every entropy of them."""
-        self.spectra[step] = found.values
-        self.tags["spectrum_method"] = found.method
-        if found.method != "dense":
+        self.spectra[step] = spectrum
+        self.tags["spectrum_method"] = spectrum.method
+        if spectrum.method != "dense":
             log.warning(
                 "the spectrum at step %d is by an adaptive %s SVD: nothing below %.1e s_max is resolved, what would "
                 "need it is nan; a larger diagnostics.max_dense takes it dense",
                 step,
-                found.method,
-                found.resolution,
+                spectrum.method,
+                spectrum.resolution,
             )
-        metrics = self._entropy.metrics(found.values, found.resolution)
-        self.log(step, metrics | {"spectrum/resolution": found.resolution})
+        metrics = self._entropy.metrics(spectrum.values, spectrum.resolution)
+        self.log(step, metrics | {"spectrum/resolution": spectrum.resolution})
 
-    def compared(self, step: int, name: str, numbers: Mapping[str, float], found: Spectrum) -> None:
-        """Keep what a comparison measured of one differentiator, as metrics `compare/<name>/...`."""
-        self.compared_spectra[name] = found.values
-        metrics = dict(numbers) | self._entropy.metrics(found.values, found.resolution)
-        self.log(step, {f"{COMPARE}/{name}/{key}": value for key, value in metrics.items()})
+    def compared(self, step: int, name: str, measured: Measured) -> None:
+        """Keep what a comparison measured of one differentiator, with the entropies of its spectrum.
+
+        In the store they are metrics `compare/<name>/...`.
+        """
+        spectrum = measured.spectrum
+        numbers = {**measured.numbers, **self._entropy.metrics(spectrum.values, spectrum.resolution)}
+        self.comparison[name] = Measured(numbers, spectrum)
+        self.log(step, {f"{COMPARE}/{name}/{quantity}": value for quantity, value in numbers.items()})
 
     def flush(self) -> None:
         """Send what the tracker has not got yet."""
@@ -108,7 +134,7 @@ class Record:
 
     def final_spectrum(self) -> list[Row]:
         """The newest singular values as rows of one metric whose step is the index, so that a store overlays runs."""
-        values: Iterable[float] = self.spectra[max(self.spectra)] if self.spectra else ()
+        values: Iterable[float] = self.spectra[max(self.spectra)].values if self.spectra else ()
         return [("spectrum/final", float(s), k) for k, s in enumerate(values)]
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,8 +145,8 @@ class Record:
         }
         return {
             "series": series,
-            "spectra": {k: torch.from_numpy(v) for k, v in self.spectra.items()},
-            "compared_spectra": {k: torch.from_numpy(v) for k, v in self.compared_spectra.items()},
+            "spectra": {step: _plain(spectrum) for step, spectrum in self.spectra.items()},
+            "comparison": {name: (dict(m.numbers), _plain(m.spectrum)) for name, m in self.comparison.items()},
             "tags": self.tags,
         }
 
@@ -129,18 +155,16 @@ class Record:
         self.series = {
             k: dict(zip(v["steps"].tolist(), v["values"].tolist(), strict=True)) for k, v in state["series"].items()
         }
-        self.spectra = {k: v.numpy() for k, v in state["spectra"].items()}
-        self.compared_spectra = {k: v.numpy() for k, v in state.get("compared_spectra", {}).items()}
+        self.spectra = {step: _spectrum(plain) for step, plain in state["spectra"].items()}
+        self.comparison = {name: Measured(n, _spectrum(plain)) for name, (n, plain) in state["comparison"].items()}
         self.tags = dict(state["tags"])
         self._unsent = [(key, value, step) for key, values in self.series.items() for step, value in values.items()]
 
 
-def comparison_in(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """The numbers of a comparison among the metrics of a run, by differentiator; empty without one."""
-    found: dict[str, dict[str, float]] = {}
-    for key, value in metrics.items():
-        first, _, rest = key.partition("/")
-        if first == COMPARE:
-            name, _, quantity = rest.partition("/")
-            found.setdefault(name, {})[quantity] = value
-    return found
+def _plain(spectrum: Spectrum) -> tuple[Tensor, str, float]:
+    return torch.from_numpy(spectrum.values), spectrum.method, spectrum.resolution
+
+
+def _spectrum(plain: tuple[Tensor, str, float]) -> Spectrum:
+    values, method, resolution = plain
+    return Spectrum(values.numpy(), method, resolution)

@@ -31,9 +31,15 @@ def tolerance(loss: Any, nudged: Any, dtype: torch.dtype) -> Any:
 
 
 def check_agreement(found: Tensors, expected: Tensors, nudged: Tensors) -> None:
-    """Refuse tensors that are off the expected ones by more than rounding, which moved those to `nudged`.
+    """Refuse tensors that differ from the expected ones by more than rounding.
 
-    Raises ArithmeticError.
+    Args:
+        found: From the code that is checked.
+        expected: From eager steps.
+        nudged: From eager steps that began at parameters one rounding away.
+
+    Raises:
+        ArithmeticError: The difference is larger than `tolerance`.
     """
     for own, other, moved in zip(found, expected, nudged, strict=True):
         scale, apart = other.abs().max(), (own - other).abs().max()

@@ -26,6 +26,9 @@ def content(model: torch.nn.Module, optimizer: torch.optim.Optimizer, run: dict[
         model: Whose parameters and buffers are kept, under ``state_dict`` with the prefix ``model.``.
         optimizer: Whose state is kept.
         run: What the run needs besides to go on, kept under ``pde_train``.
+
+    Returns:
+        Tensors and plain containers.
     """
     return {
         "epoch": 0,
@@ -51,7 +54,14 @@ def write(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint, its tensors on a device.
+    """Read a checkpoint.
+
+    Args:
+        path: Of the file.
+        device: Where its tensors are to lie.
+
+    Returns:
+        What `content` made.
 
     Raises:
         RunError: The checksum is not that of the content.
@@ -66,10 +76,19 @@ def load(path: Path, device: str = "cpu") -> dict[str, Any]:
 
 
 def read(path: Path, config_hash: str, steps: int) -> dict[str, Any]:
-    """The checkpoint of a run of this configuration (see `provenance.config_hash`) that takes so many steps.
+    """Read the checkpoint of one run.
 
-    Raises RunError: for a damaged file, the checkpoint of another run, a step that the run does not have, and
-    parameters that are nan or infinite.
+    Args:
+        path: Of the file.
+        config_hash: The run's, see `pde_train.runs.provenance.config_hash`.
+        steps: Optimiser steps of the run.
+
+    Returns:
+        What `content` made.
+
+    Raises:
+        RunError: The file is damaged, belongs to another run, is of a step that the run does not have,
+            or holds parameters that are nan or infinite.
     """
     try:
         checkpoint = load(path)

@@ -95,7 +95,7 @@ class CompiledSteps(SingleSteps):
         return gradient + more, loss + value
 
     def _step(self, flat: Tensor, gradient: Tensor, loss: Tensor, *rest: Tensor, layout: Layout) -> Any:
-        """The optimiser's step; rest: what it remembers, its numbers, the tensors of the points."""
+        """The optimiser's step; `rest` is what it remembers, its numbers, and the tensors of the points."""
         remembered = len(self.state) - 3
         *state, hyper = rest[:remembered]
         gradient, loss = self._gradient(flat, gradient, loss, *rest[remembered:], layout=layout)

@@ -78,9 +78,22 @@ def load(library: Path, device: str) -> Function:
 
 
 def trace(function: Function, state: Sequence[Tensor], data: Sequence[Tensor]) -> Traced:
-    """Trace a function of state and data; fails where its control flow depends on the values of tensors, or on chance.
+    """Trace a function of state and data to graphs.
 
-    Functionalised, as a tensor that is changed in place would look as if it did not depend on the state.
+    It is functionalised first: a tensor that is changed in place would look as if it did not depend on
+    the state.
+
+    Args:
+        function: Of tensors.
+        state: Tensors that change from call to call.
+        data: Tensors that stay.
+
+    Returns:
+        The graphs of what depends on the state, and of what does not.
+
+    Raises:
+        RuntimeError: The function draws random numbers, or its control flow depends on the values of
+            tensors.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 

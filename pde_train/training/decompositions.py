@@ -19,9 +19,17 @@ SMALL = 2**13
 
 
 def _thin_product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b spelled out where it is small and one of its three sizes tiny, as at the ends of a small network.
+    """a @ b as sums of products, where it is small and one of its three sizes is tiny.
 
-    The compiler then fuses it with its surroundings. In a batch of products the sizes are those of one.
+    Such products stand at both ends of a small network; spelled out, the compiler fuses them with what
+    surrounds them.
+
+    Args:
+        a: (..., n, k).
+        b: (..., k, m).
+
+    Returns:
+        (..., n, m), or NotImplemented for a product that is left to BLAS.
     """
     rows, inner, columns = (*a.shape[-2:], b.shape[-1])
     if rows * inner * columns > SMALL or min(rows, inner, columns) > THIN:
@@ -47,7 +55,14 @@ TANH_Q = (1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325
 def _tanh(x: Tensor) -> Tensor:
     """tanh on the CPU by a rational function or one exponential, within 3 units in the last place.
 
-    Torch's own, within 1, takes more than twice as long, which is most of the time of a step of a small network.
+    torch's own, within 1 unit, takes more than twice as long, which is most of the time of a step of a
+    small network.
+
+    Args:
+        x: Of any shape.
+
+    Returns:
+        tanh x, or NotImplemented on other devices and in other precisions than float64.
     """
     if x.device.type != "cpu" or x.dtype != torch.float64:
         return NotImplemented

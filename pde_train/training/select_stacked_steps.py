@@ -109,7 +109,15 @@ def _compiled_where_it_pays(
 def _compare(steps: StackedSteps, first: Training, signals: StopSignals) -> None:
     """Refuse steps that are not those that the first run would take alone, as its optimiser has them.
 
-    Raises CannotStack. A first run that turns nan shows nothing.
+    A first run that turns nan shows nothing.
+
+    Args:
+        steps: Of all runs.
+        first: The first run.
+        signals: Wishes to stop.
+
+    Raises:
+        CannotStack: They are not.
     """
     alone = EagerSteps(first.problem, first.optimizer, signals)
     expected, nudged = (stepped(alone, first.batch, roundings) for roundings in (0, 1))

@@ -59,10 +59,22 @@ def choose(
     batch: Batch,
     steps: int,
 ) -> tuple[SingleSteps, str]:
-    """How `steps` steps of one problem are best computed, and why.
+    """How steps of one problem are best computed.
 
-    `auto` compiles where that is expected to cost less time than it saves, from the measured time of one eager step;
-    code that an earlier run compiled costs next to nothing. A failed compilation is one warning and eager steps.
+    ``auto`` compiles where that is expected to cost less time than it saves, from the measured time of
+    one eager step. Code that an earlier run compiled costs next to nothing. A compilation that fails is
+    one warning and eager steps.
+
+    Args:
+        mode: One of MODES.
+        problem: Whose loss is minimised.
+        optimizer: Of the parameters of its model.
+        signals: Wishes to stop.
+        batch: The training points.
+        steps: How many are to be taken.
+
+    Returns:
+        The steps, and the choice in words with its reason.
     """
     if problem.processes > 1:
         with waiting("starting the processes that share the points"):

@@ -93,9 +93,16 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 
 
 def shards(batch: Batch, count: int) -> list[Batch]:
-    """The points of every region in `count` parts as equal as can be, some of them empty where there are few points.
+    """The points of every region in parts as equal as can be, some of them empty where there are few points.
 
     An empty part is evaluated like any other, so that every process draws as many random numbers.
+
+    Args:
+        batch: The training points.
+        count: Of parts.
+
+    Returns:
+        The parts.
     """
     return [
         {

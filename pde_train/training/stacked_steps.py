@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pde_train import residuals
+from pde_train.differentiators.base import Differentiator
 from pde_train.geometry import Batch
+from pde_train.pdes.base import PDE
 from pde_train.problem import Problem
 from pde_train.training.compiled_steps import Layout
 from pde_train.training.compiling import Function, Traced, load, peak_bytes, trace
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import Steps
 from pde_train.training.updates import update_of
-
-WEIGHT = "weight."
-"""Prefix of the weight of an equation among the numbers of a problem."""
 
 STEP = "differentiator.step"
 
@@ -29,11 +27,18 @@ TOGETHER = 10
 
 
 class StackedSteps(Steps):
-    """`vmap` over one optimiser step, of problems that differ in numbers alone, a block of them at a time.
+    """The steps of problems that differ in numbers alone, by `vmap` over one step, a block of problems at a time.
 
-    Those are parameters and buffers, points, the numbers of the optimiser, of the PDE (its fields that are `float`, and
-    its weights), and the step of finite differences. block: problems of a block, which are in memory at once; the last
-    one is filled up with what is in it already, so that one compiled step serves every block of every stack.
+    Those numbers are parameters and buffers, points, the numbers of the optimiser and of the PDE (see
+    `PDE.numbers`), and the step of finite differences.
+
+    Args:
+        problems: What is trained.
+        optimizers: Of the parameters of each problem's model, with an `Update`.
+        batches: The training points of each problem.
+        signals: Wishes to stop.
+        block: Problems of a block, which are in memory at once. The last block is filled up with what
+            is in it already, so that one compiled step serves every block of every stack.
     """
 
     def __init__(
@@ -96,9 +101,14 @@ class StackedSteps(Steps):
         self.compiled = True
 
     def losses(self, nudge: float = 0.0) -> Tensor:
-        """The loss of each problem of the first block, without a step, where parameters are 1 + nudge times as large.
+        """The losses of the first block, without a step.
 
-        For a comparison: how far a nudge of one rounding moves it is what rounding does to the loss.
+        Args:
+            nudge: The losses are those at parameters 1 + nudge times as large. How far a nudge of one
+                rounding moves a loss is what rounding does to it.
+
+        Returns:
+            (problems of the block,).
         """
         flat, *rest = self.state[0]
         return self.run([flat * (1 + nudge), *rest, *self.hyper[0], *self.kept[0]])[-1]
@@ -134,7 +144,7 @@ class StackedSteps(Steps):
         return self.run([*self.state[block], *self.hyper[block], *self.kept[block]])
 
     def _step(self, flat: Tensor, *rest: Tensor) -> Any:
-        """The step of one problem; rest: what its optimiser remembers, that one's numbers, points, buffers, numbers."""
+        """The step of one problem; `rest`: its optimiser's state and numbers, points, buffers, numbers."""
         *state, hyper = rest[: len(self.state[0])]
         gradient, loss = torch.func.grad_and_value(lambda f: self._loss(f, rest[len(self.state[0]) :]))(flat)
         return *self.update.step(flat, gradient, state, hyper), loss
@@ -150,7 +160,7 @@ class StackedSteps(Steps):
             return torch.func.functional_call(problem.model, {**own, **fixed}, (x,))
 
         found = residuals.evaluate(pde, u, differentiator, self.layout.batch(tuple(tensors[:points])))
-        return residuals.loss({name: given.get(f"{WEIGHT}{name}", 1.0) * r for name, r in found.items()})
+        return residuals.loss(found)
 
     def _prepare(self) -> list[list[Tensor]]:
         with torch.no_grad():
@@ -174,30 +184,16 @@ class StackedSteps(Steps):
 def numbers(problem: Problem) -> dict[str, float]:
     """The numbers of a problem that may differ in a stack, by name."""
     pde, step = problem.pde, getattr(problem.differentiator, "step", None)
-    found = {name: float(getattr(pde, name)) for name in float_fields(pde)}
-    found |= {f"{WEIGHT}{equation.name}": equation.weight for equation in pde.equations()}
-    return found | ({STEP: float(step)} if isinstance(step, (int, float)) else {})
+    return pde.numbers() | ({STEP: float(step)} if isinstance(step, (int, float)) else {})
 
 
-def float_fields(pde: Any) -> list[str]:
-    """The names of the fields of a PDE, or of its class, that are numbers of any size."""
-    return [field.name for field in fields(pde) if field.type in ("float", float)]
-
-
-def with_numbers(problem: Problem, given: dict[str, Tensor]) -> tuple[Any, Any]:
-    """The PDE and the differentiator of a problem with scalar tensors in place of some of its numbers.
-
-    Weights are left to the caller: of those that are given the equations have none.
-    """
+def with_numbers(problem: Problem, given: dict[str, Tensor]) -> tuple[PDE, Differentiator]:
+    """The PDE and the differentiator of a problem with scalar tensors in place of some of its numbers."""
     pde, differentiator = problem.pde, problem.differentiator
     if STEP in given:
         differentiator = replace(differentiator, step=given[STEP])  # type: ignore[type-var]
-    if given.keys() - {STEP}:
-        pde = copy.copy(pde)
-        for derived in ("_equations", "regions", "faces"):  # made of the numbers that change
-            vars(pde).pop(derived, None)
-        weights = {k: v for k, v in pde.weights.items() if f"{WEIGHT}{k}" not in given}
-        vars(pde).update({k: v for k, v in given.items() if k in vars(pde)}, weights=weights)
+    if of_pde := {name: value for name, value in given.items() if name != STEP}:
+        pde = pde.with_numbers(of_pde)
     return pde, differentiator
 
 

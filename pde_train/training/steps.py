@@ -57,9 +57,17 @@ class SingleSteps(Steps):
         return self.take(batches[0], count).unsqueeze(0)
 
     def take(self, batch: Batch, count: int) -> Tensor:
-        """The same of the one problem: the loss before each step, (steps taken,).
+        """Take steps of the one problem.
 
-        An optimiser that needs no closure finds the gradient in the parameters, where its hooks find it, too.
+        An optimiser that needs no closure finds the gradient in the parameters, where its hooks find
+        it, too.
+
+        Args:
+            batch: The training points.
+            count: Steps, at least one; fewer are taken when a signal asks to stop.
+
+        Returns:
+            The loss before each step, (steps taken,).
         """
         losses = []
         for _ in range(count):

@@ -103,7 +103,7 @@ class Training:
     def adapt_when_due(self) -> None:
         """Let a differentiator that depends on the field adapt itself, as often as errors are measured."""
         if self.step and self.step % self.schedule.log_every == 0:
-            self.problem.adapt(self.model, self.batch)
+            self.problem.tune(self.model, self.batch)
 
     def advance(self, losses: Tensor, seconds: float) -> None:
         """Keep the losses of steps that were taken, and the error where it is due.
@@ -132,7 +132,7 @@ class Training:
     def measure_when_due(self) -> None:
         """Let the diagnostics measure the model, at their steps."""
         if self.step in self.measured:
-            self.diagnostics.look(self.problem, self.batch, self.step, self.record)
+            self.diagnostics.measure(self.problem, self.batch, self.step, self.record)
 
     def end(self) -> None:
         """Note what the fit took and the residual to which it came."""

@@ -44,6 +44,7 @@ from pde_train.differentiators.stochastic import Stochastic
 from pde_train.errors import UsageError
 from pde_train.instantiate import build_group
 from pde_train.models.activations import ACTIVATIONS
+from pde_train.study.run_table import scheme_of
 
 FOLDER = conf_dir() / "differentiator"
 VARIANTS = {
@@ -73,6 +74,14 @@ def built(choice, dimension=2):
     return build_group(cfg, "differentiator").fitted((0.05,) * dimension)
 
 
+def configuration(choice):
+    """The configuration of a choice."""
+    name, *settings = choice.split()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        overrides = [f"differentiator={name}", *(f"differentiator.{s}" for s in settings)]
+        return compose("config", ["name=test", "tracking=none", *overrides]).differentiator
+
+
 def another_step(choice):
     """Whether it is the same class as another choice, with another number."""
     return choice.startswith("finite_difference/1e-")
@@ -89,10 +98,10 @@ every_activation = pytest.mark.parametrize("activation", SMOOTH)
 
 
 @functools.cache
-def adapted(choice, activation, dimension, dtype):
+def tuned(choice, activation, dimension, dtype):
     """A differentiator with its own choices made for a bank, which are good ones for its network too."""
     axes = request(" ".join(NAMES[dimension]), dimension).axes
-    return built(choice, dimension).adapted(bank(activation, dimension, dtype), points(dimension, dtype), axes)
+    return built(choice, dimension).tuned_to(bank(activation, dimension, dtype), points(dimension, dtype), axes)
 
 
 def is_estimated(differentiator, name, dimension):
@@ -165,7 +174,7 @@ def test_derivatives_to_order_four_are_right_within_the_accuracy(choice, activat
         return
     names = [n for n in NAMES[dimension] if not is_estimated(differentiator, n, dimension)]
     asked = request(" ".join(names), dimension)
-    differentiator = adapted(choice, activation, dimension, dtype if choice.startswith("finite") else torch.float64)
+    differentiator = tuned(choice, activation, dimension, dtype if choice.startswith("finite") else torch.float64)
     for field, columns in ((bank, 3), (network, 1)):
         jet = differentiator(field(activation, dimension, dtype), x, asked)
         for name in names:
@@ -187,7 +196,7 @@ def test_exact_ones_are_right_to_order_eight_on_a_line(choice, activation, dtype
         return  # its cost doubles with the order; tests/test_forward.py holds it against reverse mode
     x, u, names = points(1, dtype), bank(activation, 1, dtype), ["u_" + "x" * n for n in range(1, 9)]
     asked = request(" ".join(names), 1)
-    differentiator = built(choice, 1).adapted(u, x, asked.axes)
+    differentiator = built(choice, 1).tuned_to(u, x, asked.axes)
     jet = differentiator(u, x, asked)
     for name in names:
         exact, _ = oracle(activation, 1, dtype, name)
@@ -236,7 +245,7 @@ def test_exact_ones_differentiate_any_formula_as_sympy_does(choice, dimension, f
     x, u = points(dimension), FIELDS[dimension][formula]
     names = [n for n in NAMES[dimension] if not is_estimated(built(choice), n, dimension)]
     asked = request(" ".join(names), dimension)
-    differentiator = built(choice).adapted(u, x, asked.axes)
+    differentiator = built(choice).tuned_to(u, x, asked.axes)
     if "radius" in choice and "sqrt" in formula:  # its circle of 0.4 is 7 % of the way to a singularity, to the 32nd
         assert differentiator.circle == (0.4, 32)
     jet = differentiator(u, x, asked)
@@ -254,7 +263,7 @@ SEVERAL = "u u_x u_xy lap_u"
 @pytest.fixture
 def differentiator(choice):
     """A choice whose own choices are made, and whose random numbers start at the same place in every call."""
-    made = built(choice).adapted(bank("tanh", 2), points(2), request(SEVERAL, 2).axes)
+    made = built(choice).tuned_to(bank("tanh", 2), points(2), request(SEVERAL, 2).axes)
 
     class Seeded:
         def __call__(self, *args):
@@ -371,7 +380,7 @@ def test_a_constant_field_has_no_derivatives(differentiator):
 def test_constant_and_linear_fields_may_be_adapted_to(choice):
     x, asked = points(2), request(SEVERAL, 2)
     for field in (*CONSTANTS.values(), lambda x: x[:, :1] - 2 * x[:, 1:]):
-        made = built(choice).adapted(field, x, asked.axes)
+        made = built(choice).tuned_to(field, x, asked.axes)
         assert made(network("tanh", 2), x, asked).u_xy.isfinite().all()
 
 
@@ -482,3 +491,10 @@ def test_choices_are_found():
     assert Counter(c.split()[0].split("/")[0] for c in CHOICES).keys() >= {
         *("reverse", "forward", "taylor", "finite_difference", "hybrid", "complex_step", "stochastic")
     }
+
+
+@every_choice
+def test_the_label_of_a_choice_is_that_which_its_parameters_give(choice):
+    """Runs stored before the label was a tag are named by their parameters: both names must be one."""
+    settings = {f"params.differentiator.{k}": str(v) for k, v in configuration(choice).items()}
+    assert built(choice).label == scheme_of(settings)

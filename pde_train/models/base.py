@@ -1,0 +1,88 @@
+"""The contract of models: fields u(x) with parameters, and those that are linear in their parameters."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pde_train.derivatives import Field
+
+
+class Model(nn.Module):
+    """A model u(x) of the solution; `forward` maps points (n, d) to values (n, 1), row by row.
+
+    Row i of the values depends on row i of the points alone, because derivatives are taken row by
+    row.
+    """
+
+    @property
+    def smoothness(self) -> float:
+        """The highest order of derivative of u that is useful; infinite for smooth activations."""
+        return math.inf
+
+
+class LinearModel(Model, ABC):
+    """A model u(x) = features(x) @ coefficients that is linear in its only parameters, the coefficients.
+
+    Attributes:
+        coefficients: The parameters (P, 1).
+    """
+
+    coefficients: nn.Parameter
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """The P features at points (n, d), as columns (n, P)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x) @ self.coefficients
+
+
+@dataclass(frozen=True)
+class LinearForm:
+    """What makes a model linear: u(x) = features(x) @ coefficients.
+
+    Attributes:
+        features: The map from points (n, d) to columns (n, P).
+        coefficients: The parameters (P, 1).
+    """
+
+    features: Field
+    coefficients: Tensor
+
+
+def linear_form(model: nn.Module) -> LinearForm | None:
+    """The features and coefficients of a model that is linear in its parameters.
+
+    A model need not derive from LinearModel: any module with a method `features` and parameters
+    `coefficients` of shape (P, 1) is linear. A method `bank`, the former name of `features`, is
+    accepted with a warning.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Its linear form, or None where the model is not linear.
+    """
+    coefficients = getattr(model, "coefficients", None)
+    if not isinstance(coefficients, Tensor):
+        return None
+    features: Callable[[Tensor], Tensor] | None = getattr(model, "features", None)
+    if features is None and (features := getattr(model, "bank", None)) is not None:
+        warnings.warn(
+            f"{type(model).__name__}.bank is now called features: rename the method, the old name will not be accepted "
+            "by the next version",
+            FutureWarning,
+            stacklevel=1,
+        )
+    return LinearForm(features, coefficients) if callable(features) else None
+
+
+def smoothness_of(model: nn.Module) -> float:
+    """The highest useful order of derivative of a model; infinite for a module that does not state it."""
+    return float(getattr(model, "smoothness", math.inf))

@@ -1,0 +1,149 @@
+"""The report: read a tracking store, judge every hypothesis, draw the figures, and write one page.
+
+This is the command `python -m pde_train.report`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pde_train.errors import PdeTrainError
+from pde_train.runs import provenance
+from pde_train.study import error_budget
+from pde_train.study.figures import FIGURES, draw_error_budget
+from pde_train.study.hypotheses import Hypothesis, read_hypotheses
+from pde_train.study.page import Picture, render, said
+from pde_train.study.run_table import STARTS, Runs, read
+from pde_train.study.verdicts import Verdict, judge
+from pde_train.sync import DEFAULT_URI, URI
+from pde_train.tracking.reading import Reader
+
+EXPERIMENT = "study"
+
+DRAWN = ("entropy/1e-08",)
+"""Metrics of networks that a figure shows at every step of training."""
+
+ERROR_BUDGET = 0
+"""The number under which the page finds the figures of the error budget."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report into a folder, and attach it to the parent runs of the study.
+
+    Args:
+        arguments: The words of the command; by default those of this process.
+
+    Returns:
+        The exit code: 0, or that of the error whose sentence was printed.
+    """
+    parser = argparse.ArgumentParser("python -m pde_train.report", description=__doc__)
+    parser.add_argument("--uri", help=f"of the tracking store; by default ${URI}, else {DEFAULT_URI}")
+    parser.add_argument("--experiment", default=EXPERIMENT, help=f"its experiment ({EXPERIMENT})")
+    parser.add_argument("--folder", type=Path, default=Path("report"), help="where the page goes (report)")
+    given = parser.parse_args(arguments)
+    reader = Reader(given.uri or os.environ.get(URI) or DEFAULT_URI, given.experiment)
+    try:
+        page = write(reader, given.folder)
+    except PdeTrainError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    print(f"The report: {page}")
+    return 0
+
+
+def write(reader: Reader, folder: Path) -> Path:
+    """Judge the hypotheses by the runs of a store, and write the report.
+
+    The folder gets `report.html`, `verdicts.json` with every number, and each figure as .png and
+    .pdf. It is then attached to the parent run of each sweep.
+
+    Args:
+        reader: The experiment in its tracking store.
+        folder: Where the files go; made where it does not exist.
+
+    Returns:
+        The file of the page.
+    """
+    began = time.monotonic()
+    hypotheses = read_hypotheses()
+    runs = read(reader, [*DRAWN, *_measured_at_start(hypotheses)])
+    verdicts = [judge(hypothesis, runs) for hypothesis in hypotheses]
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = _draw(runs, verdicts, folder)
+    for verdict in verdicts:
+        print(f"hypothesis {verdict.hypothesis.number}: {said(verdict)}")
+    summary = {
+        **runs.summary,
+        "this machine": provenance.machine(),
+        "this commit": provenance.git_commit(),
+        "seconds to make": round(time.monotonic() - began),
+    }
+    numbers = strict({"about": summary, "verdicts": [_numbers(v) for v in verdicts]})
+    (folder / "verdicts.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    page = folder / "report.html"
+    page.write_text(render(verdicts, figures, error_budget.rows(runs), summary))
+    for sweep in runs.sweeps:
+        reader.attach(sweep, folder)
+    return page
+
+
+def strict(value: object) -> object:
+    """A value for strict JSON: plain Python numbers, and None in place of nan and infinite ones."""
+    if isinstance(value, Mapping):
+        return {str(k): strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(verdict: Verdict) -> dict[str, object]:
+    """Everything that a verdict follows from, as it is written to `verdicts.json`."""
+    return {
+        "number": verdict.hypothesis.number,
+        "word": verdict.word,
+        "said": said(verdict),
+        "strata": [asdict(s) for s in verdict.strata],
+        "effects": {name: [asdict(e) for e in effects] for name, effects in verdict.effects.items()},
+    }
+
+
+def _measured_at_start(hypotheses: Sequence[Hypothesis]) -> list[str]:
+    """The metrics whose value before training some hypothesis asks for."""
+    comparisons = [comparison for hypothesis in hypotheses for comparison in hypothesis.comparisons]
+    asked = {name for comparison in comparisons for name in (*comparison.quantity, *comparison.predictors)}
+    return sorted({name.removeprefix(STARTS) for name in asked if name.startswith(STARTS)})
+
+
+def _draw(runs: Runs, verdicts: Sequence[Verdict], folder: Path) -> dict[int, list[Picture]]:
+    """Draw the figures of every hypothesis and of the error budget, and write each as .png and .pdf."""
+    pictures: dict[int, list[Picture]] = {}
+    for verdict in verdicts:
+        number = verdict.hypothesis.number
+        drawn = ((name, caption, draw(runs, verdict)) for name, draw, caption in FIGURES[number])
+        pictures[number] = [_written(f, folder / f"{number}-{name}", caption) for name, caption, f in drawn if f]
+    figure = draw_error_budget(runs)
+    caption = "Each part of FD's error alone, higher accuracy with the best step, and contour integrals."
+    pictures[ERROR_BUDGET] = [_written(figure, folder / "causes", caption)] if figure else []
+    return pictures
+
+
+def _written(figure: Figure, file: Path, caption: str) -> Picture:
+    """Write a figure as .png and .pdf; its caption, and the picture as a data address."""
+    png = file.with_suffix(".png")
+    figure.savefig(png, dpi=110)
+    figure.savefig(file.with_suffix(".pdf"))
+    return caption, f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}"
