@@ -36,13 +36,13 @@ study-small: $(DONE)  ## the same with fewer seeds, choices and steps: study-sma
 report: $(DONE)  ## report/report.html once more, from the runs in the store
 	$(BIN)/python -m pde_train.report
 
-test: lint types  ## lint, types, then every test; at most 10 minutes on two cores
+test: lint types  ## lint, types, then every test, shared by two processes
 	$(BIN)/python -m pytest $(SHARED) $(WORDS)
 
-test-fast: $(DONE)  ## the tests that are neither slow nor need SLURM or a GPU; at most 90 seconds on two cores
+test-fast: $(DONE)  ## the tests that are neither slow nor need SLURM or a GPU
 	$(BIN)/python -m pytest $(SHARED) $(FAST) $(WORDS)
 
-test-oldest: $(OLDEST)/.set-up  ## the fast tests with the oldest versions that pyproject.toml allows; gigabytes where torch comes with CUDA
+test-oldest: $(OLDEST)/.set-up  ## the fast tests with the oldest versions that pyproject.toml allows
 	$(OLDEST)/bin/python -m pytest $(SHARED) $(FAST) $(WORDS)
 
 $(OLDEST)/.set-up: pyproject.toml constraints-oldest.txt
