@@ -4,9 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.set-up
 
+OLDEST := .venv-oldest
+
+# Two processes share the tests by file, in the order of tests/conftest.py: slow ones first.
+SHARED := -n 2 --dist loadfile --no-loadscope-reorder
+FAST := -m 'not slow and not slurm and not gpu'
+
 REFERENCES := deepxde pina neurodiffeq jax
 
-.PHONY: help setup run study study-small report test lint types bench bench-sweep bench-references ui wheel clean
+.PHONY: help setup run study study-small report test test-fast test-oldest lint types bench bench-sweep bench-references ui wheel clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,8 +36,19 @@ study-small: $(DONE)  ## the same with fewer seeds, choices and steps: study-sma
 report: $(DONE)  ## report/report.html once more, from the runs in the store
 	$(BIN)/python -m pde_train.report
 
-test: lint types  ## lint, types, then every test
-	$(BIN)/python -m pytest
+test: lint types  ## lint, types, then every test, shared by two processes
+	$(BIN)/python -m pytest $(SHARED) $(WORDS)
+
+test-fast: $(DONE)  ## the tests that are neither slow nor need SLURM or a GPU
+	$(BIN)/python -m pytest $(SHARED) $(FAST) $(WORDS)
+
+test-oldest: $(OLDEST)/.set-up  ## the fast tests with the oldest versions that pyproject.toml allows
+	$(OLDEST)/bin/python -m pytest $(SHARED) $(FAST) $(WORDS)
+
+$(OLDEST)/.set-up: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[dev]'
+	touch $@
 
 lint: $(DONE)  ## style and common mistakes
 	$(BIN)/ruff check .
@@ -64,4 +81,4 @@ wheel: $(DONE)  ## dist/*.whl, configuration included
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:  ## remove the environments and what builds left; runs stay
-	rm -rf $(VENV) .bench dist build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OLDEST) .bench dist build .pytest_cache .ruff_cache .mypy_cache

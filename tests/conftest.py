@@ -1,5 +1,7 @@
+import os
 from contextlib import contextmanager
 
+import forked
 import pytest
 import torch
 from hydra import compose as hydra_compose
@@ -8,8 +10,17 @@ from hydra import initialize_config_dir
 from pde_train.conf_dir import conf_dir
 from pde_train.errors import Interrupted
 from pde_train.runs import artifacts
+from pde_train.tracking import courier
 from pde_train.training.compiling import CACHE
 from pde_train.training.loop import Loop
+
+WORKER = "PYTEST_XDIST_WORKER"
+"""Environment variable that a process of pytest-xdist has."""
+
+
+def pytest_collection_modifyitems(items):
+    """Slow tests first, those of SLURM before all: short ones then fill what is left at the end for each process."""
+    items.sort(key=lambda item: (item.get_closest_marker("slurm") is None, item.get_closest_marker("slow") is None))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -20,9 +31,13 @@ def one_thread():
 
 @pytest.fixture(autouse=True, scope="session")
 def own_compiled_code(tmp_path_factory):
-    """Compiled code of this session alone: what runs compiled must not depend on what a user has run before."""
+    """Compiled code of this session alone: what runs compiled must not depend on what a user has run before.
+
+    The processes of pytest-xdist share it: the parent of their own temporary folders is that of the session.
+    """
+    folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE, str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv(CACHE, str((folder.parent if WORKER in os.environ else folder) / "compiled"))
         yield
 
 
@@ -58,3 +73,24 @@ def killed_at(monkeypatch):
 def without_figures(monkeypatch):
     """Drawing takes longer than the small runs of most tests."""
     monkeypatch.setattr(artifacts, "draw", lambda problem, record, entropy: {})
+
+
+@pytest.fixture(autouse=True, scope="session")
+def server_of_processes():
+    """The processes that fork for the commands of tests end with them."""
+    yield
+    forked.close_servers()
+
+
+@pytest.fixture(autouse=True)
+def couriers(monkeypatch):
+    """Processes that deliver to the stores of a test begin at once, and end with it.
+
+    By themselves they would take two seconds to import MLflow, and wait a minute for more to do.
+    """
+    made, start = [], courier.Courier._start
+    monkeypatch.setattr(courier, "subprocess", forked.InPlaceOfSubprocess)
+    monkeypatch.setattr(courier.Courier, "_start", lambda self: made.append(self) or start(self))
+    yield
+    for one in made:
+        one.close()

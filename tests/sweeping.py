@@ -2,27 +2,19 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 from mlflow.tracking import MlflowClient
 
 SMALL = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.steps=60", "method.compile=never"]
 
 
-def started(folder: Path, *words: str) -> subprocess.Popen:
+def started(folder: Path, *words: str) -> forked.Forked:
     """`python -m pde_train --multirun ...`, begun in a folder, in a process group of its own."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "MLFLOW"))}
-    return subprocess.Popen(
-        [sys.executable, "-m", "pde_train", "--multirun", *words],
-        cwd=folder,
-        env={**clean, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    environment = {**clean, "OMP_NUM_THREADS": "1"}
+    return forked.started("-m", "pde_train", "--multirun", *words, folder=folder, environment=environment)
 
 
 def swept(folder: Path, *words: str, code: int = 0) -> tuple[str, str]:

@@ -46,6 +46,7 @@ def test_help_and_cfg_load_neither_torch_nor_lightning_nor_mlflow(tmp_path, argu
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
     done = pde_train(tmp_path)
     assert done.returncode == 0, done.stderr
@@ -58,6 +59,7 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
     assert (tmp_path / "mlflow.db").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
@@ -109,12 +111,14 @@ def test_bad_input_is_one_line_and_an_exit_code(tmp_path, arguments, code, sente
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_traceback_only_when_asked_for(tmp_path):
     done = pde_train(tmp_path, "+pde.speed=1", "tracking=none", HYDRA_FULL_ERROR="1")
     assert "Traceback" in done.stderr
     assert "Traceback" not in pde_train(tmp_path, "+pde.speed=1", "tracking=none").stderr
 
 
+@pytest.mark.slow
 def test_one_store_wherever_hydra_runs_the_job(tmp_path):
     done = pde_train(tmp_path, "--multirun", "hydra.job.chdir=true", "model.features=5,6", "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr

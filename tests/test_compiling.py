@@ -17,10 +17,10 @@ import torch
 from pde_train.errors import UsageError
 from pde_train.experiment import build
 from pde_train.geometry import Points
-from pde_train.methods import choice
-from pde_train.methods import compiled_steps as steps
 from pde_train.runs.run import run, run_config
+from pde_train.training import compiled_steps as steps
 from pde_train.training import compiling
+from pde_train.training import select_steps as choice
 from pde_train.training.compiled_steps import CompiledSteps
 from pde_train.training.compiling import SPELLED_OUT, trace
 from pde_train.training.signals import StopSignals
@@ -28,9 +28,14 @@ from pde_train.training.steps import EagerSteps
 from pde_train.training.updates import AdamUpdate, DescentUpdate
 
 pytestmark = pytest.mark.usefixtures("without_figures")
-compiles = pytest.mark.skipif(
-    not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))), reason="no C++ compiler is found here"
-)
+COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
+
+
+def compiles(test):
+    """A test of compiled code, which is slow."""
+    test = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler is found here")(test)
+    return pytest.mark.slow(test)
+
 
 # A large eps of Adam: with a small one, an entry of the gradient that is 0 but for rounding makes a step of full size.
 SMALL = [
@@ -203,6 +208,7 @@ def test_the_key_is_that_of_the_graph_and_its_shapes(monkeypatch):
     assert trace(product, [state], [data]).key != key
 
 
+@pytest.mark.slow
 def test_seeds_and_learning_rates_share_code_and_shapes_do_not(compose):
     def keys(*overrides):
         problem, optimizer, batch = posed(compose, *overrides)
@@ -263,6 +269,7 @@ POSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("overrides", POSED, ids=lambda o: " ".join(o))
 @pytest.mark.parametrize("optimizer", ["adam", "gradient"])

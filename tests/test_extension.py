@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import forked
 import pytest
 
 from pde_train.errors import UsageError
@@ -78,6 +79,7 @@ YAML = {
 }
 
 
+@pytest.mark.slow
 def test_one_python_file_and_one_yaml_file_each(tmp_path):
     for name, text in PYTHON.items():
         (tmp_path / f"{name}.py").write_text(text)
@@ -104,7 +106,7 @@ def test_one_python_file_and_one_yaml_file_each(tmp_path):
     [
         ("model", "lightning.pytorch.core.saving._load_from_checkpoint"),
         ("model", "lightning.pytorch.LightningModule"),
-        ("model", "pde_train.runs.result.clear"),
+        ("model", "pde_train.run_folder.clear"),
         ("model", "pde_train.cli.main"),
         ("model", "pde_train.models.activations.gelu"),
         ("model", "pde_train.models.two_layer.MLP.mro"),
@@ -135,7 +137,7 @@ def test_a_group_is_made_of_classes_that_it_expects_and_of_nothing_else(compose,
         build(cfg)
 
 
-@pytest.mark.parametrize("target", ["os.system", "pde_train.runs.result.clear", "pde_train.runs.run.run_config"])
+@pytest.mark.parametrize("target", ["os.system", "pde_train.run_folder.clear", "pde_train.runs.run.run_config"])
 def test_nothing_nested_is_anything_else_either(compose, target):
     for nested in ("model.x", "pde.weights.x", "model.x.y", "diagnostics.differentiators.x"):
         cfg = compose("model=two_layer", "diagnostics=compare", f"++{nested}._target_={target}")
@@ -179,16 +181,10 @@ OVERLAYS = {
 }
 
 
-def command(folder, *words, **environment):
+def command(folder, *words):
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PDE_TRAIN", "HYDRA", "MLFLOW"))}
-    return subprocess.run(
-        [sys.executable, "-m", "pde_train", "--config-dir", "mine", *words],
-        cwd=folder,
-        env={**clean, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    environment = {**clean, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    return forked.run("-m", "pde_train", "--config-dir", "mine", *words, folder=folder, environment=environment)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -207,6 +203,7 @@ def test_no_file_widens_trust_or_runs_code(tmp_path, overlay):
         assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_words_of_the_command_widen_trust_wherever_a_cell_is_trained(tmp_path):
     (tmp_path / "good.py").write_text(EVIL)
     (tmp_path / "mine").mkdir()
@@ -244,6 +241,7 @@ def test_a_secret_that_is_typed_is_refused_and_written_nowhere(tmp_path, word, m
     assert [f.name for f in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [[], ["--multirun", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]])
 @pytest.mark.parametrize("uri", ["http://bob:s3cr/et-of-bob@127.0.0.1:9", "http://127.0.0.1:9/?token=s3cret-of-bob"])
 def test_a_secret_of_a_file_is_written_nowhere_else(tmp_path, uri, many):
@@ -265,8 +263,6 @@ def test_a_secret_of_a_file_is_written_nowhere_else(tmp_path, uri, many):
 
 def test_the_study_refuses_a_typed_secret_before_it_prints_its_commands(tmp_path):
     words = ["--small", "--parts", "contour", "tracking.uri=http://bob:s3cret@h"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pde_train.study", *words], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    done = forked.run("-m", "pde_train.study", *words, folder=tmp_path)
     assert done.returncode == 2
     assert "s3cret" not in done.stdout + done.stderr

@@ -52,6 +52,7 @@ def test_no_derivative_is_pushed_forward_twice(names, calls):
     assert called == [(2, 2)] * calls
 
 
+@pytest.mark.slow
 def test_no_warning_escapes_at_first_use():
     # what torch loads the first time warns of itself, so a fresh process it must be
     program = """

@@ -11,6 +11,7 @@ from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps
 
 pytestmark = [
+    pytest.mark.gpu,
     pytest.mark.usefixtures("without_figures"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]

@@ -3,16 +3,17 @@
 import json
 import os
 import resource
-import subprocess
-import sys
 import time
 
+import forked
 import pytest
 from sweeping import SMALL, results, swept
 
 from pde_train.status import main as status
 from pde_train.sweeps import slurm
 from pde_train.sweeps.slurm import SlurmLauncher
+
+pytestmark = pytest.mark.slow
 
 STACKED = [*SMALL, "hydra/launcher=stacked", "hydra.launcher.threads=1"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -66,7 +67,7 @@ def test_few_open_files_are_enough_for_a_stack(tmp_path):
         f"sys.argv = ['pde_train', '--multirun', *{[*STACKED, OFF, 'method.steps=3', 'seed=range(5)']!r}]\n"
         "from pde_train.cli import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = forked.run("-c", code, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert statuses(tmp_path) == ["finished"] * 5
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 150

@@ -97,6 +97,7 @@ def outcome(compose, folder, overrides):
     return "finished", result.flags
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_any_word_is_refused_or_gives_numbers_that_can_be_believed(compose, tmp_path, seed):
     draw = np.random.default_rng(seed)

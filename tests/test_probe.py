@@ -28,6 +28,7 @@ def same_numbers(found, expected):
     assert {k: found[k] for k in keys} == {k: expected[k] for k in keys}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

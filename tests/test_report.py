@@ -134,6 +134,7 @@ def cells(rho, seed, n=20, count=4, shift=0.0):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rho", [0.0, 0.5])
 def test_correlations_inside_cells_cover_the_truth_and_reject_as_often_as_they_may(rho):
     true = 6 / np.pi * np.arcsin(rho / 2)  # Spearman's of normal numbers
@@ -278,6 +279,7 @@ def test_a_hypothesis_without_runs_has_no_data():
     assert [s.outcome for s in verdict.strata] == [Outcome.NO_DATA]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [4, 20])
 def test_under_a_true_null_hypotheses_are_wrong_as_seldom_as_they_may_be(seeds):
     # gaps on the margin itself, where every decision is wrong, in ten primary strata
@@ -425,6 +427,7 @@ def test_effects_compare_levels_with_all_else_equal_and_every_seed_as_one_block(
     assert all(e.gap.low < e.gap.value < e.gap.high for e in effects.values())
 
 
+@pytest.mark.slow
 def test_the_interval_of_an_effect_covers_it_where_strata_share_their_seeds():
     covered = 0
     for k in range(150):

@@ -2,16 +2,17 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
 from pde_train.runs.result import Result
+
+pytestmark = pytest.mark.slow
 
 STEPS = 1500
 
@@ -31,19 +32,17 @@ ARGUMENTS = [
 ]
 
 
-def start(store: Path, folder: Path, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "pde_train", *ARGUMENTS, f"hydra.run.dir={folder}", *more]
-    command.append(f"tracking.uri=sqlite:///{store / 'mlflow.db'}")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=store, env=environment, stderr=subprocess.PIPE, text=True)
+def start(store: Path, folder: Path, *more: str) -> forked.Forked:
+    words = [*ARGUMENTS, f"hydra.run.dir={folder}", *more, f"tracking.uri=sqlite:///{store / 'mlflow.db'}"]
+    return forked.started("-m", "pde_train", *words, folder=store, environment={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
+def finish(process: forked.Forked) -> tuple[int, str]:
     _, errors = process.communicate(timeout=120)
     return process.returncode, errors
 
 
-def wait_for(file: Path, process: subprocess.Popen) -> None:
+def wait_for(file: Path, process: forked.Forked) -> None:
     while not file.exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)

@@ -6,20 +6,19 @@ Starting a process takes 2 to 5 s: most tests share one worker (`pool`), the oth
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
 
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
-from pde_train.methods import choice
 from pde_train.runs.result import Result
 from pde_train.runs.run import run, run_config
+from pde_train.training import select_steps as choice
 from pde_train.training.sharded_steps import ShardedSteps, loss_and_gradient, packed, serve, shards
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps
@@ -115,6 +114,7 @@ def test_the_parts_of_shards_add_up_to_the_loss_and_gradient(compose, pde, how, 
     agree(total, expected, ROUNDING * (10**problem.pde.order if divided else 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["taylor", "reverse", "finite_difference/1e-1"])
 @pytest.mark.parametrize("pde", ["poisson_1d", "burgers_1d", "convection_1d"])
 def test_two_processes_have_the_loss_and_gradient_of_one(compose, pool, pde, how):
@@ -125,6 +125,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one(compose, pool, pde, how
         agree(torch.cat([loss.view(1), gradient_of(problem)]), expected)
 
 
+@pytest.mark.slow
 def test_workers_follow_the_parameters_the_points_and_the_generator(compose, pool):
     problem, batch, optimizer, expected = posed(compose, "pde=poisson_nd", "differentiator=stochastic")
     sharded, plain = (
@@ -146,6 +147,7 @@ def test_workers_follow_the_parameters_the_points_and_the_generator(compose, poo
     assert len({float(f[0]) for f in found[3:]} | {float(expected[0])}) == 4
 
 
+@pytest.mark.slow
 def test_float32_stays_float32(compose, pool):
     problem, batch, optimizer, expected = posed(compose, "accelerator.precision=float32")
     loss = ShardedSteps(problem, optimizer, StopSignals(), pool).gradient(batch)
@@ -156,6 +158,7 @@ def test_float32_stays_float32(compose, pool):
 # --- Runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "rounding"),
     [
@@ -183,6 +186,7 @@ def history(folder):
     return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_to_the_same_bits(compose, tmp_path, pool, killed_at):
     cfg = compose(*SMALL, *ADAM, *RUN, "differentiator=complex_step")
     run_config(cfg, tmp_path / "undisturbed", {}, [])
@@ -196,6 +200,7 @@ def test_a_resumed_run_goes_on_to_the_same_bits(compose, tmp_path, pool, killed_
 # --- Ends
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(compose, tmp_path, no_pool, monkeypatch):
     gradient, calls = ShardedSteps.gradient, []
 
@@ -221,6 +226,7 @@ def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(compose, t
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_a_worker_is_said_here(no_pool):
     workers = Workers(2, "cpu", serve)
     try:
@@ -231,19 +237,15 @@ def test_what_goes_wrong_in_a_worker_is_said_here(no_pool):
         workers.close()
 
 
-OUTPUT = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-
-
-def start(folder: Path, *more: str) -> subprocess.Popen:
+def start(folder: Path, *more: str) -> forked.Forked:
     """A run in a process group of its own, as a terminal makes them."""
     arguments = [*SMALL, "tracking=none", "method.steps=1000000", "method.chunk=50", "method.checkpoint_every=50"]
-    command = [sys.executable, "-m", "pde_train", *arguments, f"hydra.run.dir={folder}", *more]
-    return subprocess.Popen(command, cwd=folder.parent, start_new_session=True, text=True, **OUTPUT)
+    return forked.started("-m", "pde_train", *arguments, f"hydra.run.dir={folder}", *more, folder=folder.parent)
 
 
-def wait_for_checkpoint(file: Path, process: subprocess.Popen, after: float = 0.0) -> None:
+def wait_for_checkpoint(file: Path, process: forked.Forked, after: float = 0.0) -> None:
     while not file.exists() or file.stat().st_mtime <= after:
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
 
 
@@ -257,15 +259,16 @@ def nothing_is_left_of(group: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_ctrl_c_checkpoints_and_no_process_outlives_the_main_one_however_it_ends(tmp_path):
     folder = tmp_path / "run"
     checkpoint = folder / "checkpoint.ckpt"
     process = start(folder)
     wait_for_checkpoint(checkpoint, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to every process
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "a checkpoint was written" in said
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "a checkpoint was written" in out + err
     assert Result.read(folder).status == "interrupted"
     assert nothing_is_left_of(process.pid)
 

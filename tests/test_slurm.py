@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,8 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from pde_train.runs.result import Result
+
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
 ONE_NODE = Path(__file__).parent / "slurm" / "one_node.sh"
 
@@ -35,9 +39,20 @@ def slurm(tmp_path_factory):
         pytest.skip(f"no SLURM: needs root and Debian's slurm-wlm, munge and procps (missing: {MISSING or 'root'})")
     folder = tmp_path_factory.mktemp("slurm")
     environment = {**os.environ, "SLURM_DIR": str(folder), "SLURM_CPUS": "4", "OMP_NUM_THREADS": "1"}
+    environment["SLURM_PORT"] = str(three_free_ports())
     subprocess.run([ONE_NODE, "start"], env=environment, check=True, timeout=60)
     yield {**environment, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{folder / 'bin'}:{environment['PATH']}"}
     subprocess.run([ONE_NODE, "stop"], env=environment, check=True, timeout=60)
+
+
+def three_free_ports() -> int:
+    """The first of three ports in a row that nobody listens on, so that tests of two checkouts may run at once."""
+    for first in random.SystemRandom().sample(range(16000, 30000, 3), 100):
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(first, first + 3):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+    raise RuntimeError("no three ports in a row are free")
 
 
 @pytest.fixture(scope="module")

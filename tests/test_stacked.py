@@ -3,10 +3,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -159,6 +158,7 @@ def alike(alone, together):
         assert together["metrics"][name] == pytest.approx(alone["metrics"][name], rel=1e-6), name
 
 
+@pytest.mark.slow
 def test_a_stacked_sweep_is_the_sweep_whatever_fails_in_it(tmp_path):
     """One cell turns nan, and stops alone; every other is the run that it is alone, with every row in the store."""
     words = [
@@ -196,6 +196,7 @@ def test_a_stacked_sweep_is_the_sweep_whatever_fails_in_it(tmp_path):
     assert "stacked with 11 others" in next(c for c in children if c.info.status == "FINISHED").data.tags["steps"]
 
 
+@pytest.mark.slow
 def test_a_stack_that_was_killed_or_stopped_goes_on_stacked_or_alone(tmp_path):
     words = [*SMALL, "seed=0,1,2", "method.steps=3000", "method.checkpoint_every=50", "sampler=uniform"]
     for blow in (signal.SIGKILL, signal.SIGTERM):
@@ -219,6 +220,7 @@ def test_a_stack_that_was_killed_or_stopped_goes_on_stacked_or_alone(tmp_path):
         assert [step for step, _ in rows(tmp_path, child)] == list(range(3000))
 
 
+@pytest.mark.slow
 def test_cells_of_several_shapes_and_methods_are_several_stacks(tmp_path):
     out, _ = swept(tmp_path, *STACK, "model.features=10,20", "seed=0,1", "hydra.launcher.size=1", "tracking=none")
     assert "4 cells in 4 stacks" in out
@@ -229,6 +231,7 @@ def test_cells_of_several_shapes_and_methods_are_several_stacks(tmp_path):
     assert "hydra.launcher.size=0 is no size: expected a positive number" in err
 
 
+@pytest.mark.slow
 def test_random_features_of_a_stack_are_bit_for_bit_those_of_a_run(compose, tmp_path):
     words = ["model.features=30", "seed=3", "differentiator=finite_difference"]
     tmp_path = tmp_path / "it's a folder, {with} signs"
@@ -241,6 +244,7 @@ def test_random_features_of_a_stack_are_bit_for_bit_those_of_a_run(compose, tmp_
             assert value == alone[name], name
 
 
+@pytest.mark.slow
 def test_a_formula_that_wants_python_numbers_trains_one_by_one(tmp_path):
     (tmp_path / "own.py").write_text(
         "import math\nfrom dataclasses import dataclass\nfrom pde_train.pdes.base import on\n"
@@ -286,6 +290,7 @@ def test_a_run_that_diverges_at_its_first_step_ends_alone(compose, tmp_path):
     assert "nan or infinite" in str(told[1])
 
 
+@pytest.mark.slow
 def test_a_stack_that_cannot_be_read_is_the_result_of_its_cells(tmp_path):
     """What a job raises before any cell has begun: none is tried three times without a word."""
     code = "\n".join(
@@ -303,7 +308,7 @@ def test_a_stack_that_cannot_be_read_is_the_result_of_its_cells(tmp_path):
             "main()",
         ]
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    done = forked.run("-c", code, folder=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert (done.stdout + done.stderr).count("a job ended with JSONDecodeError") == 1
     assert [r["status"] for r in results(tmp_path).values()] == ["failed", "failed"]

@@ -147,6 +147,7 @@ TRAINING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     ("kind", "d", "steps", "settings", "loss", "error"),

@@ -1,9 +1,8 @@
 """sqlite, PostgreSQL, an MLflow server: every row arrives once, from many processes and after an absence."""
 
-import subprocess
-import sys
 import time
 
+import forked
 import pytest
 from mlflow.tracking import MlflowClient
 from sweeping import SMALL, results, started
@@ -12,6 +11,8 @@ from benchmarks.stores import Server, postgres, postgres_programs, server
 from pde_train import sync
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.reading import Reader
+
+pytestmark = pytest.mark.slow
 
 PROCESSES, STEPS, KEYS = 8, 500, ("loss", "error", "entropy/1e-08")
 
@@ -76,9 +77,10 @@ def test_eight_processes_at_once_lose_nothing(uri, tmp_path):
     (tmp_path / "grid").mkdir()
     parent.start("grid", tmp_path / "grid", {}, {})
     names = [f"run-{k}" for k in range(PROCESSES)]
-    words = [sys.executable, "-c", LOGGING, uri]
-    processes = [subprocess.Popen([*words, name, str(tmp_path / "grid")]) for name in names]
-    assert [process.wait(timeout=300) for process in processes] == [0] * PROCESSES
+    words = ["-c", LOGGING, uri]
+    processes = [forked.started(*words, name, str(tmp_path / "grid"), folder=tmp_path) for name in names]
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0] * PROCESSES, said
     parent.finish("finished")
     parent.drain([tmp_path / name for name in names])
     client, runs = found(uri, "many")
@@ -125,8 +127,9 @@ def test_processes_that_make_a_new_database_at_once_all_succeed(database, tmp_pa
         connection.execute("CREATE DATABASE another")
     uri = database.replace("/postgres", "/another")
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'many').prepare()"
-    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    processes = [forked.started("-c", code, folder=tmp_path) for _ in range(3)]
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
 
 
 @pytest.mark.parametrize(("cells", "comes_back"), [(6, True), (2, False)])

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import forked
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -18,6 +19,8 @@ from pde_train.study.report import main as report
 from pde_train.study.run_table import LABEL, read, scheme_of
 from pde_train.study.verdicts import LOST, judge
 from pde_train.tracking.reading import Reader
+
+pytestmark = pytest.mark.slow
 
 RAN = {"random_features": 10, "networks": 6, "depth": 8, "causes": 12, "contour": 2, "optimal": 4, "thresholds": 24}
 """Parts of the miniature, and the cells that it makes of them: one equation, two seeds."""
@@ -32,6 +35,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(subprocess, "run", forked.in_place_of_run)
         patch.setitem(PARTS, "random_features", [*PARTS["random_features"], FEWER])
         patch.setitem(PARTS, "networks", ["method.steps=40"])
         patch.setitem(PARTS, "depth", [*PARTS["depth"][:2], "method.steps=20"])

@@ -3,11 +3,10 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,8 @@ from pde_train.run_folder import lock
 from pde_train.runs.result import Result
 from pde_train.status import main as status
 from pde_train.sweeps.grid import Cell, Grid
+
+pytestmark = pytest.mark.slow
 
 
 def folders(where):
@@ -96,8 +97,8 @@ def test_what_was_swept_names_a_cell(tmp_path):
 def test_a_cell_is_what_the_same_words_give_alone(tmp_path):
     words = [*SMALL, "differentiator=finite_difference", "seed=3"]
     swept(tmp_path, *words, "sampler=uniform,grid", "tracking=none")
-    command = [sys.executable, "-m", "pde_train", *words, "sampler=uniform", "tracking=none", "hydra.run.dir=alone"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    command = ["-m", "pde_train", *words, "sampler=uniform", "tracking=none", "hydra.run.dir=alone"]
+    assert forked.run(*command, folder=tmp_path).returncode == 0
     name = (tmp_path / "alone" / "config_hash").read_text()
     alone, cell = (torch.load(f / "model.pt") for f in (tmp_path / "alone", folders(tmp_path)[name]))
     assert all(torch.equal(alone[key], cell[key]) for key in alone)
@@ -183,7 +184,7 @@ def test_a_folder_is_claimed_by_one_process_until_it_ends(tmp_path):
     )
 
     def ask():
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        return forked.run("-c", code, folder=tmp_path).stdout.strip()
 
     with lock(tmp_path) as mine:
         assert mine

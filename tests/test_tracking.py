@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import forked
 import pytest
 from mlflow.tracking import MlflowClient
 from sqlalchemy import make_url
@@ -30,7 +31,7 @@ from pde_train.tracking.mlflow import OPEN_SECONDS, SHORT_SECONDS, MlflowTracker
 from pde_train.tracking.none import NoTracker
 from pde_train.tracking.uris import absolute, encoded, holds_secret, masked, without_secrets
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
 
 NETWORK = ["model=two_layer", "model.width=5", "method.steps=30", "method.log_every=10", "sampler.interior=16"]
 
@@ -253,8 +254,9 @@ def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path
 
 def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path):
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'many').prepare()"
-    started = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
-    assert [process.wait(timeout=120) for process in started] == [0, 0, 0]
+    started = [forked.started("-c", code, folder=tmp_path) for _ in range(3)]
+    said = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], said
 
 
 @pytest.fixture
@@ -385,19 +387,20 @@ def finished_run(folder, uri, **options):
     return tracker
 
 
-@pytest.mark.parametrize("spoiled", ["", "nonsense", "17", "99999", '{"a": 3}', "[1]", b"\xff\xfe"])
-def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(uri, tmp_path, capsys, spoiled):
-    for name in ("a", "b"):
-        finished_run(tmp_path / name, uri)
-    mark = tmp_path / "a" / DELIVERED
-    mark.write_bytes(spoiled if isinstance(spoiled, bytes) else spoiled.encode())
-    assert sync.main([str(tmp_path)]) == 0
-    assert "Traceback" not in capsys.readouterr().err
-    client, found = runs_in(uri)
-    assert len(found) == 2
-    for one in found:
-        assert len(client.get_metric_history(one.info.run_id, "loss")) == 10
-    assert sync.main([str(tmp_path), "--uri", uri]) == 0
+def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(uri, tmp_path, capsys):
+    for k, spoiled in enumerate([b"", b"nonsense", b"17", b"99999", b'{"a": 3}', b"[1]", b"\xff\xfe"], start=1):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        for name in ("a", "b"):
+            finished_run(folder / name, uri)
+        (folder / "a" / DELIVERED).write_bytes(spoiled)
+        assert sync.main([str(folder)]) == 0
+        assert "Traceback" not in capsys.readouterr().err
+        client, found = runs_in(uri)
+        assert len(found) == 2 * k
+        for one in found:
+            assert len(client.get_metric_history(one.info.run_id, "loss")) == 10
+        assert sync.main([str(folder), "--uri", uri]) == 0
 
 
 def test_a_spoiled_journal_stops_no_other(uri, tmp_path, capsys):

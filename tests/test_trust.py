@@ -1,9 +1,8 @@
 """Which code a configuration may name, and by whom."""
 
 import os
-import subprocess
-import sys
 
+import forked
 import pytest
 import torch
 
@@ -125,14 +124,9 @@ def test_a_file_cannot_widen_trust(tmp_path, mode, where, what):
     }[where]
     group = "tracking" if what == "tracking" else "pde"
     (folder / "innocent.yaml").write_text(f"# @package _global_\n{group}:\n  _target_: evil.made\n{body}")
-    done = subprocess.run(
-        [sys.executable, "-m", "pde_train", *mode, "--config-dir", "mine", "experiment=innocent"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    words = [*mode, "--config-dir", "mine", "experiment=innocent"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    done = forked.run("-m", "pde_train", *words, folder=tmp_path, environment=environment)
     assert done.returncode == 2, done.stderr
     assert "only the command line may widen trust" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

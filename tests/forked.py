@@ -1,0 +1,316 @@
+"""Commands in processes of their own that begin at once: a process that has imported the package forks for each.
+
+Importing torch, Lightning and Matplotlib takes `python -m pde_train` several seconds of processor time, which is most
+of the time of a small sweep. A forked process has its own folder, environment, pipes and process group, takes signals
+and ends with an exit code as any other. Tests of the start itself use `subprocess`.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+LARGEST = 1 << 17
+"""Bytes of a request, most of which is the environment."""
+
+SLICE = 0.05
+"""Seconds for which one thread waits for messages before another may."""
+
+
+class Forked:
+    """A process that was forked; what tests use of `subprocess.Popen`, with stdout and stderr as pipes of text."""
+
+    def __init__(self, server: "Server", pid: int, pipes: tuple[int, int]):
+        self.pid = pid
+        self.returncode: int | None = None
+        self._server = server
+        self._pipes = pipes
+
+    def poll(self) -> int | None:
+        self._server.hear(0.0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        until = None if timeout is None else time.monotonic() + timeout
+        while self.returncode is None:
+            left = _left(self, until)
+            self._server.hear(SLICE if left is None else min(left, SLICE))
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Both outputs, once every process that has inherited them has closed them and this one has ended."""
+        until = None if timeout is None else time.monotonic() + timeout
+        said = dict.fromkeys(self._pipes, b"")
+        with selectors.DefaultSelector() as waiting:
+            for pipe in said:
+                waiting.register(pipe, selectors.EVENT_READ)
+            while waiting.get_map():
+                for key, _ in waiting.select(_left(self, until)):
+                    data = os.read(key.fd, 1 << 16)
+                    said[key.fd] += data
+                    if not data:
+                        waiting.unregister(key.fd)
+        self.wait(None if until is None else max(0.0, until - time.monotonic()))
+        for pipe in self._pipes:
+            os.close(pipe)
+        out, err = (text.decode() for text in said.values())
+        self._pipes = ()
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _left(process: Forked, until: float | None) -> float | None:
+    if until is None:
+        return None
+    left = until - time.monotonic()
+    if left <= 0:
+        raise subprocess.TimeoutExpired(f"process {process.pid}", 0)
+    return left
+
+
+class Server:
+    """The process that forks, as seen by the tests."""
+
+    def __init__(self, kind: str):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, kind, str(theirs.fileno())],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._socket = ours
+        self._lock = threading.Lock()
+        self._forked: dict[int, Forked] = {}
+        self._ended: dict[int, int] = {}
+
+    def start(self, command: list[str], folder: Path, environment: dict[str, str]) -> Forked:
+        """`python command...` in a folder and a session of its own; a command begins with -m or -c."""
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        with Path(os.devnull).open("rb") as nothing:
+            pid = self._fork(command, folder, environment, [nothing.fileno(), out_end, err_end])
+        os.close(out_end)
+        os.close(err_end)
+        return self._began(Forked(self, pid, (out, err)))
+
+    def start_courier(self, command: list[str], environment: dict[str, str]) -> "ForkedCourier":
+        """The process of `pde_train.tracking.courier`, which is asked by its stdin and answers by its stdout."""
+        (asked, asks), (answers, answered) = os.pipe(), os.pipe()
+        with Path(os.devnull).open("wb") as nothing:
+            pid = self._fork(command, Path.cwd(), environment, [asked, answered, nothing.fileno()])
+        os.close(asked)
+        os.close(answered)
+        return self._began(ForkedCourier(self, pid, (asks, answers)))
+
+    def _fork(self, command: list[str], folder: Path, environment: dict[str, str], standard: list[int]) -> int:
+        about = {"command": command, "folder": str(folder), "environment": environment}
+        with self._lock:
+            socket.send_fds(self._socket, [json.dumps(about).encode()], standard)
+            while (pid := self._hear(None)) is None:
+                pass
+        return pid
+
+    def _began(self, process: Forked) -> Forked:
+        with self._lock:
+            self._forked[process.pid] = process
+            process.returncode = self._ended.pop(process.pid, None)
+        return process
+
+    def hear(self, seconds: float) -> None:
+        """Take the next message, for which it waits so long."""
+        with self._lock:
+            self._hear(seconds)
+
+    def _hear(self, seconds: float | None) -> int | None:
+        """The number of a process that has just begun, if that is the message."""
+        self._socket.settimeout(seconds)
+        try:
+            message = self._socket.recv(LARGEST)
+        except (BlockingIOError, TimeoutError):
+            return None
+        if not message:
+            raise ChildProcessError("the process that forks has ended")
+        pid, code = json.loads(message)
+        if code is None:
+            return pid
+        if pid in self._forked:
+            self._forked.pop(pid).returncode = code
+        else:  # before it was known here
+            self._ended[pid] = code
+        return None
+
+    def close(self) -> None:
+        """End the process, and what is left of those that it has forked."""
+        self._socket.close()
+        self._process.wait()
+
+
+class ForkedCourier(Forked):
+    """What `pde_train.tracking.courier` uses of `subprocess.Popen`."""
+
+    def __init__(self, server: Server, pid: int, pipes: tuple[int, int]):
+        super().__init__(server, pid, ())
+        self.stdin, self.stdout = os.fdopen(pipes[0], "wb", 0), os.fdopen(pipes[1], "rb", 0)
+
+    def __enter__(self) -> "ForkedCourier":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stdin.close()
+        self.stdout.close()
+        self.wait()
+
+
+class InPlaceOfSubprocess:
+    """The module `subprocess` as `pde_train.tracking.courier` sees it in the process of the tests."""
+
+    PIPE, DEVNULL, TimeoutExpired = subprocess.PIPE, subprocess.DEVNULL, subprocess.TimeoutExpired
+
+    @staticmethod
+    def Popen(command: list[str], env: dict[str, str], **how: object) -> ForkedCourier:
+        assert command[:2] == [sys.executable, "-m"]
+        return server("couriers").start_courier(command[1:], env)
+
+
+SERVERS: dict[str, Server] = {}
+"""Those of this process, made when they are needed: one for commands, one that has imported MLflow for couriers."""
+
+
+def server(kind: str = "commands") -> Server:
+    if kind not in SERVERS:
+        SERVERS[kind] = Server(kind)
+    return SERVERS[kind]
+
+
+def close_servers() -> None:
+    while SERVERS:
+        SERVERS.popitem()[1].close()
+
+
+def started(*command: str, folder: Path, environment: dict[str, str] | None = None) -> Forked:
+    """`python command...` under way; without `environment` in that of the tests."""
+    return server().start(list(command), folder, dict(os.environ) if environment is None else environment)
+
+
+def run(
+    *command: str, folder: Path, environment: dict[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess:
+    """What `python command...` gave at its end."""
+    process = started(*command, folder=folder, environment=environment)
+    out, err = process.communicate(timeout)
+    return subprocess.CompletedProcess(list(command), process.returncode, out, err)
+
+
+PLAIN_RUN = subprocess.run
+
+
+def in_place_of_run(command: list[str], **how: object) -> subprocess.CompletedProcess:
+    """`subprocess.run`, but forked where it runs a module with both outputs in a file, as parts of the study do."""
+    if command[:2] != [sys.executable, "-m"] or how.get("stderr") != subprocess.STDOUT:
+        return PLAIN_RUN(command, **how)
+    done = run(*command[1:], folder=Path.cwd())
+    how["stdout"].write(done.stdout + done.stderr)
+    return done
+
+
+# --- The process that forks
+
+
+def serve(number: int) -> None:
+    """Fork for each request, and tell of each process when it begins and when it ends."""
+    requests = socket.socket(fileno=number)
+    running: dict[int, int] = {}  # descriptors of processes, and their numbers
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(requests, selectors.EVENT_READ)
+        while True:
+            for key, _ in waiting.select():
+                if key.fd != number:
+                    pid = running.pop(key.fd)
+                    waiting.unregister(key.fd)
+                    os.close(key.fd)
+                    _say(requests, pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                    continue
+                message, pipes, *_ = socket.recv_fds(requests, LARGEST, 3)
+                if not message:
+                    for pid in running.values():
+                        os.kill(pid, signal.SIGKILL)
+                    return
+                pid = os.fork()
+                if pid == 0:
+                    waiting.close()
+                    requests.close()
+                    for descriptor in running:
+                        os.close(descriptor)
+                    become(json.loads(message), *pipes)
+                for pipe in pipes:
+                    os.close(pipe)
+                descriptor = os.pidfd_open(pid)
+                running[descriptor] = pid
+                waiting.register(descriptor, selectors.EVENT_READ)
+                _say(requests, pid, None)
+
+
+def _say(answers: socket.socket, *word: int | None) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        answers.send(json.dumps(word).encode())
+
+
+def become(about: dict, *pipes: int) -> None:
+    """Be `python -m module words...` or `python -c code words...`; does not return."""
+    os.setsid()
+    for standard, ours in enumerate(pipes):
+        os.dup2(ours, standard)
+        os.close(ours)
+    os.chdir(about["folder"])
+    os.environ.clear()
+    os.environ.update(about["environment"])
+    named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[:0] = [about["folder"], *(entry for entry in named if entry not in sys.path)]
+    flag, what, *words = about["command"]
+    sys.argv = [what if flag == "-m" else flag, *words]
+    if flag == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(what, {"__name__": "__main__"})
+    sys.exit()
+
+
+def preload(kind: str) -> None:
+    """Import what processes of a kind import; nothing of it starts a thread or computes."""
+    if kind == "couriers":
+        import pde_train.tracking.delivery
+    else:
+        import rich.table  # noqa: F401
+
+        import pde_train
+
+        for module in pkgutil.walk_packages(pde_train.__path__, "pde_train."):
+            if not module.name.endswith(".__main__"):
+                importlib.import_module(module.name)
+    gc.collect()
+    gc.freeze()
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of tests
+    preload(sys.argv[1])
+    serve(int(sys.argv[2]))

@@ -1,0 +1,178 @@
+"""What the documentation tells readers to type is what the package accepts: commands are composed, Python is run."""
+
+import argparse
+import os
+import re
+import shlex
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import forked
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from pde_train import status, sync
+from pde_train.cli import _check_words
+from pde_train.conf_dir import conf_dir
+from pde_train.experiment import build
+from pde_train.pdes.base import PDE, on
+from pde_train.study import parts, report
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "multirun" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+INDENTED = re.compile(r"(?:^(?: {4}.*)?\n)+", re.M)
+INLINE = re.compile(r"`(python -m pde_train[^`]*)`")
+PLACEHOLDER = re.compile(r"<[^>]*>")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code of a page: its language, the text, and the line of prose before it."""
+
+    page: Path
+    language: str
+    text: str
+    before: str
+
+
+def blocks() -> list[Block]:
+    """Every fenced or indented block of the documentation; an indented one is Python if it begins with a class."""
+    found = []
+    for file in PAGES:
+        text = file.read_text()
+        for match in FENCED.finditer(text):
+            before = text[: match.start()].rstrip().rpartition("\n")[2]
+            found.append(Block(file, match[1], match[2], before))
+        for match in INDENTED.finditer(FENCED.sub("", text)):
+            code = re.sub("^ {4}", "", match[0].strip("\n"), flags=re.M)
+            found.append(Block(file, "python" if code.startswith(("class ", "import ", "from ")) else "sh", code, ""))
+    return found
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Every command of the documentation, as the name of its page and its words."""
+    found = []
+    for file in PAGES:
+        texts = [b.text for b in blocks() if b.page == file and b.language == "sh"]
+        texts += [" ".join(match[1].split()) for match in INLINE.finditer(FENCED.sub("", file.read_text()))]
+        for line in "\n".join(texts).replace("\\\n", " ").splitlines():
+            words = shlex.split(PLACEHOLDER.sub("somewhere", line.partition(" # ")[0].partition(";")[0]))
+            if words:
+                found.append((str(file.relative_to(ROOT)), [word for word in words if word != "..."]))
+    return found
+
+
+def told(module: str) -> list:
+    """The words of every command with this module, once each, as cases of a test."""
+    named = {tuple(words[words.index(module) + 1 :]) for _, words in commands() if ["-m", module] == words[1:3]}
+    return [pytest.param(list(words), id=" ".join(words) or "no words") for words in sorted(named)]
+
+
+MOST = 6
+"""Values of one sweep that are tried: the first ones."""
+
+
+def each_value(words: list[str]) -> list[list[str]]:
+    """The configurations that try the values of each sweep once, beside the first values of the others."""
+    parser = OverridesParser.create()
+    values = []
+    for override in parser.parse_overrides(words):
+        key = override.get_key_element()
+        swept = override.is_sweep_override()
+        values.append(
+            [f"{key}={v}" for v in islice(override.sweep_string_iterator(), MOST)] if swept else [override.input_line]
+        )
+    first = [options[0] for options in values]
+    return [first] + [[*first[:i], v, *first[i + 1 :]] for i, options in enumerate(values) for v in options[1:]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", told("pde_train"))
+def test_a_command_is_a_configuration_that_can_be_built(words):
+    overrides = [word for word in words if not word.startswith("-") and "=" in word]
+    flags = {word for word in words if word.startswith("-")}
+    assert flags <= {"--multirun", "--help", "--cfg", "-p"}
+    _check_words([*flags, *overrides])
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        for given in each_value(overrides):
+            cfg = compose("config", [*given, "tracking=none", "name=test"], return_hydra_config=False)
+            if "accelerator=gpu" not in given:  # which is refused where there is none
+                build(cfg)
+
+
+@pytest.mark.parametrize("words", told("pde_train.study"))
+def test_a_command_of_the_study_names_parts_and_configurations(words):
+    (named,) = [words[i + 1].split(",") for i, word in enumerate(words) if word == "--parts"] or [list(parts.PARTS)]
+    assert set(named) <= set(parts.PARTS)
+    overrides = [word for word in words if "=" in word]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        for part in named:
+            compose("config", [f"experiment=study/{part}", *overrides, "name=test"])
+
+
+@pytest.mark.parametrize(("module", "main"), [("status", status.main), ("sync", sync.main), ("report", report.main)])
+def test_other_commands_have_the_options_that_are_told(module, main, monkeypatch):
+    """Each command line is parsed; what would follow is not run."""
+
+    class Parsed(Exception):
+        pass
+
+    def parse(self, *given):
+        read(self, *given)
+        raise Parsed
+
+    read = argparse.ArgumentParser.parse_args
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    for case in told(f"pde_train.{module}"):
+        with pytest.raises(Parsed):
+            main(*case.values)
+
+
+def test_targets_of_make_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {word for _, words in commands() if words[0] == "make" for word in words[1:]}
+    named |= {name for file in PAGES for name in re.findall(r"`make ([\w-]+)`", file.read_text())}
+    assert {"run", "ui", "test", "study"} <= named
+    assert named <= targets
+
+
+def test_every_page_with_commands_is_read():
+    """The expressions that look for commands find some wherever a reader does."""
+    read = {page for page, words in commands() if "-m" in words}
+    assert read == {str(f.relative_to(ROOT)) for f in PAGES if "python -m pde_train" in f.read_text()}
+
+
+OWN = [b for b in blocks() if b.language == "python" and not re.match(r"`[\w/]+\.py`", b.before)]
+
+
+@pytest.mark.parametrize("block", OWN, ids=lambda b: f"{b.page.name}: {b.text.splitlines()[0]}")
+def test_python_of_a_page_runs(block, monkeypatch):
+    from pde_train.differentiators import taylor_rules
+
+    for name, value in vars(taylor_rules).items():
+        if isinstance(value, dict) and not name.startswith(
+            "__"
+        ):  # rules that a block adds are those of the block alone
+            monkeypatch.setattr(taylor_rules, name, dict(value))
+    exec(block.text, {"__name__": "a_page", "PDE": PDE, "on": on})
+
+
+@pytest.mark.slow
+def test_the_files_of_the_page_on_extending_run_as_told(tmp_path):
+    """Each block whose line before names a file is that file; then every command of the page."""
+    extending = ROOT / "docs" / "extending.md"
+    for block in blocks():
+        if block.page == extending and (name := re.match(r"`([\w/]+\.\w+)`", block.before)):
+            (tmp_path / name[1]).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name[1]).write_text(block.text)
+    own = [words for page, words in commands() if page == "docs/extending.md" and "--config-dir" in words]
+    assert len(own) == 2
+    for setting, _, _, *rest in own:
+        name, _, value = setting.partition("=")
+        environment = {**os.environ, name: f"{value}{os.pathsep}{os.environ.get(name, '')}"}
+        done = forked.run("-m", *rest, "tracking=none", folder=tmp_path, environment=environment)
+        assert done.returncode == 0, done.stderr
