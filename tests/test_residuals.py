@@ -184,6 +184,21 @@ def test_the_forcing_never_enters_the_matrix():
     torch.testing.assert_close(weak, strong, rtol=0, atol=0)
 
 
+def test_what_wraps_the_blocks_of_points_gets_each_of_them_once(monkeypatch):
+    pde = Poisson1D()
+    model, batch, seen = features(pde), drawn(pde), []
+    monkeypatch.setattr(residuals, "BLOCK", 40)
+
+    def wrap(blocks):
+        for block in blocks:
+            seen.append(block)
+            yield block
+
+    matrix, _ = residuals.assemble(pde, model.features, Reverse(), batch, wrap)
+    assert len(seen) > len(batch)
+    assert sum(len(points.x) for block in seen for points in block.values()) == len(matrix)
+
+
 @both
 @every_pde
 @pytest.mark.parametrize("block", [1, 40, 120])

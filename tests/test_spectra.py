@@ -222,6 +222,13 @@ def test_the_jacobian_of_random_features_is_their_system_matrix():
     torch.testing.assert_close(jacobian.dense(), matrix.detach(), rtol=0, atol=100 * EPS * float(matrix.abs().max()))
 
 
+def test_what_wraps_the_blocks_of_rows_gets_each_of_them_once():
+    jacobian, seen = jacobian_of(with_singular_values([3.0, 2.0, 1.0], 70, 4)), []
+    rows = jacobian.dense(lambda blocks: (seen.append(len(block)) or block for block in blocks))
+    assert seen == [32, 32, 6]
+    assert torch.equal(rows, jacobian.dense())
+
+
 def test_the_jacobian_leaves_no_gradients_behind():
     p = problem(Poisson1D())
     jacobian_and_batch(p)[0].dense()

@@ -9,6 +9,7 @@ import forked
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from sweeping import SMALL, results, rows, runs, started, swept
 
 from pde_train.diagnostics.base import Diagnostics
@@ -78,8 +79,6 @@ def test_new_points_reach_every_problem(compose):
 
 def test_what_a_stack_must_share_and_what_not(compose, tmp_path):
     def shape_of(*words):
-        from omegaconf import OmegaConf
-
         return shape(OmegaConf.to_container(compose(*NETWORK, *words), resolve=True))
 
     same = shape_of()
@@ -89,6 +88,18 @@ def test_what_a_stack_must_share_and_what_not(compose, tmp_path):
         assert shape_of(*words) != same, words
     step = [shape_of("differentiator=finite_difference", f"differentiator.step={h}") for h in ("1e-2", "1e-3", "auto")]
     assert step[0] == step[1] != step[2]
+
+
+def test_a_function_that_makes_a_pde_says_nothing_of_its_numbers(compose, tmp_path, monkeypatch):
+    """Its fields are known once it is called, so runs that differ in its arguments are of different shapes."""
+    text = (
+        "from pde_train.pdes.poisson_1d import Poisson1D\n\n\ndef make(frequency, weights):\n    return Poisson1D()\n"
+    )
+    (tmp_path / "made_by_function.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["pde._target_=made_by_function.make", "trusted_modules=[made_by_function]"]
+    configs = [OmegaConf.to_container(compose(*NETWORK, *words, f"pde.frequency={f}"), resolve=True) for f in (1, 2)]
+    assert shape(configs[0]) != shape(configs[1])
 
 
 @pytest.mark.parametrize(

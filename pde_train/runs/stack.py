@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from pde_train.errors import Busy, PdeTrainError, sentence
 from pde_train.experiment import build
 from pde_train.instantiate import locate
+from pde_train.pdes.base import PDE
 from pde_train.run_folder import Status
 from pde_train.runs import provenance
 from pde_train.runs.result import Result
@@ -53,8 +54,9 @@ def shape(config: Mapping[str, Any]) -> str:
         node = kept[group] if group else kept
         for name in names:
             node.pop(name, None)
-    pde: Any = locate(config["pde"]["_target_"], tuple(config["trusted_modules"]), "pde")
-    for name in pde.number_fields():
+    pde = locate(config["pde"]["_target_"], tuple(config["trusted_modules"]), "pde")
+    varied = pde.number_fields() if isinstance(pde, type) and issubclass(pde, PDE) else []  # it may be a function
+    for name in varied:
         kept["pde"].pop(name, None)
     step = kept["differentiator"].get("step")
     if isinstance(step, (int, float)):
