@@ -85,4 +85,5 @@ def linear_form(model: nn.Module) -> LinearForm | None:
 
 def smoothness_of(model: nn.Module) -> float:
     """The highest useful order of derivative of a model; infinite for a module that does not state it."""
-    return float(getattr(model, "smoothness", math.inf))
+    smoothness: float = getattr(model, "smoothness", math.inf)
+    return smoothness
