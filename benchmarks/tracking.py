@@ -49,9 +49,9 @@ def run(folder: Path, *words: str) -> tuple[float, float]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     seconds = time.perf_counter() - began
-    for journal in where.glob("tracking.jsonl"):
+    for outbox in where.glob("tracking.jsonl"):
         delivered = max(m["position"] for m in json.loads((where / "tracking.delivered").read_text()).values())
-        assert delivered == journal.stat().st_size, "the store has not got everything"
+        assert delivered == outbox.stat().st_size, "the store has not got everything"
     return seconds, json.loads((where / "result.json").read_text())["metrics"]["seconds_total"]
 
 

@@ -148,10 +148,10 @@ def _is_plugin(target: str) -> bool:
     if not is_within(module, PLUGINS):
         return False
     try:
-        found = getattr(importlib.import_module(module), name)
+        member = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         return False
-    return inspect.isclass(found) and is_within(found.__module__, PLUGINS)
+    return inspect.isclass(member) and is_within(member.__module__, PLUGINS)
 
 
 def _move_secret(cfg: DictConfig) -> None:
@@ -185,7 +185,7 @@ def _key(override: Override) -> str:
 def _texts(override: Override) -> set[str]:
     """Every text in the values of an override."""
     values: list[Any] = [override._value]
-    found = set()
+    texts = set()
     while values:
         value = values.pop()
         if isinstance(value, Mapping):
@@ -195,8 +195,8 @@ def _texts(override: Override) -> set[str]:
         elif hasattr(value, "list"):  # what is swept
             values += value.list
         elif value is not None:
-            found.add(str(getattr(value, "text", value)))
-    return found
+            texts.add(str(getattr(value, "text", value)))
+    return texts
 
 
 def _pairs(path: str, node: Any) -> Iterator[tuple[str, str, Any]]:

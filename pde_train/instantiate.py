@@ -41,8 +41,8 @@ def build_group(cfg: DictConfig, group: str, **facts: Any) -> Any:
     if not isinstance(cfg.trusted_modules, ListConfig):
         raise UsageError(f"trusted_modules={cfg.trusted_modules} is no list: expected one, such as [my_module]")
     targets = [(locate(t, tuple(cfg.trusted_modules), path), t, keys) for path, t, keys in _targets(group, node)]
-    for found, target, keys in targets:
-        _check_keys(group, target, found, keys)
+    for factory, target, keys in targets:
+        _check_keys(group, target, factory, keys)
     try:
         built = instantiate(node, **facts, _convert_="all")
     except InstantiationException as error:
@@ -84,21 +84,21 @@ def locate(target: str, trusted_modules: Sequence[str] = (), path: str = "") -> 
     if not is_within(module, (*TRUSTED, *trusted_modules)):
         raise UsageError(_refusal(target, path))
     try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        factory: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UsageError(
             f"_target_={target} does not exist ({error}): expected a class or function, correct it"
         ) from error
-    home = getattr(found, "__module__", None) or ""
+    home = getattr(factory, "__module__", None) or ""
     own = is_within(home, trusted_modules)
-    if not callable(found) or not (own or is_within(home, TRUSTED)):
+    if not callable(factory) or not (own or is_within(home, TRUSTED)):
         raise UsageError(_refusal(target, path))
-    if own and ("." in path or not inspect.isclass(found)):
-        return found
-    made = found if inspect.isclass(found) else _returned(found, path)
+    if own and ("." in path or not inspect.isclass(factory)):
+        return factory
+    made = factory if inspect.isclass(factory) else _returned(factory, path)
     if not any(inspect.isclass(made) and issubclass(made, base) for base in _bases(path)):
         raise UsageError(_refusal(target, path))
-    return found
+    return factory
 
 
 def _refusal(target: str, path: str) -> str:
@@ -158,8 +158,8 @@ def _targets(path: str, node: Any) -> Iterator[tuple[str, str, list[str]]]:
             yield from _targets(f"{path}.", value)
 
 
-def _check_keys(group: str, target: str, found: Callable[..., Any], keys: Sequence[str]) -> None:
-    parameters = inspect.signature(found).parameters
+def _check_keys(group: str, target: str, factory: Callable[..., Any], keys: Sequence[str]) -> None:
+    parameters = inspect.signature(factory).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     for key in keys:

@@ -32,10 +32,10 @@ CELLS = "cells"
 
 RESULT_FILE = "result.json"
 CHECKPOINT = "checkpoint.ckpt"
-JOURNAL = "tracking.jsonl"
+OUTBOX = "tracking.jsonl"
 SPECTRA = "spectrum.npz"
 DELIVERED = "tracking.delivered"
-OF_TRACKING = (JOURNAL, DELIVERED)
+OF_TRACKING = (OUTBOX, DELIVERED)
 OF_A_RUN = (CHECKPOINT, RESULT_FILE, "spectrum.csv", SPECTRA, "comparison.csv", "traceback.txt")
 
 FIGURES = (

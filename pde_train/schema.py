@@ -166,14 +166,14 @@ def _check_target(path: str, node: Mapping[str, Any], trusted: Sequence[str]) ->
         raise UsageError(
             f"{path}._target_={_shown(node['_target_'])} names no class: expected one, such as module.Name"
         )
-    found = locate(node["_target_"], tuple(trusted), path)
+    factory = locate(node["_target_"], tuple(trusted), path)
     for key in node:
         if key.startswith("_") and key not in ("_target_", "_partial_"):
             raise UsageError(f"{path}.{key} is not used here: expected _target_ and fields alone, remove it")
     if node.get("_partial_", False) is not (path in PARTIAL):
         expected = "true, as the optimiser gets its parameters later" if path in PARTIAL else "none"
         raise UsageError(f"{path}._partial_={_shown(node.get('_partial_'))} cannot be used: expected {expected}")
-    parameters = inspect.signature(found).parameters
+    parameters = inspect.signature(factory).parameters
     accepts_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     own_path = "optimizer" if path == "method.optimizer" else path
     for key, value in node.items():
@@ -184,21 +184,21 @@ def _check_target(path: str, node: Mapping[str, Any], trusted: Sequence[str]) ->
                 f"{own_path}.{key} is no field of {node['_target_']}: expected one of {', '.join(parameters)}"
                 f"{nearest(key, parameters)}; correct it, or remove it by ~{own_path}.{key}"
             )
-        adapter = _adapters(found).get(key)
+        adapter = _adapters(factory).get(key)
         if adapter is not None and not any(True for _ in _targets("", value)):
             _check_fits(adapter, f"{own_path}.{key}", value)
 
 
 @lru_cache(maxsize=256)
-def _adapters(found: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
+def _adapters(factory: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
     """What checks each annotated parameter of a class or function; there is none where the type cannot be checked."""
-    annotated = found.__init__ if isclass(found) and not is_dataclass(found) else found
+    annotated = factory.__init__ if isclass(factory) and not is_dataclass(factory) else factory
     try:
         hints = get_type_hints(annotated)
     except Exception:  # names that a user's module has for type checkers alone
         return {}
     made = {}
-    for name in hints.keys() & inspect.signature(found).parameters.keys():
+    for name in hints.keys() & inspect.signature(factory).parameters.keys():
         with contextlib.suppress(PydanticUserError):
             made[name] = TypeAdapter(hints[name], config=CONVERT_NOTHING)
     return made

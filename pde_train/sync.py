@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pde_train.errors import PdeTrainError, UsageError
-from pde_train.run_folder import JOURNAL
+from pde_train.run_folder import OUTBOX
 
 URI = "MLFLOW_TRACKING_URI"
 """MLflow's own environment variable."""
@@ -18,7 +18,7 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Deliver every journal below the folders that has something to deliver, and say what came of it."""
+    """Deliver every outbox below the folders that has something to deliver, and say what came of it."""
     parser = argparse.ArgumentParser("python -m pde_train.sync", description="Deliver runs to an MLflow store.")
     parser.add_argument("folders", type=Path, nargs="*", help="of runs or sweeps; by default multirun and outputs")
     parser.add_argument(
@@ -78,21 +78,21 @@ def sync(folders: Sequence[Path], uri: str | None, again: bool = False) -> int:
 
 
 def _folders(folders: Sequence[Path]) -> Iterator[Path]:
-    """Every folder below these that holds a journal."""
-    yield from sorted({file.parent.resolve() for folder in folders for file in folder.rglob(JOURNAL)})
+    """Every folder below these that holds an outbox."""
+    yield from sorted({file.parent.resolve() for folder in folders for file in folder.rglob(OUTBOX)})
 
 
 def _store_of(folder: Path, uri: str | None, again: bool) -> str:
     """The uri of the store that is to get what a folder has; empty where every store that is meant has it."""
-    from pde_train.tracking.journal import Journal
+    from pde_train.tracking.outbox import Outbox
     from pde_train.tracking.uris import absolute
 
-    journal = Journal(folder)
-    if next(journal.entries(), None) is None:  # its process was killed before it had said anything
+    outbox = Outbox(folder)
+    if next(outbox.entries(), None) is None:  # its process was killed before it had said anything
         return ""
-    if uri is None and not again and not journal.waits_for(None):
+    if uri is None and not again and not outbox.waits_for(None):
         return ""
-    own = journal.opening()["uri"]
+    own = outbox.opening()["uri"]
     return absolute(uri or own or os.environ.get(URI) or DEFAULT_URI)
 
 

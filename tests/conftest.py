@@ -10,7 +10,7 @@ from hydra import initialize_config_dir
 from pde_train.conf_dir import conf_dir
 from pde_train.errors import Interrupted
 from pde_train.runs import artifacts
-from pde_train.tracking import courier
+from pde_train.tracking import uploader
 from pde_train.training.compiling import CACHE
 from pde_train.training.loop import Loop
 
@@ -83,14 +83,14 @@ def server_of_processes():
 
 
 @pytest.fixture(autouse=True)
-def couriers(monkeypatch):
+def uploaders(monkeypatch):
     """Processes that deliver to the stores of a test begin at once, and end with it.
 
     By themselves they would take two seconds to import MLflow, and wait a minute for more to do.
     """
-    made, start = [], courier.Courier._start
-    monkeypatch.setattr(courier, "subprocess", forked.InPlaceOfSubprocess)
-    monkeypatch.setattr(courier.Courier, "_start", lambda self: made.append(self) or start(self))
+    made, start = [], uploader.Uploader._start
+    monkeypatch.setattr(uploader, "subprocess", forked.InPlaceOfSubprocess)
+    monkeypatch.setattr(uploader.Uploader, "_start", lambda self: made.append(self) or start(self))
     yield
     for one in made:
         one.close()

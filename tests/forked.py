@@ -112,14 +112,14 @@ class Server:
         os.close(err_end)
         return self._began(Forked(self, pid, (out, err)))
 
-    def start_courier(self, command: list[str], environment: dict[str, str]) -> "ForkedCourier":
-        """The process of `pde_train.tracking.courier`, which is asked by its stdin and answers by its stdout."""
+    def start_uploader(self, command: list[str], environment: dict[str, str]) -> "ForkedUploader":
+        """The process of `pde_train.tracking.uploader`, which is asked by its stdin and answers by its stdout."""
         (asked, asks), (answers, answered) = os.pipe(), os.pipe()
         with Path(os.devnull).open("wb") as nothing:
             pid = self._fork(command, Path.cwd(), environment, [asked, answered, nothing.fileno()])
         os.close(asked)
         os.close(answered)
-        return self._began(ForkedCourier(self, pid, (asks, answers)))
+        return self._began(ForkedUploader(self, pid, (asks, answers)))
 
     def _fork(self, command: list[str], folder: Path, environment: dict[str, str], standard: list[int]) -> int:
         about = {"command": command, "folder": str(folder), "environment": environment}
@@ -164,14 +164,14 @@ class Server:
         self._process.wait()
 
 
-class ForkedCourier(Forked):
-    """What `pde_train.tracking.courier` uses of `subprocess.Popen`."""
+class ForkedUploader(Forked):
+    """What `pde_train.tracking.uploader` uses of `subprocess.Popen`."""
 
     def __init__(self, server: Server, pid: int, pipes: tuple[int, int]):
         super().__init__(server, pid, ())
         self.stdin, self.stdout = os.fdopen(pipes[0], "wb", 0), os.fdopen(pipes[1], "rb", 0)
 
-    def __enter__(self) -> "ForkedCourier":
+    def __enter__(self) -> "ForkedUploader":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -181,18 +181,18 @@ class ForkedCourier(Forked):
 
 
 class InPlaceOfSubprocess:
-    """The module `subprocess` as `pde_train.tracking.courier` sees it in the process of the tests."""
+    """The module `subprocess` as `pde_train.tracking.uploader` sees it in the process of the tests."""
 
     PIPE, DEVNULL, TimeoutExpired = subprocess.PIPE, subprocess.DEVNULL, subprocess.TimeoutExpired
 
     @staticmethod
-    def Popen(command: list[str], env: dict[str, str], **how: object) -> ForkedCourier:
+    def Popen(command: list[str], env: dict[str, str], **how: object) -> ForkedUploader:
         assert command[:2] == [sys.executable, "-m"]
-        return server("couriers").start_courier(command[1:], env)
+        return server("uploaders").start_uploader(command[1:], env)
 
 
 SERVERS: dict[str, Server] = {}
-"""Those of this process, made when they are needed: one for commands, one that has imported MLflow for couriers."""
+"""Those of this process, made when they are needed: one for commands, one that has imported MLflow for uploaders."""
 
 
 def server(kind: str = "commands") -> Server:
@@ -296,7 +296,7 @@ def become(about: dict, *pipes: int) -> None:
 
 def preload(kind: str) -> None:
     """Import what processes of a kind import; nothing of it starts a thread or computes."""
-    if kind == "couriers":
+    if kind == "uploaders":
         import pde_train.tracking.delivery
     else:
         import rich.table  # noqa: F401

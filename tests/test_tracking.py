@@ -1,4 +1,4 @@
-"""Journals and their delivery: what a run says arrives in a store once, whenever the store is there."""
+"""Outboxes and their delivery: what a run says arrives in a store once, whenever the store is there."""
 
 import contextlib
 import logging
@@ -26,9 +26,9 @@ from pde_train.experiment import build
 from pde_train.run_folder import DELIVERED
 from pde_train.runs.run import run
 from pde_train.tracking.delivery import Store
-from pde_train.tracking.journal import Journal, Mark
 from pde_train.tracking.mlflow import OPEN_SECONDS, SHORT_SECONDS, MlflowTracker
 from pde_train.tracking.none import NoTracker
+from pde_train.tracking.outbox import Mark, Outbox
 from pde_train.tracking.uris import absolute, encoded, holds_secret, masked, without_secrets
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
@@ -59,7 +59,7 @@ def rows_of(uri, key="loss", experiment="pde_train"):
 
 def run_of(uri, folder):
     """The id of a folder's run in a store."""
-    return Journal(folder).mark(masked(uri)).run
+    return Outbox(folder).mark(masked(uri)).run
 
 
 def opened(uri, folder, params=None, parent=None):
@@ -221,7 +221,7 @@ def test_special_numbers_that_are_sent_twice_stand_once(uri, tmp_path):
     tracker = opened(uri, tmp_path / "run")
     tracker.metrics([("loss", value, k) for k, value in enumerate([float("nan"), float("inf"), 1e-320, -0.0])])
     tracker.drain()
-    Journal(tmp_path / "run").keep(uri, Mark(run_of(uri, tmp_path / "run"), 0))
+    Outbox(tmp_path / "run").keep(uri, Mark(run_of(uri, tmp_path / "run"), 0))
     tracker.drain()
     client, found = only_run(uri)
     assert len(client.get_metric_history(found.info.run_id, "loss")) == 4
@@ -231,7 +231,7 @@ def test_a_reopened_run_takes_only_rows_that_it_has_not(uri, tmp_path):
     first = opened(uri, tmp_path / "run", {"a": "1"})
     first.metrics([("loss", 1.0, 0), ("loss", 0.5, 1)])
     first.drain()
-    with Journal(tmp_path / "run").file.open("a") as file:
+    with Outbox(tmp_path / "run").file.open("a") as file:
         file.write('{"metrics": [["loss", 0.2')  # the process was killed
     again = opened(uri, tmp_path / "run", {"a": "1"})
     again.metrics([("loss", 0.5, 1), ("loss", 0.25, 2)])
@@ -298,17 +298,17 @@ def test_a_file_that_another_process_keeps_locked_is_a_store_that_is_away(compos
     assert dict(rows_of(uri)) == record.series["loss"]
 
 
-def test_a_courier_that_was_killed_is_replaced(uri, tmp_path):
+def test_a_uploader_that_was_killed_is_replaced(uri, tmp_path):
     tracker = MlflowTracker(uri, "pde_train")
     tracker.start("run", tmp_path, {}, {})
     tracker.metrics([("loss", 1.0, 0)])
-    tracker.courier._process.kill()
+    tracker.uploader._process.kill()
     tracker.metrics([("loss", 0.5, 1)])
-    tracker.courier._process.kill()
+    tracker.uploader._process.kill()
     tracker.finish("finished")
     tracker.drain()
     assert rows_of(uri) == [(0, 1.0), (1, 0.5)]
-    assert tracker.courier._process is None  # and none is left behind
+    assert tracker.uploader._process is None  # and none is left behind
 
 
 def test_uris(tmp_path, monkeypatch):
@@ -403,7 +403,7 @@ def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(uri, tmp_path, c
         assert sync.main([str(folder), "--uri", uri]) == 0
 
 
-def test_a_spoiled_journal_stops_no_other(uri, tmp_path, capsys):
+def test_a_spoiled_outbox_stops_no_other(uri, tmp_path, capsys):
     for name in ("a", "b", "c"):
         tracker = opened(None, tmp_path / name)
         tracker.finish("finished")
@@ -413,9 +413,9 @@ def test_a_spoiled_journal_stops_no_other(uri, tmp_path, capsys):
     assert sync.main([str(tmp_path), "--uri", uri]) == 1
     said = capsys.readouterr()
     assert "delivered 1 runs" in said.out
-    assert said.err.count("has no entry of a journal at byte") == 2
+    assert said.err.count("has no entry of an outbox at byte") == 2
     again = opened(None, tmp_path / "a")  # a run goes on in that folder
-    assert again._journal.status == "running"
+    assert again._outbox.status == "running"
     assert (tmp_path / "a" / "earlier-1" / "tracking.jsonl").read_text() == "nonsense\n"
 
 
@@ -469,7 +469,7 @@ def test_a_store_that_is_away_keeps_no_other_from_its_runs(uri, tmp_path, capsys
 
 
 @pytest.mark.parametrize("how", ["above", "absolute", "link", "link in a folder", "itself"])
-def test_a_journal_names_only_files_of_its_own_folder(uri, tmp_path, capsys, how):
+def test_a_outbox_names_only_files_of_its_own_folder(uri, tmp_path, capsys, how):
     (tmp_path / "secret.txt").write_text("private")
     folder = tmp_path / "run"
     tracker = opened(uri, folder)
@@ -485,7 +485,7 @@ def test_a_journal_names_only_files_of_its_own_folder(uri, tmp_path, capsys, how
     assert not list((tmp_path / "mlartifacts").rglob("secret.txt"))
 
 
-def test_journals_that_name_each_other_as_parents_end(uri, tmp_path):
+def test_outboxes_that_name_each_other_as_parents_end(uri, tmp_path):
     for name, parent in (("a", "b"), ("b", "a")):
         opened(uri, tmp_path / name, parent=tmp_path / parent).finish("finished")
     assert sync.main([str(tmp_path)]) == 0
@@ -497,7 +497,7 @@ def test_files_of_an_experiment_stay_in_their_folder(uri, tmp_path, name):
     with pytest.raises(UsageError, match="no name of an experiment"):
         MlflowTracker(uri, name)
     with pytest.raises(UsageError, match="no name of an experiment"):
-        Store(uri).experiment_id(name)  # of a journal
+        Store(uri).experiment_id(name)  # of an outbox
     assert MlflowTracker(uri, "my/study").experiment == "my/study"
 
 
@@ -507,7 +507,7 @@ def test_what_can_never_be_a_store_is_said_at_once(compose, uri, tmp_path, made)
         (tmp_path / "mlflow.db").mkdir()
     else:
         (tmp_path / "mlflow.db").write_text("a letter to a friend, longer than the header of a database" * 99)
-    MlflowTracker(uri, "pde_train").courier.close()
+    MlflowTracker(uri, "pde_train").uploader.close()
     began = time.monotonic()
     with pytest.raises(RunError, match=r"cannot be used \(.* is no (sqlite )?file.*: expected a sqlite file"):
         run(build(compose("tracking=mlflow", f"tracking.uri={uri}")), tmp_path / "run")
@@ -524,22 +524,22 @@ def test_a_user_whom_the_system_does_not_know_has_a_number():
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         subprocess.run([sys.executable, "-c", code, folder], env=environment, check=True, timeout=120)
-        assert Journal(Path(folder)).opening()["user"] == "54321"
+        assert Outbox(Path(folder)).opening()["user"] == "54321"
 
 
-def test_a_courier_that_reads_nothing_blocks_no_training(uri, tmp_path):
+def test_a_uploader_that_reads_nothing_blocks_no_training(uri, tmp_path):
     """A pipe holds 64 KiB; what does not fit is not said, and the end delivers it all the same."""
     folder = tmp_path / ("a long name " * 15)
     tracker = MlflowTracker(uri, "pde_train")
     folder.mkdir()
     tracker.start("run", folder, {}, {})
-    stopped = tracker.courier._process.pid
+    stopped = tracker.uploader._process.pid
     os.kill(stopped, signal.SIGSTOP)
     began = time.monotonic()
     for k in range(1000):  # 200 kB of words
         tracker.metrics([("loss", 1.0, k)])
     assert time.monotonic() - began < 10
-    assert len(tracker.courier._unsent) < 1000
+    assert len(tracker.uploader._unsent) < 1000
     os.kill(stopped, signal.SIGCONT)
     tracker.finish("finished")
     tracker.drain()
@@ -559,7 +559,7 @@ def test_a_delivery_that_breaks_at_the_end_leaves_a_finished_run(compose, tmp_pa
     assert "python -m pde_train.sync delivers it" in caplog.text
 
 
-def test_a_courier_that_cannot_be_started_fails_no_run(uri, tmp_path, caplog):
+def test_a_uploader_that_cannot_be_started_fails_no_run(uri, tmp_path, caplog):
     code = (
         "import resource, sys, logging; from pathlib import Path; "
         "from pde_train.tracking.mlflow import MlflowTracker; from pde_train.tracking.base import drained; "
@@ -570,5 +570,5 @@ def test_a_courier_that_cannot_be_started_fails_no_run(uri, tmp_path, caplog):
     done = subprocess.run([sys.executable, "-c", code, uri, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "Too many open files" in done.stderr
-    assert Journal(tmp_path).status == "finished"
+    assert Outbox(tmp_path).status == "finished"
     assert sync.main([str(tmp_path)]) == 0

@@ -104,8 +104,8 @@ def derivative_error(problem: Problem) -> float:
         with suppress(PdeTrainError, RuntimeError, NotImplementedError):
             expected = _columns(precise, other, x.double(), names)
             with steady_draws():
-                found = _columns(problem, own, x, names)
-            return max(_distance(found[name], expected[name], expected["u"]) for name in names)
+                own_columns = _columns(problem, own, x, names)
+            return max(_distance(own_columns[name], expected[name], expected["u"]) for name in names)
     log.info("the derivatives were not compared: no other exact way can serve this model")
     return math.nan
 
@@ -127,6 +127,6 @@ def _columns(problem: Problem, by: Differentiator, x: Tensor, names: list[str]) 
     return {name: jet.columns[name].double() for name in [*names, "u"]}
 
 
-def _distance(found: Tensor, expected: Tensor, u: Tensor) -> float:
+def _distance(actual: Tensor, expected: Tensor, u: Tensor) -> float:
     size = max(float(expected.norm()), float(u.norm()))
-    return float((found - expected).norm()) / (size or 1.0)
+    return float((actual - expected).norm()) / (size or 1.0)

@@ -60,6 +60,6 @@ class Compare(Diagnostics):
     def measure(self, problem: Problem, batch: Batch, step: int, record: Record, matrix: Tensor | None = None) -> None:
         SpectrumProbe(self.when, self.max_dense, self.rows).measure(problem, batch, step, record, matrix)
         rows = self.rows if matrix is None else "system"
-        found = compare(problem, batch, self.differentiators, self.max_dense, self.repeats, rows)
-        for name, measured in found.items():
+        comparison = compare(problem, batch, self.differentiators, self.max_dense, self.repeats, rows)
+        for name, measured in comparison.items():
             record.compared(step, name, measured)

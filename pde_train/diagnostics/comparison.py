@@ -63,17 +63,17 @@ def compare(
         A number is nan where the oracle's derivative, or its gradient, is 0.
     """
     oracle_by = cache(lambda exact: _oracle(problem, batch, exact))
-    found = {}
+    measured = {}
     for name, differentiator in differentiators.items():
         here = replace(problem, differentiator=fitted(differentiator, problem.pde, problem.sampler))
         try:
             oracle = _first_served(oracle_by, differentiator)
             with steady_draws():
                 numbers = _measured(here, batch, oracle, repeats)
-            found[name] = Measured(numbers, _spectrum(here, batch, max_dense, rows))
+            measured[name] = Measured(numbers, _spectrum(here, batch, max_dense, rows))
         except Exception as error:  # a comparison ends no run
             log.warning("%s is left out of the comparison: %s", name, sentence(error))
-    return found
+    return measured
 
 
 def _first_served(oracle_by: Callable[[Differentiator], _Exact], differentiator: Differentiator) -> _Exact:
@@ -146,8 +146,8 @@ def _gradient(problem: Problem, batch: Batch) -> Tensor:
     return torch.cat([g.flatten() for g in gradients])
 
 
-def _distance(found: Tensor, exact: Tensor) -> float:
-    return float(torch.linalg.vector_norm(found.double() - exact) / torch.linalg.vector_norm(exact))
+def _distance(actual: Tensor, exact: Tensor) -> float:
+    return float(torch.linalg.vector_norm(actual.double() - exact) / torch.linalg.vector_norm(exact))
 
 
 def _seconds(call: Callable[[], Tensor]) -> float:

@@ -56,8 +56,8 @@ class Probe(Method):
             else:
                 state = torch.load(path, map_location=problem.device, weights_only=True)
             state = state.get("state_dict", state)
-            found = {key.removeprefix("model."): value for key, value in state.items()}
-            shapes = {key: tuple(value.shape) for key, value in found.items()}
+            parameters = {key.removeprefix("model."): value for key, value in state.items()}
+            shapes = {key: tuple(value.shape) for key, value in parameters.items()}
         except RunError as error:
             raise UsageError(f"method.checkpoint={self.checkpoint} cannot be read: {error}") from error
         except Exception as error:  # a file may hold anything
@@ -70,4 +70,4 @@ class Probe(Method):
                 f"method.checkpoint={self.checkpoint} holds another model ({shapes}): expected the model of this "
                 "configuration, choose the same model=..., width and features as that run"
             )
-        return found
+        return parameters

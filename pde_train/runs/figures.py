@@ -33,9 +33,13 @@ def entropy_by_threshold(by_step: Mapping[int, np.ndarray], entropy: Entropy) ->
     how = "relative to s_1" if entropy.relative else "absolute"
     figure, axes = single(f"threshold a, {how}", f"truncated entropy ({entropy.normalisation})", "Entropy by threshold")
     for colour, step in zip(COLOURS, sorted({min(by_step), max(by_step)}), strict=False):
-        found = entropy.at_thresholds(by_step[step])
+        entropies = entropy.at_thresholds(by_step[step])
         axes.semilogx(
-            [h.threshold for h in found], [h.normalised for h in found], "o-", color=colour, label=f"step {step}"
+            [h.threshold for h in entropies],
+            [h.normalised for h in entropies],
+            "o-",
+            color=colour,
+            label=f"step {step}",
         )
     axes.legend()
     return figure

@@ -45,40 +45,40 @@ def raised(
         ``far_from_best_step``: an automatic step of finite differences had a much larger error before
         training than the best step has.
     """
-    found: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     residual, residual_exact = metrics["residual"], metrics["residual_exact"]
     error = metrics.get("error_l2", 0.0)
     loss = metrics.get("loss", 0.0)
     named = {"loss": loss, "residual": residual, "residual_exact": residual_exact, "error_l2": error}
     broken = [name for name, value in named.items() if not math.isfinite(value)]
     if broken:
-        found["diverged"] = f"{', '.join(broken)} became nan or infinite: choose a smaller optimizer.lr"
+        sentences["diverged"] = f"{', '.join(broken)} became nan or infinite: choose a smaller optimizer.lr"
     elif first_loss is not None and loss > GROWN * first_loss:
-        found["diverged"] = f"the loss grew from {first_loss:.1e} to {loss:.1e}: choose a smaller optimizer.lr"
+        sentences["diverged"] = f"the loss grew from {first_loss:.1e} to {loss:.1e}: choose a smaller optimizer.lr"
     elif first_loss is None and residual > GROWN:
-        found["diverged"] = f"the residual is {residual:.1e} times that of u = 0: no solution was found"
+        sentences["diverged"] = f"the residual is {residual:.1e} times that of u = 0: no solution was found"
     exact_ones = [metrics.get("audit/on_points", 0.0), metrics.get("audit/between_points", 0.0), residual_exact]
     worst = math.nan if any(map(math.isnan, exact_ones)) else max(exact_ones)
     if factor is not None and not worst <= factor * max(residual, ROUNDING[precision]):
-        found["unresolved"] = (
+        sentences["unresolved"] = (
             f"the exact residual is {worst:.1e}, and the one that was trained {residual:.1e}: the function solves what "
             "the differentiator sees at the training points and not the equation; take more points, or smaller "
             "differentiation errors (differentiator.accuracy, step)"
         )
     difference = metrics.get("audit/derivatives", 0.0)
     if exact and difference > SAME[precision]:
-        found["inexact"] = (
+        sentences["inexact"] = (
             f"the derivatives differ by {difference:.1e} from another exact way: they are not exact for this model; "
             "choose another differentiator"
         )
     if (excess := metrics.get("differentiator/excess", 1.0)) > FAR:
-        found["far_from_best_step"] = (
+        sentences["far_from_best_step"] = (
             f"before training the errors of differentiator.step=auto were {excess:.0e} times those of the best step: "
             "choose differentiator.step=optimal"
         )
     if residual_exact < SMALL_RESIDUAL and error > LARGE_ERROR:
-        found["other_solution"] = (
+        sentences["other_solution"] = (
             f"the exact residual is {residual_exact:.1e}, and the error {error:.1e}: the equations do not determine "
             "the solution that `exact` gives, or hardly; look for a condition that is missing, or a wrong formula"
         )
-    return found
+    return sentences

@@ -104,14 +104,14 @@ def _plain(value: Any) -> Any:
 @cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
-    found["pde_train_source"] = _package_source()
+    known = {"python": platform.python_version()}
+    known["pde_train_source"] = _package_source()
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            known[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            known[package] = "not installed"
+    return known
 
 
 def _package_source() -> str:

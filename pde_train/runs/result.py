@@ -81,10 +81,10 @@ class Result:
         if not file.exists():
             return None
         try:
-            found = _adapter().validate_python(json.loads(file.read_text()))
-            if not found.status.is_end:
-                raise ValueError(f"its status is {found.status}")
-            return replace(found, folder=folder)
+            result = _adapter().validate_python(json.loads(file.read_text()))
+            if not result.status.is_end:
+                raise ValueError(f"its status is {result.status}")
+            return replace(result, folder=folder)
         except (OSError, ValueError, TypeError) as error:
             reason = "; ".join(str(error).strip().splitlines()[:2])
             raise RunError(

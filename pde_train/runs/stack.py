@@ -102,9 +102,11 @@ def _train(described: Sequence[Mapping[str, Any]], memory: float, threads: int, 
     to_train: list[Run] = []
     try:
         with contextlib.ExitStack() as contexts:
-            for one in described:
-                folder = Path(one["folder"])
-                context = Run.open(folder, one["choices"], one["overrides"], Resume.WHERE_POSSIBLE, figures=False)
+            for description in described:
+                folder = Path(description["folder"])
+                context = Run.open(
+                    folder, description["choices"], description["overrides"], Resume.WHERE_POSSIBLE, figures=False
+                )
                 try:
                     run = contexts.enter_context(context)
                 except Busy as error:
@@ -112,7 +114,7 @@ def _train(described: Sequence[Mapping[str, Any]], memory: float, threads: int, 
                     continue
                 opened.append(run)
                 try:
-                    if _begins(run, one, job, to_train):
+                    if _begins(run, description, job, to_train):
                         to_train.append(run)
                 except INTERRUPTIONS:
                     raise

@@ -59,7 +59,7 @@ def groups(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
 
 def medians(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> Pairs:
     """The same with one result in place of several seeds: the median of each metric over those that have it."""
-    return {title: {label: _median(found) for label, found in lines.items()} for title, lines in grouped.items()}
+    return {title: {label: _median(results) for label, results in lines.items()} for title, lines in grouped.items()}
 
 
 def _median(results: Sequence[Result]) -> Result:
@@ -148,10 +148,10 @@ def show_comparison(comparison: Comparison) -> None:
     names, *others = columns
     while others:
         count = max(1, sum(w < console.width for w in accumulate(widths)) - 1)
-        found = Table(names, *(Column(heading, justify="right", no_wrap=True) for heading in others[:count]))
+        table = Table(names, *(Column(heading, justify="right", no_wrap=True) for heading in others[:count]))
         for row in zip(columns[names], *(columns[heading] for heading in others[:count]), strict=True):
-            found.add_row(*map(escape, row))
-        console.print(found)
+            table.add_row(*map(escape, row))
+        console.print(table)
         others, widths = others[count:], [widths[0], *widths[1 + count :]]
 
 
@@ -174,7 +174,7 @@ def csv_text(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _comparison_columns(comparison: Comparison) -> dict[str, list[str]]:
     """Cells by heading; a number that a differentiator has not is a dash."""
     errors = sorted({q for numbers in comparison.values() for q in numbers if q.startswith("error/")})
-    found = {"derivatives": list(comparison)}
+    cells_by_heading = {"derivatives": list(comparison)}
     columns: list[tuple[str, str, Callable[[float], str]]] = [
         *((f"error of {e.removeprefix('error/')}", e, "{:.1e}".format) for e in errors),
         ("residual", "residual", "{:.3g}".format),
@@ -188,8 +188,8 @@ def _comparison_columns(comparison: Comparison) -> dict[str, list[str]]:
     ]
     for heading, quantity, cell in columns:
         values = [numbers.get(quantity) for numbers in comparison.values()]
-        found[heading] = ["-" if v is None or math.isnan(v) else cell(v) for v in values]
-    return found
+        cells_by_heading[heading] = ["-" if v is None or math.isnan(v) else cell(v) for v in values]
+    return cells_by_heading
 
 
 def _number(metrics: Mapping[str, float | None], metric: str) -> str:

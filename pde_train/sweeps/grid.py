@@ -90,20 +90,20 @@ class Grid:
     def write(self, command: Sequence[str]) -> None:
         """Keep what the grid consists of, for `python -m pde_train.status`."""
         cells = [{"name": c.name, "overrides": c.overrides.words, "entropy": c.entropy} for c in self.cells]
-        about = {"title": self.title, "command": list(command), "launched": time.time(), "cells": cells}
-        (self.folder / GRID_FILE).write_text(json.dumps(about, indent=1) + "\n")
+        content = {"title": self.title, "command": list(command), "launched": time.time(), "cells": cells}
+        (self.folder / GRID_FILE).write_text(json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Grid:
         """The grid that is kept in a folder."""
         try:
-            about = json.loads((folder / GRID_FILE).read_text())
-            sweeps = folder.parents[about["title"].count("/")]  # study/features lies one deeper than first_look
+            content = json.loads((folder / GRID_FILE).read_text())
+            sweeps = folder.parents[content["title"].count("/")]  # study/features lies one deeper than first_look
             cells = [
                 Cell(Overrides.parse(c["overrides"]), c["name"], sweeps / CELLS / c["name"], c["entropy"])
-                for c in about["cells"]
+                for c in content["cells"]
             ]
-            return cls(about["title"], cells, folder)
+            return cls(content["title"], cells, folder)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"{folder} is no grid ({error}): expected the folder of a sweep with its {GRID_FILE}, such as "
@@ -138,7 +138,7 @@ def grid_files(sweeps: Path) -> list[Path]:
 def to_do(cells: Sequence[Cell], retry: bool) -> list[Cell]:
     """The cells that are not done; failed ones are only where they are to be tried again."""
     done = {Status.FINISHED} if retry else {Status.FINISHED, Status.FAILED}
-    return [cell for cell in cells if (found := cell.result) is None or found.status not in done]
+    return [cell for cell in cells if (result := cell.result) is None or result.status not in done]
 
 
 def stale(cells: Sequence[Cell]) -> list[Cell]:
@@ -151,7 +151,8 @@ def stale(cells: Sequence[Cell]) -> list[Cell]:
 def forget(cells: Sequence[Cell]) -> None:
     """Remove how cells ended that will run again, so that a new end can be told from the old one."""
     for cell in cells:
-        if (found := cell.result) is not None and found.status is not Status.FINISHED:  # it may have finished just now
+        result = cell.result
+        if result is not None and not result.is_finished:  # it may have finished just now
             with contextlib.suppress(OSError):
                 (cell.folder / RESULT_FILE).unlink()
 

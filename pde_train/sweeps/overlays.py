@@ -68,8 +68,8 @@ def _spectrum(result: Result) -> Curve:
 
 
 def _entropy(result: Result) -> Curve:
-    found = {float(k.removeprefix("entropy/")): v for k, v in result.metrics.items() if k.startswith("entropy/")}
-    points = sorted((a, v) for a, v in found.items() if v is not None and a > 0)
+    entropies = {float(k.removeprefix("entropy/")): v for k, v in result.metrics.items() if k.startswith("entropy/")}
+    points = sorted((a, v) for a, v in entropies.items() if v is not None and a > 0)
     return np.array([a for a, _ in points]), np.array([v for _, v in points])
 
 

@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 from pde_train.errors import sentence
 from pde_train.instantiate import build_group
 from pde_train.progress import waiting
-from pde_train.run_folder import JOURNAL, Status
+from pde_train.run_folder import OUTBOX, Status
 from pde_train.runs.result import Result
 from pde_train.sweeps.grid import Cell, Grid
 from pde_train.sweeps.views import seen
 from pde_train.tracking.base import Tracker, drained
-from pde_train.tracking.journal import end_abandoned
+from pde_train.tracking.outbox import end_abandoned
 
 SHOWN = 40
 """Cells that did not finish which the terminal names; `grid.json` and the status command know all."""
@@ -75,7 +75,7 @@ class Report:
         complete = len(finished) == len(results)
         self.tracker.finish(Status.FINISHED if complete else Status.INTERRUPTED if interrupted else Status.FAILED)
         with waiting("delivering to the tracking store"):  # also what died before it could
-            drained(self.tracker, (f.parent for c in self.grid.distinct for f in c.folder.rglob(JOURNAL)))
+            drained(self.tracker, (f.parent for c in self.grid.distinct for f in c.folder.rglob(OUTBOX)))
         if self.tracker.how_to_look:
             print(f"See every run: {self.tracker.how_to_look}")
         return complete

@@ -49,8 +49,8 @@ def seen(cell: Cell, config: DictConfig, tracker: Tracker, parent: Path) -> Resu
 def _view(cell: Cell, trained: Result, config: DictConfig, tracker: Tracker, parent: Path) -> Result:
     mark = hashlib.sha256(json.dumps(cell.entropy, sort_keys=True).encode()).hexdigest()[:8]
     folder = cell.folder / f"entropy-{mark}"
-    if (found := Result.read(folder)) is not None:
-        return found
+    if (view := Result.read(folder)) is not None:
+        return view
     group = OmegaConf.create({"entropy": dict(cell.entropy), "trusted_modules": config.trusted_modules})
     entropy: Entropy = build_group(group, "entropy")
     by_step = _metrics(cell, entropy)
@@ -74,11 +74,11 @@ def _track(
     cell: Cell, result: Result, by_step: Mapping[int, Mapping[str, float]], tracker: Tracker, parent: Path
 ) -> None:
     """Keep the view as a run: every metric of the cell's last step, and those of its spectra by step."""
-    about = plain(OmegaConf.load(cell.folder / "config.yaml"))
-    params = provenance.flattened({**about, "entropy": dict(cell.entropy)})
+    config = plain(OmegaConf.load(cell.folder / "config.yaml"))
+    params = provenance.flattened({**config, "entropy": dict(cell.entropy)})
     folder = result.folder or cell.folder
     tags = {**result.choices, "config_hash": cell.name, "view_of": cell.name}
-    tracker.start(f"{about['name']}, another entropy", folder, params, tags, parent)
+    tracker.start(f"{config['name']}, another entropy", folder, params, tags, parent)
     steps = int(result.metrics.get("steps") or 0)
     rows = {(key, steps): value for key, value in result.metrics.items() if value is not None}
     rows |= {(key, step): value for step, metrics in by_step.items() for key, value in metrics.items()}

@@ -1,7 +1,7 @@
 """Where runs are kept besides their folders: an MLflow store, or none.
 
 `record` collects what a run measures and hands it to a `Tracker` (`base`) in batches. `MlflowTracker` writes it down in
-the run's folder (`journal`); a process beside the run (`courier`) delivers from there (`delivery`), so that a slow
+the run's folder (`outbox`); a process beside the run (`uploader`) delivers from there (`delivery`), so that a slow
 store, or one that cannot be reached, delays no training and loses nothing. Each entry is delivered once. What could
 not be delivered, the end of a sweep or `python -m pde_train.sync` delivers later.
 

@@ -1,4 +1,4 @@
-"""From journals to an MLflow store: a sqlite file, a database or a server."""
+"""From outboxes to an MLflow store: a sqlite file, a database or a server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from pde_train.errors import PdeTrainError, RunError, UsageError
 from pde_train.run_folder import Status
-from pde_train.tracking.journal import BATCH, Entry, Journal, Mark
+from pde_train.tracking.outbox import BATCH, Entry, Mark, Outbox
 from pde_train.tracking.uris import encoded, is_database, masked, sqlite_file, without_secrets
 
 STATUS = {
@@ -35,8 +35,8 @@ PARAMS = TAGS = 100
 LONGEST = 6000
 """Characters of a parameter; MLflow cuts them with a warning."""
 
-KEY_TAG = "pde_train.journal"
-"""Tag that names the journal of a run, by which it is found again where its id did not arrive."""
+KEY_TAG = "pde_train.outbox"
+"""Tag that names the outbox of a run, by which it is found again where its id did not arrive."""
 
 TIMEOUT_SECONDS = 10
 """For one request to a server, and to connect to a database."""
@@ -47,15 +47,15 @@ AWAY = ("ConnectionError", "Timeout", "ConnectTimeout", "MaxRetryError", "Operat
 
 @dataclass
 class Store:
-    """An MLflow store by its uri. Every call may fail; what was not delivered stays in its journal.
+    """An MLflow store by its uri. Every call may fail; what was not delivered stays in its outbox.
 
-    Exactly once: a run is looked for by its journal's key before it is made a second time, and the store takes two rows
+    Exactly once: a run is looked for by its outbox's key before it is made a second time, and the store takes two rows
     of the same name, step, value and time for one.
     """
 
     uri: str
     again: bool = False
-    """Send everything of every journal once more, and make the runs that the store has not (any more)."""
+    """Send everything of every outbox once more, and make the runs that the store has not (any more)."""
     answered: Callable[[], None] = lambda: None
     """Called after every answer of the store."""
     delivered: set[Path] = field(default_factory=set, init=False, repr=False)
@@ -71,7 +71,7 @@ class Store:
 
     @property
     def name(self) -> str:
-        """What the store is called in journals."""
+        """What the store is called in outboxes."""
         return masked(self.uri)
 
     def experiment_id(self, name: str) -> str:
@@ -85,27 +85,27 @@ class Store:
         return self._experiments[name]
 
     def deliver(self, folder: Path) -> None:
-        """Send what the journal of a run has and the store has not.
+        """Send what the outbox of a run has and the store has not.
 
         Where the store knows its run no more, as it was emptied since, everything is sent again.
         """
         folder = folder.resolve()
-        journal = Journal(folder)
-        afresh = self.again and folder not in self._afresh and journal.file.exists()
-        if folder in self._at_work or not (afresh or journal.waits_for(self.name)):
+        outbox = Outbox(folder)
+        afresh = self.again and folder not in self._afresh and outbox.file.exists()
+        if folder in self._at_work or not (afresh or outbox.waits_for(self.name)):
             return
-        with journal.alone(), self._working(folder):
+        with outbox.alone(), self._working(folder):
             if afresh:
                 self._afresh.add(folder)
-                journal.keep(self.name, None)
+                outbox.keep(self.name, None)
             try:
-                self._deliver(journal)
+                self._deliver(outbox)
             except Exception as error:  # MLflow has no class of its own for an unknown run
                 if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                journal.keep(self.name, None)
+                outbox.keep(self.name, None)
                 self._experiments.clear()
-                self._deliver(journal)
+                self._deliver(outbox)
         self.delivered.add(folder)
 
     @contextmanager
@@ -116,31 +116,31 @@ class Store:
         finally:
             self._at_work.discard(folder)
 
-    def _deliver(self, journal: Journal) -> None:
-        run_id = self._run_id(journal)
+    def _deliver(self, outbox: Outbox) -> None:
+        run_id = self._run_id(outbox)
         waiting = Waiting()
-        end = journal.mark(self.name).position
+        end = outbox.mark(self.name).position
 
         def send(calls: Iterator[Mapping[str, Any]]) -> None:
             for call in calls:
                 self._client.log_batch(run_id, **call)
                 self.answered()
 
-        for entry, position in journal.entries(end):
+        for entry, position in outbox.entries(end):
             kind, value = next(iter(entry.items()))
             if waiting.take(kind, value, run_id):
                 self.rows += len(value) if kind == "metrics" else 0
                 if len(waiting.rows) >= BATCH:
                     send(waiting.full())
                     if len(waiting.rows) <= len(value):  # what is left is of this entry
-                        journal.keep(self.name, Mark(run_id, end))
+                        outbox.keep(self.name, Mark(run_id, end))
             else:
                 send(waiting.all())
-                journal.keep(self.name, Mark(run_id, end))
-                self._tell(run_id, journal.folder, kind, value)
+                outbox.keep(self.name, Mark(run_id, end))
+                self._tell(run_id, outbox.folder, kind, value)
             end = position
         send(waiting.all())
-        journal.keep(self.name, Mark(run_id, end))
+        outbox.keep(self.name, Mark(run_id, end))
 
     def _tell(self, run_id: str, folder: Path, kind: str, value: Any) -> None:
         if kind == "status":
@@ -159,56 +159,56 @@ class Store:
                 self._client.log_artifacts(run_id, together)
             self.answered()
 
-    def _run_id(self, journal: Journal) -> str:
-        """The run of a journal, made where there is none; its parent is delivered first."""
-        if (run_id := journal.mark(self.name).run) is not None:
+    def _run_id(self, outbox: Outbox) -> str:
+        """The run of an outbox, made where there is none; its parent is delivered first."""
+        if (run_id := outbox.mark(self.name).run) is not None:
             self._connect()
             return run_id
-        about = journal.opening()
-        parent = self._parent_id(journal.folder, about)
-        experiment = self.experiment_id(about["experiment"])
-        found = self._known(experiment, about["key"]) if journal.tried else None
-        journal.keep(self.name, Mark(None, 0))
-        run_id = found or self._create(experiment, about, parent)
+        opening = outbox.opening()
+        parent = self._parent_id(outbox.folder, opening)
+        experiment = self.experiment_id(opening["experiment"])
+        known = self._known(experiment, opening["key"]) if outbox.tried else None
+        outbox.keep(self.name, Mark(None, 0))
+        run_id = known or self._create(experiment, opening, parent)
         self.answered()
-        journal.keep(self.name, Mark(run_id, 0))
+        outbox.keep(self.name, Mark(run_id, 0))
         return run_id
 
-    def _create(self, experiment: str, about: Mapping[str, Any], parent: str | None) -> str:
+    def _create(self, experiment: str, opening: Mapping[str, Any], parent: str | None) -> str:
         tags = {
             **({"mlflow.parentRunId": parent} if parent else {}),
-            "mlflow.user": about["user"],
+            "mlflow.user": opening["user"],
             "mlflow.source.name": "pde_train",
-            KEY_TAG: about["key"],
-            **about["tags"],
+            KEY_TAG: opening["key"],
+            **opening["tags"],
         }
-        run = self._client.create_run(experiment, start_time=about["time"], run_name=about["name"], tags=tags)
+        run = self._client.create_run(experiment, start_time=opening["time"], run_name=opening["name"], tags=tags)
         return str(run.info.run_id)
 
     def _known(self, experiment: str, key: str) -> str | None:
         runs = self._client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
         return runs[0].info.run_id if runs else None
 
-    def _parent_id(self, folder: Path, about: Entry) -> str | None:
-        """The run that a run nests under, if its journal is still there."""
-        parent = (folder / (about["parent"] or "")).resolve()
-        if parent == folder or not Journal(parent).file.exists():
+    def _parent_id(self, folder: Path, opening: Entry) -> str | None:
+        """The run that a run nests under, if its outbox is still there."""
+        parent = (folder / (opening["parent"] or "")).resolve()
+        if parent == folder or not Outbox(parent).file.exists():
             return None
-        if self.again or Journal(parent).mark(self.name).run is None:
+        if self.again or Outbox(parent).mark(self.name).run is None:
             self.deliver(parent)
-        return Journal(parent).mark(self.name).run
+        return Outbox(parent).mark(self.name).run
 
     def _find_or_create_experiment(self, name: str) -> str:
         client = self._connect()
-        found = client.get_experiment_by_name(name)
-        if found is None:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
             try:
                 return str(client.create_experiment(name, artifact_location=artifact_location(self.uri, name)))
             except Exception:  # another process may have been faster
-                found = client.get_experiment_by_name(name)
-                if found is None:
+                experiment = client.get_experiment_by_name(name)
+                if experiment is None:
                     raise
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def load(self) -> None:
         """Import MLflow, which takes a second or more."""
@@ -241,7 +241,7 @@ class Waiting:
     tags: dict[str, str] = field(default_factory=dict)
 
     def take(self, kind: str, value: Any, run_id: str) -> bool:
-        """Add an entry of a journal; False for one that is a call of its own."""
+        """Add an entry of an outbox; False for one that is a call of its own."""
         if kind == "metrics":
             self.rows += value
         elif kind == "run":
@@ -356,7 +356,7 @@ def own_file(folder: Path, name: object) -> Path:
     for path in (file, *(file.rglob("*") if file.is_dir() else ())):
         if not path.resolve().is_relative_to(within) or path.resolve() == within:
             raise RunError(
-                f"the journal of {folder} names {name}, and {path} leads out of that folder: expected files of the "
+                f"the outbox of {folder} names {name}, and {path} leads out of that folder: expected files of the "
                 "run alone, remove what is not of it"
             )
     return file
@@ -389,7 +389,7 @@ def away(error: BaseException, uri: str) -> bool:
         causes.append(cause)
     if uri.startswith("sqlite:"):  # another process is writing, and does not end
         return any("database is locked" in str(cause) for cause in causes)
-    names = {base.__name__ for one in causes for base in type(one).__mro__}
+    names = {base.__name__ for cause in causes for base in type(cause).__mro__}
     return bool(names & set(AWAY)) or any(re.search(r"error code 5\d\d|max retries", str(e), re.I) for e in causes)
 
 

@@ -1,4 +1,4 @@
-"""Runs in MLflow, by way of a journal in each run's folder."""
+"""Runs in MLflow, by way of an outbox in each run's folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from pde_train.errors import RunError, UsageError
 from pde_train.run_folder import Status, set_aside
 from pde_train.tracking.base import Row, Tracker
-from pde_train.tracking.courier import Courier, courier_to
 from pde_train.tracking.delivery import check_experiment, first_line
-from pde_train.tracking.journal import Journal, milliseconds
+from pde_train.tracking.outbox import Outbox, milliseconds
+from pde_train.tracking.uploader import Uploader, uploader_to
 from pde_train.tracking.uris import absolute, masked
 
 OPEN_SECONDS, END_SECONDS = 3.0, 10.0
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class MlflowTracker(Tracker):
-    """Writes a journal in the run's folder, from which another process delivers to an MLflow store.
+    """Writes an outbox in the run's folder, from which another process delivers to an MLflow store.
 
     Artifacts lie where the experiment has them. Where it is made here, that is `mlartifacts/` beside a
     sqlite file, for any other database in the working directory; a server has its own place.
@@ -48,7 +48,7 @@ class MlflowTracker(Tracker):
 
     uri: str | None
     experiment: str
-    _journal: Journal = field(init=False, repr=False)
+    _outbox: Outbox = field(init=False, repr=False)
     _nested: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -58,9 +58,9 @@ class MlflowTracker(Tracker):
         self.uri = None if self.uri is None else absolute(self.uri)
 
     @property
-    def courier(self) -> Courier | None:
+    def uploader(self) -> Uploader | None:
         """Who delivers; shared by the trackers of one process."""
-        return None if self.uri is None else courier_to(self.uri, os.getpid())
+        return None if self.uri is None else uploader_to(self.uri, os.getpid())
 
     @property
     def how_to_look(self) -> str | None:
@@ -71,13 +71,13 @@ class MlflowTracker(Tracker):
         return f"mlflow ui --backend-store-uri {masked(self.uri)}   (in a checkout: make ui), then open http://127.0.0.1:5000"
 
     def prepare(self, wait: bool = True) -> None:
-        if self.courier is None:
+        if self.uploader is None:
             return
         if not wait:
-            self.courier.tell("prepare", self.experiment)
+            self.uploader.tell("prepare", self.experiment)
             return
-        answer = self.courier.ask("prepare", self.experiment, self._patience(OPEN_SECONDS))
-        store = masked(self.courier.uri)
+        answer = self.uploader.ask("prepare", self.experiment, self._patience(OPEN_SECONDS))
+        store = masked(self.uploader.uri)
         if answer.away:
             log.warning(
                 "the tracking store %s does not answer (%s): runs go on, and keep what they have for it until it is "
@@ -86,7 +86,7 @@ class MlflowTracker(Tracker):
                 answer.error,
             )
         elif answer.error is not None:
-            self.courier.close()
+            self.uploader.close()
             raise RunError(
                 f"the tracking store {store} cannot be used ({answer.error}): expected a store of this "
                 "version of MLflow, correct tracking.uri or choose tracking=none"
@@ -100,12 +100,12 @@ class MlflowTracker(Tracker):
         tags: Mapping[str, str],
         parent: Path | None = None,
     ) -> None:
-        self._journal = Journal(folder)
+        self._outbox = Outbox(folder)
         self._nested = parent is not None
         if self._taken_up():
             self._tell(status=(Status.RUNNING, None))
             return
-        about = {
+        opening = {
             "name": name,
             "experiment": self.experiment,
             "uri": self.uri if self.uri is not None and masked(self.uri) == self.uri else None,
@@ -116,10 +116,10 @@ class MlflowTracker(Tracker):
             "tags": dict(tags),
             "params": dict(params),
         }
-        self._tell(run=about)
+        self._tell(run=opening)
 
     def metrics(self, rows: Sequence[Row]) -> None:
-        self._journal.metrics(rows)
+        self._outbox.metrics(rows)
         self._nudge()
 
     def tags(self, tags: Mapping[str, str]) -> None:
@@ -135,17 +135,17 @@ class MlflowTracker(Tracker):
         self._tell(status=(status, milliseconds()))
 
     def drain(self, folders: Iterable[Path] = ()) -> None:
-        if self.courier is None:
+        if self.uploader is None:
             return
-        if self._nested and self.courier.silent:
+        if self._nested and self.uploader.silent:
             return
-        about = [str(self._journal.folder), *map(str, folders)]
-        short = self._nested or self.courier.silent
-        answer = self.courier.ask("drain", about, self._patience(SHORT_SECONDS if short else END_SECONDS))
+        outboxes = [str(self._outbox.folder), *map(str, folders)]
+        short = self._nested or self.uploader.silent
+        answer = self.uploader.ask("drain", outboxes, self._patience(SHORT_SECONDS if short else END_SECONDS))
         if answer.error is not None:
-            self.courier.warn(answer.error, about[0])
+            self.uploader.warn(answer.error, outboxes[0])
         if not self._nested:  # the next cell of a sweep wants it, too
-            self.courier.close()
+            self.uploader.close()
 
     def sibling(self) -> Tracker:
         return MlflowTracker(self.uri, self.experiment)
@@ -154,25 +154,25 @@ class MlflowTracker(Tracker):
         return FILE_SECONDS if (self.uri or "").startswith("sqlite:") else seconds
 
     def _taken_up(self) -> bool:
-        """Whether an earlier process has begun the journal; one that cannot be read is set aside."""
+        """Whether an earlier process has begun the outbox; one that cannot be read is set aside."""
         try:
-            return self._journal.take_up()
+            return self._outbox.take_up()
         except (RunError, ValueError, TypeError) as error:
-            log.warning("%s; the run begins another journal", error)
-            set_aside(self._journal.folder)
-            self._journal = Journal(self._journal.folder)
+            log.warning("%s; the run begins another outbox", error)
+            set_aside(self._outbox.folder)
+            self._outbox = Outbox(self._outbox.folder)
             return False
 
     def _tell(self, **entry: object) -> None:
-        self._journal.append(**entry)
+        self._outbox.append(**entry)
         self._nudge()
 
     def _nudge(self) -> None:
-        if self.courier is not None:
+        if self.uploader is not None:
             try:
-                self.courier.nudge(self._journal.folder)
-            except Exception as error:  # no room for another process, for instance: the journal has it
-                self.courier.warn(first_line(error, self.courier.uri), str(self._journal.folder))
+                self.uploader.nudge(self._outbox.folder)
+            except Exception as error:  # no room for another process, for instance: the outbox has it
+                self.uploader.warn(first_line(error, self.uploader.uri), str(self._outbox.folder))
 
 
 def user() -> str:

@@ -72,18 +72,18 @@ class Reader:
         if file is not None and not file.exists():
             raise RunError(f"{file} does not exist: expected a tracking store, name it by --uri or run the study first")
         try:
-            found = self._client.get_experiment_by_name(self.experiment)
+            experiment = self._client.get_experiment_by_name(self.experiment)
         except Exception as error:  # a store may answer with anything
             raise RunError(
                 f"the tracking store {masked(self.uri)} cannot be read ({first_line(error, self.uri)}): expected one "
                 "that answers, name it by --uri"
             ) from error
-        if found is None:
+        if experiment is None:
             raise RunError(
                 f"the tracking store {masked(self.uri)} has no experiment {self.experiment!r}: expected one with runs, "
                 "name it by --experiment or run the study first"
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
 
 def _row(run: Any) -> dict[str, Any]:

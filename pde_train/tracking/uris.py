@@ -141,10 +141,10 @@ def _shown(name: str, value: str) -> str:
 def _secrets(uri: str) -> Iterable[str]:
     """Every secret of a uri, as it stands there and as libraries write it."""
     parts = Parts.of(uri)
-    found = [parts.password, parts.fragment, *(value for name, value in parts.parameters if _is_secret(name, value))]
+    secrets = [parts.password, parts.fragment, *(value for name, value in parts.parameters if _is_secret(name, value))]
     if not is_database(uri):
-        found.append(parts.user)
+        secrets.append(parts.user)
     if parts.place == HIDDEN:
-        found += [parts.userinfo or "", *re.split(r"[:/?&=@]", uri.partition("://")[2])]
-    for secret in found:
+        secrets += [parts.userinfo or "", *re.split(r"[:/?&=@]", uri.partition("://")[2])]
+    for secret in secrets:
         yield from (s for s in {secret, unquote(secret), quote(secret), quote_plus(secret)} if len(s) >= SHORTEST)

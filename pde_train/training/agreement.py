@@ -30,18 +30,18 @@ def tolerance(loss: Any, nudged: Any, dtype: torch.dtype) -> Any:
     return AGREEMENT[dtype] * abs(loss) + ROUNDINGS * abs(nudged - loss)
 
 
-def check_agreement(found: Tensors, expected: Tensors, nudged: Tensors) -> None:
+def check_agreement(actual: Tensors, expected: Tensors, nudged: Tensors) -> None:
     """Refuse tensors that differ from the expected ones by more than rounding.
 
     Args:
-        found: From the code that is checked.
+        actual: From the code that is checked.
         expected: From eager steps.
         nudged: From eager steps that began at parameters one rounding away.
 
     Raises:
         ArithmeticError: The difference is larger than `tolerance`.
     """
-    for own, other, moved in zip(found, expected, nudged, strict=True):
+    for own, other, moved in zip(actual, expected, nudged, strict=True):
         scale, apart = other.abs().max(), (own - other).abs().max()
         if not bool(apart <= tolerance(scale, scale + (moved - other).abs().max(), other.dtype)):
             raise ArithmeticError(f"compiled steps are off by {float(apart):.1e}, in numbers up to {float(scale):.1e}")
@@ -63,9 +63,9 @@ def stepped(steps: SingleSteps, batch: Batch, roundings: int) -> Tensors:
     with _kept(parameters):
         _nudge(parameters, roundings)
         losses = steps.take(batch, TRIED)
-        found = torch.cat([p.detach().flatten() for p in parameters])
+        actual = torch.cat([p.detach().flatten() for p in parameters])
     steps.optimizer.load_state_dict(remembered)
-    return losses, found
+    return losses, actual
 
 
 @contextmanager

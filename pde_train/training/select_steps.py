@@ -94,15 +94,15 @@ def choose(
         put_back(problem.model.buffers(), buffers)
         return eager, "eager: the model changes its buffers, which compiled code would not"
     saved = SAVED * seconds * steps
-    about = f"{steps} steps of {seconds:.1e} s"
+    estimate = f"{steps} steps of {seconds:.1e} s"
     if mode == "auto" and saved < TRACE_SECONDS:
-        return eager, f"eager: compiling {about} would save {saved:.1f} s"
+        return eager, f"eager: compiling {estimate} would save {saved:.1f} s"
     try:
         with waiting("tracing the optimisation step"):
             compiled = CompiledSteps(problem, optimizer, signals, batch)
         cached = compiled.cached
         if mode == "auto" and not cached and saved < COMPILE_SECONDS:
-            return eager, f"eager: compiling {about} would save {saved:.0f} s and cost about {COMPILE_SECONDS:.0f} s"
+            return eager, f"eager: compiling {estimate} would save {saved:.0f} s and cost about {COMPILE_SECONDS:.0f} s"
         began = time.perf_counter()
         with waiting("compiling the optimisation step"):
             compiled.compile()
@@ -112,7 +112,7 @@ def choose(
         log.warning("the steps could not be compiled (%s): they are taken eagerly", first)
         return eager, "eager: the compilation failed"
     how = "compiled by an earlier run" if cached else f"compiled in {time.perf_counter() - began:.0f} s"
-    return compiled, f"compiled: {how}, expected to save {saved:.0f} s over {about}"
+    return compiled, f"compiled: {how}, expected to save {saved:.0f} s over {estimate}"
 
 
 def _seconds_of_gradient(eager: EagerSteps, batch: Batch) -> float:

@@ -41,9 +41,9 @@ class ShardedSteps(SingleSteps):
         state = torch.get_rng_state().numpy()
         self.workers.tell([(state, news) for news in self._news(batch)])
         self.workers.broadcast(nn.utils.parameters_to_vector(self.parameters).detach())
-        found = loss_and_gradient(self.problem, self.shard, self.rows)
-        self.workers.add_to(found)
-        parts: Sequence[Tensor] = found.split([1, *(p.numel() for p in self.parameters)])
+        total = loss_and_gradient(self.problem, self.shard, self.rows)
+        self.workers.add_to(total)
+        parts: Sequence[Tensor] = total.split([1, *(p.numel() for p in self.parameters)])
         loss, *gradients = parts
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient.view_as(parameter)
@@ -74,11 +74,11 @@ def serve(pipe: Connection, device: torch.device) -> None:
         dist.broadcast(flat, 0)
         nn.utils.vector_to_parameters(flat, parameters)
         torch.set_rng_state(torch.from_numpy(state))
-        found = loss_and_gradient(problem, shard, rows)
-        if found.is_cuda:
+        total = loss_and_gradient(problem, shard, rows)
+        if total.is_cuda:
             torch.cuda.synchronize()
         pipe.send(None)
-        dist.reduce(found, 0)
+        dist.reduce(total, 0)
 
 
 def loss_and_gradient(problem: Problem, batch: Batch, rows: Mapping[str, int]) -> Tensor:

@@ -162,8 +162,8 @@ class StackedSteps(Steps):
             values: Tensor = torch.func.functional_call(problem.model, {**own, **fixed}, (x,))
             return values
 
-        found = residuals.evaluate(pde, u, differentiator, self.layout.batch(tuple(tensors[:points])))
-        return residuals.loss(found)
+        values = residuals.evaluate(pde, u, differentiator, self.layout.batch(tuple(tensors[:points])))
+        return residuals.loss(values)
 
     def _prepare(self) -> list[list[Tensor]]:
         with torch.no_grad():
@@ -205,7 +205,7 @@ def _tensors(problem: Problem) -> dict[str, Tensor]:
     return {k: t.detach() for k, t in [*model.named_parameters(), *model.named_buffers()]}
 
 
-def _differing(found: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+def _differing(problems: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     """Those numbers alone that are not the same everywhere."""
-    names = [name for name in found[0] if len({own[name] for own in found}) > 1]
-    return [{name: own[name] for name in names} for own in found]
+    names = [name for name in problems[0] if len({own[name] for own in problems}) > 1]
+    return [{name: own[name] for name in names} for own in problems]

@@ -50,8 +50,8 @@ class Workers:
             with _deaf():
                 for rank in range(1, size):
                     here, there = spawn.Pipe()
-                    about = (rank, size, device, torch.get_num_threads(), store, there, serve)
-                    process = spawn.Process(target=_work, args=about, daemon=True)
+                    arguments = (rank, size, device, torch.get_num_threads(), store, there, serve)
+                    process = spawn.Process(target=_work, args=arguments, daemon=True)
                     self.pipes.append(here)
                     process.start()
                     self.processes.append(process)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pde_train.errors import RunError
-from pde_train.run_folder import DELIVERED, JOURNAL, Status, is_locked
+from pde_train.run_folder import DELIVERED, OUTBOX, Status, is_locked
 from pde_train.tracking.base import Row
 
 BATCH = 1000
@@ -28,7 +28,7 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Mark:
-    """What one store has of a journal: the id of its run there, and the position up to which it has everything."""
+    """What one store has of an outbox: the id of its run there, and the position up to which it has everything."""
 
     run: str | None
     position: int
@@ -38,7 +38,7 @@ class Mark:
             raise TypeError("no mark")
 
 
-class Journal:
+class Outbox:
     """The entries of one run, a JSON object a line, and what each store has got of them.
 
     One process writes (the run's own) and any may deliver, one at a time. Metrics carry the time at which they were
@@ -48,11 +48,11 @@ class Journal:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.file = folder / JOURNAL
+        self.file = folder / OUTBOX
         self._steps: dict[str, set[int]] = {}
 
     def take_up(self) -> bool:
-        """Go on writing where an earlier process stopped; whether there was one. RunError where it is no journal."""
+        """Go on writing where an earlier process stopped; whether there was one. RunError where it is no outbox."""
         if not self.file.exists():
             return False
         text = self.file.read_bytes()
@@ -96,7 +96,7 @@ class Journal:
                         raise ValueError("no JSON object")
                 except ValueError as error:
                     raise RunError(
-                        f"{self.file} has no entry of a journal at byte {start} ({error}): expected what a run wrote, "
+                        f"{self.file} has no entry of an outbox at byte {start} ({error}): expected what a run wrote, "
                         "remove that line"
                     ) from error
                 start += len(line)
@@ -105,12 +105,12 @@ class Journal:
     def opening(self) -> Mapping[str, Any]:
         """What the run was opened with. RunError where that is not there."""
         entry, _ = next(self.entries(), ({}, 0))
-        about = entry.get("run")
-        if not isinstance(about, dict) or not about.keys() >= OPENING:
+        opening = entry.get("run")
+        if not isinstance(opening, dict) or not opening.keys() >= OPENING:
             raise RunError(
                 f"{self.file} does not begin with the opening of a run: expected what a run wrote, remove it"
             )
-        return about
+        return opening
 
     @property
     def status(self) -> Status | None:
@@ -170,7 +170,7 @@ class Journal:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While this context lasts no other process delivers this journal."""
+        """While this context lasts no other process delivers this outbox."""
         with self.file.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -183,9 +183,9 @@ OPENING = {"name", "experiment", "uri", "key", "parent", "user", "time", "tags",
 def end_abandoned(folders: Iterable[Path]) -> None:
     """Say in these folders that their runs were interrupted, where a run is open and no process is at work."""
     for folder in folders:
-        with contextlib.suppress(RunError, TypeError, LookupError):  # of a journal that cannot be read
-            if not is_locked(folder) and (journal := Journal(folder)).status == Status.RUNNING:
-                journal.append(status=(Status.INTERRUPTED, milliseconds()))
+        with contextlib.suppress(RunError, TypeError, LookupError):  # of an outbox that cannot be read
+            if not is_locked(folder) and (outbox := Outbox(folder)).status == Status.RUNNING:
+                outbox.append(status=(Status.INTERRUPTED, milliseconds()))
 
 
 def milliseconds() -> int:

@@ -1,4 +1,4 @@
-"""A process that delivers journals to a store while their runs go on.
+"""A process that delivers outboxes to a store while their runs go on.
 
 A process and not a thread, since MLflow is a second of imports and 0.1 ms of Python for every row, for which a thread
 would take the interpreter from the training loop.
@@ -36,16 +36,16 @@ SILENT_SECONDS = 1.0
 """A store that keeps us waiting for longer, and is away, is not asked again before RETRY_SECONDS have passed."""
 
 IDLE_SECONDS = 60.0
-"""After which a courier ends that has nothing to do; the next word starts another."""
+"""After which an uploader ends that has nothing to do; the next word starts another."""
 
 LOADING_SECONDS = 60.0
-"""For how long the courier may load its libraries, on a busy machine."""
+"""For how long the uploader may load its libraries, on a busy machine."""
 
 STUCK_SECONDS = 120
-"""A single call to the store that takes longer ends the courier."""
+"""A single call to the store that takes longer ends the uploader."""
 
 PUSH_SECONDS = 0.1
-"""Between two tries to write to a courier that is too busy to read."""
+"""Between two tries to write to an uploader that is too busy to read."""
 
 STORE = "PDE_TRAIN_STORE"
 """Environment variable that tells the process the uri of its store."""
@@ -81,7 +81,7 @@ class Words:
         return [json.loads(line) for line in lines]
 
 
-class Courier:
+class Uploader:
     """The process that delivers to one store, as those see it that it works for."""
 
     def __init__(self, uri: str):
@@ -98,7 +98,7 @@ class Courier:
     def nudge(self, folder: Path) -> None:
         """There is something new in this folder. Never waits: it is not said where the process has not read the rest.
 
-        The journal has everything, and `ask("drain")` names all folders again.
+        The outbox has everything, and `ask("drain")` names all folders again.
         """
         if self._unsent and self._lives():
             self._push()
@@ -106,22 +106,22 @@ class Courier:
             self.tell("deliver", str(folder))
         self._hear(0.0)
 
-    def tell(self, request: str, about: Any) -> int:
+    def tell(self, request: str, content: Any) -> int:
         """Send a request, to a new process where there is none; its number."""
         number = next(self._numbers)
         if not self._lives():
             self._start()
         try:
-            self._send([request, number, about])
+            self._send([request, number, content])
         except BrokenPipeError:  # it ended just now
             self._start()
-            self._send([request, number, about])
+            self._send([request, number, content])
         return number
 
-    def ask(self, request: str, about: Any, patience: float) -> Answer:
+    def ask(self, request: str, content: Any, patience: float) -> Answer:
         """Send a request and wait for the answer, for as long as the store says anything within `patience` seconds."""
-        for _ in range(2):  # a courier that had ended is replaced once
-            number = self.tell(request, about)
+        for _ in range(2):  # an uploader that had ended is replaced once
+            number = self.tell(request, content)
             until = time.monotonic() + (patience if self._loaded else LOADING_SECONDS)
             while not self._words.closed and (left := until - time.monotonic()) > 0:
                 try:
@@ -151,7 +151,7 @@ class Courier:
         self._warned = True
 
     def close(self) -> None:
-        """End the process, by force where it is stuck in a call: the journals have everything."""
+        """End the process, by force where it is stuck in a call: the outboxes have everything."""
         if self._process is None:
             return
         with self._process:  # closes its pipes
@@ -166,7 +166,7 @@ class Courier:
 
     def _start(self) -> None:
         self.close()
-        command = [sys.executable, "-m", "pde_train.tracking.courier"]
+        command = [sys.executable, "-m", "pde_train.tracking.uploader"]
         pipe, none = subprocess.PIPE, subprocess.DEVNULL
         # in a session of its own, where no Ctrl-C reaches it
         self._process = subprocess.Popen(
@@ -213,9 +213,9 @@ class Courier:
 
 
 @cache
-def courier_to(uri: str, process: int) -> Courier:
-    """The courier of a process to a store, shared by all its runs: one process loads MLflow, however many they are."""
-    return Courier(uri)
+def uploader_to(uri: str, process: int) -> Uploader:
+    """The uploader of a process to a store, shared by all its runs: one process loads MLflow, however many they are."""
+    return Uploader(uri)
 
 
 class Round:
@@ -237,8 +237,8 @@ class Round:
         while True:
             wait = self._due - time.monotonic() if self._pending else IDLE_SECONDS
             requests = self._requests.read(wait)
-            for request, number, about in requests:
-                self._answer(request, number, about)
+            for request, number, content in requests:
+                self._answer(request, number, content)
             if self._requests.closed or not (requests or self._pending):
                 break
             if self._pending and time.monotonic() >= self._due:
@@ -246,21 +246,21 @@ class Round:
         if time.monotonic() >= self._silent_until:
             self._deliver()  # of a run that was killed
 
-    def _answer(self, request: str, number: int, about: Any) -> None:
+    def _answer(self, request: str, number: int, content: Any) -> None:
         if request == "deliver":
-            self._pending[Path(about)] = None
+            self._pending[Path(content)] = None
             return
         if request == "drain":
-            self._pending |= dict.fromkeys(map(Path, about))
+            self._pending |= dict.fromkeys(map(Path, content))
         if time.monotonic() < self._silent_until:
             self._say(number, Answer("it did not answer before", away=True))
         elif request == "drain":
             self._say(number, self._deliver())
         elif request == "prepare":
-            self._say(number, self._try(lambda: self._store.experiment_id(about)))
+            self._say(number, self._try(lambda: self._store.experiment_id(content)))
 
     def _deliver(self) -> Answer:
-        """Everything that is pending, until the store is found to be away; what it refuses is left in its journal."""
+        """Everything that is pending, until the store is found to be away; what it refuses is left in its outbox."""
         refused = Answer()
         for folder in list(self._pending):
             answer = self._try(partial(self._store.deliver, folder))
