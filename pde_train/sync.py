@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def sync(folders: Sequence[Path], uri: str | None, again: bool = False) -> int:
     """Deliver what lies below the folders; 1 where a run could not be delivered, which stops no other."""
-    from pde_train.tracking.delivery import Store, away, first_line
+    from pde_train.tracking.delivery import Store, first_line, is_unreachable
     from pde_train.tracking.uris import masked
 
     for folder in folders:
@@ -58,7 +58,7 @@ def sync(folders: Sequence[Path], uri: str | None, again: bool = False) -> int:
             elif where:
                 stores.setdefault(where, Store(where, again)).deliver(folder)
         except Exception as error:  # of one run: the others are delivered all the same
-            if away(error, where):
+            if is_unreachable(error, where):
                 silent[where] = [first_line(error, where), str(folder)]
             else:
                 refused.append(f"{folder}: {first_line(error, where)}")

@@ -382,7 +382,7 @@ def artifact_location(uri: str, experiment: str) -> str | None:
     return (folder / "mlartifacts" / experiment).as_uri()
 
 
-def away(error: BaseException, uri: str) -> bool:
+def is_unreachable(error: BaseException, uri: str) -> bool:
     """Whether an error means that a store does not answer now, and not that it never will."""
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:

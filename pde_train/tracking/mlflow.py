@@ -78,7 +78,7 @@ class MlflowTracker(Tracker):
             return
         answer = self.uploader.ask("prepare", self.experiment, self._patience(OPEN_SECONDS))
         store = masked(self.uploader.uri)
-        if answer.away:
+        if answer.unreachable:
             log.warning(
                 "the tracking store %s does not answer (%s): runs go on, and keep what they have for it until it is "
                 "back, or for python -m pde_train.sync",

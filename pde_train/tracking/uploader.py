@@ -23,7 +23,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pde_train.tracking.delivery import Store, away, first_line
+from pde_train.tracking.delivery import Store, first_line, is_unreachable
 from pde_train.tracking.uris import masked
 
 RHYTHM_SECONDS = 1.0
@@ -58,7 +58,7 @@ class Answer:
     """What came of a request: an error in words, and whether the store is away."""
 
     error: str | None = None
-    away: bool = False
+    unreachable: bool = False
 
 
 class Words:
@@ -135,8 +135,8 @@ class Uploader:
                     until = time.monotonic() + patience
             if self._lives():
                 self.silent = True
-                return Answer(f"no answer within {patience:g} s", away=True)
-        return Answer("the process that delivers was ended", away=True)
+                return Answer(f"no answer within {patience:g} s", unreachable=True)
+        return Answer("the process that delivers was ended", unreachable=True)
 
     def warn(self, error: str, what: str) -> None:
         """Say that something is kept; once."""
@@ -253,7 +253,7 @@ class Round:
         if request == "drain":
             self._pending |= dict.fromkeys(map(Path, content))
         if time.monotonic() < self._silent_until:
-            self._say(number, Answer("it did not answer before", away=True))
+            self._say(number, Answer("it did not answer before", unreachable=True))
         elif request == "drain":
             self._say(number, self._deliver())
         elif request == "prepare":
@@ -267,7 +267,7 @@ class Round:
             if answer.error is not None:
                 self._say(-1, answer, folder)
                 refused = answer
-            if answer.away:
+            if answer.unreachable:
                 self._due = time.monotonic() + RETRY_SECONDS
                 return answer
             del self._pending[folder]
@@ -280,9 +280,9 @@ class Round:
         try:
             task()
         except Exception as error:  # a store may answer with anything
-            answer = Answer(first_line(error, self._store.uri), away(error, self._store.uri))
+            answer = Answer(first_line(error, self._store.uri), is_unreachable(error, self._store.uri))
             now = time.monotonic()
-            if answer.away and now - began > SILENT_SECONDS:
+            if answer.unreachable and now - began > SILENT_SECONDS:
                 self._silent_until = now + RETRY_SECONDS
             return answer
         finally:
@@ -297,7 +297,7 @@ class Round:
             self._say(-1, Answer())
 
     def _say(self, number: int, answer: Answer, folder: Path | None = None) -> None:
-        word = [number, answer.error, answer.away, None if folder is None else str(folder)]
+        word = [number, answer.error, answer.unreachable, None if folder is None else str(folder)]
         with contextlib.suppress(BrokenPipeError):  # who asked was killed: its runs are delivered all the same
             os.write(self._answers, f"{json.dumps(word)}\n".encode())
 
