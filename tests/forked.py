@@ -254,13 +254,20 @@ def serve(number: int) -> None:
                     for pid in running.values():
                         os.kill(pid, signal.SIGKILL)
                     return
+                group, child_end = os.pipe()
                 pid = os.fork()
                 if pid == 0:
+                    os.setsid()
+                    os.close(child_end)
+                    os.close(group)
                     waiting.close()
                     requests.close()
                     for descriptor in running:
                         os.close(descriptor)
                     become(json.loads(message), *pipes)
+                os.close(child_end)
+                os.read(group, 1)  # until the child has a process group of its own, which may be sent signals
+                os.close(group)
                 for pipe in pipes:
                     os.close(pipe)
                 descriptor = os.pidfd_open(pid)
@@ -276,7 +283,6 @@ def _say(answers: socket.socket, *word: int | None) -> None:
 
 def become(about: dict, *pipes: int) -> None:
     """Be `python -m module words...` or `python -c code words...`; does not return."""
-    os.setsid()
     for standard, ours in enumerate(pipes):
         os.dup2(ours, standard)
         os.close(ours)

@@ -143,7 +143,7 @@ def test_digits_are_those_of_exact_arithmetic_to_rounding(choice, precision):
     x = torch.tensor(POINTS, dtype=PRECISIONS[precision]).unsqueeze(1)
     eps = torch.finfo(x.dtype).eps
     request = Request.parse("u u_x u_xx u_xxx u_xxxx", ("x",))
-    differentiator = built(choice).adapted(network, x.double(), request.axes)
+    differentiator = built(choice).tuned_to(network, x.double(), request.axes)
     if choice == "finite_difference/1e-5" and precision == "float32":
         with pytest.raises(UsageError, match=r"step=1e-05 is lost in the rounding of torch\.float32"):
             differentiator(network, x, request)
