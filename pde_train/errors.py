@@ -55,6 +55,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f", did you mean {matches[0]}?" if matches else ""
 
 
+def brief(error: BaseException) -> str:
+    """The first line of what an error says; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def sentence(error: BaseException) -> str:
     """The text of an error in one line; that of an OSError of a file says what to do."""
     if isinstance(error, FileNotFoundError) and error.filename is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -30,10 +29,14 @@ class Override:
         return self.key.partition(".")[0]
 
     @property
+    def last(self) -> str:
+        """The last part of the key: ``width`` of ``model.width``."""
+        return self.key.rpartition(".")[2]
+
+    @property
     def short(self) -> str:
         """The word as a label: ``width=50`` of ``model.width=50``, and ``mlp`` of ``model=mlp``."""
-        last = self.key.rpartition(".")[2]
-        return str(self.value) if last == self.key and self.value is not None else f"{last}={self.value}"
+        return self.value if self.last == self.key and self.value is not None else f"{self.last}={self.value}"
 
     def is_below(self, *keys: str) -> bool:
         """Whether its key is one of these or lies below one of them."""
@@ -94,6 +97,7 @@ def common(runs: Iterable[Overrides]) -> frozenset[Override]:
 @cache
 def _parsed(word: str) -> Override:
     override = OverridesParser.create().parse_override(word)
-    value: Any = None if override.is_delete() else override.value()
-    typed = word.partition("=")[2] if not isinstance(value, str) else value
-    return Override(word, override.key_or_group, None if override.is_delete() else typed)
+    if override.is_delete():
+        return Override(word, override.key_or_group, None)
+    value = override.value()
+    return Override(word, override.key_or_group, value if isinstance(value, str) else word.partition("=")[2])

@@ -39,9 +39,8 @@ def write(
     files[2].write_text(tables.csv_text(["metric", "step", "value"], rows))
     if record.spectra:
         save_spectra(folder / SPECTRA, record.spectra)
-        final = record.spectra[max(record.spectra)].values
-        values = enumerate(final.tolist())
-        (folder / "spectrum.csv").write_text(tables.csv_text(["index", "singular_value"], list(values)))
+        rows_of_final = list(enumerate(record.spectra[max(record.spectra)].values.tolist()))
+        (folder / "spectrum.csv").write_text(tables.csv_text(["index", "singular_value"], rows_of_final))
         files += [folder / SPECTRA, folder / "spectrum.csv"]
     if record.comparison:
         (folder / "comparison.csv").write_text(tables.csv_comparison(numbers(record)))

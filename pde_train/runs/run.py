@@ -136,7 +136,7 @@ class Run:
     def fit(self, experiment: Experiment) -> Result:
         """Begin, find the parameters by the experiment's method, and end; a run that had ended is not run again."""
         if self.begin(experiment):
-            self.finish(*experiment.method.fit(experiment.problem, self.record, experiment.diagnostics, self.folder))
+            self.train()
         assert self.result is not None
         return self.result
 
@@ -156,7 +156,7 @@ class Run:
         self._description |= {"config_hash": config_hash, "entropy": experiment.config["entropy"]}
         self._take_folder(experiment, config_hash)
         result = Result.read(self.folder)
-        if result is not None and result.status == Status.FINISHED:
+        if result is not None and result.is_finished:
             log.info("%s holds this run, finished: nothing to resume", self.folder)
             self.result = result
             return False
@@ -181,6 +181,11 @@ class Run:
         params = provenance.flattened(experiment.config)
         experiment.tracker.start(experiment.name, self.folder, params, tags, experiment.parent)
         return True
+
+    def train(self) -> None:
+        """Find the parameters of a run that has begun by its experiment's method, and finish it."""
+        of = self.experiment
+        self.finish(*of.method.fit(of.problem, self.record, of.diagnostics, self.folder))
 
     def finish(self, steps: int, batch: Batch) -> None:
         """Measure what a fit has come to, and keep everything.

@@ -146,9 +146,8 @@ def _fit(runs: Sequence[Run], memory: float, threads: int) -> None:
     if alone:
         log.info("%d of %d cells train one by one: %s", len(alone), len(runs), why or "they could not begin together")
     for run in alone:
-        of = run.experiment
         try:
-            run.finish(*of.method.fit(of.problem, run.record, of.diagnostics, run.folder))
+            run.train()
         except INTERRUPTIONS:
             raise
         except Exception as error:  # it is the end of this run alone

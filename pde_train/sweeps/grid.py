@@ -19,7 +19,7 @@ from pde_train.runs import provenance
 from pde_train.runs.result import Result
 
 STACKS = "stacks"
-"""The same of the jobs in which cells train as one."""
+"""Folder of the jobs in which cells train as one, beside that of all cells."""
 
 GRID_FILE = "grid.json"
 
@@ -126,7 +126,7 @@ def _label(override: Override) -> str:
     """The last part of a key and its value; nothing of what the name has, decides no number or is composed later."""
     if override.group in NOT_IN_A_LABEL or override.key in IN_THE_NAME or "$" in (override.value or ""):
         return ""
-    return f" {override.key.rpartition('.')[2]}={override.value}"
+    return f" {override.last}={override.value}"
 
 
 def grid_files(sweeps: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pde_train.errors import PdeTrainError, RunError, UsageError
+from pde_train.errors import PdeTrainError, RunError, UsageError, brief
 from pde_train.run_folder import Status
 from pde_train.tracking.outbox import BATCH, Entry, Mark, Outbox
 from pde_train.tracking.uris import encoded, is_database, masked, sqlite_file, without_secrets
@@ -397,4 +397,4 @@ def first_line(error: BaseException, uri: str = "") -> str:
     """What the first cause of an exception says first, without the secrets of a store."""
     while not isinstance(error, PdeTrainError) and (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return without_secrets((str(error).strip() or type(error).__name__).splitlines()[0], [uri])
+    return without_secrets(brief(error), [uri])

@@ -63,9 +63,9 @@ def stepped(steps: SingleSteps, batch: Batch, roundings: int) -> Tensors:
     with _kept(parameters):
         _nudge(parameters, roundings)
         losses = steps.take(batch, TRIED)
-        actual = torch.cat([p.detach().flatten() for p in parameters])
+        after = torch.cat([p.detach().flatten() for p in parameters])
     steps.optimizer.load_state_dict(remembered)
-    return losses, actual
+    return losses, after
 
 
 @contextmanager

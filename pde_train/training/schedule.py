@@ -20,10 +20,10 @@ class Schedule:
     """
 
     steps: int
-    chunk: int = 1000
-    log_every: int = 100
-    checkpoint_every: int = 1000
-    compile: str = "auto"
+    chunk: int
+    log_every: int
+    checkpoint_every: int
+    compile: str
 
     def stops(self, start: int, measured: frozenset[int], resample_every: int) -> Iterator[int]:
         """The steps after `start` at which a chunk ends.

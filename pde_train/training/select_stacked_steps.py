@@ -9,18 +9,14 @@ from collections.abc import Sequence
 
 import torch
 
+from pde_train.errors import brief
 from pde_train.progress import waiting
 from pde_train.training.agreement import TRIED, check_agreement, stepped, tolerance
+from pde_train.training.compiling import COMPILE_SECONDS, SAVED
 from pde_train.training.signals import StopSignals
 from pde_train.training.stacked_steps import StackedSteps
 from pde_train.training.steps import EagerSteps
 from pde_train.training.training import Training
-
-COMPILE_SECONDS = 30.0
-"""What it takes to compile."""
-
-SAVED = 0.7
-"""The part of an eager step's time that compiled code is expected to save; measured: 0.6 to 0.9."""
 
 BLOCK = 8
 """Runs of a block on the CPU: more leave its cache. A stack of five is filled up to it, to share its compiled code."""
@@ -65,11 +61,11 @@ def _traced(trainings: Sequence[Training], signals: StopSignals, memory: float) 
             with waiting("tracing the optimisation step"):
                 steps.trace()
         except Exception as error:  # a formula that wants a Python number, or an operation that vmap does not know
-            raise CannotStack((str(error).strip() or type(error).__name__).splitlines()[0]) from error
-        room = max(1, int(memory // steps.bytes_of_each)) if math.isfinite(memory) else block
-        if block <= room:
+            raise CannotStack(brief(error)) from error
+        room = memory / steps.bytes_of_each
+        if block <= max(1.0, room):
             return steps
-        block = room
+        block = max(1, int(room))
 
 
 def _compiled_where_it_pays(
@@ -99,8 +95,7 @@ def _compiled_where_it_pays(
         if not bool((close | (compiled.isnan() & eager.isnan())).all()):
             raise ArithmeticError(f"the compiled losses are {compiled.tolist()}, the eager ones {eager.tolist()}")
     except Exception as error:  # whatever the compiler says, eager steps serve
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        log.warning("the stacked steps could not be compiled (%s): they are taken eagerly", first)
+        log.warning("the stacked steps could not be compiled (%s): they are taken eagerly", brief(error))
         return _traced(trainings, signals, memory), "eager: the compilation failed"
     how = "compiled by an earlier run" if cached else f"compiled in {time.perf_counter() - began:.0f} s"
     return steps, f"{how}, expected to save {saved:.0f} s over {what}"

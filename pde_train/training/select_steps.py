@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 import torch
 
+from pde_train.errors import brief
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
 from pde_train.progress import waiting
 from pde_train.training.agreement import check_agreement, gradient_at, put_back, stepped
 from pde_train.training.compiled_steps import CompiledSteps
-from pde_train.training.select_stacked_steps import COMPILE_SECONDS, SAVED, select_stacked
+from pde_train.training.compiling import COMPILE_SECONDS, SAVED
+from pde_train.training.select_stacked_steps import select_stacked
 from pde_train.training.sharded_steps import ShardedSteps, serve
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps, SingleSteps, Steps
@@ -108,8 +110,7 @@ def choose(
             compiled.compile()
         _compare(compiled, eager, batch)
     except Exception as error:  # whatever the compiler says, eager steps serve
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        log.warning("the steps could not be compiled (%s): they are taken eagerly", first)
+        log.warning("the steps could not be compiled (%s): they are taken eagerly", brief(error))
         return eager, "eager: the compilation failed"
     how = "compiled by an earlier run" if cached else f"compiled in {time.perf_counter() - began:.0f} s"
     return compiled, f"compiled: {how}, expected to save {saved:.0f} s over {estimate}"

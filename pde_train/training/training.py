@@ -62,7 +62,6 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self.compile = schedule.compile
-        self.redrawn = False
         self._saved_rng: tuple[Tensor, list[Tensor]] | None = None
         self._generator = np.random.default_rng(problem.sampler.seed)
         self._draw()
@@ -94,10 +93,9 @@ class Training:
                 torch.cuda.set_rng_state_all(self._saved_rng[1])
 
     def draw_when_due(self, start: int) -> None:
-        """Draw new points where the steps from `start` on are to have them; `redrawn` says whether it did."""
+        """Draw new points where the steps from `start` on are to have them."""
         every = self.problem.sampler.resample_every
-        self.redrawn = bool(every and start and start % every == 0)
-        if self.redrawn:
+        if every and start and start % every == 0:
             self._draw()
 
     def adapt_when_due(self) -> None:
