@@ -8,6 +8,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 from pde_train.conf_dir import conf_dir
+from pde_train.differentiators.series import RULES
 from pde_train.errors import Interrupted
 from pde_train.runs import artifacts
 from pde_train.tracking import uploader
@@ -67,6 +68,15 @@ def killed_at(monkeypatch):
                 yield
 
     return inside
+
+
+@pytest.fixture
+def rules():
+    """Rules of Taylor mode that a test adds are those of that test alone."""
+    before = dict(RULES)
+    yield
+    RULES.clear()
+    RULES.update(before)
 
 
 @pytest.fixture

@@ -149,15 +149,9 @@ def test_every_page_with_commands_is_read():
 OWN = [b for b in blocks() if b.language == "python" and not re.match(r"`[\w/]+\.py`", b.before)]
 
 
+@pytest.mark.usefixtures("rules")
 @pytest.mark.parametrize("block", OWN, ids=lambda b: f"{b.page.name}: {b.text.splitlines()[0]}")
-def test_python_of_a_page_runs(block, monkeypatch):
-    from pde_train.differentiators import taylor_rules
-
-    for name, value in vars(taylor_rules).items():
-        if isinstance(value, dict) and not name.startswith(
-            "__"
-        ):  # rules that a block adds are those of the block alone
-            monkeypatch.setattr(taylor_rules, name, dict(value))
+def test_python_of_a_page_runs(block):
     exec(block.text, {"__name__": "a_page", "PDE": PDE, "on": on})
 
 

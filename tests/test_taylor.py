@@ -651,14 +651,6 @@ def test_what_has_no_rule_is_refused_with_a_sentence(field, sentence):
 # --- A new activation is one small function
 
 
-@pytest.fixture
-def rules():
-    before = dict(RULES)
-    yield
-    RULES.clear()
-    RULES.update(before)
-
-
 @pytest.mark.usefixtures("rules")
 def test_a_new_activation_is_one_small_function():
     with pytest.raises(UsageError, match="no rule for the operation 'asinh'"):
