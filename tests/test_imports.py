@@ -33,7 +33,7 @@ ALLOWED = {  # what each module or folder may import from the package
     "problem": GROUND | {"differentiators", "models", "pdes", "residuals", "samplers", "spectra"},
     "tracking": GROUND | {"entropy", "run_folder", "spectra"},
     "diagnostics": SCIENCE | {"progress", "tracking"},
-    "training": SCIENCE | {"diagnostics", "progress", "run_folder", "tracking"},
+    "training": SCIENCE | {"diagnostics", "optimizers", "progress", "run_folder", "tracking"},
     "methods": SCIENCE | {"diagnostics", "progress", "run_folder", "tracking", "training"},
     "instantiate": {"errors"},
     "guards": {"errors", "instantiate", "tracking"},

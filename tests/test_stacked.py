@@ -105,7 +105,7 @@ def test_a_function_that_makes_a_pde_says_nothing_of_its_numbers(compose, tmp_pa
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["optimizer=lbfgs"], "LBFGS is neither plain Adam nor gradient descent"),
+        (["optimizer=lbfgs"], "LBFGS has no step that many runs can take together"),
         (["differentiator=stochastic"], "Stochastic changes from step to step"),
         ([], None),
     ],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pde_train.geometry import Batch, Points
+from pde_train.optimizers.base import flat
 from pde_train.problem import Problem
 from pde_train.training.compiling import Function, Traced, load, trace
 from pde_train.training.signals import StopSignals
@@ -32,14 +33,15 @@ class CompiledSteps(SingleSteps):
         self.sizes = [p.numel() for p in self.parameters.values()]
         self.rows = {region: points.x.shape[0] for region, points in batch.items()}
         self.batch: Batch | None = None
-        flat = self._flat()
         first, blocks = split(batch)
         in_order = [p for group in optimizer.param_groups for p in group["params"]]
         whole = len(in_order) == len(self.sizes) and all(map(operator.is_, in_order, self.parameters.values()))
         self.update = update_of(optimizer) if whole else None
-        self.state = [flat, flat.clone(), flat[0].clone(), *self._remembered()]
-        self.first = _Compiled(self._gradient if self.update is None else self._step, self.state, first)
-        self.blocks = _Compiled(self._gradient, self.state[:3], blocks[0]) if blocks else None
+        point, *remembered = self._state()
+        example = [point, point.clone(), point[0].clone(), *remembered]
+        self.count = len(remembered)
+        self.first = _Compiled(self._gradient if self.update is None else self._step, example, first)
+        self.blocks = _Compiled(self._gradient, example[:3], blocks[0]) if blocks else None
 
     @property
     def parts(self) -> list[_Compiled]:
@@ -56,9 +58,9 @@ class CompiledSteps(SingleSteps):
             part.compile(self.problem.device)
 
     def gradient(self, batch: Batch) -> Tensor:
-        flat = self._flat()
-        gradient, loss = self._over_blocks(flat, batch)
-        results: Sequence[Tensor] = self.first.run([flat, gradient, loss, *self.kept[0]])
+        point = flat(list(self.parameters.values()))
+        gradient, loss = self._over_blocks(point, batch)
+        results: Sequence[Tensor] = self.first.run([point, gradient, loss, *self.kept[0]])
         gradient, loss = results
         for parameter, part in zip(self.parameters.values(), gradient.split(self.sizes), strict=True):
             parameter.grad = part.view_as(parameter)
@@ -67,7 +69,7 @@ class CompiledSteps(SingleSteps):
     def take(self, batch: Batch, count: int) -> Tensor:
         if self.update is None:
             return super().take(batch, count)
-        *state, hyper = [self._flat(), *self._remembered()]
+        *state, hyper = self._state()
         losses = []
         for _ in range(count):
             gradient, loss = self._over_blocks(state[0], batch)
@@ -75,57 +77,47 @@ class CompiledSteps(SingleSteps):
             losses.append(loss)
             if self.signals.received is not None:
                 break
-        self._put_back(state[0])
-        self.update.put_back(self.optimizer, list(self.parameters.values()), state[1:])
+        self.update.put_back(self.optimizer, list(self.parameters.values()), state)
         return torch.stack(losses)
 
-    def _over_blocks(self, flat: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _over_blocks(self, point: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Gradient and loss of all blocks but the first part."""
         if batch is not self.batch:
             first, blocks = split(batch)
             self.kept = [self.first.kept(first), *(self.blocks.kept(block) for block in blocks if self.blocks)]
-            self.zeros = torch.zeros_like(flat), flat.new_zeros(())
+            self.zeros = torch.zeros_like(point), point.new_zeros(())
             self.batch = batch
         gradient, loss = self.zeros
         if self.blocks is not None:
             for kept in self.kept[1:]:
-                gradient, loss = self.blocks.run([flat, gradient, loss, *kept])
+                gradient, loss = self.blocks.run([point, gradient, loss, *kept])
         return gradient, loss
 
-    def _gradient(self, flat: Tensor, gradient: Tensor, loss: Tensor, *tensors: Tensor, layout: Layout) -> Any:
+    def _gradient(self, point: Tensor, gradient: Tensor, loss: Tensor, *tensors: Tensor, layout: Layout) -> Any:
         """gradient and loss plus those of the points."""
-        more, value = torch.func.grad_and_value(lambda p: self._loss(p, layout.batch(tensors)))(flat)
+        more, value = torch.func.grad_and_value(lambda p: self._loss(p, layout.batch(tensors)))(point)
         return gradient + more, loss + value
 
-    def _step(self, flat: Tensor, gradient: Tensor, loss: Tensor, *rest: Tensor, layout: Layout) -> Any:
+    def _step(self, point: Tensor, gradient: Tensor, loss: Tensor, *rest: Tensor, layout: Layout) -> Any:
         """The optimiser's step; `rest` is what it remembers, its numbers, and the tensors of the points."""
         assert self.update is not None, "without an update the gradient alone is compiled"
-        remembered = len(self.state) - 3
-        *state, hyper = rest[:remembered]
-        gradient, loss = self._gradient(flat, gradient, loss, *rest[remembered:], layout=layout)
-        return *self.update.step(flat, gradient, state, hyper), loss
+        *remembered, hyper = rest[: self.count]
+        state = [point, *remembered]
+        gradient, loss = self._gradient(point, gradient, loss, *rest[self.count :], layout=layout)
+        return *self.update.step(state, gradient, loss, hyper), self.update.loss_before(state, loss)
 
-    def _loss(self, flat: Tensor, batch: Batch) -> Tensor:
-        parts = zip(self.parameters.items(), flat.split(self.sizes), strict=True)
+    def _loss(self, vector: Tensor, batch: Batch) -> Tensor:
+        parts = zip(self.parameters.items(), vector.split(self.sizes), strict=True)
         parameters = {k: part.view(p.shape) for (k, p), part in parts}
         model = self.problem.model
         return self.problem.loss(batch, self.rows, lambda x: torch.func.functional_call(model, parameters, (x,)))
 
-    def _flat(self) -> Tensor:
-        """All parameters as one vector."""
-        return torch.cat([p.detach().flatten() for p in self.parameters.values()])
-
-    def _remembered(self) -> list[Tensor]:
-        """What the optimiser remembers, and its numbers; nothing where only the gradient is compiled."""
+    def _state(self) -> list[Tensor]:
+        """What the compiled code changes: the state of the update and its numbers, or the parameters alone."""
+        parameters = list(self.parameters.values())
         if self.update is None:
-            return []
-        state = self.update.state(self.optimizer, list(self.parameters.values()))
-        return [*state, self.update.hyper(self.optimizer)]
-
-    def _put_back(self, flat: Tensor) -> None:
-        with torch.no_grad():
-            for parameter, values in zip(self.parameters.values(), flat.split(self.sizes), strict=True):
-                parameter.copy_(values.view_as(parameter))
+            return [flat(parameters)]
+        return [*self.update.state(self.optimizer, parameters), self.update.hyper(self.optimizer)]
 
 
 class Layout:

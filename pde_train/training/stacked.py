@@ -28,7 +28,7 @@ def why_not(problem: Problem, make_optimizer: MakeOptimizer) -> str | None:
         return f"{type(problem.differentiator).__name__} changes from step to step"
     optimizer: torch.optim.Optimizer = make_optimizer(problem.model.parameters())
     if update_of(optimizer) is None:
-        return f"{type(optimizer).__name__} is neither plain Adam nor gradient descent"
+        return f"{type(optimizer).__name__} has no step that many runs can take together"
     return None
 
 

@@ -62,11 +62,7 @@ class StackedSteps(Steps):
         update = update_of(optimizers[0])
         assert update is not None, "an optimiser with no pure update cannot be stacked"
         self.update = update
-        remembered = [
-            [torch.cat([p.detach().flatten() for p in own]), *update.state(optimizer, own)]
-            for optimizer, own in zip(optimizers, self.parameters, strict=True)
-        ]
-        self.state = self._stacked(remembered)
+        self.state = self._states()
         self.hyper = self._stacked([[update.hyper(optimizer)] for optimizer in optimizers])
         self.compiled = False
         self.place(batches)
@@ -101,7 +97,7 @@ class StackedSteps(Steps):
         self.compiled = True
 
     def losses(self, nudge: float = 0.0) -> Tensor:
-        """The losses of the first block, without a step.
+        """The losses of the first block before a step, which is not kept.
 
         Args:
             nudge: The losses are those at parameters 1 + nudge times as large. How far a nudge of one
@@ -110,8 +106,8 @@ class StackedSteps(Steps):
         Returns:
             (problems of the block,).
         """
-        flat, *rest = self.state[0]
-        *_, losses = self.run([flat * (1 + nudge), *rest, *self.hyper[0], *self.kept[0]])
+        point, *rest = self.state[0]
+        *_, losses = self.run([point * (1 + nudge), *rest, *self.hyper[0], *self.kept[0]])
         own: Tensor = losses
         return own
 
@@ -121,11 +117,12 @@ class StackedSteps(Steps):
         for _ in range(count):
             *state, loss = self.run([*state, *self.hyper[0], *self.kept[0]])
             losses.append(loss[0])
-        return torch.stack(losses), state[0][0]
+        return torch.stack(losses), self.update.parameters([column[0] for column in state])
 
     def advance(self, batches: Sequence[Batch], count: int) -> Tensor:
         if any(new is not old for new, old in zip(batches, self.batches, strict=True)):
             self.place(batches)
+            self.state = self._states()  # an optimiser may have been told of the new points
         losses: list[Tensor] = []
         while len(losses) < count:
             some = min(TOGETHER, count - len(losses))
@@ -145,15 +142,16 @@ class StackedSteps(Steps):
     def _run(self, block: int) -> Any:
         return self.run([*self.state[block], *self.hyper[block], *self.kept[block]])
 
-    def _step(self, flat: Tensor, *rest: Tensor) -> Any:
-        """The step of one problem; `rest`: its optimiser's state and numbers, points, buffers, numbers."""
-        *state, hyper = rest[: len(self.state[0])]
-        gradient, loss = torch.func.grad_and_value(lambda f: self._loss(f, rest[len(self.state[0]) :]))(flat)
-        return *self.update.step(flat, gradient, state, hyper), loss
+    def _step(self, *tensors: Tensor) -> Any:
+        """The step of one problem, from its optimiser's state and numbers, points, buffers, numbers."""
+        count = len(self.state[0])
+        state, hyper, rest = tensors[:count], tensors[count], tensors[count + 1 :]
+        gradient, loss = torch.func.grad_and_value(lambda point: self._loss(point, rest))(state[0])
+        return *self.update.step(state, gradient, loss, hyper), self.update.loss_before(state, loss)
 
-    def _loss(self, flat: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    def _loss(self, vector: Tensor, tensors: Sequence[Tensor]) -> Tensor:
         problem, points = self.problems[0], len(self.layout.places)
-        own = {k: part.view(s) for (k, s), part in zip(self.shapes.items(), flat.split(self.sizes), strict=True)}
+        own = {k: part.view(s) for (k, s), part in zip(self.shapes.items(), vector.split(self.sizes), strict=True)}
         fixed = dict(zip(self.fixed[0], tensors[points:], strict=False))
         given = dict(zip(self.numbers[0], tensors[-1].unbind(), strict=True)) if self.numbers[0] else {}
         pde, differentiator = with_numbers(problem, given)
@@ -174,14 +172,16 @@ class StackedSteps(Steps):
         columns = list(zip(*tensors, strict=True))
         return [[torch.stack([column[row] for row in rows]) for column in columns] for rows in self.blocks]
 
+    def _states(self) -> list[list[Tensor]]:
+        """What the update of each problem changes, from the optimisers, as one tensor of each block."""
+        return self._stacked(
+            [self.update.state(o, own) for o, own in zip(self.optimizers, self.parameters, strict=True)]
+        )
+
     def _put_back(self) -> None:
         size = len(self.blocks[0])
-        with torch.no_grad():
-            for i, (own, optimizer) in enumerate(zip(self.parameters, self.optimizers, strict=True)):
-                flat, *state = (column[i % size] for column in self.state[i // size])
-                for parameter, values in zip(own, flat.split(self.sizes), strict=True):
-                    parameter.copy_(values.view_as(parameter))
-                self.update.put_back(optimizer, own, state)
+        for i, (own, optimizer) in enumerate(zip(self.parameters, self.optimizers, strict=True)):
+            self.update.put_back(optimizer, own, [column[i % size] for column in self.state[i // size]])
 
 
 def numbers(problem: Problem) -> dict[str, float]:

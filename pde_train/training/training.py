@@ -15,6 +15,7 @@ from torch import Tensor
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import RunError, UsageError
 from pde_train.geometry import Batch
+from pde_train.optimizers.quasi_newton import QuasiNewton
 from pde_train.problem import Problem
 from pde_train.run_folder import CHECKPOINT
 from pde_train.tracking.record import Record
@@ -97,11 +98,14 @@ class Training:
         every = self.problem.sampler.resample_every
         if every and start and start % every == 0:
             self._draw()
+            self._loss_changed()
 
     def adapt_when_due(self) -> None:
         """Let a differentiator that depends on the field adapt itself, as often as errors are measured."""
         if self.step and self.step % self.schedule.log_every == 0:
             self.problem.tune(self.model, self.batch)
+            if self.problem.differentiator.adaptive:
+                self._loss_changed()
 
     def advance(self, losses: Tensor, seconds: float) -> None:
         """Keep the losses of steps that were taken, and the error where it is due.
@@ -173,6 +177,11 @@ class Training:
             )
         self.record.load_state_dict(state["record"])
         self._saved_rng = state["torch_rng"], state["cuda_rng"]
+
+    def _loss_changed(self) -> None:
+        """Tell an optimiser that remembers losses and gradients that the loss is another one from now on."""
+        if isinstance(self.optimizer, QuasiNewton):
+            self.optimizer.new_points()
 
     def _draw(self) -> None:
         """Draw new points, remembering the generator's state before them."""

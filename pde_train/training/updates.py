@@ -1,38 +1,15 @@
-"""Optimisers' steps as pure functions of vectors, which are compiled together with the gradient."""
+"""The steps of torch's optimisers as pure functions of vectors, which are compiled together with the gradient."""
 
 from __future__ import annotations
 
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-class Update(ABC):
-    """What a torch optimiser does to its parameters, all of one group, as one vector (p,).
-
-    `state` is what it remembers, `hyper` its numbers, in float64 as torch's Python numbers are: 1 - 0.999 in float32 is
-    off by 1e-5.
-    """
-
-    @abstractmethod
-    def hyper(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        """The numbers of its parameter group, (k,)."""
-
-    @abstractmethod
-    def state(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """What it remembers of the parameters, zeros at the start."""
-
-    @abstractmethod
-    def step(self, flat: Tensor, gradient: Tensor, state: Sequence[Tensor], hyper: Tensor) -> list[Tensor]:
-        """The new parameters, and what is remembered then."""
-
-    @abstractmethod
-    def put_back(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], state: Sequence[Tensor]) -> None:
-        """Give the optimiser what is remembered, as its own steps would have left it."""
+from pde_train.optimizers.base import REMEMBERED, Parameters, Update, flat, write
 
 
 class AdamUpdate(Update):
@@ -43,25 +20,26 @@ class AdamUpdate(Update):
         numbers = [float(v) for v in (group["lr"], *group["betas"], group["eps"])]
         return torch.tensor(numbers, dtype=torch.float64, device=group["params"][0].device)
 
-    def state(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> list[Tensor]:
-        states = [optimizer.state[p] for p in parameters]
+    def state(self, optimizer: torch.optim.Optimizer, parameters: Parameters) -> list[Tensor]:
+        point, states = flat(parameters), [optimizer.state[p] for p in parameters]
         if not states[0]:
-            zeros = torch.cat([torch.zeros_like(p).flatten() for p in parameters])
-            return [zeros, zeros.clone(), zeros.new_zeros((), dtype=torch.float64)]
+            zeros = torch.zeros_like(point)
+            return [point, zeros, zeros.clone(), zeros.new_zeros((), dtype=torch.float64)]
         mean, square = (torch.cat([s[key].flatten() for s in states]) for key in ("exp_avg", "exp_avg_sq"))
-        return [mean, square, states[0]["step"].to(mean.device, torch.float64)]
+        return [point, mean, square, states[0]["step"].to(mean.device, torch.float64)]
 
-    def step(self, flat: Tensor, gradient: Tensor, state: Sequence[Tensor], hyper: Tensor) -> list[Tensor]:
-        mean, square, step = state
+    def step(self, state: Sequence[Tensor], gradient: Tensor, loss: Tensor, hyper: Tensor) -> list[Tensor]:
+        point, mean, square, step = state
         lr, beta_1, beta_2, eps = hyper.unbind()
         step = step + 1
         mean = mean + (1 - beta_1) * (gradient - mean)
         square = beta_2 * square + (1 - beta_2) * gradient * gradient
         scale = square.sqrt() / (1 - beta_2**step).sqrt() + eps
-        return [flat - lr / (1 - beta_1**step) * mean / scale, mean, square, step]
+        return [point - lr / (1 - beta_1**step) * mean / scale, mean, square, step]
 
-    def put_back(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], state: Sequence[Tensor]) -> None:
-        mean, square, step = state
+    def put_back(self, optimizer: torch.optim.Optimizer, parameters: Parameters, state: Sequence[Tensor]) -> None:
+        point, mean, square, step = state
+        write(parameters, point)
         sizes = [p.numel() for p in parameters]
         for parameter, first, second in zip(parameters, mean.split(sizes), square.split(sizes), strict=True):
             optimizer.state[parameter] = {
@@ -78,17 +56,17 @@ class DescentUpdate(Update):
         group = optimizer.param_groups[0]
         return torch.tensor([float(group["lr"])], dtype=torch.float64, device=group["params"][0].device)
 
-    def state(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> list[Tensor]:
-        return []
+    def state(self, optimizer: torch.optim.Optimizer, parameters: Parameters) -> list[Tensor]:
+        return [flat(parameters)]
 
-    def step(self, flat: Tensor, gradient: Tensor, state: Sequence[Tensor], hyper: Tensor) -> list[Tensor]:
-        return [flat - hyper[0] * gradient]
+    def step(self, state: Sequence[Tensor], gradient: Tensor, loss: Tensor, hyper: Tensor) -> list[Tensor]:
+        return [state[0] - hyper[0] * gradient]
 
-    def put_back(self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], state: Sequence[Tensor]) -> None:
-        pass
+    def put_back(self, optimizer: torch.optim.Optimizer, parameters: Parameters, state: Sequence[Tensor]) -> None:
+        write(parameters, state[0])
 
 
-STATES: tuple[set[str], ...] = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}, set())
+STATES: tuple[set[str], ...] = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}, {REMEMBERED}, set())
 """What the optimisers that have an update here keep of a parameter; nothing before their first step."""
 
 
@@ -102,7 +80,10 @@ def update_of(optimizer: torch.optim.Optimizer) -> Update | None:
         return None
     if type(optimizer) is torch.optim.Adam:
         return AdamUpdate()
-    return DescentUpdate() if type(optimizer) is torch.optim.SGD else None
+    if type(optimizer) is torch.optim.SGD:
+        return DescentUpdate()
+    own = getattr(optimizer, "update", None)
+    return own if isinstance(own, Update) else None
 
 
 def changed(optimizer: torch.optim.Optimizer) -> bool:

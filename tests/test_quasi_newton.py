@@ -1,0 +1,237 @@
+"""Self-scaled quasi-Newton methods against formulas written anew, and what their line search promises."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pde_train.errors import UsageError
+from pde_train.experiment import build
+from pde_train.optimizers.quasi_newton import SSBFGS, SSBroyden
+
+CHOICES = [SSBroyden, SSBFGS]
+
+
+def rosenbrock(x):
+    return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
+
+
+def hilbert(x):
+    """A quadratic of condition 5e5 with its minimum at (1, ..., 1)."""
+    i = torch.arange(1, len(x) + 1, dtype=x.dtype)
+    r = x - 1
+    return 0.5 * r @ (1 / (i[:, None] + i[None, :] - 1)) @ r
+
+
+FUNCTIONS = {"rosenbrock": (rosenbrock, [-1.2, 1.0, -1.2, 1.0]), "hilbert": (hilbert, [0.0, 2.0, -1.0, 3.0, 0.5])}
+
+
+def trace(make, function, start, steps, **options):
+    """The accepted parameters after each step, and the loss that each step returned."""
+    x = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+    optimizer = make([x], **options)
+
+    def closure():
+        optimizer.zero_grad()
+        value = function(x)
+        value.backward()
+        return value.detach()
+
+    points, losses = [], []
+    for _ in range(steps):
+        losses.append(float(optimizer.step(closure)))
+        points.append(x.detach().numpy().copy())
+    return np.array(points), np.array(losses), optimizer
+
+
+def accepted(points):
+    """The points without repetitions."""
+    return np.array([p for i, p in enumerate(points) if i == 0 or not np.array_equal(p, points[i - 1])])
+
+
+def next_inverse(h, s, y, t, g, first, broyden):
+    """The formulas of Urban, Stefanou and Pons (2025) as dense matrices of the Hessian B itself, which is inverted."""
+    n = len(s)
+    b_matrix = np.linalg.inv(h)
+    sbs, ys = s @ b_matrix @ s, y @ s
+    b, hh = sbs / ys, (y @ h @ y) / ys
+    a = b * hh - 1
+    if broyden:
+        low = min(1.0, hh * (1 - math.sqrt(a / (1 + a))))
+        theta = max((low - 1) / a, min(1 / low, (1 - b) / b))
+    else:
+        theta = 0.0
+    sigma = 1 + a * theta
+    rho = min(1.0, 1 / b)
+    if first:
+        tau = hh / sigma
+    elif not broyden:
+        tau = rho
+    elif theta > 0:
+        tau = rho * min(sigma ** (1 / (1 - n)), 1 / theta)
+    else:
+        tau = min(rho * sigma ** (1 / (1 - n)), sigma)
+    w = math.sqrt(sbs) * (y / ys - b_matrix @ s / sbs)
+    new = tau * (b_matrix - np.outer(b_matrix @ s, b_matrix @ s) / sbs + theta * np.outer(w, w)) + np.outer(y, y) / ys
+    return np.linalg.inv(new)
+
+
+@pytest.mark.parametrize("make", CHOICES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_inverse_hessian_is_that_of_the_published_formulas(make, name):
+    """Written for the Hessian, B' = tau (B - B s s^T B / s^T B s + theta w w^T) + y y^T / y^T s, and inverted."""
+    function, start = FUNCTIONS[name]
+    x = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+    optimizer = make([x])
+
+    def closure():
+        optimizer.zero_grad()
+        value = function(x)
+        value.backward()
+        return value.detach()
+
+    def gradient(at):
+        point = torch.tensor(at, requires_grad=True)
+        function(point).backward()
+        return point.grad.numpy()
+
+    optimizer.step(closure)
+    compared, first = 0, True
+    while compared < 8:
+        before, matrix = x.detach().numpy().copy(), optimizer.state[x]["remembered"][5].numpy().copy()
+        direction = optimizer.state[x]["remembered"][3].numpy().copy()
+        optimizer.step(closure)
+        s = x.detach().numpy() - before
+        if not s.any():
+            continue
+        g, after = gradient(before), gradient(x.detach().numpy())
+        t = float(np.linalg.norm(s) / np.linalg.norm(direction))
+        expected = next_inverse(matrix, s, after - g, t, g, first, make is SSBroyden)
+        found = optimizer.state[x]["remembered"][5].numpy()
+        assert np.abs(found - expected).max() <= 1e-8 * np.abs(expected).max() * max(1, np.linalg.cond(expected) * 1e-6)
+        compared, first = compared + 1, False
+
+
+@pytest.mark.parametrize("make", CHOICES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_accepted_step_fulfils_both_conditions(make, name):
+    function, start = FUNCTIONS[name]
+    points, losses, _ = trace(make, function, start, 60)
+    path = accepted(points)
+    for before, after in itertools.pairwise(path[:13]):
+        values, slopes = [], []
+        for at in (before, after):
+            point = torch.tensor(at, requires_grad=True)
+            value = function(point)
+            value.backward()
+            values.append(float(value.detach()))
+            slopes.append(float(point.grad.numpy() @ (after - before)))
+        if values[0] < 1e-20:
+            break
+        assert values[1] <= values[0] + 1e-4 * slopes[0]
+        assert abs(slopes[1]) <= 0.9 * abs(slopes[0]) * (1 + 1e-9)
+    assert (np.diff(losses) <= 1e-6 * losses[:-1]).all()  # of the accepted points
+
+
+@pytest.mark.parametrize("make", CHOICES)
+@pytest.mark.parametrize(("name", "steps"), [("rosenbrock", 120), ("hilbert", 60)])
+def test_minima_are_found_to_rounding(make, name, steps):
+    function, start = FUNCTIONS[name]
+    points, losses, _ = trace(make, function, start, steps)
+    assert np.abs(points[-1] - 1).max() < 1e-7
+    assert losses[-1] < 1e-20
+
+
+def test_a_step_is_one_evaluation():
+    x = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))
+    optimizer, count = SSBroyden([x]), 0
+
+    def closure():
+        nonlocal count
+        count += 1
+        optimizer.zero_grad()
+        value = rosenbrock(x)
+        value.backward()
+        return value.detach()
+
+    for step in range(40):
+        optimizer.step(closure)
+        assert count == step + 1
+
+
+def test_a_trial_that_is_not_finite_is_too_far():
+    """The logarithm ends at 0: trials beyond it are nan."""
+    points, losses, _ = trace(SSBroyden, lambda x: (x - x.log()).sum(), [3.0, 0.2, 9.0], 60)
+    assert np.isfinite(losses).all()
+    assert np.abs(points[-1] - 1).max() < 1e-8
+
+
+def test_at_the_minimum_nothing_breaks():
+    points, losses, _ = trace(SSBroyden, lambda x: (x * x).sum(), [0.0, 0.0], 5)
+    assert np.isfinite(points).all()
+    assert (losses == 0).all()
+    points, losses, _ = trace(SSBroyden, rosenbrock, [-1.2, 1.0], 1500)
+    assert np.isfinite(points).all()
+    assert np.isfinite(losses).all()
+
+
+def test_the_state_goes_on_to_the_same_bits():
+    def halves(copied):
+        x = nn.Parameter(torch.tensor([-1.2, 1.0, 0.3], dtype=torch.float64))
+        optimizer = SSBroyden([x])
+        for step in range(30):
+            if copied and step == 17:
+                saved, x = optimizer.state_dict(), nn.Parameter(x.detach().clone())
+                optimizer = SSBroyden([x])
+                optimizer.load_state_dict(saved)
+            optimizer.zero_grad()
+            optimizer.step(lambda x=x: closure(x))
+        return x.detach()
+
+    def closure(x):
+        x.grad = None
+        value = rosenbrock(x)
+        value.backward()
+        return value.detach()
+
+    assert torch.equal(halves(copied=False), halves(copied=True))
+
+
+def test_new_points_keep_the_curvature_and_forget_the_loss():
+    x = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))
+    optimizer, shift = SSBroyden([x]), 0.0
+
+    def closure():
+        optimizer.zero_grad()
+        value = rosenbrock(x) + shift
+        value.backward()
+        return value.detach()
+
+    for _ in range(15):
+        before = float(optimizer.step(closure))
+    matrix, at = optimizer.state[x]["remembered"][5].clone(), x.detach().clone()
+    shift = 7.0
+    optimizer.new_points()
+    assert float(optimizer.step(closure)) == pytest.approx(float(rosenbrock(at)) + 7.0, rel=1e-12)
+    assert torch.equal(optimizer.state[x]["remembered"][5], matrix)
+    assert torch.equal(x.detach(), at)
+    losses = [float(optimizer.step(closure)) for _ in range(20)]
+    assert losses[-1] < before + 7.0
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [("optimizer.decrease=0.95",), ("optimizer.curvature=1.5",), ("optimizer.max_eval=0",), ("optimizer.decrease=0",)],
+)
+def test_conditions_that_make_no_line_search_are_refused(compose, overrides, tmp_path):
+    experiment = build(compose("model=two_layer", "optimizer=ssbroyden", *overrides))
+    with pytest.raises(UsageError, match=r"optimizer\.(decrease|max_eval)=.*expected"):
+        experiment.method.optimizer(experiment.problem.model.parameters())
+
+
+def test_an_inverse_hessian_beyond_memory_is_refused_before_it_is_made():
+    with pytest.raises(UsageError, match=r"the inverse Hessian of the optimizer asks for .* choose fewer"):
+        SSBroyden([nn.Parameter(torch.zeros(10**6, dtype=torch.float64))])
