@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ class Points:
         x: The points (n, d).
         normals: The outward unit normals (n, d) of points on faces.
         across: The opposite points (n, d) of a periodic region.
+        factors: Factors (n, k) of the residuals of the k equations of the region in the loss; None for 1.
     """
 
     x: Tensor
     normals: Tensor | None = None
     across: Tensor | None = None
+    factors: Tensor | None = None
 
     def to(self, *, dtype: torch.dtype, device: torch.device | str) -> Points:
         """The points in another precision and on another device."""
@@ -36,12 +38,18 @@ class Points:
         return self._each(lambda t: t[start:stop])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Points:
-        normals, across = (None if t is None else change(t) for t in (self.normals, self.across))
-        return Points(change(self.x), normals, across)
+        others = (self.normals, self.across, self.factors)
+        return Points(change(self.x), *(None if t is None else change(t) for t in others))
 
 
 Batch = Mapping[str, Points]
 """Points by region, see `faces_of`."""
+
+
+def without_factors(batch: Batch) -> Batch:
+    """The same points with the factor 1 for every residual."""
+    return {region: replace(points, factors=None) for region, points in batch.items()}
+
 
 Face = tuple[int, int]
 """A face of a box as (axis, side); side -1 is the lower face perpendicular to that axis, +1 the upper one."""

@@ -36,6 +36,9 @@ MANY_DIMENSIONS = Sobol(4096, 960, initial=960)
 HELD_OUT = 2405
 """The seed of the held-out points, which no sampler of a user is likely to have."""
 
+HELD_OUT_POINTS = 512
+"""The number of held-out points of a region on which the residual is measured during training."""
+
 TUNING_POINTS = 200
 """About how many points a differentiator gets when it is tuned to a field."""
 
@@ -179,9 +182,7 @@ class Problem:
             The Jacobian as an operator.
         """
         by_points = None
-        if self._row_wise is None:
-            self._row_wise = residuals.row_wise(self.pde, self.model, batch)
-        if self._row_wise:
+        if self.row_wise(batch):
 
             def by_points(parameters: dict[str, Tensor]) -> Tensor:
                 jacobians = residuals.jacobian_by_points(self.pde, self.model, parameters, self.differentiator, batch)
@@ -190,6 +191,12 @@ class Problem:
                 return residuals.stacked(jacobians)
 
         return ResidualJacobian(self.model, lambda u: self.residual_vector(u, batch, rows), by_points)
+
+    def row_wise(self, batch: Batch) -> bool:
+        """Whether residuals at a point depend on the model at that point alone, found out once on some points."""
+        if self._row_wise is None:
+            self._row_wise = residuals.row_wise(self.pde, self.model, batch)
+        return self._row_wise
 
     @property
     def linear_form(self) -> LinearForm | None:
@@ -237,6 +244,22 @@ class Problem:
         """The relative residual of the model on the training points by the run's own differentiator."""
         with torch.no_grad():
             return residuals.relative_residual(self.pde, self.model, self.differentiator, batch)
+
+    def residual_held_out(self) -> float:
+        """The relative residual of the model on at most HELD_OUT_POINTS held-out points of each region.
+
+        It is taken by the run's own differentiator. Where it is far above the residual on the training points, the
+        model fits those points alone.
+
+        Returns:
+            The relative residual, see `residuals.relative_residual`.
+        """
+        with torch.no_grad(), steady_draws():
+            return residuals.relative_residual(self.pde, self.model, self.differentiator, self._few_held_out)
+
+    @cached_property
+    def _few_held_out(self) -> Batch:
+        return {region: points.rows(0, HELD_OUT_POINTS) for region, points in self.held_out().items()}
 
     def residual_exact(self, batch: Batch | None = None) -> float:
         """The relative residual of the model with exact derivatives.

@@ -18,7 +18,7 @@ from pde_train.derivatives import Field, Jet, Request
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.reverse import Reverse
 from pde_train.errors import PdeTrainError, UsageError, sentence
-from pde_train.geometry import Batch, Points
+from pde_train.geometry import Batch, Points, without_factors
 from pde_train.pdes.base import PDE, Equation
 
 Columns = dict[str, Tensor]
@@ -47,7 +47,10 @@ def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -
     """
     residuals = {}
     for equations, jet in _jets(pde, u, differentiator, batch):
-        residuals.update({e.name: _weighted(e, e.residual(jet)) for e in equations})
+        factors = batch[equations[0].region].factors
+        for i, e in enumerate(equations):
+            residual = _weighted(e, e.residual(jet))
+            residuals[e.name] = residual if factors is None else factors[:, i : i + 1] * residual
     return {e.name: residuals[e.name] for e in pde.equations() if e.name in residuals}
 
 
@@ -210,6 +213,7 @@ def zero_field(x: Tensor) -> Tensor:
 
 def relative_residual(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> float:
     """The norm |r(u)| / |r(0)| over all residuals; for a linear system A a = f this is |A a - f| / |f|."""
+    batch = without_factors(batch)
     residual = torch.cat([stacked(evaluate(pde, u, differentiator, part)) for part in _blocks(batch, 1)])
     scale = torch.cat([stacked(evaluate(pde, zero_field, differentiator, part)) for part in _blocks(batch, 1)])
     size = float(torch.linalg.vector_norm(scale))

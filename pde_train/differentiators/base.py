@@ -15,9 +15,11 @@ class Differentiator(ABC):
 
     Attributes:
         exact: Whether the derivatives are exact up to rounding.
+        deterministic: Whether the same field has the same derivatives at each evaluation.
     """
 
     exact: bool = True
+    deterministic: bool = True
 
     @property
     def compilable(self) -> bool:

@@ -43,6 +43,7 @@ class Stochastic(Differentiator):
     kind: str = "random"
 
     exact = False
+    deterministic = False
     compilable = False  # the directions change from step to step
 
     def __post_init__(self) -> None:

@@ -14,9 +14,15 @@ from pde_train.geometry import Box
 from pde_train.plots import COLOURS, positive, single
 from pde_train.problem import Problem
 
+LINES = 12
+"""The largest number of spectra in one figure."""
+
 
 def spectra(by_step: Mapping[int, np.ndarray]) -> Figure:
-    """Singular values against their index, one line a step."""
+    """Singular values against their index, one line a step; of more than LINES steps, those spread by their logarithm."""
+    steps = sorted(by_step)
+    places = np.unique(np.geomspace(1, len(steps), LINES).round().astype(int)) - 1
+    by_step = {steps[place]: by_step[steps[place]] for place in places}
     figure, axes = single("index k", "singular value s_k", "Singular values")
     shades = colormaps["viridis"](np.linspace(0, 0.9, len(by_step)))
     for colour, (step, values) in zip(shades, sorted(by_step.items()), strict=True):
@@ -47,7 +53,7 @@ def entropy_by_threshold(by_step: Mapping[int, np.ndarray], entropy: Entropy) ->
 
 def history(series: Mapping[str, Mapping[int, float]]) -> Figure:
     """Loss at every step, relative errors where they were measured."""
-    shown = [key for key in ("loss", "error_l2", "error_max") if series.get(key)]
+    shown = [key for key in ("loss", "residual_held_out", "error_l2", "error_max") if series.get(key)]
     words = "loss, relative error" if len(shown) > 1 else "loss"
     figure, axes = single("optimiser step", words, "Loss and error" if len(shown) > 1 else "Loss")
     for colour, key in zip(COLOURS, shown, strict=False):

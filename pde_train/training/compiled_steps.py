@@ -15,7 +15,7 @@ from pde_train.problem import Problem
 from pde_train.training.compiling import Function, Traced, load, trace
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import SingleSteps
-from pde_train.training.updates import update_of
+from pde_train.training.updates import clipped, scaled, update_of
 
 BLOCK_ROWS = 256
 """Points of a region in one compiled block: its Taylor coefficients through a layer of 64 stay in the L2 cache."""
@@ -27,24 +27,31 @@ class CompiledSteps(SingleSteps):
     Points of the interior beyond the first block come in blocks that fit the cache, their gradients added up.
     """
 
-    def __init__(self, problem: Problem, optimizer: torch.optim.Optimizer, signals: StopSignals, batch: Batch):
-        super().__init__(problem, optimizer, signals)
+    def __init__(
+        self,
+        problem: Problem,
+        optimizer: torch.optim.Optimizer,
+        signals: StopSignals,
+        batch: Batch,
+        clip: float | None = None,
+    ):
+        super().__init__(problem, optimizer, signals, clip)
         self.parameters = {k: p for k, p in problem.model.named_parameters() if p.requires_grad}
         self.sizes = [p.numel() for p in self.parameters.values()]
         self.rows = {region: points.x.shape[0] for region, points in batch.items()}
         self.batch: Batch | None = None
-        first, blocks = split(batch)
+        first, blocks = split(batch, BLOCK_ROWS)
         in_order = [p for group in optimizer.param_groups for p in group["params"]]
         whole = len(in_order) == len(self.sizes) and all(map(operator.is_, in_order, self.parameters.values()))
         self.update = update_of(optimizer) if whole else None
         point, *remembered = self._state()
         example = [point, point.clone(), point[0].clone(), *remembered]
         self.count = len(remembered)
-        self.first = _Compiled(self._gradient if self.update is None else self._step, example, first)
-        self.blocks = _Compiled(self._gradient, example[:3], blocks[0]) if blocks else None
+        self.first = Compiled(self._gradient if self.update is None else self._step, example, first)
+        self.blocks = Compiled(self._gradient, example[:3], blocks[0]) if blocks else None
 
     @property
-    def parts(self) -> list[_Compiled]:
+    def parts(self) -> list[Compiled]:
         return [self.first] if self.blocks is None else [self.first, self.blocks]
 
     @property
@@ -66,14 +73,14 @@ class CompiledSteps(SingleSteps):
             parameter.grad = part.view_as(parameter)
         return loss
 
-    def take(self, batch: Batch, count: int) -> Tensor:
+    def take(self, batch: Batch, count: int, rates: Tensor | None = None) -> Tensor:
         if self.update is None:
-            return super().take(batch, count)
+            return super().take(batch, count, rates)
         *state, hyper = self._state()
         losses = []
-        for _ in range(count):
+        for numbers in scaled(hyper, rates, count):
             gradient, loss = self._over_blocks(state[0], batch)
-            *state, loss = self.first.run([state[0], gradient, loss, *state[1:], hyper, *self.kept[0]])
+            *state, loss = self.first.run([state[0], gradient, loss, *state[1:], numbers, *self.kept[0]])
             losses.append(loss)
             if self.signals.received is not None:
                 break
@@ -83,7 +90,7 @@ class CompiledSteps(SingleSteps):
     def _over_blocks(self, point: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Gradient and loss of all blocks but the first part."""
         if batch is not self.batch:
-            first, blocks = split(batch)
+            first, blocks = split(batch, BLOCK_ROWS)
             self.kept = [self.first.kept(first), *(self.blocks.kept(block) for block in blocks if self.blocks)]
             self.zeros = torch.zeros_like(point), point.new_zeros(())
             self.batch = batch
@@ -104,6 +111,7 @@ class CompiledSteps(SingleSteps):
         *remembered, hyper = rest[: self.count]
         state = [point, *remembered]
         gradient, loss = self._gradient(point, gradient, loss, *rest[self.count :], layout=layout)
+        gradient = clipped(gradient, self.clip)
         return *self.update.step(state, gradient, loss, hyper), self.update.loss_before(state, loss)
 
     def _loss(self, vector: Tensor, batch: Batch) -> Tensor:
@@ -136,7 +144,7 @@ class Layout:
         return {region: Points(**named) for region, named in fields.items()}
 
 
-class _Compiled:
+class Compiled:
     """One function of state and points, traced, and compiled when asked."""
 
     def __init__(self, function: Any, state: list[Tensor], batch: Batch):
@@ -163,11 +171,11 @@ class _Compiled:
         self.run = load(self.traced.compile(self.state, kept), device)
 
 
-def split(batch: Batch) -> tuple[Batch, list[Batch]]:
-    """The batch with at most BLOCK_ROWS points of the interior, and its other points in blocks of BLOCK_ROWS."""
+def split(batch: Batch, rows: int) -> tuple[Batch, list[Batch]]:
+    """The batch with at most `rows` points of the interior, and its other points in blocks of so many."""
     interior = batch["interior"]
     total = interior.x.shape[0]
-    first = (total - 1) % BLOCK_ROWS + 1
-    starts = range(first, total, BLOCK_ROWS)
-    blocks: list[Batch] = [{"interior": interior.rows(start, start + BLOCK_ROWS)} for start in starts]
+    first = (total - 1) % rows + 1
+    starts = range(first, total, rows)
+    blocks: list[Batch] = [{"interior": interior.rows(start, start + rows)} for start in starts]
     return {**batch, "interior": interior.rows(0, first)}, blocks

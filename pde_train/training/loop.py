@@ -38,6 +38,7 @@ class Loop:
         trainings: The runs. Numbers of steps and the sampler's period are those of the first one.
         signals: Wishes to stop, which are obeyed at the next optimiser step, after a checkpoint of every run.
         failed: Told of a run that failed; the others go on without it. None: the error of a run is raised.
+        ended: Told of every run that has ended, once its last numbers are kept.
         memory: Bytes that the arrays of one step may take, where several runs train together.
         threads: Threads of torch during the steps; all else is too small for more than one. None: as it is.
     """
@@ -47,6 +48,7 @@ class Loop:
         trainings: Sequence[Training],
         signals: StopSignals,
         failed: Failed | None = None,
+        ended: Callable[[Training], object] | None = None,
         memory: float = float("inf"),
         threads: int | None = None,
     ):
@@ -54,6 +56,7 @@ class Loop:
         self.signals = signals
         self.schedule = trainings[0].schedule
         self._failed = failed
+        self._ended = ended
         self._live = [True] * len(trainings)
         self._memory = memory
         self._threads = threads
@@ -101,13 +104,18 @@ class Loop:
         for until in self.schedule.pauses(start, stop):
             began = time.perf_counter()
             self._each(Training.adapt_when_due)
+            rates = [training.rates(until - start) for training in self.trainings]
+            factors = None if rates[0] is None else torch.stack([rate for rate in rates if rate is not None])
             with _threads(self._threads):
-                losses = self._steps.advance([training.batch for training in self.trainings], until - start)
+                losses = self._steps.advance([t.batch for t in self.trainings], until - start, factors)
             seconds = (time.perf_counter() - began) / len(self.trainings)
+            if observed := self._steps.observed():
+                self._each(Training.observe, [start] * len(self.trainings), observed)
             self._each(Training.advance, losses, [seconds] * len(self.trainings))
             start += losses.shape[1]
             self._show(start, losses)
-            if self.signals.received is not None:
+            self._end_stopped()
+            if self.signals.received is not None or not any(self._live):
                 break
         if self.signals.received is None:
             self._each(Training.measure_when_due)
@@ -116,15 +124,9 @@ class Loop:
         if self.signals.received is not None:
             raise Interrupted(self.signals.received, start)
 
-    def end(self, ended: Callable[[Training], object] | None = None) -> None:
-        """Note what training took and the residual to which it came.
-
-        Args:
-            ended: Told of every run that has not failed.
-        """
-        self._each(Training.end)
-        if ended is not None:
-            self._each(ended)
+    def end(self) -> None:
+        """Note what training took and the residual to which it came, of every run that has not ended before."""
+        self._each(self._end)
 
     def close(self) -> None:
         """Give back what steps hold besides memory, such as processes."""
@@ -133,6 +135,19 @@ class Loop:
         if self._bar is not None:
             self._bar.close()
 
+    def _end(self, training: Training) -> None:
+        training.end()
+        if self._ended is not None:
+            self._ended(training)
+
+    def _end_stopped(self) -> None:
+        """End the runs that have a reason to stop; the others go on."""
+        for i, training in enumerate(self.trainings):
+            if self._live[i] and training.stopped is not None:
+                log.info("training ends at step %d, %s", training.step, training.stopped)
+                self._one(i, self._end)
+                self._live[i] = False
+
     def _show(self, step: int, losses: Tensor) -> None:
         assert self._bar is not None
         self._bar.set_postfix(loss=f"{float(losses[0, -1]):.2e}", refresh=False)
@@ -140,16 +155,18 @@ class Loop:
 
     def _each(self, action: Callable[..., object], *arguments: Sequence[Any] | Tensor) -> None:
         """Do something for every run that has not failed, each with its own arguments; an error is of one run alone."""
-        for i, training in enumerate(self.trainings):
-            if not self._live[i]:
-                continue
-            try:
-                action(training, *(values[i] for values in arguments))
-            except Exception as error:  # whatever it is, it is of this run alone
-                if self._failed is None:
-                    raise
-                self._live[i] = False
-                self._failed(training, error)
+        for i in range(len(self.trainings)):
+            if self._live[i]:
+                self._one(i, action, *(values[i] for values in arguments))
+
+    def _one(self, i: int, action: Callable[..., object], *arguments: Any) -> None:
+        try:
+            action(self.trainings[i], *arguments)
+        except Exception as error:  # whatever it is, it is of this run alone
+            if self._failed is None:
+                raise
+            self._live[i] = False
+            self._failed(self.trainings[i], error)
 
 
 @contextmanager

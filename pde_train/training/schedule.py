@@ -1,10 +1,16 @@
-"""When something is due between optimiser steps."""
+"""What is due between optimiser steps, and when."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from pde_train.schedules.base import LearningRate
+from pde_train.schedules.constant import Constant
+from pde_train.training.stop import Stop
+from pde_train.weighting.base import Weighting
+from pde_train.weighting.fixed import Fixed
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,12 @@ class Schedule:
         log_every: Steps between two measurements of the error.
         checkpoint_every: Steps between two checkpoints.
         compile: ``auto``, ``always`` or ``never``, see `pde_train.training.select_steps`.
+        stop: When the run ends before its last step.
+        weighting: Changes the weights of the terms of the loss.
+        rate: The schedule of the learning rate.
+        clip: The largest norm of a gradient, to which longer ones are shortened; None for any.
+        redraw: New points are drawn where the loss has fallen by less than this part between two measurements; None for
+            points that stay, apart from those of `sampler.resample_every`.
     """
 
     steps: int
@@ -24,6 +36,11 @@ class Schedule:
     log_every: int
     checkpoint_every: int
     compile: str
+    stop: Stop = field(default_factory=Stop)
+    weighting: Weighting = field(default_factory=Fixed)
+    rate: LearningRate = field(default_factory=Constant)
+    clip: float | None = None
+    redraw: float | None = None
 
     def stops(self, start: int, measured: frozenset[int], resample_every: int) -> Iterator[int]:
         """The steps after `start` at which a chunk ends.
@@ -49,5 +66,7 @@ class Schedule:
         return itertools.pairwise(itertools.chain([start], self.stops(start, measured, resample_every)))
 
     def pauses(self, start: int, stop: int) -> list[int]:
-        """The steps after `start`, up to `stop`, before which errors are measured; `stop` is the last of them."""
-        return [*range((start // self.log_every + 1) * self.log_every, stop, self.log_every), stop]
+        """The steps after `start`, up to `stop`, before which something is measured or changed; `stop` is the last."""
+        periods = [self.log_every] if self.weighting.fixed else [self.log_every, self.weighting.every]
+        due = {step for n in periods for step in range((start // n + 1) * n, stop, n)}
+        return [*sorted(due), stop]

@@ -56,7 +56,7 @@ def _traced(trainings: Sequence[Training], signals: StopSignals, memory: float) 
     if len(trainings) <= BLOCK // 2:
         block = len(trainings)
     while True:
-        steps = StackedSteps(problems, optimizers, batches, signals, block)
+        steps = StackedSteps(problems, optimizers, batches, signals, block, trainings[0].schedule.clip)
         try:
             with waiting("tracing the optimisation step"):
                 steps.trace()
@@ -114,7 +114,7 @@ def _compare(steps: StackedSteps, first: Training, signals: StopSignals) -> None
     Raises:
         CannotStack: They are not.
     """
-    alone = EagerSteps(first.problem, first.optimizer, signals)
+    alone = EagerSteps(first.problem, first.optimizer, signals, first.schedule.clip)
     expected, nudged = (stepped(alone, first.batch, roundings) for roundings in (0, 1))
     if all(bool(part.isfinite().all()) for part in (*expected, *nudged)):
         try:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from pde_train.errors import brief
 from pde_train.geometry import Batch
+from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.problem import Problem
 from pde_train.progress import waiting
 from pde_train.training.agreement import check_agreement, gradient_at, put_back, stepped
 from pde_train.training.compiled_steps import CompiledSteps
 from pde_train.training.compiling import COMPILE_SECONDS, SAVED
+from pde_train.training.row_steps import choose_rows
 from pde_train.training.select_stacked_steps import select_stacked
 from pde_train.training.sharded_steps import ShardedSteps, serve
 from pde_train.training.signals import StopSignals
@@ -48,8 +51,9 @@ def select(trainings: Sequence[Training], signals: StopSignals, memory: float) -
     if len(trainings) > 1:
         return select_stacked(trainings, signals, memory)
     left = first.schedule.steps - first.step
-    steps, why = choose(first.compile, first.problem, first.optimizer, signals, first.batch, left)
-    first.compile = "always" if isinstance(steps, CompiledSteps) else "never"  # a resumed run goes on as it began
+    how = choose_rows if isinstance(first.optimizer, GaussNewton) else partial(choose, clip=first.schedule.clip)
+    steps, why = how(first.compile, first.problem, first.optimizer, signals, first.batch, left)
+    first.compile = "always" if why.startswith("compiled") else "never"  # a resumed run goes on as it began
     return steps, why
 
 
@@ -60,6 +64,7 @@ def choose(
     signals: StopSignals,
     batch: Batch,
     steps: int,
+    clip: float | None = None,
 ) -> tuple[SingleSteps, str]:
     """How steps of one problem are best computed.
 
@@ -74,6 +79,7 @@ def choose(
         signals: Wishes to stop.
         batch: The training points.
         steps: How many are to be taken.
+        clip: The largest norm of a gradient; None for any.
 
     Returns:
         The steps, and the choice in words with its reason.
@@ -82,8 +88,8 @@ def choose(
         with waiting("starting the processes that share the points"):
             workers = Workers(problem.processes, problem.device, serve)
         why = f"eager: {problem.processes} processes share the points, and steps are compiled for one"
-        return ShardedSteps(problem, optimizer, signals, workers), why
-    eager = EagerSteps(problem, optimizer, signals)
+        return ShardedSteps(problem, optimizer, signals, workers, clip), why
+    eager = EagerSteps(problem, optimizer, signals, clip)
     if mode == "never":
         return eager, "eager: method.compile=never"
     if not problem.differentiator.compilable:
@@ -101,7 +107,7 @@ def choose(
         return eager, f"eager: compiling {estimate} would save {saved:.1f} s"
     try:
         with waiting("tracing the optimisation step"):
-            compiled = CompiledSteps(problem, optimizer, signals, batch)
+            compiled = CompiledSteps(problem, optimizer, signals, batch, clip)
         cached = compiled.cached
         if mode == "auto" and not cached and saved < COMPILE_SECONDS:
             return eager, f"eager: compiling {estimate} would save {saved:.0f} s and cost about {COMPILE_SECONDS:.0f} s"

@@ -29,8 +29,15 @@ class ShardedSteps(SingleSteps):
     with new points or a changed differentiator, the problem too.
     """
 
-    def __init__(self, problem: Problem, optimizer: torch.optim.Optimizer, signals: StopSignals, workers: Workers):
-        super().__init__(problem, optimizer, signals)
+    def __init__(
+        self,
+        problem: Problem,
+        optimizer: torch.optim.Optimizer,
+        signals: StopSignals,
+        workers: Workers,
+        clip: float | None = None,
+    ):
+        super().__init__(problem, optimizer, signals, clip)
         self.parameters = trained(problem.model)
         self.sent: tuple[Any, Any] = (None, None)
         self.shard: Batch

@@ -55,11 +55,11 @@ def train_together(
         Interrupted: A signal asked to stop; every run has a checkpoint.
     """
     for _, group in itertools.groupby(sorted(trainings, key=lambda t: t.step), lambda t: t.step):
-        loop = Loop(list(group), signals, failed, memory, threads)
+        loop = Loop(list(group), signals, failed, ended, memory, threads)
         try:
             loop.begin()
             for chunk in loop:
                 loop.train(*chunk)
         finally:
             loop.close()
-        loop.end(ended)
+        loop.end()

@@ -18,7 +18,7 @@ from pde_train.training.compiled_steps import Layout
 from pde_train.training.compiling import Function, Traced, load, peak_bytes, trace
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import Steps
-from pde_train.training.updates import update_of
+from pde_train.training.updates import clipped, scaled, update_of
 
 STEP = "differentiator.step"
 
@@ -37,6 +37,7 @@ class StackedSteps(Steps):
         optimizers: Of the parameters of each problem's model, with an `Update`.
         batches: The training points of each problem.
         signals: Wishes to stop.
+        clip: The largest norm of a gradient, to which longer ones are shortened; None for any.
         block: Problems of a block, which are in memory at once. The last block is filled up with what
             is in it already, so that one compiled step serves every block of every stack.
     """
@@ -48,8 +49,9 @@ class StackedSteps(Steps):
         batches: Sequence[Batch],
         signals: StopSignals,
         block: int,
+        clip: float | None = None,
     ):
-        self.problems, self.optimizers, self.signals = problems, optimizers, signals
+        self.problems, self.optimizers, self.signals, self.clip = problems, optimizers, signals, clip
         rows = range(len(problems))
         filled = [*rows, *[rows[-1]] * (-len(problems) % block)]
         self.blocks = [filled[start : start + block] for start in range(0, len(filled), block)]
@@ -119,34 +121,37 @@ class StackedSteps(Steps):
             losses.append(loss[0])
         return torch.stack(losses), self.update.parameters([column[0] for column in state])
 
-    def advance(self, batches: Sequence[Batch], count: int) -> Tensor:
+    def advance(self, batches: Sequence[Batch], count: int, rates: Tensor | None = None) -> Tensor:
         if any(new is not old for new, old in zip(batches, self.batches, strict=True)):
             self.place(batches)
             self.state = self._states()  # an optimiser may have been told of the new points
         losses: list[Tensor] = []
         while len(losses) < count:
             some = min(TOGETHER, count - len(losses))
-            losses += torch.cat([self._take(block, some) for block in range(len(self.blocks))]).unbind(1)
+            parts = []
+            for block, rows in enumerate(self.blocks):
+                own = None if rates is None else rates[rows, len(losses) : len(losses) + some]
+                parts.append(self._take(block, scaled(self.hyper[block][0], own, some)))
+            losses += torch.cat(parts).unbind(1)
             if self.signals.received is not None:
                 break
         self._put_back()
         return torch.stack(losses, dim=1)[: len(self.problems)]
 
-    def _take(self, block: int, count: int) -> Tensor:
+    def _take(self, block: int, numbers: Sequence[Tensor]) -> Tensor:
+        """The losses (problems, k) of k steps of a block, each with its numbers of the optimisers."""
         losses = []
-        for _ in range(count):
-            *self.state[block], loss = self._run(block)
+        for hyper in numbers:
+            *self.state[block], loss = self.run([*self.state[block], hyper, *self.kept[block]])
             losses.append(loss)
         return torch.stack(losses, dim=1)
-
-    def _run(self, block: int) -> Any:
-        return self.run([*self.state[block], *self.hyper[block], *self.kept[block]])
 
     def _step(self, *tensors: Tensor) -> Any:
         """The step of one problem, from its optimiser's state and numbers, points, buffers, numbers."""
         count = len(self.state[0])
         state, hyper, rest = tensors[:count], tensors[count], tensors[count + 1 :]
         gradient, loss = torch.func.grad_and_value(lambda point: self._loss(point, rest))(state[0])
+        gradient = clipped(gradient, self.clip)
         return *self.update.step(state, gradient, loss, hyper), self.update.loss_before(state, loss)
 
     def _loss(self, vector: Tensor, tensors: Sequence[Tensor]) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -15,21 +16,29 @@ from pde_train.geometry import Batch
 from pde_train.problem import Problem
 from pde_train.training.signals import StopSignals
 
+Observation = tuple[Mapping[str, float], Tensor | None]
+"""What a step has measured by the way: metrics, and singular values of the residual's Jacobian before it."""
+
 
 class Steps(ABC):
     """Takes optimiser steps on the residual losses of one or several problems, full batch."""
 
     @abstractmethod
-    def advance(self, batches: Sequence[Batch], count: int) -> Tensor:
+    def advance(self, batches: Sequence[Batch], count: int, rates: Tensor | None = None) -> Tensor:
         """Take up to `count` steps, fewer when a signal asks to stop.
 
         Args:
             batches: The training points of each problem.
             count: Steps, at least one.
+            rates: Factors (problems, count) of the learning rates; None for 1.
 
         Returns:
             The losses before each step, (problems, steps taken).
         """
+
+    def observed(self) -> list[list[Observation]]:
+        """What was measured at each of the last steps, for each problem; empty for steps that measure nothing."""
+        return []
 
     def close(self) -> None:  # noqa: B027
         """Give back what the steps hold besides memory, such as processes."""
@@ -42,21 +51,30 @@ class SingleSteps(Steps):
         problem: Whose loss is minimised.
         optimizer: Of the parameters of the problem's model.
         signals: Wishes to stop.
+        clip: The largest norm of a gradient, to which longer ones are shortened; None for any.
     """
 
-    def __init__(self, problem: Problem, optimizer: torch.optim.Optimizer, signals: StopSignals):
+    def __init__(
+        self, problem: Problem, optimizer: torch.optim.Optimizer, signals: StopSignals, clip: float | None = None
+    ):
         self.problem = problem
         self.optimizer: Any = optimizer
         self.signals = signals
+        self.clip = clip
+        self.seen: list[Observation] = []
 
     @abstractmethod
     def gradient(self, batch: Batch) -> Tensor:
         """The loss on a batch, a scalar, leaving its gradient in the parameters."""
 
-    def advance(self, batches: Sequence[Batch], count: int) -> Tensor:
-        return self.take(batches[0], count).unsqueeze(0)
+    def advance(self, batches: Sequence[Batch], count: int, rates: Tensor | None = None) -> Tensor:
+        return self.take(batches[0], count, None if rates is None else rates[0]).unsqueeze(0)
 
-    def take(self, batch: Batch, count: int) -> Tensor:
+    def observed(self) -> list[list[Observation]]:
+        seen, self.seen = self.seen, []
+        return [seen]
+
+    def take(self, batch: Batch, count: int, rates: Tensor | None = None) -> Tensor:
         """Take steps of the one problem.
 
         An optimiser that needs no closure finds the gradient in the parameters, where its hooks find
@@ -65,17 +83,21 @@ class SingleSteps(Steps):
         Args:
             batch: The training points.
             count: Steps, at least one; fewer are taken when a signal asks to stop.
+            rates: Factors (count,) of the learning rate; None for 1.
 
         Returns:
             The loss before each step, (steps taken,).
         """
         losses = []
-        for _ in range(count):
+        for i in range(count):
             if self.needs_closure:
                 losses.append(self.optimizer.step(lambda: self.gradient(batch)))
             else:
                 losses.append(self.gradient(batch))
-                self.optimizer.step()
+                if self.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(self.problem.model.parameters(), self.clip)
+                with _rate(self.optimizer, 1.0 if rates is None else float(rates[i])):
+                    self.optimizer.step()
             if self.signals.received is not None:
                 break
         return torch.stack(losses)
@@ -83,8 +105,29 @@ class SingleSteps(Steps):
     @cached_property
     def needs_closure(self) -> bool:
         """Whether the optimiser evaluates the loss by itself, as line searches do."""
-        closure = inspect.signature(self.optimizer.step).parameters.get("closure")
-        return closure is not None and closure.default is inspect.Parameter.empty
+        return needs_closure(self.optimizer)
+
+
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimiser evaluates the loss by itself, so that it has no learning rate to change from outside."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+@contextmanager
+def _rate(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
+    """Inside, the learning rate of every group is multiplied by a factor."""
+    if factor == 1:
+        yield
+        return
+    before = [group["lr"] for group in optimizer.param_groups]
+    for group, lr in zip(optimizer.param_groups, before, strict=True):
+        group["lr"] = factor * lr
+    try:
+        yield
+    finally:
+        for group, lr in zip(optimizer.param_groups, before, strict=True):
+            group["lr"] = lr
 
 
 class EagerSteps(SingleSteps):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +15,16 @@ from torch import Tensor
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import RunError, UsageError
 from pde_train.geometry import Batch
+from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.optimizers.quasi_newton import QuasiNewton
 from pde_train.problem import Problem
 from pde_train.run_folder import CHECKPOINT
+from pde_train.spectra import Spectrum
 from pde_train.tracking.record import Record
 from pde_train.training.checkpoint import content, read, write
 from pde_train.training.schedule import Schedule
+from pde_train.training.steps import Observation, needs_closure
+from pde_train.weighting.base import initial, weighted
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 """Makes an optimiser from parameters."""
@@ -65,9 +69,16 @@ class Training:
         self.compile = schedule.compile
         self._saved_rng: tuple[Tensor, list[Tensor]] | None = None
         self._generator = np.random.default_rng(problem.sampler.seed)
+        schedule.weighting.check(problem)
+        self.weights = initial(problem)
+        self.batch: Batch
         self._draw()
         problem.begin(self.batch, self.model)
+        self.stopped: str | None = None
+        self.seconds_compile = 0.0
+        self._weighed = -1
         self.optimizer = _made(make_optimizer, self.model)
+        self._check()
         if self.checkpoint.exists():
             self._restore()
 
@@ -85,9 +96,10 @@ class Training:
         """
         if self.step == 0:
             self.record.tags["steps"] = steps
+        self.seconds_compile = seconds_compile
         self.record.log(self.step, {"seconds_compile": seconds_compile})
         if self.step == 0:
-            self.record.log(0, self.problem.errors())
+            self._measure()
         if self._saved_rng is not None:
             torch.set_rng_state(self._saved_rng[0])
             if torch.cuda.is_available():
@@ -101,11 +113,29 @@ class Training:
             self._loss_changed()
 
     def adapt_when_due(self) -> None:
-        """Let a differentiator that depends on the field adapt itself, as often as errors are measured."""
+        """Let what depends on the model follow it: points, weights, and a differentiator that adapts itself."""
         if self.step and self.step % self.schedule.log_every == 0:
+            if self._stands_still():
+                self._draw()
+                self._loss_changed()
             self.problem.tune(self.model, self.batch)
             if self.problem.differentiator.adaptive:
                 self._loss_changed()
+        weighting = self.schedule.weighting
+        if not weighting.fixed and self.step % weighting.every == 0 and self.step != self._weighed:
+            self.weights = weighting.update(self.problem, self.batch, self.weights)
+            self.batch = weighted(self.problem, self.batch, self.weights)
+            self.record.log(self.step, {f"weight/{name}": float(w.mean()) for name, w in self.weights.items()})
+            self._weighed = self.step
+            self._loss_changed()
+
+    def rates(self, count: int) -> Tensor | None:
+        """The factors (count,) of the learning rate in the next steps; None where it is constant."""
+        if self.schedule.rate.constant:
+            return None
+        losses = self.record.series.get("loss", {})
+        measured = [losses[step] for step in range(0, self.step, self.schedule.log_every) if step in losses]
+        return self.schedule.rate.factors(self.step, count, self.schedule.steps, measured)
 
     def advance(self, losses: Tensor, seconds: float) -> None:
         """Keep the losses of steps that were taken, and the error where it is due.
@@ -129,7 +159,16 @@ class Training:
                 "choose a smaller optimizer.lr or a larger differentiator.step"
             )
         if self.step % self.schedule.log_every == 0:
-            self.record.log(self.step, self.problem.errors())
+            self._measure()
+            self._judge()
+
+    def observe(self, first: int, observed: Sequence[Observation]) -> None:
+        """Keep what the steps from `first` on have measured by the way."""
+        for step, (metrics, values) in enumerate(observed, first):
+            self.record.log(step, metrics)
+            if values is not None and step not in self.record.spectra:
+                resolution = torch.finfo(values.dtype).eps * len(values)  # of an SVD with singular vectors
+                self.record.spectrum(step, Spectrum(values.double().cpu().numpy(), resolution=resolution))
 
     def measure_when_due(self) -> None:
         """Let the diagnostics measure the model, at their steps."""
@@ -138,9 +177,15 @@ class Training:
 
     def end(self) -> None:
         """Note what the fit took and the residual to which it came."""
+        if self.stopped and self.schedule.steps in self.measured:
+            self.diagnostics.measure(self.problem, self.batch, self.step, self.record)
+        self.record.tags["stopped"] = self.stopped or f"budget: method.steps={self.schedule.steps}"
+        if not self.schedule.weighting.fixed:
+            self.record.tags["weighting"] = type(self.schedule.weighting).__name__
         if self.problem.differentiator.adaptive:
             self.record.tags["differentiator_chosen"] = str(getattr(self.problem.differentiator, "chosen", ""))
         self.record.log(self.step, {"seconds": self.seconds, "residual": self.problem.residual(self.batch)})
+        self._measure()
 
     def save(self) -> None:
         """Write a checkpoint, from which a run goes on to the same bits; the record is delivered before it."""
@@ -156,6 +201,8 @@ class Training:
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "record": self.record.state_dict(),
+            "weights": dict(self.weights),
+            "weighed": self._weighed,
         }
         write(self.checkpoint, content(self.model, self.optimizer, own))
 
@@ -168,6 +215,7 @@ class Training:
         self.optimizer.load_state_dict(saved["optimizer_states"][0])
         self.step, self.seconds, self.compile = state["step"], state["seconds"], state.get("compile", "never")
         self._generator.bit_generator.state = state["drawn_from"]
+        self.weights, self._weighed = state["weights"], state["weighed"]
         self._draw()
         self.problem.excess = state.get("excess", 1.0)
         if state.get("chosen") is not None:
@@ -186,7 +234,41 @@ class Training:
     def _draw(self) -> None:
         """Draw new points, remembering the generator's state before them."""
         self._drawn_from = self._generator.bit_generator.state
-        self.batch: Batch = self.problem.draw(self._generator)
+        self.batch = self.problem.draw(self._generator)
+        if not self.schedule.weighting.fixed:
+            self.batch = weighted(self.problem, self.batch, self.weights)
+
+    def _measure(self) -> None:
+        self.record.log(self.step, self.problem.errors() | {"residual_held_out": self.problem.residual_held_out()})
+
+    def _judge(self) -> None:
+        """Decide whether the run ends here."""
+        stop, losses = self.schedule.stop, self.record.series["loss"]
+        spent = self.seconds + self.seconds_compile
+        self.stopped = stop.reason(spent, self.record.last()["residual_held_out"], list(losses.values()))
+
+    def _stands_still(self) -> bool:
+        """Whether new points are due because the loss has hardly fallen since the last measurement but one."""
+        losses, every = self.record.series["loss"], self.schedule.log_every
+        before, now = losses.get(self.step - every), losses.get(self.step - 1)
+        if self.schedule.redraw is None or before is None or now is None:
+            return False
+        return now > (1 - self.schedule.redraw) * before
+
+    def _check(self) -> None:
+        """Refuse what the optimiser cannot be combined with."""
+        kind, schedule = type(self.optimizer).__name__, self.schedule
+        judges = needs_closure(self.optimizer) or isinstance(self.optimizer, GaussNewton)
+        if judges and not (schedule.rate.constant and schedule.clip is None):
+            raise UsageError(
+                f"{kind} chooses the length of its steps by the loss, and has no learning rate to schedule and no "
+                "gradient to clip: expected schedule=constant and method.clip=null, or a first-order optimizer"
+            )
+        if judges and not self.problem.differentiator.deterministic:
+            raise UsageError(
+                f"{kind} compares losses, and {type(self.problem.differentiator).__name__} draws other directions each "
+                "time: expected derivatives that stay, such as differentiator=taylor, or a first-order optimizer"
+            )
 
 
 def _made(make_optimizer: MakeOptimizer, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -98,3 +98,29 @@ def changed(optimizer: torch.optim.Optimizer) -> bool:
     scheduled = "step" in vars(optimizer) or any("initial_lr" in group for group in optimizer.param_groups)
     unknown = any(set(state) not in STATES for state in optimizer.state.values())
     return any(hooks) or scheduled or unknown
+
+
+def scaled(hyper: Tensor, rates: Tensor | None, count: int) -> list[Tensor]:
+    """The numbers of an optimiser in each of `count` steps, with the learning rate, the first of them, times a factor.
+
+    Args:
+        hyper: The numbers (..., k).
+        rates: The factors (..., count); None for 1.
+        count: The number of steps.
+
+    Returns:
+        The numbers of each step.
+    """
+    if rates is None:
+        return [hyper] * count
+    changed_numbers = hyper.unsqueeze(0).repeat(count, *[1] * hyper.dim())
+    changed_numbers[..., 0] *= rates.to(hyper).movedim(-1, 0)
+    return list(changed_numbers.unbind())
+
+
+def clipped(gradient: Tensor, largest: float | None) -> Tensor:
+    """A gradient (p,) that is no longer than `largest`, as torch.nn.utils.clip_grad_norm_ makes it."""
+    if largest is None:
+        return gradient
+    shortened: Tensor = gradient * (largest / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1.0)
+    return shortened

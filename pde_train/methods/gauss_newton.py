@@ -1,0 +1,60 @@
+"""Gauss-Newton with damping: Levenberg-Marquardt, trust-radius ladder, or line search, on residual rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pde_train.diagnostics.base import Diagnostics
+from pde_train.memory import check_memory
+from pde_train.methods.trained import Trained
+from pde_train.optimizers.gauss_newton import GaussNewton as Optimizer
+from pde_train.problem import Problem
+from pde_train.tracking.record import Record
+from pde_train.training.training import Training
+
+COPIES = 6
+"""Matrices of the size of the Jacobian that a step has in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussNewton(Trained):
+    """`steps` damped Gauss-Newton steps on the rows of the residual, whose squares sum up to the loss.
+
+    Attributes:
+        steps: The number of steps.
+        damping: `nielsen`, `ladder` or `fixed`, see `pde_train.optimizers.gauss_newton`.
+        initial: The first damping, or the fixed one, relative to the largest squared norm of a column of the Jacobian.
+        solver: `auto`, `svd`, `qr`, `cholesky`, `dual`, `cg` or `sketched`, see `pde_train.optimizers.damped`.
+        momentum: The part of the last step that is taken again (SPRING); 0 for none.
+        sketch: The size of the subspace of `sketched`, relative to the number of parameters.
+        seed: The seed of random directions of `cg` and `sketched`.
+
+    Raises:
+        UsageError: A value that cannot be used.
+    """
+
+    damping: str = "nielsen"
+    initial: float = 1e-3
+    solver: str = "auto"
+    momentum: float = 0.0
+    sketch: float = 0.5
+    seed: int = 0
+
+    def training(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> Training:
+        parameters = sum(p.numel() for p in problem.model.parameters() if p.requires_grad)
+        rows = problem.sampler.total * sum(e.region == "interior" for e in problem.pde.equations())
+        if self.solver not in ("cg", "sketched"):
+            smaller = min(rows, parameters)
+            check_memory("the Jacobian of method=gauss_newton", rows * parameters + smaller**2, copies=COPIES)
+        optimizer = partial(
+            Optimizer,
+            damping=self.damping,
+            initial=self.initial,
+            solver=self.solver,
+            momentum=self.momentum,
+            sketch=self.sketch,
+            seed=self.seed,
+        )
+        return Training(problem, record, diagnostics, optimizer, self.plan(), folder)

@@ -1,0 +1,122 @@
+"""The steps of an optimiser that works on residual rows."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from pde_train.errors import brief
+from pde_train.geometry import Batch
+from pde_train.optimizers.base import flat
+from pde_train.optimizers.gauss_newton import GaussNewton
+from pde_train.problem import Problem
+from pde_train.progress import waiting
+from pde_train.training.agreement import check_agreement
+from pde_train.training.compiling import SAVED
+from pde_train.training.rows import CompiledRows, EagerRows
+from pde_train.training.signals import StopSignals
+from pde_train.training.steps import SingleSteps
+
+ROWS_SECONDS = 8.0
+"""What it takes to compile residual and Jacobian."""
+
+log = logging.getLogger(__name__)
+
+
+class RowSteps(SingleSteps):
+    """Steps of Gauss-Newton, eager or compiled.
+
+    Args:
+        problem: The problem.
+        optimizer: The optimiser.
+        signals: Wishes to stop.
+        compiled: Compiled rows, where there are any.
+    """
+
+    def __init__(
+        self, problem: Problem, optimizer: GaussNewton, signals: StopSignals, compiled: CompiledRows | None = None
+    ):
+        super().__init__(problem, optimizer, signals)
+        self.compiled = compiled
+        self.rows: EagerRows | None = None
+        self.at: Tensor | None = None
+
+    def gradient(self, batch: Batch) -> Tensor:
+        raise NotImplementedError("Gauss-Newton takes rows, and no gradient")
+
+    def take(self, batch: Batch, count: int, rates: Tensor | None = None) -> Tensor:
+        if self.rows is None or self.rows.batch is not batch or self.problem.differentiator.adaptive:
+            self.rows, self.at = self._placed(batch), None
+        losses = []
+        for _ in range(count):
+            step = self.optimizer.step(self.rows, self.at)
+            self.at = step.residual
+            losses.append(step.loss)
+            self.seen.append(({"damping": step.damping}, step.values))
+            if self.signals.received is not None:
+                break
+        return torch.tensor(losses, dtype=torch.float64)
+
+    def _placed(self, batch: Batch) -> EagerRows:
+        if self.compiled is None:
+            return EagerRows(self.problem, batch)
+        self.compiled.place(batch)
+        return self.compiled
+
+
+def choose_rows(
+    mode: str, problem: Problem, optimizer: torch.optim.Optimizer, signals: StopSignals, batch: Batch, steps: int
+) -> tuple[RowSteps, str]:
+    """How rows are best computed, see `pde_train.training.select_steps.choose`, whose arguments these are."""
+    own = cast("GaussNewton", optimizer)
+    eager = RowSteps(problem, own, signals)
+    if mode == "never":
+        return eager, "eager: method.compile=never"
+    if not problem.differentiator.compilable or not problem.row_wise(batch):
+        return eager, "eager: the Jacobian is not computed point by point by functions that can be traced"
+    rows, x = EagerRows(problem, batch), flat(own.parameters)
+    seconds = _seconds(rows, x)
+    saved = SAVED * seconds * steps
+    estimate = f"{steps} steps of {seconds:.1e} s for the Jacobian"
+    try:
+        with waiting("tracing the Jacobian"):
+            compiled = CompiledRows(problem, batch)
+        cached = compiled.cached
+        if mode == "auto" and not cached and saved < ROWS_SECONDS:
+            return eager, f"eager: compiling {estimate} would save {saved:.0f} s"
+        began = time.perf_counter()
+        with waiting("compiling the Jacobian"):
+            compiled.compile()
+        _compare(compiled, rows, x)
+    except Exception as error:  # whatever the compiler says, eager steps serve
+        log.warning("the Jacobian could not be compiled (%s): it is computed eagerly", brief(error))
+        return eager, "eager: the compilation failed"
+    finally:
+        rows.residual(x)  # the model has its parameters again
+    how = "compiled by an earlier run" if cached else f"compiled in {time.perf_counter() - began:.0f} s"
+    return RowSteps(problem, own, signals, compiled), f"compiled: {how}, expected to save {saved:.0f} s over {estimate}"
+
+
+def _seconds(rows: EagerRows, x: Tensor) -> float:
+    """Seconds of one eager Jacobian, the best of two."""
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        rows.jacobian(x)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def _compare(compiled: CompiledRows, eager: EagerRows, x: Tensor) -> None:
+    """Refuse compiled rows that are others than eager ones; the order of rows is another one, their Gram matrix not."""
+
+    def numbers(rows: EagerRows, at: Tensor) -> tuple[Tensor, Tensor]:
+        residual, jacobian = rows.residual(at), rows.jacobian(at)
+        return residual.square().sum().view(1), jacobian.T @ torch.cat([jacobian, residual.unsqueeze(1)], dim=1)
+
+    nudged = x * (1 + torch.finfo(x.dtype).eps)
+    check_agreement(numbers(compiled, x), numbers(eager, x), numbers(eager, nudged))

@@ -1,0 +1,42 @@
+"""Weights that bring the terms of the loss to the same size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pde_train.errors import UsageError
+from pde_train.geometry import Batch
+from pde_train.problem import Problem
+from pde_train.weighting.base import LEAST, Weighting, Weights, plain_residuals
+
+
+@dataclass(frozen=True)
+class Balance(Weighting):
+    """w_e <- w_e (m / (w_e L_e))^rate, where m is the geometric mean of all w_j L_j (after DSGNAR, arXiv 2607.02194).
+
+    The product of all weights stays 1.
+
+    Attributes:
+        rate: How fast weights follow; 1 makes all terms equal at once.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
+
+    rate: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.rate <= 1:
+            raise UsageError(f"weighting.rate={self.rate} is no rate: expected 0 < rate <= 1, such as 0.05")
+
+    def update(self, problem: Problem, batch: Batch, weights: Weights) -> Weights:
+        with torch.no_grad():
+            terms = {
+                name: weights[name] * residual.square().mean() + LEAST
+                for name, residual in plain_residuals(problem, batch).items()
+            }
+            mean = torch.stack(list(terms.values())).log().mean().exp()
+            return {name: weights[name] * (mean / term) ** self.rate for name, term in terms.items()}

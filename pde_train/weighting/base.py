@@ -1,0 +1,111 @@
+"""The base class of weightings, and what several of them measure."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pde_train import residuals
+from pde_train.errors import UsageError
+from pde_train.geometry import Batch, without_factors
+from pde_train.problem import Problem
+
+Weights = Mapping[str, Tensor]
+"""The weight of each equation by name: a scalar, or a column (n, 1) with one for each of its points."""
+
+LEAST = 1e-30
+"""Added to what a weight is divided by."""
+
+
+@dataclass(frozen=True)
+class Weighting(ABC):
+    """Changes the weights of the terms of the loss.
+
+    Attributes:
+        every: The number of steps between two changes.
+
+    Raises:
+        UsageError: It is not positive.
+    """
+
+    every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise UsageError(f"weighting.every={self.every} is no number of steps: expected a positive integer")
+
+    @property
+    def fixed(self) -> bool:
+        """Whether weights stay as they are."""
+        return False
+
+    def check(self, problem: Problem) -> None:  # noqa: B027  # most serve every problem
+        """Refuse a problem for which the weights make no sense.
+
+        Args:
+            problem: The problem.
+
+        Raises:
+            UsageError: They make none.
+        """
+
+    @abstractmethod
+    def update(self, problem: Problem, batch: Batch, weights: Weights) -> Weights:
+        """The next weights.
+
+        Args:
+            problem: With the model as it is now.
+            batch: The training points.
+            weights: The weights so far; 1 at the start.
+
+        Returns:
+            The weights.
+        """
+
+
+def initial(problem: Problem) -> Weights:
+    """The weight 1 for every equation."""
+    return {e.name: torch.ones((), dtype=problem.dtype, device=problem.device) for e in problem.pde.equations()}
+
+
+def weighted(problem: Problem, batch: Batch, weights: Weights) -> Batch:
+    """A batch whose residuals are multiplied by the square roots of weights."""
+    changed = dict(batch)
+    for region, (equations, _) in problem.pde.regions.items():
+        points = batch[region]
+        columns = [weights[e.name].sqrt().expand(len(points.x), 1) for e in equations]
+        changed[region] = replace(points, factors=torch.cat(columns, dim=1))
+    return changed
+
+
+def column(problem: Problem, batch: Batch, weight: Tensor, equation: str) -> Tensor:
+    """A weight as one column (n, 1), a number for each point of its equation."""
+    region = next(e.region for e in problem.pde.equations() if e.name == equation)
+    return weight.expand(len(batch[region].x), 1)
+
+
+def plain_residuals(problem: Problem, batch: Batch) -> dict[str, Tensor]:
+    """The residual (n, 1) of each equation without weights of this package, differentiable by the parameters."""
+    return residuals.evaluate(problem.pde, problem.model, problem.differentiator, without_factors(batch))
+
+
+def smoothed(old: Weights, new: Weights, momentum: float) -> Weights:
+    """A moving average: momentum times the old weights, and the rest of the new ones."""
+    return {name: momentum * old[name] + (1 - momentum) * new[name] for name in new}
+
+
+def check_momentum(momentum: float) -> None:
+    """Refuse a moving average that never moves.
+
+    Args:
+        momentum: The part of the old weights that is kept.
+
+    Raises:
+        UsageError: It is not in [0, 1).
+    """
+    if not 0 <= momentum < 1:
+        raise UsageError(f"weighting.momentum={momentum} is no part of old weights: expected 0 <= momentum < 1")

@@ -1,0 +1,40 @@
+"""Weights that make the gradients of all equations equally long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pde_train.geometry import Batch
+from pde_train.problem import Problem
+from pde_train.weighting.base import LEAST, Weighting, Weights, check_momentum, plain_residuals, smoothed
+
+
+@dataclass(frozen=True)
+class GradientNorm(Weighting):
+    """w_e = sum_j |grad L_j| / |grad L_e|, as a moving average (Wang, Sankaran, Wang, Perdikaris 2023, algorithm 1).
+
+    Attributes:
+        momentum: The part of the old weights that is kept.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
+
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_momentum(self.momentum)
+
+    def update(self, problem: Problem, batch: Batch, weights: Weights) -> Weights:
+        parameters = [p for p in problem.model.parameters() if p.requires_grad]
+        norms = {}
+        with torch.enable_grad():
+            for name, residual in plain_residuals(problem, batch).items():
+                loss = residual.square().mean()
+                gradients = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
+                norms[name] = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        total = torch.stack(list(norms.values())).sum()
+        return smoothed(weights, {name: total / (norm + LEAST) for name, norm in norms.items()}, self.momentum)

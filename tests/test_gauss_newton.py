@@ -1,0 +1,285 @@
+"""Damped least squares against dense formulas, and the steps that are built on them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pde_train.errors import UsageError
+from pde_train.experiment import build
+from pde_train.optimizers import damped
+from pde_train.optimizers.gauss_newton import GaussNewton
+from pde_train.runs.run import run
+from pde_train.training.rows import CompiledRows, EagerRows
+
+SMALL = ["method=gauss_newton", "model=two_layer", "model.width=8", "sampler.interior=36", "diagnostics=none"]
+
+
+def matrix(n, p, smallest=1e-3, seed=0):
+    """A Jacobian with singular values from 1 to `smallest`, and a residual."""
+    generator = np.random.default_rng(seed)
+    left = np.linalg.qr(generator.normal(size=(n, min(n, p))))[0]
+    right = np.linalg.qr(generator.normal(size=(p, min(n, p))))[0]
+    values = np.geomspace(1, smallest, min(n, p))
+    return torch.from_numpy(left * values @ right.T), torch.from_numpy(generator.normal(size=n))
+
+
+def exact_step(jacobian, residual, damping):
+    """The minimum of |J d + r|^2 + mu |d|^2 as an ordinary least-squares problem with sqrt(mu) I below J."""
+    j, r = jacobian.numpy(), residual.numpy()
+    left = np.concatenate([j, math.sqrt(damping) * np.eye(j.shape[1])])
+    return np.linalg.lstsq(left, -np.concatenate([r, np.zeros(j.shape[1])]), rcond=None)[0]
+
+
+def products(jacobian):
+    return (lambda v: jacobian @ v), (lambda w: jacobian.T @ w)
+
+
+SOLVERS = {
+    "svd": lambda j, r: damped.SVD(j, r),
+    "qr": lambda j, r: damped.QR(j, r),
+    "cholesky": lambda j, r: damped.Cholesky(j, r),
+    "dual": lambda j, r: damped.Dual(j, r),
+    "cg": lambda j, r: damped.Conjugate(*products(j), r, j.shape[1], torch.Generator().manual_seed(0), rank=4),
+    "sketched": lambda j, r: damped.Sketched(
+        products(j)[0], r, j.shape[1], j.shape[1], torch.Generator().manual_seed(1)
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", [(50, 12), (12, 12), (9, 30)])
+@pytest.mark.parametrize("damping", [1e-6, 1e-2, 10.0])
+@pytest.mark.parametrize("solver", ["svd", "qr", "cholesky", "dual", "cg"])
+def test_a_step_solves_the_damped_problem(solver, shape, damping):
+    jacobian, residual = matrix(*shape)
+    expected = exact_step(jacobian, residual, damping)
+    problem = SOLVERS[solver](jacobian, residual)
+    condition = 1 / (damping + (1e-6 if solver in ("svd", "qr") else 0.0))
+    tolerance = 1e-8 if solver == "cg" else 1e-13
+    assert (
+        np.abs(problem.step(damping).numpy() - expected).max()
+        <= tolerance * max(10.0, condition) * np.abs(expected).max()
+    )
+    assert torch.allclose(problem.image(torch.from_numpy(expected)), jacobian @ torch.from_numpy(expected))
+
+
+def test_only_squaring_solvers_lose_small_singular_values():
+    """At a condition of 1e10 the steps of SVD and QR still agree with the exact one, that of J^T J does not."""
+    jacobian, residual = matrix(40, 10, smallest=1e-10)
+    expected = exact_step(jacobian, residual, 1e-22)
+    error = {
+        name: np.abs(SOLVERS[name](jacobian, residual).step(1e-22).numpy() - expected).max() / np.abs(expected).max()
+        for name in ("svd", "qr", "cholesky")
+    }
+    assert error["svd"] < 1e-4
+    assert error["qr"] < 1e-4
+    assert not error["cholesky"] < 1e-2
+
+
+def test_singular_values_are_those_of_the_jacobian():
+    jacobian, residual = matrix(50, 12)
+    values = damped.SVD(jacobian, residual).values
+    assert np.abs(values.numpy() - np.geomspace(1, 1e-3, 12)).max() < 1e-14
+
+
+def test_a_sketch_minimises_in_its_subspace():
+    jacobian, residual = matrix(50, 12)
+    problem = damped.Sketched(products(jacobian)[0], residual, 12, 5, torch.Generator().manual_seed(1))
+    basis = problem.basis.numpy()
+    expected = basis @ exact_step(jacobian @ problem.basis, residual, 1e-3)
+    assert np.abs(problem.step(1e-3).numpy() - expected).max() < 1e-12
+    assert set(np.unique(np.abs(basis))) == {1 / math.sqrt(5)}
+
+
+@pytest.mark.parametrize("radius", [1e-3, 0.1, 1.0])
+def test_a_radius_has_its_damping(radius):
+    jacobian, residual = matrix(50, 12)
+    problem = damped.SVD(jacobian, residual)
+    assert float(problem.step(problem.damping_of(radius)).norm()) == pytest.approx(radius, rel=1e-9)
+
+
+class Exponentials:
+    """Rows r_i = sum_k a_k exp(-b_k t_i) - y_i, for x = (a, b)."""
+
+    def __init__(self):
+        self.t = torch.linspace(0, 3, 30, dtype=torch.float64)
+        self.y = self.model(torch.tensor([1.0, -0.5, 0.7, 2.0], dtype=torch.float64))
+
+    def model(self, x):
+        return (x[:2] * torch.exp(-self.t[:, None] * x[2:])).sum(1)
+
+    def residual(self, x):
+        return self.model(x) - self.y
+
+    def jacobian(self, x):
+        return torch.func.jacrev(self.residual)(x)
+
+    def products(self, x):
+        return products(self.jacobian(x))
+
+
+OPTIONS = [
+    {},
+    {"solver": "qr"},
+    {"solver": "cholesky"},
+    {"solver": "cg"},
+    {"solver": "sketched", "sketch": 1.0},
+    {"damping": "ladder"},
+    {"damping": "fixed", "initial": 1e-8},
+    {"momentum": 0.5},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_nonlinear_fit_is_found(options):
+    rows, x = Exponentials(), nn.Parameter(torch.tensor([0.8, -0.4, 0.6, 1.8], dtype=torch.float64))
+    optimizer = GaussNewton([x], **options)
+    steps = [optimizer.step(rows) for _ in range(200)]
+    losses = [s.loss for s in steps]
+    assert all(b <= a for a, b in zip(losses[:-1], losses[1:], strict=True))  # no step ever raises the loss
+    assert losses[-1] < 1e-14
+    assert torch.equal(steps[0].residual, rows.residual(x)) is False
+    assert torch.allclose(steps[-1].residual, rows.residual(x.detach()))
+
+
+def test_nielsens_damping_follows_the_gain_ratio():
+    """On a linear problem the model is exact: the gain ratio is 1 and the damping falls by its largest factor."""
+
+    class Linear:
+        j, r = matrix(30, 5)
+
+        def residual(self, x):
+            return self.j @ x + self.r
+
+        def jacobian(self, x):
+            return self.j
+
+    x = nn.Parameter(torch.zeros(5, dtype=torch.float64))
+    optimizer = GaussNewton([x], initial=1e-2)
+    dampings = [optimizer.step(Linear()).damping for _ in range(4)]
+    assert np.allclose(dampings, 1e-2 * 0.1 ** np.arange(1, 5), rtol=1e-6)
+
+
+def test_spring_is_its_published_form():
+    """phi' = m phi + J^T (J J^T + mu I)^-1 (-r - m J phi), one step after another, where each lowers the loss."""
+    rows, start = Exponentials(), torch.tensor([0.9, -0.4, 0.6, 1.8], dtype=torch.float64)
+    x = nn.Parameter(start.clone())
+    optimizer, damping, m = GaussNewton([x], momentum=0.3, solver="dual", initial=1.0), None, 0.3
+    phi, at = torch.zeros(4, dtype=torch.float64), start
+    for _ in range(3):
+        j, r = rows.jacobian(at), rows.residual(at)
+        damping = float(j.square().sum(0).max()) if damping is None else damping
+        kernel = j @ j.T + damping * torch.eye(30)
+        phi = m * phi + j.T @ torch.linalg.solve(kernel, -r - m * j @ phi)
+        at = at + phi
+        found = optimizer.step(rows)
+        assert found.lowered
+        assert torch.allclose(x.detach(), at, rtol=1e-8, atol=0)
+        damping = found.damping * float(j.square().sum(0).max())
+
+
+def test_a_failed_step_changes_nothing():
+    class Flat(Exponentials):
+        def residual(self, x):
+            return torch.where(torch.equal(x, START) * torch.ones(30, dtype=torch.bool), super().residual(x), 1e9)
+
+    START = torch.tensor([0.5, 0.5, 0.1, 1.0], dtype=torch.float64)
+    x = nn.Parameter(START.clone())
+    optimizer = GaussNewton([x])
+    step = optimizer.step(Flat(), Exponentials().residual(START))
+    assert not step.lowered
+    assert torch.equal(x.detach(), START)
+
+
+@pytest.mark.parametrize("differentiator", ["taylor", "finite_difference", "complex_step"])
+def test_rows_are_the_loss_and_its_gradient(compose, differentiator):
+    experiment = build(compose(*SMALL, "pde=poisson_2d", f"differentiator={differentiator}"))
+    problem = experiment.problem
+    batch = problem.draw(np.random.default_rng(0))
+    problem.begin(batch, problem.model)
+    rows = EagerRows(problem, batch)
+    x = torch.cat([p.detach().flatten() for p in rows.parameters])
+    loss = problem.loss(batch)
+    loss.backward()
+    loss = loss.detach()
+    tolerance = 1e-6 if differentiator == "finite_difference" else 1e-9  # rows of single points round differently
+    gradient = torch.cat([p.grad.flatten() for p in rows.parameters])
+    residual, jacobian = rows.residual(x), rows.jacobian(x)
+    assert float(residual @ residual) == pytest.approx(float(loss), rel=1e-12)
+    assert torch.allclose(
+        2 * jacobian.T @ residual, gradient, rtol=tolerance, atol=tolerance * float(gradient.abs().max())
+    )
+    forward, back = rows.products(x)
+    vectors = torch.randn(len(x), 3, dtype=torch.float64)
+    assert torch.allclose(forward(vectors), jacobian @ vectors, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(forward(vectors[:, 0]), jacobian @ vectors[:, 0], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(back(residual), jacobian.T @ residual, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_rows_are_the_eager_ones_in_blocks_too(compose, monkeypatch):
+    from pde_train.training import rows as module
+
+    monkeypatch.setattr(module, "BLOCK_ROWS", 15)
+    experiment = build(compose(*SMALL, "pde=burgers_1d", "sampler=uniform"))
+    problem = experiment.problem
+    batch = problem.draw(np.random.default_rng(0))
+    eager, compiled = EagerRows(problem, batch), CompiledRows(problem, batch)
+    compiled.compile()
+    x = torch.cat([p.detach().flatten() for p in eager.parameters])
+    for change in (0.0, 0.1):
+        a, b = eager.jacobian(x + change), compiled.jacobian(x + change)
+        assert a.shape == b.shape
+        assert torch.allclose(a.T @ a, b.T @ b, rtol=1e-11, atol=1e-11)
+        assert float(eager.residual(x).square().sum()) == pytest.approx(
+            float(compiled.residual(x).square().sum()), rel=1e-12
+        )
+    other = problem.draw(np.random.default_rng(5))
+    eager.batch = other
+    compiled.place(other)
+    assert float(eager.residual(x).square().sum()) == pytest.approx(
+        float(compiled.residual(x).square().sum()), rel=1e-12
+    )
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_it_reaches_far_and_logs_a_spectrum_at_every_step(compose, tmp_path):
+    experiment = build(compose(*SMALL, "pde=poisson_1d", "method.steps=200", "model.width=20", "method.compile=never"))
+    record = run(experiment, tmp_path)
+    assert set(record.spectra) == set(range(200))
+    assert record.last()["loss"] < 1e-4 * record.series["loss"][0]
+    assert all(v > 0 for v in record.series["damping"].values())
+    assert record.tags["stopped"].startswith("budget")
+    expected = experiment.problem.jacobian(experiment.problem.draw(np.random.default_rng(0))).spectrum(10**8)
+    assert expected.values.shape == record.spectra[199].values.shape
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_logged_spectrum_is_that_of_the_diagnostics(compose, tmp_path):
+    """At step 0 the diagnostics take it by themselves; the step would have said the same."""
+    settings = [*SMALL[:-1], "diagnostics.when=[first]", "pde=poisson_1d", "method.steps=1", "method.compile=never"]
+    record = run(build(compose(*settings)), tmp_path / "a")
+    own = run(build(compose(*SMALL, "pde=poisson_1d", "method.steps=1", "method.compile=never")), tmp_path / "b")
+    a, b = record.spectra[0].values, own.spectra[0].values
+    assert np.abs(a - b).max() < 1e-13 * a[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["method.damping=newton"], r"method\.damping=newton is unknown: expected one of nielsen"),
+        (["method.solver=lu"], r"method\.solver=lu is unknown: expected one of auto, svd"),
+        (["method.initial=0.0"], r"method\.initial=0\.0 is no damping"),
+        (["method.momentum=1.0"], r"method\.momentum=1\.0 does not fade"),
+        (["method.sketch=2.0"], r"method\.sketch=2\.0 is no part of the parameters"),
+        (["method.damping=ladder", "method.solver=qr"], r"damping=ladder needs a singular value decomposition"),
+        (["method.solver=sketched", "method.momentum=0.5"], r"solver=sketched has another subspace in each step"),
+        (["differentiator=stochastic", "pde=poisson_2d"], r"GaussNewton compares losses, and Stochastic draws other"),
+        (["model.width=50000000", "method.solver=svd"], r"asks for .* choose fewer"),
+    ],
+)
+def test_what_cannot_be_is_refused(compose, overrides, sentence, tmp_path):
+    with pytest.raises(UsageError, match=sentence):
+        run(build(compose(*SMALL, *overrides)), tmp_path)

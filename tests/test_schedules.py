@@ -1,0 +1,229 @@
+"""Schedules of the learning rate, clipping and the end of training, against torch's own and against formulas."""
+
+import numpy as np
+import pytest
+import torch
+
+from pde_train.errors import UsageError
+from pde_train.experiment import build
+from pde_train.runs.run import run
+from pde_train.schedules.constant import Constant
+from pde_train.schedules.cosine import Cosine
+from pde_train.schedules.exponential import Exponential
+from pde_train.schedules.plateau import Plateau
+from pde_train.training.stop import Stop
+
+SMALL = ["model=two_layer", "model.width=6", "sampler.interior=16", "diagnostics=none", "method.compile=never"]
+
+
+def torch_rates(make, count, losses=()):
+    """The learning rates of a scheduler of torch, from 1, for `count` steps."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler, rates = make(optimizer), []
+    for k in range(count):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step(*losses[k : k + 1])
+    return np.array(rates)
+
+
+def test_exponential_and_cosine_are_those_of_torch():
+    from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
+
+    found = Exponential(rate=0.9, every=10).factors(0, 50, 50, [])
+    assert np.allclose(found, torch_rates(lambda o: ExponentialLR(o, 0.9**0.1), 50), rtol=1e-12)
+    found = Cosine(final=0.1).factors(0, 50, 50, [])
+    assert np.allclose(found, torch_rates(lambda o: CosineAnnealingLR(o, 50, eta_min=0.1), 50), rtol=1e-12)
+
+
+def test_plateau_is_that_of_torch():
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+    generator = np.random.default_rng(0)
+    losses = np.concatenate([np.geomspace(1, 0.1, 10), generator.uniform(0.1, 0.2, 40)]).tolist()
+    expected = torch_rates(lambda o: ReduceLROnPlateau(o, factor=0.5, patience=4, threshold=1e-4), 50, losses)
+    schedule = Plateau(rate=0.5, patience=4, progress=1e-4)
+    found = [float(schedule.factors(k, 1, 50, losses[:k])[0]) for k in range(50)]
+    assert np.allclose(found, expected)
+    assert min(found) < 0.1
+
+
+def test_warm_up_rises_linearly_and_multiplies():
+    found = Constant(warm_up=4).factors(0, 6, 100, []).tolist()
+    assert found == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    both = Exponential(rate=0.5, every=2, warm_up=4).factors(0, 6, 100, [])
+    assert np.allclose(both, [f * 0.5 ** (k / 2) for k, f in enumerate(found)])
+
+
+@pytest.mark.parametrize("schedule", [Exponential(), Cosine(), Constant(warm_up=7)], ids=lambda s: type(s).__name__)
+def test_factors_do_not_depend_on_where_a_chunk_begins(schedule):
+    whole = schedule.factors(0, 30, 30, [])
+    parts = torch.cat([schedule.factors(a, b - a, 30, []) for a, b in ((0, 7), (7, 8), (8, 30))])
+    assert torch.equal(whole, parts)
+
+
+def by_hand(compose, overrides, rates, clip=None):
+    """Losses of steps of Adam whose learning rate is set before each of them."""
+    experiment = build(compose(*SMALL, *overrides))
+    problem = experiment.problem
+    batch = problem.draw(np.random.default_rng(problem.sampler.seed))
+    problem.begin(batch, problem.model)
+    optimizer = torch.optim.Adam(problem.model.parameters(), lr=1e-2)
+    losses = []
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = 1e-2 * float(rate)
+        optimizer.zero_grad()
+        loss = problem.loss(batch)
+        loss.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(problem.model.parameters(), clip)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+COMMON = ["optimizer.lr=0.01", "method.steps=40", "method.chunk=15", "method.log_every=10"]
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("mode", ["never", pytest.param("always", marks=pytest.mark.slow)])
+def test_a_run_takes_the_scheduled_and_clipped_steps(compose, tmp_path, mode):
+    words = [*COMMON, "schedule=cosine", "schedule.warm_up=5", "method.clip=0.5"]
+    record = run(build(compose(*SMALL, *words, f"method.compile={mode}")), tmp_path)
+    assert record.tags["steps"].startswith("eager" if mode == "never" else "compiled")
+    expected = by_hand(compose, words, Cosine(warm_up=5).factors(0, 40, 40, []), clip=0.5)
+    assert np.allclose(list(record.series["loss"].values()), expected, rtol=1e-9)
+    plain = by_hand(compose, words, torch.ones(40))
+    assert not np.allclose(expected, plain, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_constant_rate_leaves_every_bit(compose, tmp_path):
+    record = run(build(compose(*SMALL, *COMMON)), tmp_path)
+    assert list(record.series["loss"].values()) == by_hand(compose, COMMON, torch.ones(40))
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["schedule=plateau", "schedule.patience=1", "schedule.progress=0.5"],
+        ["weighting=balance", "weighting.every=7"],
+        ["weighting=self_adaptive", "weighting.every=3"],
+        ["method.redraw=0.9", "sampler=uniform"],
+        ["optimizer=ssbroyden"],
+        ["optimizer=ssbroyden", "weighting=balance"],
+    ],
+    ids=" ".join,
+)
+def test_an_interrupted_run_goes_on_to_the_same_bits(compose, tmp_path, killed_at, words):
+    common = [word for word in COMMON if "optimizer" not in word or "optimizer=ssbroyden" not in words]
+    settings = [*SMALL, *common, *words, "method.checkpoint_every=15"]
+    whole = run(build(compose(*settings)), tmp_path / "whole")
+    with killed_at(30):
+        run(build(compose(*settings)), tmp_path / "cut")
+    cut = run(build(compose(*settings)), tmp_path / "cut")
+    assert cut.series["loss"] == whole.series["loss"]
+    assert cut.last()["error_l2"] == whole.last()["error_l2"]
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(
+    "words", [["damping=nielsen"], ["momentum=0.5"], ["damping=ladder"], ["solver=sketched"]], ids=" ".join
+)
+def test_gauss_newton_goes_on_to_the_same_bits(compose, tmp_path, killed_at, words):
+    settings = [*SMALL, "method=gauss_newton", "method.steps=30", "method.chunk=10", "method.checkpoint_every=10"]
+    settings += [f"method.{word}" for word in words]
+    whole = run(build(compose(*settings)), tmp_path / "whole")
+    with killed_at(20):
+        run(build(compose(*settings)), tmp_path / "cut")
+    cut = run(build(compose(*settings)), tmp_path / "cut")
+    assert cut.series["loss"] == whole.series["loss"]
+    assert cut.series["damping"] == whole.series["damping"]
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_points_are_redrawn_where_the_loss_stands_still(compose, tmp_path):
+    words = ["sampler=uniform", "optimizer.lr=1e-9", "method.redraw=0.1"]
+    losses = run(build(compose(*SMALL, *COMMON[1:], *words)), tmp_path).series["loss"]
+    jumps = [k for k in range(1, 40) if abs(losses[k] - losses[k - 1]) > 1e-4 * losses[k]]
+    assert jumps == [20, 30]  # at 10 there is no earlier measurement
+
+
+REASONS = {
+    "time": (["stop=time", "stop.seconds=1e-6"], "time: stop.seconds"),
+    "tolerance": (["stop=tolerance", "stop.residual=10"], "tolerance: stop.residual=10"),
+    "no progress": (["stop=no_progress", "stop.patience=5", "optimizer.lr=1e-12"], "no progress: less than"),
+}
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("case", REASONS)
+def test_a_run_says_why_it_ended(compose, tmp_path, case):
+    words, reason = REASONS[case]
+    settings = [*SMALL[:3], "method.compile=never", *COMMON[1:], "diagnostics.when=[last]", *words]
+    record = run(build(compose(*settings)), tmp_path)
+    assert record.tags["stopped"].startswith(reason)
+    assert max(record.series["loss"]) == 9
+    assert record.last()["steps"] == 10
+    assert list(record.spectra) == [10]  # the last one, wherever that is
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_run_that_ends_by_its_budget_says_so(compose, tmp_path):
+    assert run(build(compose(*SMALL, *COMMON)), tmp_path).tags["stopped"] == "budget: method.steps=40"
+
+
+def test_reasons_are_judged_one_by_one():
+    assert Stop().reason(1e9, 0.0, [1.0]) is None
+    assert Stop(seconds=5).reason(4.9, 1.0, [1.0]) is None
+    losses = np.geomspace(1, 1e-3, 100).tolist()
+    assert Stop(patience=10).reason(0, 1.0, losses) is None
+    assert "no progress" in Stop(patience=10).reason(0, 1.0, losses + [1e-3] * 11)
+    assert Stop(patience=200).reason(0, 1.0, losses) is None
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_held_out_residuals_stand_beside_losses(compose, tmp_path):
+    experiment = build(compose(*SMALL, *COMMON))
+    record = run(experiment, tmp_path)
+    assert set(record.series["residual_held_out"]) == {0, 10, 20, 30, 40}
+    assert record.last()["residual_held_out"] == pytest.approx(experiment.problem.residual_held_out())
+    held_out = {k: p.rows(0, 512) for k, p in experiment.problem.held_out().items()}
+    assert experiment.problem.residual(held_out) == pytest.approx(record.last()["residual_held_out"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["schedule=exponential", "schedule.rate=0.0"], r"schedule\.rate=0\.0 is no part of the learning rate"),
+        (["schedule=exponential", "schedule.every=0"], r"schedule\.every=0 is no number of steps"),
+        (["schedule=cosine", "schedule.final=1.5"], r"schedule\.final=1\.5 is no part"),
+        (["schedule=plateau", "schedule.patience=0"], r"schedule\.patience=0 is no number of measurements"),
+        (["schedule.warm_up=-1"], r"schedule\.warm_up=-1 is no number of steps"),
+        (["method.clip=0.0"], r"method\.clip=0\.0 leaves no gradient"),
+        (["method.redraw=1.0"], r"method\.redraw=1\.0 is no part of the loss"),
+        (["stop.seconds=-1.0"], r"stop\.seconds=-1\.0 ends no run"),
+        (["stop.patience=0"], r"stop\.patience=0 ends no run"),
+        (["stop.progress=1.0"], r"stop\.progress=1\.0 is no part of the loss"),
+        (["optimizer=lbfgs", "schedule=cosine"], r"LBFGS chooses the length of its steps by the loss"),
+        (["optimizer=ssbroyden", "method.clip=1.0"], r"SSBroyden chooses the length of its steps by the loss"),
+        (["optimizer=ssbroyden", "differentiator=stochastic"], r"SSBroyden compares losses, and Stochastic draws"),
+        (["weighting=causal"], r"weighting=causal follows time, and Poisson1D has the coordinates x"),
+        (["weighting=self_adaptive", "sampler=uniform", "sampler.resample_every=5"], r"has a weight for each point"),
+        (["weighting=ntk", "weighting.momentum=1.0"], r"weighting\.momentum=1\.0 is no part of old weights"),
+        (["weighting=balance", "weighting.rate=0.0"], r"weighting\.rate=0\.0 is no rate"),
+        (["weighting=balance", "weighting.every=0"], r"weighting\.every=0 is no number of steps"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_sentence(compose, tmp_path, words, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        run(build(compose(*SMALL, "method.steps=10", *words)), tmp_path)
+
+
+def test_an_unknown_schedule_is_refused_by_the_command(tmp_path):
+    import forked
+
+    done = forked.run("-m", "pde_train", "tracking=none", "schedule=cosin", folder=tmp_path)
+    assert done.returncode != 0
+    assert "schedule=cosin is no choice: expected one of constant, cosine, exponential, plateau, warm_up" in done.stderr

@@ -1,0 +1,141 @@
+"""Weightings against brute force, and what they must leave alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from pde_train import residuals
+from pde_train.experiment import build
+from pde_train.geometry import without_factors
+from pde_train.runs.run import run
+from pde_train.weighting.balance import Balance
+from pde_train.weighting.base import initial, weighted
+from pde_train.weighting.causal import Causal
+from pde_train.weighting.gradient_norm import GradientNorm
+from pde_train.weighting.ntk import NTK, traces
+from pde_train.weighting.self_adaptive import SelfAdaptive
+
+SMALL = ["model=two_layer", "model.width=5", "sampler=uniform", "sampler.interior=30", "diagnostics=none"]
+ALL = [GradientNorm(momentum=0.0), NTK(), Balance(), SelfAdaptive(), Causal()]
+
+
+def posed(compose, pde="burgers_1d", *words):
+    problem = build(compose(*SMALL, f"pde={pde}", *words)).problem
+    return problem, problem.draw(np.random.default_rng(0))
+
+
+def columns(problem, batch):
+    return {
+        k: v.detach() for k, v in residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch).items()
+    }
+
+
+def gradient(problem, scalar):
+    grads = torch.autograd.grad(scalar, list(problem.model.parameters()), retain_graph=True, materialize_grads=True)
+    return torch.cat([g.flatten() for g in grads])
+
+
+def test_the_ntk_trace_is_that_of_the_true_kernel(compose):
+    """Row by row with autograd: K = J J^T / n, whose trace the squared norm of the loss's gradient is not."""
+    problem, batch = posed(compose, "poisson_2d", "sampler.boundary=8")
+    expected = {}
+    for name, residual in residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch).items():
+        rows = torch.stack([gradient(problem, r) for r in residual.flatten()])
+        expected[name] = float((rows @ rows.T).trace()) / len(rows)
+    found = {name: float(v) for name, v in traces(problem, batch).items()}
+    assert found == pytest.approx(expected, rel=1e-10)
+    weights = NTK().update(problem, batch, initial(problem))
+    total = sum(expected.values())
+    assert {k: float(v) for k, v in weights.items()} == pytest.approx({k: total / v for k, v in expected.items()})
+
+
+def test_gradient_norms_are_made_equal(compose):
+    problem, batch = posed(compose)
+    weights = GradientNorm(momentum=0.0).update(problem, batch, initial(problem))
+    terms = residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch)
+    norms = [float((weights[n] * gradient(problem, r.square().mean())).norm()) for n, r in terms.items()]
+    assert norms == pytest.approx([norms[0]] * len(norms), rel=1e-10)
+    half = GradientNorm(momentum=0.5).update(problem, batch, initial(problem))
+    assert {k: float(v) for k, v in half.items()} == pytest.approx(
+        {k: 0.5 + 0.5 * float(v) for k, v in weights.items()}
+    )
+
+
+def test_balance_equalises_terms_and_keeps_the_product(compose):
+    problem, batch = posed(compose)
+    weights = Balance(rate=1.0).update(problem, batch, initial(problem))
+    terms = [float(weights[n] * r.square().mean()) for n, r in columns(problem, batch).items()]
+    assert terms == pytest.approx([terms[0]] * len(terms), rel=1e-10)
+    assert float(torch.stack([w.log() for w in weights.values()]).sum()) == pytest.approx(0, abs=1e-12)
+
+
+def test_self_adaptive_weights_are_gradient_ascent_on_the_loss(compose):
+    """One step of ascent by autograd on l, with the loss sum of l^2 r^2."""
+    problem, batch = posed(compose)
+    weights = SelfAdaptive(rate=1e-2).update(problem, batch, initial(problem))
+    for name, residual in columns(problem, batch).items():
+        l = torch.ones_like(residual, requires_grad=True)
+        (ascent,) = torch.autograd.grad((l.square() * residual.square()).sum(), l)
+        assert torch.allclose(weights[name], (l.detach() + 1e-2 * ascent).square(), rtol=1e-12)
+    assert float(SelfAdaptive(rate=1e6, largest=10.0).update(problem, batch, initial(problem))["initial"].max()) <= 10
+
+
+def test_causal_weights_know_only_earlier_times(compose):
+    problem, batch = posed(compose)
+    weighting = Causal(slabs=4, steepness=0.3)
+    weights = weighting.update(problem, batch, initial(problem))
+    interior = [e.name for e in problem.pde.equations() if e.region == "interior"]
+    axis = problem.pde.coordinates.index("t")
+    time = batch["interior"].x[:, axis].numpy() / float(problem.pde.domain.upper[axis])
+    residual = columns(problem, batch)[interior[0]].numpy().ravel()
+    for t, w in zip(time, weights[interior[0]].numpy().ravel(), strict=True):
+        earlier = 0.0
+        for slab in range(int(t * 4)):
+            inside = (time >= slab / 4) & (time < (slab + 1) / 4)
+            earlier += (residual[inside] ** 2).mean() if inside.any() else 0.0
+        assert w == pytest.approx(np.exp(-0.3 * earlier), rel=1e-10)
+    assert weights[interior[0]].max() == 1.0
+    assert all(float(weights[e.name]) == 1.0 for e in problem.pde.equations() if e.region != "interior")
+
+
+@pytest.mark.parametrize("weighting", ALL, ids=lambda w: type(w).__name__)
+def test_weights_change_the_loss_alone(compose, weighting):
+    problem, batch = posed(compose)
+    weights = weighting.update(problem, batch, initial(problem))
+    changed = weighted(problem, batch, weights)
+    expected = sum(float((weights[n] * r.square()).mean()) for n, r in columns(problem, batch).items())
+    assert float(problem.loss(changed).detach()) == pytest.approx(expected, rel=1e-12)
+    rows = problem.residual_vector(problem.model, changed)
+    assert float(rows.square().sum().detach()) == pytest.approx(expected, rel=1e-12)
+    jacobian = problem.jacobian(changed).dense()
+    total = gradient(problem, problem.loss(changed))
+    assert torch.allclose(
+        2 * (jacobian.T @ rows.detach()).flatten(), total, rtol=1e-8, atol=1e-8 * float(total.abs().max())
+    )
+    assert problem.residual(changed) == problem.residual(batch)
+    assert all(p.factors is None for p in without_factors(changed).values())
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("choice", ["gradient_norm", "ntk", "balance", "self_adaptive", "causal"])
+@pytest.mark.parametrize("method", ["gradient_descent", "gauss_newton"])
+def test_a_run_changes_and_logs_its_weights(compose, tmp_path, choice, method):
+    words = [f"method={method}", f"weighting={choice}", "weighting.every=4", "method.steps=9", "method.compile=never"]
+    experiment = build(compose(*SMALL, "pde=burgers_1d", *words))
+    record = run(experiment, tmp_path)
+    names = {f"weight/{e.name}" for e in experiment.problem.pde.equations()}
+    assert names <= set(record.series)
+    assert all(set(record.series[name]) == {0, 4, 8} for name in names)
+    assert record.tags["weighting"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("choice", ["balance", "self_adaptive"])
+def test_compiled_steps_follow_the_weights(compose, tmp_path, choice):
+    words = [f"weighting={choice}", "weighting.every=3", "method.steps=12", "pde=burgers_1d"]
+    losses = [
+        list(run(build(compose(*SMALL, *words, f"method.compile={mode}")), tmp_path / mode).series["loss"].values())
+        for mode in ("never", "always")
+    ]
+    assert np.allclose(losses[0], losses[1], rtol=1e-9)
