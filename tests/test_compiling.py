@@ -65,7 +65,7 @@ def interpreted(monkeypatch):
     def compile(self, device):
         self.run = lambda tensors: list(self.traced.step(*tensors))
 
-    monkeypatch.setattr(steps._Compiled, "compile", compile)
+    monkeypatch.setattr(steps.Compiled, "compile", compile)
 
 
 def refuse_to_compile(monkeypatch):

@@ -1,5 +1,6 @@
 """Damped least squares against dense formulas, and the steps that are built on them."""
 
+import itertools
 import math
 
 import numpy as np
@@ -138,7 +139,7 @@ def test_a_nonlinear_fit_is_found(options):
     optimizer = GaussNewton([x], **options)
     steps = [optimizer.step(rows) for _ in range(200)]
     losses = [s.loss for s in steps]
-    assert all(b <= a for a, b in zip(losses[:-1], losses[1:], strict=True))  # no step ever raises the loss
+    assert all(b <= a for a, b in itertools.pairwise(losses))  # no step ever raises the loss
     assert losses[-1] < 1e-14
     assert torch.equal(steps[0].residual, rows.residual(x)) is False
     assert torch.allclose(steps[-1].residual, rows.residual(x.detach()))

@@ -19,7 +19,7 @@ LINES = 12
 
 
 def spectra(by_step: Mapping[int, np.ndarray]) -> Figure:
-    """Singular values against their index, one line a step; of more than LINES steps, those spread by their logarithm."""
+    """Singular values against their index, one line a step; of many steps, LINES spread by their logarithm."""
     steps = sorted(by_step)
     places = np.unique(np.geomspace(1, len(steps), LINES).round().astype(int)) - 1
     by_step = {steps[place]: by_step[steps[place]] for place in places}
