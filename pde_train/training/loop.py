@@ -102,7 +102,7 @@ class Loop:
             began = time.perf_counter()
             self._each(Training.adapt_when_due)
             with _threads(self._threads):
-                losses = self._steps.advance([training.batch for training in self.trainings], until - start)
+                losses = self._advance(start, until)
             seconds = (time.perf_counter() - began) / len(self.trainings)
             self._each(Training.advance, losses, [seconds] * len(self.trainings))
             start += losses.shape[1]
@@ -115,6 +115,17 @@ class Loop:
             self._each(Training.save)
         if self.signals.received is not None:
             raise Interrupted(self.signals.received, start)
+
+    def _advance(self, start: int, until: int) -> Tensor:
+        """Take steps, one at a time where each has points of its own; the losses (trainings, steps taken)."""
+        assert self._steps is not None
+        count = 1 if self.trainings[0].problem.sampler.batch_size else until - start
+        losses = []
+        for step in range(start, until, count):
+            losses.append(self._steps.advance([training.batch_of(step) for training in self.trainings], count))
+            if self.signals.received is not None:
+                break
+        return torch.cat(losses, dim=1)
 
     def end(self, ended: Callable[[Training], object] | None = None) -> None:
         """Note what training took and the residual to which it came.

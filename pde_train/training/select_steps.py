@@ -48,7 +48,7 @@ def select(trainings: Sequence[Training], signals: StopSignals, memory: float) -
     if len(trainings) > 1:
         return select_stacked(trainings, signals, memory)
     left = first.schedule.steps - first.step
-    steps, why = choose(first.compile, first.problem, first.optimizer, signals, first.batch, left)
+    steps, why = choose(first.compile, first.problem, first.optimizer, signals, first.batch_of(first.step), left)
     first.compile = "always" if isinstance(steps, CompiledSteps) else "never"  # a resumed run goes on as it began
     return steps, why
 

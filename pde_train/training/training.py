@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import RunError, UsageError
-from pde_train.geometry import Batch
+from pde_train.geometry import Batch, Points
 from pde_train.problem import Problem
 from pde_train.run_folder import CHECKPOINT
 from pde_train.tracking.record import Record
@@ -29,7 +30,8 @@ class Training:
     """Everything that decides the next number of one run, and everything that a checkpoint must hold.
 
     `step` counts optimiser steps. The training points come from a generator of the run's own, whose state before the
-    last draw is part of a checkpoint. What an interrupted run left in `folder` is restored.
+    last draw is part of a checkpoint, or the points themselves where they follow the residual. What an interrupted run
+    left in `folder` is restored.
 
     Args:
         problem: Equation, model, differentiator and sampler.
@@ -62,6 +64,7 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self.compile = schedule.compile
+        self.batch: Batch
         self._saved_rng: tuple[Tensor, list[Tensor]] | None = None
         self._generator = np.random.default_rng(problem.sampler.seed)
         self._draw()
@@ -96,7 +99,14 @@ class Training:
         """Draw new points where the steps from `start` on are to have them."""
         every = self.problem.sampler.resample_every
         if every and start and start % every == 0:
-            self._draw()
+            began = time.perf_counter()
+            self._drawn_from = self._generator.bit_generator.state
+            self.batch = self.problem.redraw(self._generator)
+            self.seconds += time.perf_counter() - began
+
+    def batch_of(self, step: int) -> Batch:
+        """The points that a step sees: all that were drawn, or its mini-batch of them."""
+        return self.problem.sampler.mini_batch(self.batch, step)
 
     def adapt_when_due(self) -> None:
         """Let a differentiator that depends on the field adapt itself, as often as errors are measured."""
@@ -145,7 +155,7 @@ class Training:
             "config_hash": self.record.config_hash,
             "step": self.step,
             "seconds": self.seconds,
-            "drawn_from": self._drawn_from,
+            **self._of_points(),
             "compile": self.compile,
             "excess": self.problem.excess,
             "chosen": getattr(self.problem.differentiator, "chosen", None),
@@ -164,7 +174,7 @@ class Training:
         self.optimizer.load_state_dict(saved["optimizer_states"][0])
         self.step, self.seconds, self.compile = state["step"], state["seconds"], state.get("compile", "never")
         self._generator.bit_generator.state = state["drawn_from"]
-        self._draw()
+        self._draw(state.get("points"))
         self.problem.excess = state.get("excess", 1.0)
         if state.get("chosen") is not None:
             self.problem.differentiator = replace(  # type: ignore[type-var]  # those that choose are dataclasses
@@ -174,10 +184,28 @@ class Training:
         self.record.load_state_dict(state["record"])
         self._saved_rng = state["torch_rng"], state["cuda_rng"]
 
-    def _draw(self) -> None:
-        """Draw new points, remembering the generator's state before them."""
+    def _draw(self, saved: Mapping[str, Mapping[str, Tensor]] | None = None) -> None:
+        """Draw points, remembering the generator's state before them; or take those of a checkpoint."""
         self._drawn_from = self._generator.bit_generator.state
-        self.batch: Batch = self.problem.draw(self._generator)
+        if saved is None:
+            self.batch = self.problem.draw(self._generator)
+        else:
+            self.batch = self.problem.placed({region: Points(**fields) for region, fields in saved.items()})
+
+    def _of_points(self) -> dict[str, Any]:
+        """What gives the same points again.
+
+        Returns:
+            The generator's state before their draw. Where that depended on the model as it was, the
+            points and the state after it.
+        """
+        if not self.problem.sampler.adapts:
+            return {"drawn_from": self._drawn_from}
+        points = {
+            region: {name: tensor for name, tensor in vars(of_region).items() if tensor is not None}
+            for region, of_region in self.batch.items()
+        }
+        return {"drawn_from": self._generator.bit_generator.state, "points": points}
 
 
 def _made(make_optimizer: MakeOptimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
