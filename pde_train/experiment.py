@@ -11,17 +11,21 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 from pde_train import schema
 from pde_train.diagnostics.audit import Audit
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
-from pde_train.instantiate import build_group, plain
+from pde_train.instantiate import build_group, build_options, plain
 from pde_train.methods.base import Method
 from pde_train.models.base import smoothness_of
+from pde_train.models.options import Options
+from pde_train.pdes.base import PDE
 from pde_train.problem import Problem, fitted
 from pde_train.tracking.base import Tracker
+from pde_train.training.parameters import take_parameters
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
@@ -79,7 +83,7 @@ def build(cfg: DictConfig) -> Experiment:
     pde = build_group(cfg, "pde")
     pde.check()
     sampler = build_group(cfg, "sampler")
-    model = build_group(cfg, "model", dimension=pde.domain.dimension).to(device=device, dtype=dtype)
+    model = _model(cfg, pde, dtype, device)
     smoothness = smoothness_of(model)
     if pde.order > smoothness:
         raise UsageError(
@@ -111,6 +115,17 @@ def build(cfg: DictConfig) -> Experiment:
         config=_public(plain(cfg)),
         parent=None if cfg.sweep.parent is None else Path(cfg.sweep.parent),
     )
+
+
+def _model(cfg: DictConfig, pde: PDE, dtype: torch.dtype, device: str) -> nn.Module:
+    """The model with its options, and with the parameters from which it is to start."""
+    options: Options = build_options(cfg, "model")
+    inputs = options.inputs(pde.domain, pde.coordinates)
+    dimension = pde.domain.dimension if inputs is None else inputs.width
+    model = options.around(build_group(cfg, "model", dimension=dimension), inputs).to(device=device, dtype=dtype)
+    if options.start is not None:
+        take_parameters(model, options.start, device, "model.start")
+    return model
 
 
 def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:

@@ -37,6 +37,10 @@ class Points:
         """The points with indices start, ..., stop - 1."""
         return self._each(lambda t: t[start:stop])
 
+    def at(self, rows: Tensor) -> Points:
+        """The points with these indices (k,)."""
+        return self._each(lambda t: t[rows])
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Points:
         others = (self.normals, self.across, self.factors)
         return Points(change(self.x), *(None if t is None else change(t) for t in others))

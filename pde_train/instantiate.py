@@ -37,15 +37,21 @@ BASES = {
 }
 """What a group is built from, or something nested in it that is called so."""
 
+OPTIONS = {"model": "pde_train.models.options.Options"}
+"""What a group holds beside the fields of its class: the fields of another one, for which code finds a use."""
+
 
 def build_group(cfg: DictConfig, group: str, **facts: Any) -> Any:
     """Instantiate one group of the configuration with facts that code supplies; what is wrong becomes one sentence."""
     node = OmegaConf.to_container(cfg[group], resolve=True)
     if not isinstance(cfg.trusted_modules, ListConfig):
         raise UsageError(f"trusted_modules={cfg.trusted_modules} is no list: expected one, such as [my_module]")
-    targets = [(locate(t, tuple(cfg.trusted_modules), path), t, keys) for path, t, keys in _targets(group, node)]
-    for factory, target, keys in targets:
-        _check_keys(group, target, factory, keys)
+    targets = [(locate(t, tuple(cfg.trusted_modules), path), path, t, keys) for path, t, keys in _targets(group, node)]
+    for factory, path, target, keys in targets:
+        _check_keys(group, target, fields(factory, path), factory, keys)
+    if isinstance(node, dict) and group in OPTIONS:
+        options = _options(group, node, targets[0][0])
+        node = {key: value for key, value in node.items() if key not in options}
     try:
         built = instantiate(node, **facts, _convert_="all")
     except InstantiationException as error:
@@ -57,6 +63,33 @@ def build_group(cfg: DictConfig, group: str, **facts: Any) -> Any:
     if group != "optimizer" and not isinstance(built, base):
         raise UsageError(f"{group} was built as {type(built).__name__}: expected {BASES[group]}, correct its _target_")
     return built
+
+
+def build_options(cfg: DictConfig, group: str) -> Any:
+    """The options of a group, one of OPTIONS, from the configuration."""
+    node = OmegaConf.to_container(cfg[group], resolve=True)
+    factory = locate(cfg[group]["_target_"], tuple(cfg.trusted_modules), group)
+    return _imported(OPTIONS[group])(**_options(group, node, factory))
+
+
+def _options(group: str, node: Any, factory: Callable[..., Any]) -> dict[str, Any]:
+    """Those keys of a group that its class does not take itself."""
+    takers = fields(factory, group)
+    return {key: value for key, value in node.items() if takers.get(key, factory) is not factory}
+
+
+def fields(factory: Callable[..., Any], path: str) -> dict[str, Callable[..., Any]]:
+    """The keys that may stand beside a `_target_`, each with the class or function that takes it.
+
+    Args:
+        factory: The class or function of the `_target_`, which takes all that it has a parameter for.
+        path: Where it stands in the configuration, such as ``method.optimizer``.
+
+    Returns:
+        The keys, those of OPTIONS first.
+    """
+    takers = [_imported(OPTIONS[path]), factory] if path in OPTIONS else [factory]
+    return {name: taker for taker in takers for name in inspect.signature(taker).parameters}
 
 
 def plain(cfg: DictConfig | ListConfig) -> dict[str, Any]:
@@ -161,12 +194,13 @@ def _targets(path: str, node: Any) -> Iterator[tuple[str, str, list[str]]]:
             yield from _targets(f"{path}.", value)
 
 
-def _check_keys(group: str, target: str, factory: Callable[..., Any], keys: Sequence[str]) -> None:
-    parameters = inspect.signature(factory).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+def _check_keys(
+    group: str, target: str, known: Mapping[str, Any], factory: Callable[..., Any], keys: Sequence[str]
+) -> None:
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values()):
         return
     for key in keys:
-        if key not in parameters:
+        if key not in known:
             raise UsageError(
-                f"{group}.{key} is no field of {target}: expected one of {', '.join(parameters)}; correct or remove it"
+                f"{group}.{key} is no field of {target}: expected one of {', '.join(known)}; correct or remove it"
             )

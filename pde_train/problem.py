@@ -17,7 +17,7 @@ from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import UsageError
-from pde_train.geometry import Batch
+from pde_train.geometry import Batch, Points
 from pde_train.memory import check_memory
 from pde_train.models.base import LinearForm, linear_form
 from pde_train.pdes.base import PDE
@@ -108,7 +108,23 @@ class Problem:
 
     def draw(self, generator: np.random.Generator) -> Batch:
         """Training points from the sampler."""
-        return self._placed(self.sampler.draw(self.pde.domain, generator, self.pde.faces))
+        return self.placed(self.sampler.draw(self.pde.domain, generator, self.pde.faces))
+
+    def redraw(self, generator: np.random.Generator) -> Batch:
+        """Training points in the place of earlier ones, by a sampler that may follow the residual of the model."""
+        batch = self.draw(generator)
+        if not self.sampler.adapts or "interior" not in self.pde.regions:
+            return batch
+        x = self.sampler.adapted(self.pde.domain, generator, self.residual_sizes)
+        return {**batch, **self.placed({"interior": Points(torch.from_numpy(x))})}
+
+    def residual_sizes(self, x: np.ndarray) -> np.ndarray:
+        """The size (n,) of the model's weighted residual at points (n, d) of the interior, by the differentiator."""
+        batch = self.placed({"interior": Points(torch.from_numpy(x))})
+        with torch.no_grad(), steady_draws():
+            sizes = residuals.sizes(self.pde, self.model, self.differentiator, batch)
+        values: np.ndarray = sizes.double().cpu().numpy()
+        return values
 
     def held_out(self) -> Batch:
         """Held-out points: as many in each region as the sampler draws, but random and from another seed.
@@ -122,7 +138,7 @@ class Problem:
         sampler: Sampler = self.sampler
         if not sampler.places_points:
             sampler = Uniform(sampler.total, sampler.boundary, initial=sampler.initial)
-        return self._placed(sampler.draw(self.pde.domain, np.random.default_rng(HELD_OUT), self.pde.faces))
+        return self.placed(sampler.draw(self.pde.domain, np.random.default_rng(HELD_OUT), self.pde.faces))
 
     @cached_property
     def test_batch(self) -> Batch:
@@ -137,7 +153,7 @@ class Problem:
         if self.sampler.places_points:
             return self.held_out()
         sampler = TEST_POINTS.get(self.pde.domain.dimension, MANY_DIMENSIONS)
-        return self._placed(sampler.draw(self.pde.domain, np.random.default_rng(0), self.pde.faces))
+        return self.placed(sampler.draw(self.pde.domain, np.random.default_rng(0), self.pde.faces))
 
     def exact(self, x: Tensor) -> Tensor:
         """The exact solution (n, 1) at points (n, d), in float64 even if the points are not."""
@@ -279,7 +295,8 @@ class Problem:
             exact = Reverse() if self.pde.domain.dimension <= 3 else Taylor()
             return residuals.relative_residual(self.pde, self.model, exact, batch)
 
-    def _placed(self, batch: Batch) -> Batch:
+    def placed(self, batch: Batch) -> Batch:
+        """The points in the run's precision and on its device."""
         return {region: points.to(dtype=self.dtype, device=self.device) for region, points in batch.items()}
 
 

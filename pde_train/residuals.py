@@ -211,6 +211,22 @@ def zero_field(x: Tensor) -> Tensor:
     return 0 * x[:, :1]
 
 
+def sizes(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> Tensor:
+    """The size of the weighted residuals at each point of a batch of one region.
+
+    Args:
+        pde: The equations.
+        u: The field.
+        differentiator: What takes the derivatives.
+        batch: The n points of the region.
+
+    Returns:
+        The root of the sum of squares over the equations of the region (n,).
+    """
+    parts = [evaluate(pde, u, differentiator, part).values() for part in _blocks(batch, 1)]
+    return torch.cat([torch.cat(list(part), dim=1).square().sum(dim=1).sqrt() for part in parts])
+
+
 def relative_residual(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> float:
     """The norm |r(u)| / |r(0)| over all residuals; for a linear system A a = f this is |A a - f| / |f|."""
     batch = without_factors(batch)

@@ -22,7 +22,7 @@ from pydantic.errors import PydanticUserError
 
 from pde_train.conf_dir import choices, groups
 from pde_train.errors import UsageError, nearest
-from pde_train.instantiate import locate, plain
+from pde_train.instantiate import fields, locate, plain
 from pde_train.tracking.uris import without_secrets
 
 CONVERT_NOTHING = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -173,18 +173,18 @@ def _check_target(path: str, node: Mapping[str, Any], trusted: Sequence[str]) ->
     if node.get("_partial_", False) is not (path in PARTIAL):
         expected = "true, as the optimiser gets its parameters later" if path in PARTIAL else "none"
         raise UsageError(f"{path}._partial_={_shown(node.get('_partial_'))} cannot be used: expected {expected}")
-    parameters = inspect.signature(factory).parameters
-    accepts_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    takers = fields(factory, path)
+    accepts_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())
     own_path = "optimizer" if path == "method.optimizer" else path
     for key, value in node.items():
         if key.startswith("_"):
             continue
-        if key not in parameters and not accepts_any:
+        if key not in takers and not accepts_any:
             raise UsageError(
-                f"{own_path}.{key} is no field of {node['_target_']}: expected one of {', '.join(parameters)}"
-                f"{nearest(key, parameters)}; correct it, or remove it by ~{own_path}.{key}"
+                f"{own_path}.{key} is no field of {node['_target_']}: expected one of {', '.join(takers)}"
+                f"{nearest(key, takers)}; correct it, or remove it by ~{own_path}.{key}"
             )
-        adapter = _adapters(factory).get(key)
+        adapter = _adapters(takers.get(key, factory)).get(key)
         if adapter is not None and not any(True for _ in _targets("", value)):
             _check_fits(adapter, f"{own_path}.{key}", value)
 

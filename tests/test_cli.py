@@ -71,7 +71,7 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
         (["--multirun", "experiment=first_lok"], 2, "did you mean first_look?"),
         (["tracking=null"], 2, "tracking=null is no choice: expected one of mlflow, none, offline"),
         (["diagnostics=null"], 2, "diagnostics=null is no choice: expected one of compare, none, spectrum"),
-        (["model=7"], 2, "model=7 is no choice: expected one of mlp, random_features, two_layer"),
+        (["model=7"], 2, "model=7 is no choice: expected one of fourier_features, mlp, modified_mlp, "),
         (["model=[1,2]"], 2, "model=[1,2] is no choice"),
         (["~model"], 2, "~model leaves no model"),
         (["~seed"], 2, "seed is missing"),

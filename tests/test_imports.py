@@ -42,7 +42,7 @@ ALLOWED = {  # what each module or folder may import from the package
     "guards": {"errors", "instantiate", "tracking"},
     "schema": {"conf_dir", "errors", "instantiate", "tracking"},
     "overrides": set(),
-    "experiment": SCIENCE | {"diagnostics", "instantiate", "methods", "schema", "tracking"},
+    "experiment": SCIENCE | {"diagnostics", "instantiate", "methods", "schema", "tracking", "training"},
     "runs": SCIENCE
     | {
         "diagnostics",

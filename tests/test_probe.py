@@ -104,7 +104,7 @@ def test_a_probe_compares_every_choice_of_differentiators_unless_told_otherwise(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, r"cannot be read \(FileNotFoundError\): expected the model.pt or checkpoint.ckpt of a run"),
+        (None, r"cannot be read \(FileNotFoundError\): expected the folder, model.pt or checkpoint.ckpt of a run"),
         ("text", "cannot be read"),
         (torch.zeros(3), "cannot be read"),
         ([1, 2], "cannot be read"),
@@ -128,7 +128,11 @@ def test_a_wrong_checkpoint_is_one_sentence(compose, tmp_path, content, sentence
 def test_a_folder_and_the_model_of_another_width_are_refused(compose, tmp_path):
     other = build(compose("model=two_layer", "model.width=7")).problem.model
     torch.save(other.state_dict(), tmp_path / "model.pt")
-    for checkpoint, sentence in (("model.pt", "holds another model"), ("", "cannot be read")):
+    for checkpoint, sentence in (
+        ("model.pt", "holds another model"),
+        ("", "holds another model"),
+        ("none", "cannot be read"),
+    ):
         cfg = compose(*NETWORK, "method=probe", f"method.checkpoint={tmp_path / checkpoint}")
         with pytest.raises(UsageError, match=sentence):
             run_config(cfg, tmp_path / "probe", {}, [])

@@ -32,8 +32,15 @@ ARGUMENTS = [
 ]
 
 
-def start(store: Path, folder: Path, *more: str) -> forked.Forked:
-    words = [*ARGUMENTS, f"hydra.run.dir={folder}", *more, f"tracking.uri=sqlite:///{store / 'mlflow.db'}"]
+FOLLOWING = [
+    *(word for word in ARGUMENTS if not word.startswith(("sampler=", "optimizer"))),
+    *("sampler=residual_based", "sampler.candidates=200", "sampler.batch_size=15"),
+]
+"""The same with points that follow the residual, and with mini-batches of them."""
+
+
+def start(store: Path, folder: Path, *more: str, arguments: list[str] = ARGUMENTS) -> forked.Forked:
+    words = [*arguments, f"hydra.run.dir={folder}", *more, f"tracking.uri=sqlite:///{store / 'mlflow.db'}"]
     return forked.started("-m", "pde_train", *words, folder=store, environment={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -102,6 +109,23 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, undisturbed, signal_num
     stored = (folder / "spectrum.csv").read_text().splitlines()[1:]
     assert final_spectrum(tmp_path) == [float(line.partition(",")[2]) for line in stored]
     assert Result.read(folder).status == "finished"
+
+
+def test_a_killed_run_whose_points_follow_the_residual_resumes_to_the_same_bits(tmp_path):
+    folders = tmp_path / "undisturbed", tmp_path / "killed"
+    for folder in folders:
+        folder.mkdir()
+    code, errors = finish(start(folders[0], folders[0] / "run", arguments=FOLLOWING))
+    assert code == 0, errors
+    process = start(folders[1], folders[1] / "run", arguments=FOLLOWING)
+    wait_for(folders[1] / "run" / "checkpoint.ckpt", process)
+    process.send_signal(signal.SIGKILL)
+    assert finish(process)[0] == -9
+    code, errors = finish(start(folders[1], folders[1] / "run", "resume=true", arguments=FOLLOWING))
+    assert code == 0, errors
+    assert history(folders[1] / "run") == history(folders[0] / "run")
+    ours, theirs = (torch.load(f / "run" / "model.pt", weights_only=True) for f in folders)
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
 
 
 def test_resume_of_a_finished_run_does_nothing_and_of_no_run_is_refused(tmp_path):

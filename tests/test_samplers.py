@@ -6,11 +6,12 @@ from pde_train.errors import UsageError
 from pde_train.geometry import Box, faces_of
 from pde_train.samplers.grid import Grid
 from pde_train.samplers.latin_hypercube import LatinHypercube
+from pde_train.samplers.residual_based import ResidualBased
 from pde_train.samplers.sobol import Sobol
 from pde_train.samplers.uniform import Uniform
 
-SAMPLERS = (Grid, LatinHypercube, Sobol, Uniform)
-RANDOM = (LatinHypercube, Sobol, Uniform)
+SAMPLERS = (Grid, LatinHypercube, ResidualBased, Sobol, Uniform)
+RANDOM = (LatinHypercube, ResidualBased, Sobol, Uniform)
 BOXES = {1: Box((-1.0,), (3.0,)), 2: Box((-1.0, 2.0), (3.0, 2.5)), 3: Box((0.0, -2.0, 1.0), (1.0, 2.0, 4.0))}
 COUNTS = {1: (16, 2), 2: (16, 16), 3: (64, 24)}
 """Points of the interior and of the boundary that every sampler can give, by dimension."""

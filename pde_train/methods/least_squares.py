@@ -41,6 +41,11 @@ class LeastSquares(Method):
                 f"method=least_squares needs a model that is linear in its parameters, and "
                 f"{type(problem.model).__name__} is not: choose model=random_features or method=gradient_descent"
             )
+        if problem.sampler.batch_size:
+            raise UsageError(
+                f"method=least_squares takes all points at once, and sampler.batch_size={problem.sampler.batch_size} "
+                "asks for some of them: expected 0, choose it or method=gradient_descent"
+            )
         check_memory("the matrix of least squares", problem.sampler.total * model.coefficients.numel(), copies=4)
         batch = problem.draw(np.random.default_rng(problem.sampler.seed))
         problem.begin(batch)

@@ -12,25 +12,24 @@ import torch
 
 from pde_train import residuals
 from pde_train.diagnostics.base import Diagnostics
-from pde_train.errors import RunError, UsageError
+from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.methods.base import Method
 from pde_train.problem import Problem, steady_draws
 from pde_train.progress import blocks
-from pde_train.run_folder import CHECKPOINT
 from pde_train.tracking.record import Record
-from pde_train.training.checkpoint import load
+from pde_train.training.parameters import take_parameters
 
 
 @dataclass(frozen=True)
 class Probe(Method):
-    """The diagnostics at the parameters of `checkpoint`, a run's model.pt or checkpoint.ckpt, or at initial ones."""
+    """The diagnostics at the parameters of `checkpoint`, which is what `model.start` may be, or at initial ones."""
 
     checkpoint: str | None = None
 
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
         if self.checkpoint is not None:
-            problem.model.load_state_dict(self._parameters(problem))
+            take_parameters(problem.model, self.checkpoint, problem.device, "method.checkpoint")
         batch = problem.draw(np.random.default_rng(problem.sampler.seed))
         problem.begin(batch)
         began = time.perf_counter()
@@ -46,28 +45,3 @@ class Probe(Method):
                     problem.pde, problem.field, problem.differentiator, batch, blocks("assembling")
                 )[0]
         return None
-
-    def _parameters(self, problem: Problem) -> dict[str, torch.Tensor]:
-        expected = problem.model.state_dict()
-        try:
-            path = Path(str(self.checkpoint))
-            if path.name.endswith(CHECKPOINT):
-                state = load(path, problem.device)
-            else:
-                state = torch.load(path, map_location=problem.device, weights_only=True)
-            state = state.get("state_dict", state)
-            parameters = {key.removeprefix("model."): value for key, value in state.items()}
-            shapes = {key: tuple(value.shape) for key, value in parameters.items()}
-        except RunError as error:
-            raise UsageError(f"method.checkpoint={self.checkpoint} cannot be read: {error}") from error
-        except Exception as error:  # a file may hold anything
-            raise UsageError(
-                f"method.checkpoint={self.checkpoint} cannot be read ({type(error).__name__}): expected the "
-                "model.pt or checkpoint.ckpt of a run, correct the path"
-            ) from error
-        if shapes != {key: tuple(value.shape) for key, value in expected.items()}:
-            raise UsageError(
-                f"method.checkpoint={self.checkpoint} holds another model ({shapes}): expected the model of this "
-                "configuration, choose the same model=..., width and features as that run"
-            )
-        return parameters

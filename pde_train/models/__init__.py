@@ -6,6 +6,9 @@ coefficients; least squares solves for the coefficients, and diagnostics take th
 system matrix instead of a Jacobian. A model of a user may be any `torch.nn.Module`: without these
 attributes it counts as smooth and as not linear.
 
+What every model can be given beside its own fields (scaling, a periodic embedding, the parameters of
+another run) is in `options`: a model is put behind its `inputs`, and knows only their number.
+
 Parameters are drawn in float64 from a NumPy generator of the model's own seed, so that two runs
 that differ in the differentiator or in the precision begin with the same numbers. `activations` has
 the activation functions, written out where torch's own lack derivatives of high order. To add a

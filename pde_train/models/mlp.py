@@ -6,16 +6,15 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from pde_train.errors import UsageError
 from pde_train.memory import check_memory
-from pde_train.models.activations import activation_named, check_weight_range
-from pde_train.models.base import Model
+from pde_train.models.activations import check_weight_range
+from pde_train.models.network import Network, dense, glorot
 
 
-class MLP(Model):
+class MLP(Network):
     """A fully connected network with one output and an activation after every hidden layer.
 
     Weights are drawn layer by layer by `numpy.random.default_rng(seed)`, in float64. Without
@@ -37,34 +36,24 @@ class MLP(Model):
     def __init__(
         self, dimension: int, hidden: Sequence[int], activation: str, seed: int, weight_range: float | None = None
     ):
-        super().__init__()
+        super().__init__(activation)
         if not hidden or min(hidden) < 1:
             raise UsageError(f"hidden layers {list(hidden)} make no network: expected positive widths, such as [64,64]")
         check_weight_range(weight_range)
-        check_memory("model", sum((i + 1) * o for i, o in itertools.pairwise([dimension, *hidden, 1])))
-        generator = np.random.default_rng(seed)
-        self.activation = activation_named(activation)
-        self.layers = nn.ModuleList()
         sizes = [dimension, *hidden, 1]
+        check_memory("model", sum((i + 1) * o for i, o in itertools.pairwise(sizes)))
+        generator = np.random.default_rng(seed)
+        self.layers = nn.ModuleList()
         for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
             if weight_range is None or i == len(hidden):
-                reach = (6 / (inputs + outputs)) ** 0.5
-                weight, bias = generator.uniform(-reach, reach, (outputs, inputs)), np.zeros(outputs)
+                self.layers.append(glorot(generator, inputs, outputs))
             else:
                 weight = generator.uniform(-weight_range, weight_range, (outputs, inputs))
-                bias = generator.uniform(-weight_range, weight_range, outputs)
-            layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=torch.float64)
-            layer.weight.data, layer.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
-            self.layers.append(layer)
-
-    @property
-    def smoothness(self) -> float:
-        """The highest order of derivative of u that is useful, that of the activation."""
-        return self.activation.smoothness
+                self.layers.append(dense(weight, generator.uniform(-weight_range, weight_range, outputs)))
 
     def forward(self, x: Tensor) -> Tensor:
         *hidden, last = self.layers
         for layer in hidden:
-            x = self.activation.function(layer(x))
+            x = self.activated(layer, x)
         values: Tensor = last(x)
         return values

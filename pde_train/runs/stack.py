@@ -30,7 +30,7 @@ from pde_train.runs.run import INTERRUPTIONS, Resume, Run
 
 NUMBERS = {
     "": ("seed", "audit"),
-    "model": ("seed", "weight_range"),
+    "model": ("seed", "weight_range", "start"),
     "sampler": ("seed",),
     "optimizer": ("lr", "betas", "eps"),
     "pde": ("weights",),

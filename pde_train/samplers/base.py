@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +18,20 @@ MOST_SHARED = 6
 A box in three dimensions has that many.
 """
 
+STREAM = 2
+"""Distinguishes the generators of mini-batches from others of the same seed."""
+
+Sizes = Callable[[np.ndarray], np.ndarray]
+"""The size (n,) of the residual at points (n, d)."""
+
 
 @dataclass(frozen=True)
 class Sampler(ABC):
     """Draws points in a box and on its faces, from a generator that the caller owns.
 
     A subclass implements `fill`, which draws points in a box of any dimension. It may also have a
-    `draw` of its own, for equations that hold in a part of the box alone.
+    `draw` of its own, for equations that hold in a part of the box alone, and an `adapted`, for points
+    that follow the residual.
 
     Attributes:
         interior: The number of points in the interior.
@@ -34,9 +41,12 @@ class Sampler(ABC):
         seed: The seed of the run's training points.
         resample_every: The number of optimiser steps between two draws; 0 to draw once.
         initial: The number of points at the initial time of an equation that has one.
+        batch_size: The number of interior points that an optimiser step sees, drawn at random for each
+            step; 0 for all of them. Points of other regions are always all there.
 
     Raises:
-        UsageError: A number of points is not positive, or `resample_every` is negative.
+        UsageError: A number of points is not positive, `resample_every` is negative, or `batch_size` is
+            no number between 0 and that of the interior points.
     """
 
     interior: int | Sequence[int]
@@ -44,6 +54,7 @@ class Sampler(ABC):
     seed: int = 0
     resample_every: int = 0
     initial: int = 80
+    batch_size: int = 0
 
     def __post_init__(self) -> None:
         for name in ("interior", "boundary", "initial"):
@@ -56,11 +67,21 @@ class Sampler(ABC):
                 f"sampler.resample_every={self.resample_every} is no number of steps: expected an integer, or 0 "
                 "for never"
             )
+        if type(self.batch_size) is not int or not 0 <= self.batch_size <= self.total:
+            raise UsageError(
+                f"sampler.batch_size={self.batch_size} cannot be drawn from {self.total} points of the interior: "
+                "expected at most as many, or 0 for all of them"
+            )
 
     @property
     def places_points(self) -> bool:
         """Whether this sampler has a `draw` of its own, so that the equation may hold in a part of the box alone."""
         return type(self).draw is not Sampler.draw
+
+    @property
+    def adapts(self) -> bool:
+        """Whether points that are drawn in the place of others follow the residual."""
+        return type(self).adapted is not Sampler.adapted
 
     @abstractmethod
     def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
@@ -105,6 +126,39 @@ class Sampler(ABC):
             across = torch.from_numpy(np.where(normals < 0, box.upper, x)) if region == "periodic" else None
             batch[region] = Points(torch.from_numpy(x), torch.from_numpy(normals), across)
         return batch
+
+    def adapted(self, box: Box, generator: np.random.Generator, sizes: Sizes) -> np.ndarray:
+        """Draw the points of the interior where the residual asks for them, in the place of earlier ones.
+
+        Args:
+            box: The domain.
+            generator: The source of all randomness.
+            sizes: The size of the residual of the model as it is.
+
+        Returns:
+            As many points (n, d) as `draw` has drawn, in float64; here they follow no residual.
+        """
+        return self.fill(box, self.interior, generator)
+
+    def mini_batch(self, batch: Batch, step: int) -> Batch:
+        """The points that one optimiser step sees.
+
+        The subset is drawn without replacement by a generator of the seed and the step alone, so that
+        a resumed run sees the same ones.
+
+        Args:
+            batch: All points of each region.
+            step: The number of the step.
+
+        Returns:
+            The batch itself, or with `batch_size` points in the interior.
+        """
+        interior = batch["interior"]
+        if not self.batch_size:
+            return batch
+        generator = np.random.default_rng([self.seed, step, STREAM])
+        rows = generator.choice(len(interior.x), self.batch_size, replace=False)
+        return {**batch, "interior": interior.at(torch.from_numpy(rows).to(interior.x.device))}
 
     def _on(
         self, box: Box, faces: Sequence[Face], count: int, generator: np.random.Generator

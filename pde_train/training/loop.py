@@ -107,7 +107,7 @@ class Loop:
             rates = [training.rates(until - start) for training in self.trainings]
             factors = None if rates[0] is None else torch.stack([rate for rate in rates if rate is not None])
             with _threads(self._threads):
-                losses = self._steps.advance([t.batch for t in self.trainings], until - start, factors)
+                losses = self._advance(start, until, factors)
             seconds = (time.perf_counter() - began) / len(self.trainings)
             if observed := self._steps.observed():
                 self._each(Training.observe, [start] * len(self.trainings), observed)
@@ -123,6 +123,18 @@ class Loop:
             self._each(Training.save)
         if self.signals.received is not None:
             raise Interrupted(self.signals.received, start)
+
+    def _advance(self, start: int, until: int, rates: Tensor | None) -> Tensor:
+        """Take steps, one at a time where each has points of its own; the losses (trainings, steps taken)."""
+        assert self._steps is not None
+        count = 1 if self.trainings[0].problem.sampler.batch_size else until - start
+        losses = []
+        for step in range(start, until, count):
+            own = None if rates is None else rates[:, step - start : step - start + count]
+            losses.append(self._steps.advance([training.batch_of(step) for training in self.trainings], count, own))
+            if self.signals.received is not None:
+                break
+        return torch.cat(losses, dim=1)
 
     def end(self) -> None:
         """Note what training took and the residual to which it came, of every run that has not ended before."""

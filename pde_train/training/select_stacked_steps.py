@@ -50,7 +50,7 @@ def select_stacked(trainings: Sequence[Training], signals: StopSignals, memory: 
 def _traced(trainings: Sequence[Training], signals: StopSignals, memory: float) -> StackedSteps:
     """The steps of all runs, traced, in blocks that memory has room for."""
     problems = [training.problem for training in trainings]
-    batches = [training.batch for training in trainings]
+    batches = [training.batch_of(training.step) for training in trainings]
     optimizers = [training.optimizer for training in trainings]
     block = BLOCK if problems[0].device == "cpu" else math.ceil(len(trainings) / BLOCK) * BLOCK
     if len(trainings) <= BLOCK // 2:
@@ -115,7 +115,8 @@ def _compare(steps: StackedSteps, first: Training, signals: StopSignals) -> None
         CannotStack: They are not.
     """
     alone = EagerSteps(first.problem, first.optimizer, signals, first.schedule.clip)
-    expected, nudged = (stepped(alone, first.batch, roundings) for roundings in (0, 1))
+    batch = first.batch_of(first.step)
+    expected, nudged = (stepped(alone, batch, roundings) for roundings in (0, 1))
     if all(bool(part.isfinite().all()) for part in (*expected, *nudged)):
         try:
             check_agreement(steps.tried(TRIED), expected, nudged)

@@ -52,7 +52,7 @@ def select(trainings: Sequence[Training], signals: StopSignals, memory: float) -
         return select_stacked(trainings, signals, memory)
     left = first.schedule.steps - first.step
     how = choose_rows if isinstance(first.optimizer, GaussNewton) else partial(choose, clip=first.schedule.clip)
-    steps, why = how(first.compile, first.problem, first.optimizer, signals, first.batch, left)
+    steps, why = how(first.compile, first.problem, first.optimizer, signals, first.batch_of(first.step), left)
     first.compile = "always" if why.startswith("compiled") else "never"  # a resumed run goes on as it began
     return steps, why
 

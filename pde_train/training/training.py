@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import RunError, UsageError
-from pde_train.geometry import Batch
+from pde_train.geometry import Batch, Points, without_factors
 from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.optimizers.quasi_newton import QuasiNewton
 from pde_train.problem import Problem
@@ -34,7 +35,8 @@ class Training:
     """Everything that decides the next number of one run, and everything that a checkpoint must hold.
 
     `step` counts optimiser steps. The training points come from a generator of the run's own, whose state before the
-    last draw is part of a checkpoint. What an interrupted run left in `folder` is restored.
+    last draw is part of a checkpoint, or the points themselves where they follow the residual. What an interrupted run
+    left in `folder` is restored.
 
     Args:
         problem: Equation, model, differentiator and sampler.
@@ -109,15 +111,17 @@ class Training:
         """Draw new points where the steps from `start` on are to have them."""
         every = self.problem.sampler.resample_every
         if every and start and start % every == 0:
-            self._draw()
-            self._loss_changed()
+            self._redraw()
+
+    def batch_of(self, step: int) -> Batch:
+        """The points that a step sees: all that were drawn, or its mini-batch of them."""
+        return self.problem.sampler.mini_batch(self.batch, step)
 
     def adapt_when_due(self) -> None:
         """Let what depends on the model follow it: points, weights, and a differentiator that adapts itself."""
         if self.step and self.step % self.schedule.log_every == 0:
             if self._stands_still():
-                self._draw()
-                self._loss_changed()
+                self._redraw()
             self.problem.tune(self.model, self.batch)
             if self.problem.differentiator.adaptive:
                 self._loss_changed()
@@ -194,7 +198,7 @@ class Training:
             "config_hash": self.record.config_hash,
             "step": self.step,
             "seconds": self.seconds,
-            "drawn_from": self._drawn_from,
+            **self._of_points(),
             "compile": self.compile,
             "excess": self.problem.excess,
             "chosen": getattr(self.problem.differentiator, "chosen", None),
@@ -216,7 +220,7 @@ class Training:
         self.step, self.seconds, self.compile = state["step"], state["seconds"], state.get("compile", "never")
         self._generator.bit_generator.state = state["drawn_from"]
         self.weights, self._weighed = state["weights"], state["weighed"]
-        self._draw()
+        self._draw(state.get("points"))
         self.problem.excess = state.get("excess", 1.0)
         if state.get("chosen") is not None:
             self.problem.differentiator = replace(  # type: ignore[type-var]  # those that choose are dataclasses
@@ -231,12 +235,26 @@ class Training:
         if isinstance(self.optimizer, QuasiNewton):
             self.optimizer.new_points()
 
-    def _draw(self) -> None:
-        """Draw new points, remembering the generator's state before them."""
+    def _redraw(self) -> None:
+        """Draw other points, which may follow the residual of the model as it is."""
+        began = time.perf_counter()
         self._drawn_from = self._generator.bit_generator.state
-        self.batch = self.problem.draw(self._generator)
-        if not self.schedule.weighting.fixed:
-            self.batch = weighted(self.problem, self.batch, self.weights)
+        self._place(self.problem.redraw(self._generator))
+        self._loss_changed()
+        self.seconds += time.perf_counter() - began
+
+    def _draw(self, saved: Mapping[str, Mapping[str, Tensor]] | None = None) -> None:
+        """Draw points, remembering the generator's state before them; or take those of a checkpoint."""
+        self._drawn_from = self._generator.bit_generator.state
+        if saved is None:
+            self._place(self.problem.draw(self._generator))
+        else:
+            self._place(self.problem.placed({region: Points(**fields) for region, fields in saved.items()}))
+
+    def _place(self, batch: Batch) -> None:
+        """Take these points from now on, with the weights of their equations."""
+        fixed = self.schedule.weighting.fixed
+        self.batch = batch if fixed else weighted(self.problem, batch, self.weights)
 
     def _measure(self) -> None:
         self.record.log(self.step, self.problem.errors() | {"residual_held_out": self.problem.residual_held_out()})
@@ -264,11 +282,31 @@ class Training:
                 f"{kind} chooses the length of its steps by the loss, and has no learning rate to schedule and no "
                 "gradient to clip: expected schedule=constant and method.clip=null, or a first-order optimizer"
             )
+        if judges and self.problem.sampler.batch_size:
+            raise UsageError(
+                f"{kind} compares losses, and sampler.batch_size={self.problem.sampler.batch_size} gives every step "
+                "other points: expected sampler.batch_size=0, or a first-order optimizer"
+            )
         if judges and not self.problem.differentiator.deterministic:
             raise UsageError(
                 f"{kind} compares losses, and {type(self.problem.differentiator).__name__} draws other directions each "
                 "time: expected derivatives that stay, such as differentiator=taylor, or a first-order optimizer"
             )
+
+    def _of_points(self) -> dict[str, Any]:
+        """What gives the same points again.
+
+        Returns:
+            The generator's state before their draw. Where that depended on the model as it was, the
+            points and the state after it.
+        """
+        if not self.problem.sampler.adapts:
+            return {"drawn_from": self._drawn_from}
+        points = {
+            region: {name: tensor for name, tensor in vars(of_region).items() if tensor is not None}
+            for region, of_region in without_factors(self.batch).items()
+        }
+        return {"drawn_from": self._generator.bit_generator.state, "points": points}
 
 
 def _made(make_optimizer: MakeOptimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
