@@ -36,6 +36,7 @@ class GradientDescent(Trained):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_built("schedule", LearningRate)
         if self.clip is not None and not self.clip > 0:
             raise UsageError(f"method.clip={self.clip} leaves no gradient: expected a positive norm, or null for any")
 

@@ -53,6 +53,8 @@ class Trained(Method):
     redraw: float | None = None
 
     def __post_init__(self) -> None:
+        self._check_built("stop", Stop)
+        self._check_built("weighting", Weighting)
         for name in ("steps", "chunk", "log_every", "checkpoint_every"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1):
@@ -65,6 +67,15 @@ class Trained(Method):
             raise UsageError(
                 f"method.redraw={self.redraw} is no part of the loss: expected a number between 0 and 1, or null for "
                 "points that stay"
+            )
+
+    def _check_built(self, group: str, kind: type) -> None:
+        """Refuse anything but what a group of the configuration builds."""
+        value = getattr(self, group)
+        if not isinstance(value, kind):
+            raise UsageError(
+                f"method.{group}={value} is not what the group {group} builds: expected a choice of that group, as in "
+                f"{group}=..., and no method.{group}"
             )
 
     def plan(self, **others: Any) -> Schedule:

@@ -261,9 +261,10 @@ class Training:
 
     def _judge(self) -> None:
         """Decide whether the run ends here."""
-        stop, losses = self.schedule.stop, self.record.series["loss"]
-        spent = self.seconds + self.seconds_compile
-        self.stopped = stop.reason(spent, self.record.last()["residual_held_out"], list(losses.values()))
+        stop, series = self.schedule.stop, self.record.series
+        losses = [] if stop.patience is None else list(series["loss"].values())
+        held_out = series["residual_held_out"][self.step]
+        self.stopped = stop.reason(self.seconds + self.seconds_compile, held_out, losses)
 
     def _stands_still(self) -> bool:
         """Whether new points are due because the loss has hardly fallen since the last measurement but one."""

@@ -1,0 +1,263 @@
+"""How far does training go? Errors after so many CPU seconds: `python -m benchmarks.accuracy [--seeds 5] [row ...]`.
+
+Every run is a process of one thread with an empty cache of compiled code. Its CPU seconds are counted from the built
+problem on, tracing, compilation (its child processes included) and measurements of the error too. Results are kept in
+`benchmarks/accuracy.jsonl`, one line a run, and what stands there is not run again. `benchmarks/ACCURACY.md` is written
+from it: medians over seeds with the smallest and the largest value, beside what is known of other libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+RESULTS = Path(__file__).with_name("accuracy.jsonl")
+PAGE = Path(__file__).with_name("ACCURACY.md")
+CHUNK = 250
+"""Steps between two measurements of the error."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table.
+
+    Attributes:
+        title: The problem and the network.
+        words: The configuration.
+        budgets: CPU seconds after which the error is read.
+        known: What is known of others, with the source.
+    """
+
+    title: str
+    words: str
+    budgets: tuple[int, ...]
+    known: str = ""
+
+
+SSB, GN = "optimizer=ssbroyden", "method=gauss_newton"
+SCIMBA = "Scimba 1.4.1 SS-Broyden 1.8e-8 ... 4.7e-8 (15 s), 1.3e-9 ... 8.3e-9 (30 s); jinns 1.10.2 1.9e-8 (15 s)"
+POISSON = "pde=poisson_2d model=mlp model.hidden=[64] sampler=uniform sampler.interior=900 sampler.boundary=120"
+BEAM = "pde=biharmonic_1d model=two_layer sampler=grid sampler.interior=200"
+BURGERS = (
+    "pde=burgers_1d model=mlp model.hidden=[20,20,20] sampler=uniform sampler.interior=2000 sampler.boundary=100 "
+    "sampler.initial=100 sampler.resample_every=500"
+)
+SCHEMES = {
+    "FD 2 auto": "differentiator=finite_difference differentiator.step=auto",
+    "FD 8 optimal": "differentiator=finite_difference differentiator.accuracy=8 differentiator.step=optimal",
+    "FD 2 grid": "differentiator=finite_difference differentiator.step=grid",
+    "complex_step": "differentiator=complex_step",
+}
+ROWS = {
+    "poisson_2d": Row("Poisson 2D, 2-64-1 tanh, 900 + 120, soft boundary", f"{POISSON} {SSB}", (15, 30, 60), SCIMBA),
+    "poisson_2d_gn": Row("the same, gauss_newton", f"{POISSON} {GN}", (15, 30, 60), "ENGD 6.2e-8 (774 s GPU)"),
+    "poisson_2d_32": Row(
+        "Poisson 2D, 2-32-1 tanh",
+        f"{POISSON} {SSB} model.hidden=[32]",
+        (10, 30),
+        "numpy LM 7.6e-7 (4.5 s), 2.4e-7 (30 s)",
+    ),
+    "convection_1": Row(
+        "convection beta = 1, 2-64-1",
+        f"pde=convection_1d model=mlp model.hidden=[64] sampler=uniform sampler.interior=900 {SSB}",
+        (15, 30),
+        "ENGD, heat equation 2.7e-8 (27 s GPU)",
+    ),
+    "kdv": Row(
+        "KdV's linear part, 2-64-1",
+        f"pde=linear_kdv_1d model=mlp model.hidden=[64] sampler=uniform sampler.interior=900 {SSB}",
+        (15, 30),
+    ),
+    "beam": Row("biharmonic 1D, 1-50-1, 200 points", f"{BEAM} {SSB}", (15, 30), "Scimba 2.6e-6"),
+    "beam_gn": Row("the same, gauss_newton", f"{BEAM} {GN}", (15, 30), "forty lines of LM 1.2e-8 (15 s)"),
+    "plate": Row(
+        "biharmonic 2D, 2-64-1, simply supported",
+        "pde=biharmonic_2d model=mlp model.hidden=[64] sampler=uniform sampler.interior=900 sampler.boundary=120 "
+        f"{SSB}",
+        (30, 60),
+        "numpy LM 7.9e-7 (25 s)",
+    ),
+    "plate_clamped": Row(
+        "the same, clamped",
+        "pde=biharmonic_2d pde.boundary=clamped model=mlp model.hidden=[64] sampler=uniform sampler.interior=900 "
+        f"sampler.boundary=120 {SSB}",
+        (30, 60),
+    ),
+    "burgers": Row(
+        "Burgers 0.01 / pi, 2-20-20-20-1, 2000 points redrawn every 500 steps",
+        f"{BURGERS} {SSB}",
+        (60,),
+        "Scimba 9.2e-4 (60 s, resampled), jinns 1.6e-3 (92 s)",
+    ),
+    "convection_40": Row(
+        "convection beta = 40, 2-40-40-1, exact periodic embedding",
+        "pde=convection_1d pde.beta=40 model=mlp model.hidden=[40,40] model.periodic=[x] sampler=uniform "
+        f"sampler.interior=2000 {SSB}",
+        (60,),
+        "NNCG 1.9e-3",
+    ),
+    **{
+        f"poisson_2d {name}": Row(f"Poisson 2D, 2-64-1, {name}", f"{POISSON} {SSB} {words}", (15, 30))
+        for name, words in SCHEMES.items()
+    },
+    **{
+        f"beam {name}": Row(f"biharmonic 1D, {name}", f"{BEAM} {SSB} {words}", (15, 30))
+        for name, words in SCHEMES.items()
+    },
+    **{
+        f"beam_gn {name}": Row(f"biharmonic 1D, gauss_newton, {name}", f"{BEAM} {GN} {words}", (15, 30))
+        for name, words in SCHEMES.items()
+    },
+    **{
+        f"poisson_2d by {name}": Row(f"Poisson 2D, 2-64-1, {name}", f"{POISSON} {words}", (15, 30))
+        for name, words in {
+            "adam": "optimizer=adam schedule=cosine",
+            "soap": "optimizer=soap schedule=cosine",
+            "lbfgs": "optimizer=lbfgs",
+            "ssbfgs": "optimizer=ssbfgs",
+        }.items()
+    },
+}
+
+
+def spent() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def measure(name: str, seed: int) -> None:
+    """One run in this process; its result goes to stdout as JSON."""
+    import torch
+    from hydra import compose, initialize_config_dir
+
+    from pde_train.conf_dir import conf_dir
+    from pde_train.experiment import build
+    from pde_train.methods.trained import Trained
+    from pde_train.tracking.record import Record
+    from pde_train.training.loop import Loop
+    from pde_train.training.signals import StopSignals
+
+    row = ROWS[name]
+    fixed = ["name=accuracy", "tracking=none", "diagnostics=none", f"seed={seed}", "method.steps=10000000"]
+    fixed += [f"method.chunk={CHUNK}", f"method.log_every={CHUNK}", "method.checkpoint_every=10000000"]
+    words = row.words.split()
+    if "schedule=cosine" in words:  # which ends with the run: as many steps as the last budget has time for
+        fixed[4] = "method.steps=25000"
+    if GN in words:
+        fixed = [word.replace(f"={CHUNK}", "=10") for word in fixed]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        experiment = build(compose("config", [*fixed, *words], return_hydra_config=False))
+    torch.set_num_threads(1)
+    assert isinstance(experiment.method, Trained)
+    problem, began = experiment.problem, spent()
+    record = Record(experiment.tracker, experiment.entropy)
+    with tempfile.TemporaryDirectory() as folder, StopSignals() as signals:
+        training = experiment.method.training(problem, record, experiment.diagnostics, Path(folder))
+        loop = Loop([training], signals)
+        loop.begin()
+        left, errors = list(row.budgets), {}
+        for chunk in loop:
+            loop.train(*chunk)
+            while left and spent() - began >= left[0]:
+                errors[left.pop(0)] = record.last()["error_l2"]
+            if not left:
+                break
+        for budget in left:  # it stopped before
+            errors[budget] = record.last()["error_l2"]
+        loop.close()
+    last = record.last()
+    result = {
+        "row": name,
+        "seed": seed,
+        "errors": errors,
+        "loss": last["loss"],
+        "held_out": last["residual_held_out"],
+        "steps": training.step,
+        "parameters": sum(p.numel() for p in problem.model.parameters()),
+        "how": record.tags["steps"].partition(":")[0],
+    }
+    print(json.dumps(result))
+
+
+def run(name: str, seed: int) -> dict[str, object]:
+    """One run in a process of its own."""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "PDE_TRAIN_CACHE": cache, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        command = [sys.executable, "-m", "benchmarks.accuracy", "--one", name, str(seed)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        return {"row": name, "seed": seed, "failed": lines[-1] if lines else "without a word"}
+    result: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def results() -> list[dict[str, object]]:
+    """Everything that was run."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def page() -> str:
+    """The table of all results."""
+    by_row: dict[str, list[dict[str, object]]] = {}
+    for result in results():
+        by_row.setdefault(str(result["row"]), []).append(result)
+    lines = [
+        "# Errors after so many CPU seconds",
+        "",
+        "Relative L2 errors in float64 on one core, compilation included: median (smallest ... largest) over seeds of",
+        "weights and points. Written by `make accuracy`; every run stands in `accuracy.jsonl`.",
+        "",
+        "| problem, network | parameters | seeds | error | loss | held-out residual | steps | others, CPU s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in ROWS.items():
+        runs = [r for r in by_row.get(name, []) if "failed" not in r]
+        failed = len(by_row.get(name, [])) - len(runs)
+        if not runs:
+            continue
+        cells = []
+        for budget in row.budgets:
+            found = sorted(float(r["errors"][str(budget)]) for r in runs)  # type: ignore[index]  # a mapping
+            cells.append(f"{budget} s: **{median(found):.1e}** ({found[0]:.1e} ... {found[-1]:.1e})")
+        numbers = {k: median(float(r[k]) for r in runs) for k in ("loss", "held_out", "steps")}  # type: ignore[arg-type]
+        seeds = f"{len(runs)}" + (f", {failed} failed" if failed else "")
+        lines.append(
+            f"| {row.title} | {runs[0]['parameters']} | {seeds} | {'; '.join(cells)} | {numbers['loss']:.1e} | "
+            f"{numbers['held_out']:.1e} | {numbers['steps']:.0f} | {row.known or '-'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run what is missing, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none: all")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
+    given = parser.parse_args(words)
+    if given.one:
+        measure(given.one[0], int(given.one[1]))
+        return
+    known = {(r["row"], r["seed"]) for r in results()}
+    for seed in range(given.seeds):
+        for name in given.rows or ROWS:
+            if (name, seed) not in known:
+                result = run(name, seed)
+                print(result, flush=True)
+                with RESULTS.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+        PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
