@@ -9,7 +9,7 @@ from pde_train.errors import UsageError
 from pde_train.optimizers.soap import SOAP
 
 
-def published(start, gradient, steps, lr=0.1, first=0.9, second=0.8, eps=1e-8, frequency=3):
+def published(start, gradient, steps, lr=0.1, first=0.9, second=0.8, eps=1e-3, frequency=3):
     """Algorithm 3 for one matrix, with the first step only setting the bases."""
     w = start.copy()
     mean, square = np.zeros_like(w), np.zeros_like(w)
@@ -56,7 +56,7 @@ def test_steps_are_those_of_the_published_algorithm():
         return 2 * a.T @ (a @ w @ b - 1) @ b.T
 
     ta, tb = torch.from_numpy(a), torch.from_numpy(b)
-    found, _ = taken(start, lambda w: target(w, ta, tb), 25)
+    found, _ = taken(start, lambda w: target(w, ta, tb), 25, eps=1e-3)  # at 1e-8, rounding of zeros is a step
     expected = published(start, gradient, 25)
     assert np.abs(found - expected).max() < 1e-9 * np.abs(expected).max()
     assert np.abs(found - start).max() > 0.1

@@ -14,8 +14,8 @@ from pde_train.errors import UsageError
 class SOAP(torch.optim.Optimizer):
     """Adam with second moments in a slowly changing eigenbasis (Vyas et al., ICLR 2025, algorithm 3).
 
-    The gradient G (m, n) of a matrix is rotated to Q_L^T G Q_R. Q_L and Q_R are the eigenvectors of moving averages L of
-    G G^T and R of G^T G. They are renewed every `frequency` steps by one step of the power iteration and a QR
+    The gradient G (m, n) of a matrix is rotated to Q_L^T G Q_R. Q_L and Q_R are the eigenvectors of moving averages L
+    of G G^T and R of G^T G. They are renewed every `frequency` steps by one step of the power iteration and a QR
     decomposition. Adam divides the rotated mean by the root of the mean square in that basis, and the result is rotated
     back. Vectors, such as biases, and sides longer than `largest` are not rotated. The first step sets the bases alone.
 
