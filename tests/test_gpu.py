@@ -44,6 +44,24 @@ def test_spectra_are_those_of_the_cpu(compose, tmp_path, model):
     assert gpu["entropy/1e-08"] == pytest.approx(cpu["entropy/1e-08"], abs=1e-3)
 
 
+@pytest.mark.parametrize("model", ["fourier_features", "modified_mlp", "pirate_net", "siren", "residual"])
+@pytest.mark.parametrize("options", [[], ["model.periodic=[x]", "model.output_scale=2.0"]], ids=["plain", "options"])
+def test_the_loss_of_every_network_is_that_of_the_cpu(compose, model, options):
+    found = []
+    for accelerator in (CPU, GPU):
+        overrides = [f"model={model}", *options, *SMALL[2:], "pde=burgers_1d", accelerator]
+        problem = build(compose(*overrides)).problem
+        found.append(float(problem.loss(problem.draw(np.random.default_rng(0))).detach()))
+    assert found[1] == pytest.approx(found[0], rel=1e-9)
+
+
+def test_points_follow_the_residual_as_on_the_cpu(compose, tmp_path):
+    points = ["sampler=residual_based", "sampler.resample_every=12", "sampler.candidates=200", "sampler.batch_size=20"]
+    words = [word for word in RUN if word != "sampler=uniform"]
+    cpu, gpu = (losses(compose, tmp_path / a, *words, *points, "pde=burgers_1d", EAGER, a)[0] for a in (CPU, GPU))
+    np.testing.assert_allclose(gpu, cpu, rtol=ROUNDING["float64"])
+
+
 @pytest.mark.parametrize(
     "how", ["taylor", "reverse", "forward", "finite_difference/1e-1", "complex_step", "stochastic"]
 )

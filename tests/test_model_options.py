@@ -139,6 +139,11 @@ def test_a_coordinate_that_is_not_there_is_refused(compose, periodic):
         build(compose("pde=convection_1d", "model=mlp", words))
 
 
+def test_more_waves_than_memory_has_room_for_are_refused(compose):
+    with pytest.raises(UsageError, match=r"model\.harmonics asks for .* numbers"):
+        build(compose("model=mlp", "model.periodic=[x]", "model.harmonics=100000000000"))
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

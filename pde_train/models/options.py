@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pde_train.errors import UsageError
 from pde_train.geometry import Box
+from pde_train.memory import check_memory
 from pde_train.models.base import LinearForm, Model, linear_form, smoothness_of
 from pde_train.models.inputs import Inputs
 
@@ -54,7 +55,8 @@ class Options:
             The map; None where the model sees points as they are.
 
         Raises:
-            UsageError: A periodic coordinate is unknown, or named twice.
+            UsageError: A periodic coordinate is unknown, or named twice, or there are more waves than
+                memory has room for.
         """
         for name in self.periodic:
             if name not in coordinates or list(self.periodic).count(name) > 1:
@@ -64,6 +66,7 @@ class Options:
                 )
         if not self.input_scaling and not self.periodic:
             return None
+        check_memory("model.harmonics", len(self.periodic) * self.harmonics * box.dimension)
         axes = [list(coordinates).index(name) for name in self.periodic]
         return Inputs(box, self.input_scaling, axes, self.harmonics)
 
