@@ -43,7 +43,7 @@ SOLVERS = {
     "qr": lambda j, r: damped.QR(j, r),
     "cholesky": lambda j, r: damped.Cholesky(j, r),
     "dual": lambda j, r: damped.Dual(j, r),
-    "cg": lambda j, r: damped.Conjugate(*products(j), r, j.shape[1], torch.Generator().manual_seed(0), rank=4),
+    "cg": lambda j, r: damped.Conjugate(*products(j), r, j.shape[1], torch.Generator().manual_seed(0)),
     "sketched": lambda j, r: damped.Sketched(
         products(j)[0], r, j.shape[1], j.shape[1], torch.Generator().manual_seed(1)
     ),

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Product = Callable[[Tensor], Tensor]
-"""Multiplies a vector, or each column of a matrix, by J or by J^T."""
+from pde_train.optimizers.conjugate_gradients import RANK, Product, adapted, conjugate_gradients, nystroem
 
 SVD_COLUMNS = 512
 """Most columns, or rows, of which `auto` takes an SVD; QR is two to three times faster, and serves one damping."""
@@ -154,79 +151,31 @@ class Sketched(Damped):
         return self.forward(step)
 
 
-@dataclass
 class Conjugate(Damped):
     """By preconditioned conjugate gradients on J^T J + mu I, with products alone.
 
-    The preconditioner is a randomised Nystroem approximation of J^T J (Frangella, Tropp, Udell, SIAM J. Matrix Anal.
-    Appl. 44, 2023, algorithms 2.1 and 5.1). Its rank doubles until its smallest eigenvalue is below 10 mu.
-
-    Attributes:
+    Args:
         forward: Multiplies by J.
         back: Multiplies by J^T.
         residual: r (n,).
         parameters: The number p of parameters.
         generator: The source of random directions.
-        rank: The rank at which the approximation begins.
-        most: The largest rank, and the largest number of iterations.
-        tolerance: The size of the residual of the linear system, relative to its right-hand side, that is enough.
     """
 
-    forward: Product
-    back: Product
-    residual: Tensor
-    parameters: int
-    generator: torch.Generator
-    rank: int = 40
-    most: int = 400
-    tolerance: float = 1e-10
-
-    def __post_init__(self) -> None:
-        self.right = self.back(self.residual)
-        self.vectors, self.eigenvalues = self._nystroem(min(self.rank, self.parameters))
-        self.scale = float(self.eigenvalues[0])
+    def __init__(self, forward: Product, back: Product, residual: Tensor, parameters: int, generator: torch.Generator):
+        self.forward = forward
+        self.product: Product = lambda vectors: back(forward(vectors))
+        self.right = back(residual)
+        self.generator = generator
+        self.preconditioner = nystroem(self.product, self.right, generator, RANK)
+        self.scale = float(self.preconditioner.eigenvalues[0])
 
     def image(self, step: Tensor) -> Tensor:
         return self.forward(step)
 
     def step(self, damping: float) -> Tensor:
-        while float(self.eigenvalues[-1]) > 10 * damping and len(self.eigenvalues) < min(self.most, self.parameters):
-            self.vectors, self.eigenvalues = self._nystroem(min(2 * len(self.eigenvalues), self.most, self.parameters))
-        x = torch.zeros_like(self.right)
-        residual = -self.right
-        direction = z = self._preconditioned(residual, damping)
-        product = residual @ z
-        enough = self.tolerance * float(torch.linalg.vector_norm(self.right))
-        for _ in range(self.most):
-            image = self.back(self.forward(direction)) + damping * direction
-            length = product / (direction @ image)
-            x, residual = x + length * direction, residual - length * image
-            if float(torch.linalg.vector_norm(residual)) <= enough:
-                break
-            z = self._preconditioned(residual, damping)
-            old, product = product, residual @ z
-            direction = z + product / old * direction
-        return x
-
-    def _preconditioned(self, vector: Tensor, damping: float) -> Tensor:
-        inside = self.vectors.T @ vector
-        scales = (self.eigenvalues[-1] + damping) / (self.eigenvalues + damping)
-        return vector + self.vectors @ ((scales - 1) * inside)
-
-    def _nystroem(self, rank: int) -> tuple[Tensor, Tensor]:
-        """Eigenvectors (p, rank) and eigenvalues (rank,) of an approximation of J^T J, in descending order."""
-        probes = torch.randn(self.parameters, rank, generator=self.generator, dtype=self.right.dtype)
-        probes = torch.linalg.qr(probes.to(self.right)).Q
-        image = self.back(self.forward(probes))
-        shift, failed = torch.finfo(image.dtype).eps * torch.linalg.matrix_norm(image), True
-        while failed:  # until the shift makes the matrix positive definite in spite of rounding
-            shifted = image + shift * probes
-            gram = probes.T @ shifted
-            factor, info = torch.linalg.cholesky_ex((gram + gram.T) / 2)
-            failed, shift = bool(info), shift * 10
-        root = torch.linalg.solve_triangular(factor.T, shifted, upper=True, left=False)
-        vectors, values, _ = torch.linalg.svd(root, full_matrices=False)
-        return vectors, (values.square() - shift / 10).clamp(min=0)
+        self.preconditioner = adapted(self.preconditioner, self.product, self.right, self.generator, damping)
+        return conjugate_gradients(self.product, -self.right, damping, self.preconditioner)
 
 
 def _triangle(jacobian: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pde_train.errors import UsageError
 from pde_train.optimizers.base import REMEMBERED, flat, write
+from pde_train.optimizers.conjugate_gradients import Product
 from pde_train.optimizers.damped import (
     QR,
     SVD,
@@ -25,7 +26,6 @@ from pde_train.optimizers.damped import (
     Conjugate,
     Damped,
     Dual,
-    Product,
     Sketched,
 )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pde_train import residuals
 from pde_train.geometry import Batch
 from pde_train.optimizers.base import write
-from pde_train.optimizers.damped import Product
+from pde_train.optimizers.conjugate_gradients import Product
 from pde_train.problem import Problem
 from pde_train.training.compiled_steps import Compiled, Layout, split
 
