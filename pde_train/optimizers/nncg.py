@@ -22,8 +22,8 @@ class NNCG(torch.optim.Optimizer):
     """Newton's method with damping, by conjugate gradients with a Nystroem preconditioner.
 
     Each step solves (H + damping I) d = gradient, from the last d on, and goes along -d as far as lowers the loss
-    enough (Rathore et al., ICML 2024, algorithm 4). Products with the Hessian H are central differences of gradients, two
-    gradients each, so that compiled gradients serve. They are right to about 1e-10, relative to H.
+    enough (Rathore et al., ICML 2024, algorithm 4). Products with the Hessian H are central differences of gradients,
+    two gradients each, so that compiled gradients serve. They are right to about 1e-10, relative to H.
 
     Args:
         params: The parameters.
