@@ -12,7 +12,7 @@ FAST := -m 'not slow and not slurm and not gpu'
 
 REFERENCES := deepxde pina neurodiffeq jax
 
-.PHONY: help setup run study study-small report test test-fast test-oldest lint types bench bench-sweep bench-references ui wheel clean
+.PHONY: help setup run study study-small report test test-fast test-oldest lint types bench bench-sweep bench-references accuracy ui wheel clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,9 @@ bench-sweep: $(DONE)  ## sweeps by several launchers, under kill -9, and what tr
 	$(BIN)/python -m benchmarks.kills
 	$(BIN)/python -m benchmarks.kills --stacked
 	$(BIN)/python -m benchmarks.tracking
+
+accuracy: $(DONE)  ## errors after so many CPU seconds of every row: benchmarks/ACCURACY.md; hours
+	$(BIN)/python -m benchmarks.accuracy $(WORDS)
 
 bench-references: $(REFERENCES:%=.bench/%/.set-up)  ## .bench/<library>: other libraries, which `make bench` then times too
 
