@@ -150,7 +150,7 @@ def measure(name: str, seed: int) -> None:
     fixed = ["name=accuracy", "tracking=none", "diagnostics=none", f"seed={seed}", "method.steps=10000000"]
     fixed += [f"method.chunk={CHUNK}", f"method.log_every={CHUNK}", "method.checkpoint_every=10000000"]
     words = row.words.split()
-    if "schedule=cosine" in words:  # which ends with the run: as many steps as the last budget has time for
+    if "schedule=cosine" in words:  # which ends with the run, after about as many steps as the last budget has time for
         fixed[4] = "method.steps=25000"
     if GN in words:
         fixed = [word.replace(f"={CHUNK}", "=10") for word in fixed]

@@ -284,3 +284,23 @@ def test_the_logged_spectrum_is_that_of_the_diagnostics(compose, tmp_path):
 def test_what_cannot_be_is_refused(compose, overrides, sentence, tmp_path):
     with pytest.raises(UsageError, match=sentence):
         run(build(compose(*SMALL, *overrides)), tmp_path)
+
+
+@pytest.mark.parametrize("damping", ["nielsen", "ladder", "fixed"])
+def test_rows_that_write_their_trials_are_put_back(damping):
+    """Where no step lowers the loss, the parameters are what they were, whatever an evaluation has left there."""
+    x = nn.Parameter(torch.tensor([0.5, 0.5, 0.1, 1.0], dtype=torch.float64))
+    start = x.detach().clone()
+
+    class Writing(Exponentials):
+        def residual(self, at):
+            with torch.no_grad():
+                x.copy_(at)
+            return super().residual(at) + (0.0 if torch.equal(at, start) else 1e6)
+
+        def jacobian(self, at):
+            return Exponentials().jacobian(at)
+
+    step = GaussNewton([x], damping=damping).step(Writing())
+    assert not step.lowered
+    assert torch.equal(x.detach(), start)

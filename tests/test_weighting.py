@@ -8,6 +8,9 @@ from pde_train import residuals
 from pde_train.experiment import build
 from pde_train.geometry import without_factors
 from pde_train.runs.run import run
+from pde_train.tracking.record import Record
+from pde_train.training.loop import Loop
+from pde_train.training.signals import StopSignals
 from pde_train.weighting.balance import Balance
 from pde_train.weighting.base import initial, weighted
 from pde_train.weighting.causal import Causal
@@ -140,3 +143,25 @@ def test_compiled_steps_follow_the_weights(compose, tmp_path, choice):
         for mode in ("never", "always")
     ]
     assert np.allclose(losses[0], losses[1], rtol=1e-9)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_new_points_have_causal_weights_of_their_own_at_once(compose, tmp_path):
+    """The loss after a redraw is that of weights from the new points, not of the old order."""
+    words = ["weighting=causal", "weighting.every=100", "sampler.resample_every=5", "method.steps=6"]
+    experiment = build(compose(*SMALL, "pde=burgers_1d", "method.compile=never", *words))
+    problem, generator = experiment.problem, np.random.default_rng(experiment.problem.sampler.seed)
+    with StopSignals() as signals:
+        record = Record(experiment.tracker, experiment.entropy)
+        training = experiment.method.training(problem, record, experiment.diagnostics, tmp_path)
+        loop = Loop([training], signals)
+        loop.begin()
+        for chunk in loop:
+            loop.train(*chunk)
+    problem.draw(generator)
+    batch = problem.draw(generator)
+    assert torch.equal(training.batch["interior"].x, batch["interior"].x)
+    axis = problem.pde.coordinates.index("t")
+    order = batch["interior"].x[:, axis].argsort()
+    weights = training.batch["interior"].factors[order, 0]
+    assert bool((weights.diff() <= 1e-12).all())  # later points have no larger weight

@@ -44,10 +44,13 @@ class GaussNewton(Trained):
 
     def training(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> Training:
         parameters = sum(p.numel() for p in problem.model.parameters() if p.requires_grad)
-        rows = problem.sampler.total * sum(e.region == "interior" for e in problem.pde.equations())
-        if self.solver not in ("cg", "sketched"):
-            smaller = min(rows, parameters)
-            check_memory("the Jacobian of method=gauss_newton", rows * parameters + smaller**2, copies=COPIES)
+        sampler = problem.sampler
+        counts = {"interior": sampler.total, "initial": sampler.initial}
+        rows = sum(counts.get(e.region, sampler.boundary) for e in problem.pde.equations())
+        columns = round(self.sketch * parameters) if self.solver == "sketched" else parameters
+        if self.solver != "cg":
+            numbers = rows * columns + min(rows, columns) ** 2 + (parameters * columns if columns < parameters else 0)
+            check_memory("the Jacobian of method=gauss_newton", numbers, copies=COPIES)
         optimizer = partial(
             Optimizer,
             damping=self.damping,

@@ -23,7 +23,8 @@ class Damped(ABC):
     """A linear least-squares problem with damping.
 
     Attributes:
-        scale: The largest squared norm of a column of J, in whose units dampings are given.
+        scale: The largest squared norm of a column of J, in whose units dampings are given; where J is not at hand,
+            that of a column of J S, or an approximation of the largest eigenvalue of J^T J.
         values: The singular values of J in descending order, where they are at hand.
     """
 
@@ -71,7 +72,7 @@ class SVD(Dense):
         return step
 
     def damping_of(self, radius: float) -> float:
-        """The damping whose step has the length `radius`; 0 where even the undamped step is shorter."""
+        """The damping whose step has the length `radius`; 1e-30 scale where even the step for that is shorter."""
         assert self.values is not None
         values, coordinates = self.values.double(), self.coordinates.double()
 

@@ -114,6 +114,8 @@ class Damping(ABC):
 class Nielsen(Damping):
     """A factor that follows the gain ratio (Nielsen, IMM-REP-1999-05, equation 2.5).
 
+    A success multiplies the damping by max(1/10, 1 - (2 gain - 1)^3), a failure by a factor that doubles from 2 to 64.
+
     The numbers are the damping and the factor by which the next failure multiplies it.
     """
 
@@ -137,7 +139,8 @@ class Ladder(Damping):
     """The longest of several steps of different lengths whose true loss is as good as promised.
 
     The candidates have the lengths RADII times the trust radius, and one decomposition serves all (trust-radius ladder
-    of DSGNAR, arXiv 2607.02194). The first number is the radius, 0 before the first step.
+    of DSGNAR, arXiv 2607.02194). The numbers are the trust radius, and whether it is set. The first radius is the
+    length of the step whose damping is 1e-3 times the largest squared norm of a column of J.
     """
 
     def take(self, trial: Trial, numbers: list[float]) -> Taken | None:
@@ -147,16 +150,18 @@ class Ladder(Damping):
             numbers[:] = [float(torch.linalg.vector_norm(trial.linear.step(1e-3 * linear.scale))), 1.0]
         for _ in range(TRIES):
             best: Taken | None = None
+            length = 0.0
             for ratio in RADII:
-                step = trial.shift + trial.linear.step(linear.damping_of(ratio * numbers[0]))
+                damping = linear.damping_of(ratio * numbers[0])
+                step = trial.shift + trial.linear.step(damping)
                 loss, residual = trial.at(step)
-                if trial.loss - loss >= ENOUGH * max(trial.predicted(step), 0.0) and loss < trial.loss:
-                    best = step, residual, loss
-                    break
-                if loss < (trial.loss if best is None else best[2]):
-                    best = step, residual, loss
+                enough = trial.loss - loss >= ENOUGH * max(trial.predicted(step), 0.0)
+                if loss < (trial.loss if best is None or enough else best[2]):
+                    best, length = (step, residual, loss), float(torch.linalg.vector_norm(linear.step(damping)))
+                    if enough:
+                        break
             if best is not None:
-                numbers[0] = float(torch.linalg.vector_norm(best[0]))
+                numbers[0] = length
                 return best
             numbers[0] /= 10
         return None
@@ -189,9 +194,11 @@ class GaussNewton(torch.optim.Optimizer):
     Args:
         params: The parameters.
         damping: `nielsen`, `ladder` or `fixed`, see the classes above.
-        initial: The first damping, or the fixed one, relative to the largest squared norm of a column of J.
-        solver: `svd`, `qr`, `cholesky`, `dual`, `cg` or `sketched`, see `pde_train.optimizers.damped`. `auto` is `dual`
-            where there are fewer rows than parameters, otherwise `svd` up to SVD_COLUMNS parameters and `qr` beyond.
+        initial: The first damping, or the fixed one, relative to the largest squared norm of a column of J. A ladder
+            does not use it.
+        solver: `svd`, `qr`, `cholesky`, `dual`, `cg` or `sketched`, see `pde_train.optimizers.damped`. `auto` is `svd`
+            where rows or parameters are at most SVD_COLUMNS, or with a ladder; otherwise `dual` where there are fewer
+            rows than parameters, and `qr` where there are more.
         momentum: The part m of the last step that is taken again, as in SPRING (Goldshlager, Abrahamsen, Lin, J.
             Comput. Phys. 516, 2024): d = m d_last + the damped solution for the residual r + m J d_last.
         sketch: The size of the subspace of `sketched`, relative to the number of parameters.
@@ -258,11 +265,10 @@ class GaussNewton(torch.optim.Optimizer):
             numbers = [self.initial * linear.scale, 0.0 if self.kind == "ladder" else 2.0]
         loss = float(residual @ residual)
         found = self.damping.take(Trial(rows, x, residual, loss, linear, shift), numbers)
+        last = torch.zeros_like(x)
         if found is not None:
             last, residual, _ = found
-            write(self.parameters, x + last)
-        else:
-            last = torch.zeros_like(last)
+        write(self.parameters, x + last)  # evaluations may have left a trial there
         self.state[self.parameters[0]] = {
             REMEMBERED: [torch.tensor([float(taken + 1), *numbers], dtype=torch.float64), last]
         }

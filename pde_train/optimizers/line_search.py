@@ -31,7 +31,7 @@ class Search(NamedTuple):
         loss: phi(0).
         slope: The derivative phi'(0), negative.
         trial: The step length that is evaluated next.
-        low: The step length with the least loss so far; 0 at the start.
+        low: The step length with the least loss so far, up to NOISE; 0 at the start.
         low_loss: phi(low).
         low_slope: phi'(low).
         high: The other end of the bracket; infinite while there is none.

@@ -40,8 +40,7 @@ class Memory(NamedTuple):
         low_gradient: The gradient (p,) at the lower end of the bracket.
         inverse: The inverse Hessian (p, p).
         search: The scalars of the line search, one after another.
-        flags: What the next evaluation is, whether the inverse Hessian has learnt nothing yet, and how often in a row a
-            search has failed.
+        flags: What the next evaluation is, and whether the inverse Hessian has learnt nothing yet.
     """
 
     point: Tensor
@@ -59,7 +58,8 @@ class SelfScaledUpdate(Update):
 
     The inverse Hessian H, the step s = t d, the change y of the gradient and t itself give
     H' = (H - H y y^T H / (y^T H y) + phi (y^T H y) v v^T) / tau + s s^T / (y^T s), v = s / (y^T s) - H y / (y^T H y).
-    H stays where y^T s is not positive. A search that fails, or a direction that does not descend, sets H = I.
+    H stays where y^T s is not positive beyond rounding. A search that fails, or a direction that does not descend, sets
+    H = I.
 
     Args:
         broyden: Whether phi and tau are those of SSBroyden (Urban, Stefanou, Pons, J. Comput. Phys. 2025, equations 13
@@ -81,7 +81,7 @@ class SelfScaledUpdate(Update):
         nothing, number = torch.zeros_like(point), point.new_ones(())
         search = torch.stack(begin(number, -number, number))
         eye = torch.eye(len(point), dtype=point.dtype, device=point.device)
-        flags = point.new_tensor([START, 1.0, 0.0])
+        flags = point.new_tensor([START, 1.0])
         return list(Memory(point, point.clone(), nothing, nothing.clone(), nothing.clone(), eye, search, flags))
 
     def put_back(self, optimizer: torch.optim.Optimizer, parameters: Parameters, state: Sequence[Tensor]) -> None:
@@ -98,7 +98,7 @@ class SelfScaledUpdate(Update):
     def step(self, state: Sequence[Tensor], gradient: Tensor, loss: Tensor, hyper: Tensor) -> list[Tensor]:
         """Evaluate a trial; where it ends the search, update the inverse Hessian and begin the next search."""
         m = Memory(*state)
-        kind, fresh, failures = m.flags.unbind()
+        kind, fresh = m.flags.unbind()
         search = Search(*m.search.unbind())
         searching, afresh = kind == SEARCHING, kind == START
         smallest = torch.finfo(loss.dtype).eps * m.x.abs().max() / m.direction.abs().max()
@@ -134,8 +134,7 @@ class SelfScaledUpdate(Update):
         numbers = torch.where(ended, begun, torch.stack(outcome.search))
         direction = torch.where(ended, direction, m.direction)
         low_gradient = torch.where(ended, new_gradient, low_gradient)
-        failures = torch.where(failed, failures + 1, torch.where(moved, 0.0, failures))
-        flags = torch.stack([torch.full_like(fresh, SEARCHING), fresh, failures])
+        flags = torch.stack([torch.full_like(fresh, SEARCHING), fresh])
         point = x + numbers[2] * direction
         return list(Memory(point, x, new_gradient, direction, low_gradient, inverse, numbers, flags))
 
@@ -176,7 +175,7 @@ class SelfScaledUpdate(Update):
 class QuasiNewton(torch.optim.Optimizer):
     """A self-scaled quasi-Newton method, one evaluation of loss and gradient in each step.
 
-    Between steps the parameters are the best accepted ones, not the trial point of a line search.
+    Between steps the parameters are the accepted ones, not the trial point of a line search.
 
     Args:
         params: The parameters.

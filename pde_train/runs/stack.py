@@ -168,7 +168,7 @@ def _fit_together(runs: Sequence[Run], memory: float, threads: int) -> str:
         for run in runs:
             method, problem = run.experiment.method, run.experiment.problem
             if not isinstance(method, GradientDescent):
-                why = f"{type(method).__name__} takes no optimiser steps"
+                why = f"{type(method).__name__} trains one run after another"
                 continue
             try:
                 reason = why_not(problem, method.optimizer)

@@ -17,7 +17,7 @@ class LearningRate(ABC):
     """Factors of the learning rate.
 
     Attributes:
-        warm_up: The number of steps over which the factor rises linearly from 0 to what it would be without them.
+        warm_up: The number of steps over which the factor rises linearly, from 1 / warm_up at the first one.
 
     Raises:
         UsageError: It is negative.

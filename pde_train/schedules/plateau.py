@@ -46,8 +46,8 @@ class Plateau(LearningRate):
     def decay(self, steps: Tensor, total: int, losses: Sequence[float]) -> Tensor:
         factor, best, waited = 1.0, float("inf"), 0
         for loss in losses:
-            waited = 0 if loss < (1 - self.progress) * best else waited + 1
-            best = min(best, loss)
+            better = loss < (1 - self.progress) * best
+            best, waited = (loss, 0) if better else (best, waited + 1)
             if waited > self.patience:
                 factor, waited = max(self.rate * factor, self.least), 0
         return torch.full_like(steps, factor)

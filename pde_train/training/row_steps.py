@@ -76,6 +76,8 @@ def choose_rows(
     eager = RowSteps(problem, own, signals)
     if mode == "never":
         return eager, "eager: method.compile=never"
+    if own.solver in ("cg", "sketched"):
+        return eager, f"eager: method.solver={own.solver} takes products, and no Jacobian"
     if not problem.differentiator.compilable or not problem.row_wise(batch):
         return eager, "eager: the Jacobian is not computed point by point by functions that can be traced"
     rows, x = EagerRows(problem, batch), flat(own.parameters)

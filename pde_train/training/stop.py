@@ -14,7 +14,8 @@ class Stop:
     """Reasons to end a run early, judged every `method.log_every` steps; the first that holds ends it.
 
     Attributes:
-        seconds: The time that steps may take, compilation included, such as the rest of a cluster's limit.
+        seconds: The time that steps may take, compilation included. Start-up, measurements and what a run keeps at its
+            end do not count, so a cluster's limit must leave room for them.
         residual: The relative residual on held-out points that is small enough.
         patience: The number of steps over which the loss must fall.
         progress: The part by which it must fall over them.

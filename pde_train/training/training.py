@@ -71,7 +71,7 @@ class Training:
         self.compile = schedule.compile
         self._saved_rng: tuple[Tensor, list[Tensor]] | None = None
         self._generator = np.random.default_rng(problem.sampler.seed)
-        schedule.weighting.check(problem)
+        schedule.weighting.check(problem, bool(problem.sampler.resample_every or schedule.redraw))
         self.weights = initial(problem)
         self.batch: Batch
         self._draw()
@@ -160,7 +160,7 @@ class Training:
             bad = start + int(finite.int().argmin()) if not finite.all() else self.step
             raise RunError(
                 f"the loss or a parameter became nan or infinite at step {bad}: expected finite numbers, "
-                "choose a smaller optimizer.lr or a larger differentiator.step"
+                "choose a smaller optimizer.lr where there is one, or a larger differentiator.step"
             )
         if self.step % self.schedule.log_every == 0:
             self._measure()
@@ -239,7 +239,10 @@ class Training:
         """Draw other points, which may follow the residual of the model as it is."""
         began = time.perf_counter()
         self._drawn_from = self._generator.bit_generator.state
-        self._place(self.problem.redraw(self._generator))
+        batch = self.problem.redraw(self._generator)
+        if any(weight.dim() for weight in self.weights.values()):  # weights of points, not of equations
+            self.weights = self.schedule.weighting.update(self.problem, batch, self.weights)
+        self._place(batch)
         self._loss_changed()
         self.seconds += time.perf_counter() - began
 

@@ -43,11 +43,12 @@ class Weighting(ABC):
         """Whether weights stay as they are."""
         return False
 
-    def check(self, problem: Problem) -> None:  # noqa: B027  # most serve every problem
+    def check(self, problem: Problem, redrawn: bool) -> None:  # noqa: B027  # most serve every problem
         """Refuse a problem for which the weights make no sense.
 
         Args:
             problem: The problem.
+            redrawn: Whether other points will be drawn during training.
 
         Raises:
             UsageError: They make none.
@@ -89,7 +90,7 @@ def column(problem: Problem, batch: Batch, weight: Tensor, equation: str) -> Ten
 
 
 def plain_residuals(problem: Problem, batch: Batch) -> dict[str, Tensor]:
-    """The residual (n, 1) of each equation without weights of this package, differentiable by the parameters."""
+    """The residual (n, 1) of each equation, times its weight in `pde.weights` alone; differentiable by parameters."""
     return residuals.evaluate(problem.pde, problem.model, problem.differentiator, without_factors(batch))
 
 

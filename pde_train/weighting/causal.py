@@ -38,7 +38,7 @@ class Causal(Weighting):
         if not self.steepness > 0:
             raise UsageError(f"weighting.steepness={self.steepness} weighs nothing: expected a positive number")
 
-    def check(self, problem: Problem) -> None:
+    def check(self, problem: Problem, redrawn: bool) -> None:
         if TIME not in problem.pde.coordinates:
             raise UsageError(
                 f"weighting=causal follows time, and {type(problem.pde).__name__} has the coordinates "

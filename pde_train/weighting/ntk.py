@@ -43,7 +43,7 @@ class NTK(Weighting):
 
 
 def traces(problem: Problem, batch: Batch) -> dict[str, Tensor]:
-    """The trace of the kernel of each equation, without weights of this package.
+    """The trace of the kernel of each equation, with its weight in `pde.weights` alone.
 
     Args:
         problem: The problem.

@@ -17,7 +17,7 @@ class SelfAdaptive(Weighting):
     """Gradient ascent of the loss by one number l for each point, whose square is its weight.
 
     l <- l + rate 2 l r^2 (McClenny, Braga-Neto, J. Comput. Phys. 474, 2023, equations 6 to 11, with m(l) = l^2).
-    Weights grow only, and stay where the residual vanishes.
+    The factor 1/n of the mean is left out. Weights grow only, and stay where the residual vanishes.
 
     Attributes:
         rate: The rate of the ascent.
@@ -36,11 +36,11 @@ class SelfAdaptive(Weighting):
             if not getattr(self, name) > 0:
                 raise UsageError(f"weighting.{name}={getattr(self, name)} is of no use: expected a positive number")
 
-    def check(self, problem: Problem) -> None:
-        if problem.sampler.resample_every:
+    def check(self, problem: Problem, redrawn: bool) -> None:
+        if redrawn:
             raise UsageError(
-                "weighting=self_adaptive has a weight for each point, and sampler.resample_every draws other points: "
-                "expected points that stay, choose sampler.resample_every=0"
+                "weighting=self_adaptive has a weight for each point, and sampler.resample_every or method.redraw "
+                "draws other points: expected points that stay, choose sampler.resample_every=0 and method.redraw=null"
             )
 
     def update(self, problem: Problem, batch: Batch, weights: Weights) -> Weights:
