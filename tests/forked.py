@@ -31,7 +31,7 @@ SLICE = 0.05
 class Forked:
     """A process that was forked; what tests use of `subprocess.Popen`, with stdout and stderr as pipes of text."""
 
-    def __init__(self, server: "Server", pid: int, pipes: tuple[int, int]):
+    def __init__(self, server: "Server", pid: int, pipes: tuple[int, ...]):
         self.pid = pid
         self.returncode: int | None = None
         self._server = server
@@ -112,14 +112,10 @@ class Server:
         os.close(err_end)
         return self._began(Forked(self, pid, (out, err)))
 
-    def start_uploader(self, command: list[str], environment: dict[str, str]) -> "ForkedUploader":
-        """The process of `pde_train.tracking.uploader`, which is asked by its stdin and answers by its stdout."""
-        (asked, asks), (answers, answered) = os.pipe(), os.pipe()
-        with Path(os.devnull).open("wb") as nothing:
-            pid = self._fork(command, Path.cwd(), environment, [asked, answered, nothing.fileno()])
-        os.close(asked)
-        os.close(answered)
-        return self._began(ForkedUploader(self, pid, (asks, answers)))
+    def start_uploader(self, command: list[str], environment: dict[str, str]) -> Forked:
+        """The process of `pde_train.tracking.uploader`, which has neither input nor output."""
+        with Path(os.devnull).open("r+b") as nothing:
+            return self._began(Forked(self, self._fork(command, Path.cwd(), environment, [nothing.fileno()] * 3), ()))
 
     def _fork(self, command: list[str], folder: Path, environment: dict[str, str], standard: list[int]) -> int:
         about = {"command": command, "folder": str(folder), "environment": environment}
@@ -164,29 +160,13 @@ class Server:
         self._process.wait()
 
 
-class ForkedUploader(Forked):
-    """What `pde_train.tracking.uploader` uses of `subprocess.Popen`."""
-
-    def __init__(self, server: Server, pid: int, pipes: tuple[int, int]):
-        super().__init__(server, pid, ())
-        self.stdin, self.stdout = os.fdopen(pipes[0], "wb", 0), os.fdopen(pipes[1], "rb", 0)
-
-    def __enter__(self) -> "ForkedUploader":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stdin.close()
-        self.stdout.close()
-        self.wait()
-
-
 class InPlaceOfSubprocess:
     """The module `subprocess` as `pde_train.tracking.uploader` sees it in the process of the tests."""
 
-    PIPE, DEVNULL, TimeoutExpired = subprocess.PIPE, subprocess.DEVNULL, subprocess.TimeoutExpired
+    DEVNULL = subprocess.DEVNULL
 
     @staticmethod
-    def Popen(command: list[str], env: dict[str, str], **how: object) -> ForkedUploader:
+    def Popen(command: list[str], env: dict[str, str], **how: object) -> Forked:
         assert command[:2] == [sys.executable, "-m"]
         return server("uploaders").start_uploader(command[1:], env)
 
@@ -303,7 +283,9 @@ def become(about: dict, *pipes: int) -> None:
 def preload(kind: str) -> None:
     """Import what processes of a kind import; nothing of it starts a thread or computes."""
     if kind == "uploaders":
-        import pde_train.tracking.delivery
+        from pde_train.tracking.uploader import Store
+
+        Store("").load()
     else:
         import rich.table  # noqa: F401
 
