@@ -171,6 +171,45 @@ class InPlaceOfSubprocess:
         return server("uploaders").start_uploader(command[1:], env)
 
 
+class Child:
+    """A process that this one forks, in place of one that would import MLflow first; as little of Popen as it takes."""
+
+    DEVNULL = subprocess.DEVNULL
+
+    def __init__(self, command: list[str], env: dict[str, str]):
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                gc.freeze()  # no file of the parent is closed, whose descriptor then is another's
+                os.setsid()
+                os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+                nothing = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+                become({"command": command[1:], "folder": str(Path.cwd()), "environment": env}, *nothing)
+            finally:
+                os._exit(1)
+
+    @classmethod
+    def Popen(cls, command: list[str], env: dict[str, str], **how: object) -> "Child":
+        assert command[:2] == [sys.executable, "-m"]
+        return cls(command, env)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self) -> int:
+        while self.poll() is None:
+            time.sleep(0.001)
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
 SERVERS: dict[str, Server] = {}
 """Those of this process, made when they are needed: one for commands, one that has imported MLflow for uploaders."""
 
@@ -282,11 +321,11 @@ def become(about: dict, *pipes: int) -> None:
 
 def preload(kind: str) -> None:
     """Import what processes of a kind import; nothing of it starts a thread or computes."""
-    if kind == "uploaders":
-        from pde_train.tracking.uploader import Store
+    from pde_train.tracking import uploader
 
-        Store("").load()
-    else:
+    uploader.Store("").load()
+    uploader.subprocess = Child
+    if kind == "commands":
         import rich.table  # noqa: F401
 
         import pde_train
