@@ -253,7 +253,8 @@ def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path
     assert client.get_run(run_id).data.tags["mlflow.parentRunId"] == parent_id
 
 
-def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path):
+def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path, monkeypatch):
+    monkeypatch.delenv(forked.NEW_STORE)
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'many').prepare()"
     started = [forked.started("-c", code, folder=tmp_path) for _ in range(3)]
     said = [process.communicate(timeout=120) for process in started]
