@@ -111,7 +111,8 @@ def test_a_store_that_can_never_be_used_is_one_sentence(compose, tmp_path, bad):
 
 def test_a_store_of_a_newer_schema_is_one_sentence_and_keeps_what_it_has(compose, uri, tmp_path):
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'new').prepare()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)  # MLflow looks at a schema once a process
+    done = forked.run("-c", code, folder=tmp_path)  # MLflow looks at a schema once a process
+    assert done.returncode == 0, done.stderr
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     before = (tmp_path / "mlflow.db").read_bytes()
@@ -146,7 +147,7 @@ def test_an_offline_run_never_imports_mlflow_and_sync_nests_it_under_its_sweep(t
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=environment, timeout=120)
     (tmp_path / "multirun").rename(tmp_path / "copied")  # as from a node without a network
-    subprocess.run([sys.executable, "-m", "pde_train.sync", "copied"], cwd=tmp_path, check=True, timeout=120)
+    assert forked.run("-m", "pde_train.sync", "copied", folder=tmp_path, environment=environment).returncode == 0
     _, found = runs_in(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (parent,) = (r for r in found if "sweep" in r.data.tags)
     children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
@@ -432,8 +433,7 @@ def test_sync_refills_a_store_that_was_deleted_and_copies_to_another(uri, tmp_pa
     for file in tmp_path.glob("mlflow.db*"):
         file.unlink()
     for arguments in (["--again"], ["--again", "--uri", third], ["--again", "--uri", third]):
-        command = [sys.executable, "-m", "pde_train.sync", str(tmp_path / "child"), str(tmp_path), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        done = forked.run("-m", "pde_train.sync", str(tmp_path / "child"), str(tmp_path), *arguments, folder=tmp_path)
         assert done.stdout == "delivered 2 runs with 20 metric rows\n"
     for store in (uri, other, third):
         client, found = runs_in(store)
@@ -454,7 +454,7 @@ def test_a_run_goes_on_in_a_store_that_was_emptied_since(uri, tmp_path):
     )
     for file in tmp_path.glob("mlflow.db*"):
         file.unlink()
-    subprocess.run([sys.executable, "-c", code, uri], check=True, timeout=120)
+    assert forked.run("-c", code, uri, folder=tmp_path).returncode == 0
     tracker.metrics([("loss", 0.0, 10)])
     tracker.drain()
     assert [step for step, _ in rows_of(uri)] == list(range(11))
