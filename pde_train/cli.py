@@ -28,6 +28,7 @@ from pde_train.conf_dir import choices, conf_dir, groups
 from pde_train.errors import Busy, Interrupted, PdeTrainError, UsageError, nearest, sentence
 from pde_train.guards import guard_composition, refuse_secrets
 from pde_train.instantiate import build_group
+from pde_train.overrides import Overrides
 from pde_train.run_folder import Status
 from pde_train.tracking.uris import without_secrets
 
@@ -158,7 +159,7 @@ def _check_use(cfg: DictConfig, words: Sequence[str]) -> None:
     Raises:
         UsageError: There is such a word.
     """
-    typed = [word for word in words if re.match(r"\+*optimizer[.=]", word)]
+    typed = [word.text for word in Overrides.parse(words) if word.is_below("optimizer") and word.value is not None]
     if typed and isinstance(cfg.get("method"), DictConfig) and "optimizer" not in cfg.method:
         raise UsageError(
             f"{typed[0]} changes nothing, as {cfg.method.get('_target_')} uses no optimiser: expected no such word, or "

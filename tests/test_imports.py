@@ -71,7 +71,18 @@ ALLOWED = {  # what each module or folder may import from the package
     "sync": {"errors", "run_folder", "tracking"},
     "study": {"differentiators", "errors", "guards", "plots", "runs", "sync", "tracking"},
     "report": {"study"},
-    "cli": {"conf_dir", "errors", "guards", "run_folder", "instantiate", "progress", "runs", "schema", "tracking"},
+    "cli": {
+        "conf_dir",
+        "errors",
+        "guards",
+        "instantiate",
+        "overrides",
+        "progress",
+        "run_folder",
+        "runs",
+        "schema",
+        "tracking",
+    },
 }
 HYDRA = {"cli", "experiment", "guards", "instantiate", "overrides", "runs", "schema", "sweeps", "__main__"}
 

@@ -76,6 +76,7 @@ def test_a_grid_through_its_life(tmp_path, monkeypatch, capsys):
     views = [r for r in children if "view_of" in r.data.tags]
     assert len(views) == 3
     for view in views:
+        assert view.data.tags["differentiator_label"] == "taylor"
         with np.load(folders(tmp_path)[view.data.tags["view_of"]] / "spectrum.npz") as kept:
             for name in (n for n in kept.files if n.startswith("step_")):
                 expected = Entropy([1e-3, 1e-5], relative=False).metrics(kept[name])["entropy/1e-05"]
