@@ -28,6 +28,7 @@ from pde_train.conf_dir import choices, conf_dir, groups
 from pde_train.errors import Busy, Interrupted, PdeTrainError, UsageError, nearest, sentence
 from pde_train.guards import guard_composition, refuse_secrets
 from pde_train.instantiate import build_group
+from pde_train.overrides import Overrides
 from pde_train.run_folder import Status
 from pde_train.tracking.uris import without_secrets
 
@@ -148,8 +149,12 @@ def _check_words(words: Sequence[str]) -> None:
             raise UsageError(f"{word} changes nothing in a single run: expected --multirun, or no such word")
 
 
+USED_BY_METHODS = ("optimizer", "schedule", "weighting", "stop")
+"""Groups that a method uses or not; its YAML file names those that it uses."""
+
+
 def _check_use(cfg: DictConfig, words: Sequence[str]) -> None:
-    """Refuse words about the optimiser where the method has none: they would change nothing.
+    """Refuse words about a group that the method does not use: they would change nothing.
 
     Args:
         cfg: The composed configuration.
@@ -158,10 +163,13 @@ def _check_use(cfg: DictConfig, words: Sequence[str]) -> None:
     Raises:
         UsageError: There is such a word.
     """
-    typed = [word for word in words if re.match(r"\+*optimizer[.=]", word)]
-    if typed and isinstance(cfg.get("method"), DictConfig) and "optimizer" not in cfg.method:
+    if not isinstance(cfg.get("method"), DictConfig):
+        return
+    unused = [group for group in USED_BY_METHODS if group not in cfg.method]
+    typed = [(g, w) for w in Overrides.parse(words) for g in unused if w.is_below(g) and w.value is not None]
+    for group, word in typed:
         raise UsageError(
-            f"{typed[0]} changes nothing, as {cfg.method.get('_target_')} uses no optimiser: expected no such word, or "
+            f"{word.text} changes nothing, as {cfg.method.get('_target_')} uses no {group}: expected no such word, or "
             "method=gradient_descent"
         )
 

@@ -10,9 +10,7 @@ from pathlib import Path
 
 from pde_train.errors import PdeTrainError, UsageError
 from pde_train.run_folder import OUTBOX
-
-URI = "MLFLOW_TRACKING_URI"
-"""MLflow's own environment variable."""
+from pde_train.tracking.uris import URI, absolute, masked
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 
@@ -29,8 +27,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--again", action="store_true", help="send everything once more, as to a store that was deleted or emptied"
     )
+    parser.add_argument(
+        "--follow",
+        type=Path,
+        metavar="FOLDER",
+        help="deliver what runs write as they write it, until their process ends; a run starts this beside itself",
+    )
     given = parser.parse_args(arguments)
     try:
+        if given.follow is not None:
+            from pde_train.tracking.uploader import follow
+
+            follow(given.follow, absolute(given.uri or os.environ.get(URI) or DEFAULT_URI))
         folders = given.folders or [f for f in (Path("multirun"), Path("outputs")) if f.exists()]
         return sync(folders, given.uri, given.again)
     except PdeTrainError as error:
@@ -41,7 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def sync(folders: Sequence[Path], uri: str | None, again: bool = False) -> int:
     """Deliver what lies below the folders; 1 where a run could not be delivered, which stops no other."""
     from pde_train.tracking.delivery import Store, first_line, is_unreachable
-    from pde_train.tracking.uris import masked
 
     for folder in folders:
         if not folder.is_dir():
@@ -85,7 +92,6 @@ def _folders(folders: Sequence[Path]) -> Iterator[Path]:
 def _store_of(folder: Path, uri: str | None, again: bool) -> str:
     """The uri of the store that is to get what a folder has; empty where every store that is meant has it."""
     from pde_train.tracking.outbox import Outbox
-    from pde_train.tracking.uris import absolute
 
     outbox = Outbox(folder)
     if next(outbox.entries(), None) is None:  # its process was killed before it had said anything

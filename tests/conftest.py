@@ -1,3 +1,4 @@
+import fcntl
 import os
 from contextlib import contextmanager
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from mlflow.tracking import MlflowClient
 
 from pde_train.conf_dir import conf_dir
 from pde_train.differentiators.series import RULES
@@ -39,6 +41,21 @@ def own_compiled_code(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE, str((folder.parent if WORKER in os.environ else folder) / "compiled"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def new_stores(tmp_path_factory):
+    """New sqlite stores are copies of one, which the processes of pytest-xdist share as they do compiled code."""
+    folder = tmp_path_factory.getbasetemp()
+    file = (folder.parent if WORKER in os.environ else folder) / "new_store.db"
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            MlflowClient(f"sqlite:///{file}").search_experiments()
+    forked.copy_new_stores()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(forked.NEW_STORE, str(file))
         yield
 
 

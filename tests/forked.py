@@ -13,6 +13,7 @@ import os
 import pkgutil
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,7 +32,7 @@ SLICE = 0.05
 class Forked:
     """A process that was forked; what tests use of `subprocess.Popen`, with stdout and stderr as pipes of text."""
 
-    def __init__(self, server: "Server", pid: int, pipes: tuple[int, int]):
+    def __init__(self, server: "Server", pid: int, pipes: tuple[int, ...]):
         self.pid = pid
         self.returncode: int | None = None
         self._server = server
@@ -112,14 +113,10 @@ class Server:
         os.close(err_end)
         return self._began(Forked(self, pid, (out, err)))
 
-    def start_uploader(self, command: list[str], environment: dict[str, str]) -> "ForkedUploader":
-        """The process of `pde_train.tracking.uploader`, which is asked by its stdin and answers by its stdout."""
-        (asked, asks), (answers, answered) = os.pipe(), os.pipe()
-        with Path(os.devnull).open("wb") as nothing:
-            pid = self._fork(command, Path.cwd(), environment, [asked, answered, nothing.fileno()])
-        os.close(asked)
-        os.close(answered)
-        return self._began(ForkedUploader(self, pid, (asks, answers)))
+    def start_uploader(self, command: list[str], environment: dict[str, str]) -> Forked:
+        """The process of `pde_train.tracking.uploader`, which has neither input nor output."""
+        with Path(os.devnull).open("r+b") as nothing:
+            return self._began(Forked(self, self._fork(command, Path.cwd(), environment, [nothing.fileno()] * 3), ()))
 
     def _fork(self, command: list[str], folder: Path, environment: dict[str, str], standard: list[int]) -> int:
         about = {"command": command, "folder": str(folder), "environment": environment}
@@ -164,31 +161,83 @@ class Server:
         self._process.wait()
 
 
-class ForkedUploader(Forked):
-    """What `pde_train.tracking.uploader` uses of `subprocess.Popen`."""
-
-    def __init__(self, server: Server, pid: int, pipes: tuple[int, int]):
-        super().__init__(server, pid, ())
-        self.stdin, self.stdout = os.fdopen(pipes[0], "wb", 0), os.fdopen(pipes[1], "rb", 0)
-
-    def __enter__(self) -> "ForkedUploader":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stdin.close()
-        self.stdout.close()
-        self.wait()
-
-
 class InPlaceOfSubprocess:
     """The module `subprocess` as `pde_train.tracking.uploader` sees it in the process of the tests."""
 
-    PIPE, DEVNULL, TimeoutExpired = subprocess.PIPE, subprocess.DEVNULL, subprocess.TimeoutExpired
+    DEVNULL = subprocess.DEVNULL
 
     @staticmethod
-    def Popen(command: list[str], env: dict[str, str], **how: object) -> ForkedUploader:
+    def Popen(command: list[str], env: dict[str, str], **how: object) -> Forked:
         assert command[:2] == [sys.executable, "-m"]
         return server("uploaders").start_uploader(command[1:], env)
+
+
+class Child:
+    """A process that this one forks, in place of one that would import MLflow first; as little of Popen as it takes."""
+
+    DEVNULL = subprocess.DEVNULL
+
+    def __init__(self, command: list[str], env: dict[str, str]):
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                gc.freeze()  # no file of the parent is closed, whose descriptor then is another's
+                os.setsid()
+                os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+                nothing = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+                become({"command": command[1:], "folder": str(Path.cwd()), "environment": env}, *nothing)
+            finally:
+                os._exit(1)
+
+    @classmethod
+    def Popen(cls, command: list[str], env: dict[str, str], **how: object) -> "Child":
+        assert command[:2] == [sys.executable, "-m"]
+        return cls(command, env)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self) -> int:
+        while self.poll() is None:
+            time.sleep(0.001)
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+WITHOUT_FIGURES = "PDE_TRAIN_TESTS_WITHOUT_FIGURES"
+"""Environment variable that is set for commands whose runs draw nothing, which takes longer than small runs."""
+
+NEW_STORE = "PDE_TRAIN_TESTS_NEW_STORE"
+"""Environment variable that names a sqlite file with the tables of a new store."""
+
+
+def copy_new_stores() -> None:
+    """Make new sqlite stores of this process as copies of NEW_STORE: MLflow makes its tables in fifty steps, a second.
+
+    Without the environment variable they are made as ever.
+    """
+    from pde_train.tracking import delivery
+
+    check_file = delivery.check_file
+
+    def copied(uri: str) -> None:
+        file = delivery.sqlite_file(uri)
+        if file is not None and NEW_STORE in os.environ and file.parent.is_dir() and not file.exists():
+            beside = file.with_name(f"{file.name}.{os.getpid()}")
+            shutil.copy(os.environ[NEW_STORE], beside)
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                os.link(beside, file)
+            beside.unlink()
+        check_file(uri)
+
+    delivery.check_file = copied
 
 
 SERVERS: dict[str, Server] = {}
@@ -291,6 +340,10 @@ def become(about: dict, *pipes: int) -> None:
     os.environ.update(about["environment"])
     named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = [about["folder"], *(entry for entry in named if entry not in sys.path)]
+    if WITHOUT_FIGURES in os.environ:
+        from pde_train.runs import artifacts
+
+        artifacts.draw = lambda problem, record, entropy: {}
     flag, what, *words = about["command"]
     sys.argv = [what if flag == "-m" else flag, *words]
     if flag == "-m":
@@ -302,9 +355,12 @@ def become(about: dict, *pipes: int) -> None:
 
 def preload(kind: str) -> None:
     """Import what processes of a kind import; nothing of it starts a thread or computes."""
-    if kind == "uploaders":
-        import pde_train.tracking.delivery
-    else:
+    from pde_train.tracking import uploader
+
+    uploader.Store("").load()
+    uploader.subprocess = Child
+    copy_new_stores()
+    if kind == "commands":
         import rich.table  # noqa: F401
 
         import pde_train

@@ -13,7 +13,7 @@ SMALL = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.step
 def started(folder: Path, *words: str) -> forked.Forked:
     """`python -m pde_train --multirun ...`, begun in a folder, in a process group of its own."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "MLFLOW"))}
-    environment = {**clean, "OMP_NUM_THREADS": "1"}
+    environment = {**clean, "OMP_NUM_THREADS": "1", forked.WITHOUT_FIGURES: ""}
     return forked.started("-m", "pde_train", "--multirun", *words, folder=folder, environment=environment)
 
 

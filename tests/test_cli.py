@@ -6,22 +6,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from pde_train.conf_dir import conf_dir
 from pde_train.errors import sentence
 
 
-def pde_train(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def environment_of(**more: str) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PDE_TRAIN", "HYDRA"))}
-    return subprocess.run(
-        [sys.executable, "-m", "pde_train", *arguments],
-        cwd=folder,
-        env={**clean, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return {**clean, "OMP_NUM_THREADS": "1", **more}
+
+
+def pde_train(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """The command from its very start."""
+    command = [sys.executable, "-m", "pde_train", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment_of(), capture_output=True, text=True, timeout=300)
+
+
+def refused(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """The command without the time that its imports take."""
+    return forked.run("-m", "pde_train", *arguments, folder=folder, environment=environment_of(**environment))
 
 
 def test_help_shows_groups_choices_and_three_examples(tmp_path):
@@ -105,7 +110,7 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(tmp_path, arguments, code, sentence):
-    done = pde_train(tmp_path, *arguments)
+    done = refused(tmp_path, *arguments)
     assert done.returncode == code
     assert sentence in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -113,9 +118,9 @@ def test_bad_input_is_one_line_and_an_exit_code(tmp_path, arguments, code, sente
 
 @pytest.mark.slow
 def test_a_traceback_only_when_asked_for(tmp_path):
-    done = pde_train(tmp_path, "+pde.speed=1", "tracking=none", HYDRA_FULL_ERROR="1")
+    done = refused(tmp_path, "+pde.speed=1", "tracking=none", HYDRA_FULL_ERROR="1")
     assert "Traceback" in done.stderr
-    assert "Traceback" not in pde_train(tmp_path, "+pde.speed=1", "tracking=none").stderr
+    assert "Traceback" not in refused(tmp_path, "+pde.speed=1", "tracking=none").stderr
 
 
 @pytest.mark.slow
@@ -139,7 +144,7 @@ def test_one_store_wherever_hydra_runs_the_job(tmp_path):
     ],
 )
 def test_a_secret_reaches_no_file_and_no_terminal(tmp_path, words):
-    done = pde_train(tmp_path, *words)
+    done = refused(tmp_path, *words)
     assert done.returncode == 2
     assert "tracking.uri holds a password or a token" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

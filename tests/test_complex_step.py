@@ -7,7 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from ridges import DTYPES, SMOOTH, derivatives, eps, network, one, points, request
+from reference_networks import DTYPES, SMOOTH, derivatives, eps, network, one, points, request
 from torch import nn
 
 from pde_train.differentiators.complex_points import EVALUATED, ComplexPoints

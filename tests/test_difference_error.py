@@ -7,7 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from ridges import NAMES, bank, eps, network, one, points, request, rounded, sum_of_weights, weights_of
+from reference_networks import NAMES, bank, eps, network, one, points, request, rounded, sum_of_weights, weights_of
 
 from pde_train.differentiators.difference_error import DifferenceError, kernel_rule
 from pde_train.differentiators.finite_difference import FiniteDifference

@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from ridges import (
+from reference_networks import (
     BIASES,
     DIGITS,
     DTYPES,

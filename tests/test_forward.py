@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from ridges import DTYPES, NAMES, SMOOTH, bank, eps, oracle, points, request
+from reference_networks import DTYPES, NAMES, SMOOTH, bank, eps, oracle, points, request
 
 from pde_train.differentiators.forward import Forward
 from pde_train.differentiators.reverse import Reverse

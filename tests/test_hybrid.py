@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from ridges import bank, eps, one, points, request
+from reference_networks import bank, eps, one, points, request
 
 from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.differentiators.hybrid import Hybrid

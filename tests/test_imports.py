@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,18 @@ ALLOWED = {  # what each module or folder may import from the package
     "sync": {"errors", "run_folder", "tracking"},
     "study": {"differentiators", "errors", "guards", "plots", "runs", "sync", "tracking"},
     "report": {"study"},
-    "cli": {"conf_dir", "errors", "guards", "run_folder", "instantiate", "progress", "runs", "schema", "tracking"},
+    "cli": {
+        "conf_dir",
+        "errors",
+        "guards",
+        "instantiate",
+        "overrides",
+        "progress",
+        "run_folder",
+        "runs",
+        "schema",
+        "tracking",
+    },
 }
 HYDRA = {"cli", "experiment", "guards", "instantiate", "overrides", "runs", "schema", "sweeps", "__main__"}
 
@@ -89,6 +101,7 @@ def imports(file: Path) -> set[str]:
     return found
 
 
+@cache
 def rooms() -> dict[str, set[str]]:
     """Everything that each module or folder of the package imports."""
     found: dict[str, set[str]] = {}

@@ -41,7 +41,8 @@ FOLLOWING = [
 
 def start(store: Path, folder: Path, *more: str, arguments: list[str] = ARGUMENTS) -> forked.Forked:
     words = [*arguments, f"hydra.run.dir={folder}", *more, f"tracking.uri=sqlite:///{store / 'mlflow.db'}"]
-    return forked.started("-m", "pde_train", *words, folder=store, environment={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", forked.WITHOUT_FIGURES: ""}
+    return forked.started("-m", "pde_train", *words, folder=store, environment=environment)
 
 
 def finish(process: forked.Forked) -> tuple[int, str]:

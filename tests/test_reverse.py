@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from ridges import (
+from reference_networks import (
     BIASES,
     DTYPES,
     NAMES,

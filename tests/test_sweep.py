@@ -76,6 +76,7 @@ def test_a_grid_through_its_life(tmp_path, monkeypatch, capsys):
     views = [r for r in children if "view_of" in r.data.tags]
     assert len(views) == 3
     for view in views:
+        assert view.data.tags["differentiator_label"] == "taylor"
         with np.load(folders(tmp_path)[view.data.tags["view_of"]] / "spectrum.npz") as kept:
             for name in (n for n in kept.files if n.startswith("step_")):
                 expected = Entropy([1e-3, 1e-5], relative=False).metrics(kept[name])["entropy/1e-05"]
@@ -252,26 +253,29 @@ def test_workers_end_with_a_launcher_that_is_killed(tmp_path):
     assert len(saved) == 2, results(tmp_path)
 
 
-@pytest.mark.parametrize("spoiled", [b"", b"{", b"\xff", b"[]", b"{}", b'{"status": "well"}', None])
-def test_a_result_that_cannot_be_read_is_that_of_a_failed_cell(tmp_path, capsys, monkeypatch, spoiled):
+def test_a_result_that_cannot_be_read_is_that_of_a_failed_cell(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = [*SMALL, "seed=0,1", "tracking=none"]
+    contents = [b"", b"{", b"\xff", b"[]", b"{}", b'{"status": "well"}', None]
+    words = [*SMALL, f"seed=range({len(contents) + 1})", "tracking=none"]
     swept(tmp_path, *words)
-    first, second = sorted(folders(tmp_path).values())
-    before = (second / "model.pt").stat().st_mtime_ns
-    (first / "result.json").unlink()
-    if spoiled is None:  # a folder cannot be removed like a file, either
-        (first / "result.json").mkdir()
-    else:
-        (first / "result.json").write_bytes(spoiled)
+    *spoiled, whole = sorted(folders(tmp_path).values())
+    before = (whole / "model.pt").stat().st_mtime_ns
+    for folder, content in zip(spoiled, contents, strict=True):
+        (folder / "result.json").unlink()
+        if content is None:  # a folder cannot be removed like a file, either
+            (folder / "result.json").mkdir()
+        else:
+            (folder / "result.json").write_bytes(content)
     assert status([]) == 0
-    assert "2 cells: 1 failed, 1 finished" in capsys.readouterr().out
+    assert "8 cells: 7 failed, 1 finished" in capsys.readouterr().out
     out, _ = swept(tmp_path, *words, "sweep.retry=false", code=1)
-    assert "is not the result of a run" in out
-    if spoiled is not None:
-        swept(tmp_path, *words)
-        assert {r["status"] for r in results(tmp_path).values()} == {"finished"}
-    assert (second / "model.pt").stat().st_mtime_ns == before
+    for folder in spoiled:
+        (said,) = (line for line in out.splitlines() if line.startswith("failed: ") and folder.name in line)
+        assert "is not the result of a run" in said
+    (spoiled[-1] / "result.json").rmdir()
+    swept(tmp_path, *words)
+    assert {r["status"] for r in results(tmp_path).values()} == {"finished"}
+    assert (whole / "model.pt").stat().st_mtime_ns == before
 
 
 def test_other_files_that_cannot_be_read_stop_no_sweep(tmp_path):

@@ -29,6 +29,7 @@ from pde_train.tracking.delivery import Store
 from pde_train.tracking.mlflow import OPEN_SECONDS, SHORT_SECONDS, MlflowTracker
 from pde_train.tracking.none import NoTracker
 from pde_train.tracking.outbox import Mark, Outbox
+from pde_train.tracking.uploader import ASKED
 from pde_train.tracking.uris import absolute, encoded, holds_secret, masked, without_secrets
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
@@ -65,7 +66,7 @@ def run_of(uri, folder):
 def opened(uri, folder, params=None, parent=None):
     """A tracker with an open run, of which nothing is delivered before it is drained."""
     tracker = MlflowTracker(uri, "pde_train")
-    tracker._nudge = lambda: None
+    tracker._follow = lambda: None
     folder.mkdir(exist_ok=True)
     tracker.start("run", folder, params or {}, {}, parent)
     return tracker
@@ -110,7 +111,8 @@ def test_a_store_that_can_never_be_used_is_one_sentence(compose, tmp_path, bad):
 
 def test_a_store_of_a_newer_schema_is_one_sentence_and_keeps_what_it_has(compose, uri, tmp_path):
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'new').prepare()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)  # MLflow looks at a schema once a process
+    done = forked.run("-c", code, folder=tmp_path)  # MLflow looks at a schema once a process
+    assert done.returncode == 0, done.stderr
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     before = (tmp_path / "mlflow.db").read_bytes()
@@ -145,7 +147,7 @@ def test_an_offline_run_never_imports_mlflow_and_sync_nests_it_under_its_sweep(t
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=environment, timeout=120)
     (tmp_path / "multirun").rename(tmp_path / "copied")  # as from a node without a network
-    subprocess.run([sys.executable, "-m", "pde_train.sync", "copied"], cwd=tmp_path, check=True, timeout=120)
+    assert forked.run("-m", "pde_train.sync", "copied", folder=tmp_path, environment=environment).returncode == 0
     _, found = runs_in(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (parent,) = (r for r in found if "sweep" in r.data.tags)
     children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
@@ -252,7 +254,8 @@ def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path
     assert client.get_run(run_id).data.tags["mlflow.parentRunId"] == parent_id
 
 
-def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path):
+def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path, monkeypatch):
+    monkeypatch.delenv(forked.NEW_STORE)
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'many').prepare()"
     started = [forked.started("-c", code, folder=tmp_path) for _ in range(3)]
     said = [process.communicate(timeout=120) for process in started]
@@ -298,7 +301,7 @@ def test_a_file_that_another_process_keeps_locked_is_a_store_that_is_away(compos
     assert dict(rows_of(uri)) == record.series["loss"]
 
 
-def test_a_uploader_that_was_killed_is_replaced(uri, tmp_path):
+def test_an_uploader_that_was_killed_is_replaced(uri, tmp_path):
     tracker = MlflowTracker(uri, "pde_train")
     tracker.start("run", tmp_path, {}, {})
     tracker.metrics([("loss", 1.0, 0)])
@@ -430,8 +433,7 @@ def test_sync_refills_a_store_that_was_deleted_and_copies_to_another(uri, tmp_pa
     for file in tmp_path.glob("mlflow.db*"):
         file.unlink()
     for arguments in (["--again"], ["--again", "--uri", third], ["--again", "--uri", third]):
-        command = [sys.executable, "-m", "pde_train.sync", str(tmp_path / "child"), str(tmp_path), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        done = forked.run("-m", "pde_train.sync", str(tmp_path / "child"), str(tmp_path), *arguments, folder=tmp_path)
         assert done.stdout == "delivered 2 runs with 20 metric rows\n"
     for store in (uri, other, third):
         client, found = runs_in(store)
@@ -452,7 +454,7 @@ def test_a_run_goes_on_in_a_store_that_was_emptied_since(uri, tmp_path):
     )
     for file in tmp_path.glob("mlflow.db*"):
         file.unlink()
-    subprocess.run([sys.executable, "-c", code, uri], check=True, timeout=120)
+    assert forked.run("-c", code, uri, folder=tmp_path).returncode == 0
     tracker.metrics([("loss", 0.0, 10)])
     tracker.drain()
     assert [step for step, _ in rows_of(uri)] == list(range(11))
@@ -469,7 +471,7 @@ def test_a_store_that_is_away_keeps_no_other_from_its_runs(uri, tmp_path, capsys
 
 
 @pytest.mark.parametrize("how", ["above", "absolute", "link", "link in a folder", "itself"])
-def test_a_outbox_names_only_files_of_its_own_folder(uri, tmp_path, capsys, how):
+def test_an_outbox_names_only_files_of_its_own_folder(uri, tmp_path, capsys, how):
     (tmp_path / "secret.txt").write_text("private")
     folder = tmp_path / "run"
     tracker = opened(uri, folder)
@@ -527,23 +529,60 @@ def test_a_user_whom_the_system_does_not_know_has_a_number():
         assert Outbox(Path(folder)).opening()["user"] == "54321"
 
 
-def test_a_uploader_that_reads_nothing_blocks_no_training(uri, tmp_path):
-    """A pipe holds 64 KiB; what does not fit is not said, and the end delivers it all the same."""
-    folder = tmp_path / ("a long name " * 15)
+def test_an_uploader_that_does_nothing_blocks_no_training(uri, tmp_path):
+    """The end delivers what was written while the process was stopped."""
     tracker = MlflowTracker(uri, "pde_train")
-    folder.mkdir()
-    tracker.start("run", folder, {}, {})
+    tracker.start("run", tmp_path, {}, {})
     stopped = tracker.uploader._process.pid
     os.kill(stopped, signal.SIGSTOP)
+    asked = tracker.uploader._folder / ASKED
+    size = asked.stat().st_size
     began = time.monotonic()
-    for k in range(1000):  # 200 kB of words
+    for k in range(1000):
         tracker.metrics([("loss", 1.0, k)])
     assert time.monotonic() - began < 10
-    assert len(tracker.uploader._unsent) < 1000
+    assert asked.stat().st_size == size  # nothing is said again of a run that is followed
     os.kill(stopped, signal.SIGCONT)
     tracker.finish("finished")
     tracker.drain()
     assert [step for step, _ in rows_of(uri)] == list(range(1000))
+
+
+def until(happened):
+    began = time.monotonic()
+    while not happened():
+        assert time.monotonic() - began < 60
+        time.sleep(0.01)
+
+
+def test_what_a_run_writes_is_delivered_while_it_goes_on(uri, tmp_path):
+    tracker = MlflowTracker(uri, "pde_train")
+    tracker.start("run", tmp_path, {}, {})
+    for k in range(3):
+        tracker.metrics([("loss", 1.0, k)])
+        until(lambda: not tracker._outbox.waits_for(masked(uri)))
+    assert [step for step, _ in rows_of(uri)] == [0, 1, 2]
+    assert only_run(uri)[1].info.status == "RUNNING"
+
+
+def test_an_uploader_delivers_what_a_killed_process_wrote_and_ends(uri, tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from pde_train.tracking.mlflow import MlflowTracker; "
+        "t = MlflowTracker(sys.argv[1], 'pde_train'); t.start('run', Path(sys.argv[2]), {}, {}); "
+        "t.metrics([('loss', 1.0, k) for k in range(1000)]); "
+        "print(t.uploader._process.pid, t.uploader._folder, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, uri, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    pid, folder = done.stdout.split()
+    assert Path(f"/proc/{pid}").exists()
+    until(lambda: not Path(folder).exists())  # which is the last that the process does
+    assert [step for step, _ in rows_of(uri)] == list(range(1000))
+
+
+def test_only_a_folder_of_a_run_is_followed(tmp_path, capsys):
+    assert sync.main(["--follow", str(tmp_path)]) == 2
+    assert "names no runs to follow: expected a folder that a run has made" in capsys.readouterr().err
 
 
 class Breaking(NoTracker):
@@ -559,7 +598,7 @@ def test_a_delivery_that_breaks_at_the_end_leaves_a_finished_run(compose, tmp_pa
     assert "python -m pde_train.sync delivers it" in caplog.text
 
 
-def test_a_uploader_that_cannot_be_started_fails_no_run(uri, tmp_path, caplog):
+def test_an_uploader_that_cannot_be_started_fails_no_run(uri, tmp_path, caplog):
     code = (
         "import resource, sys, logging; from pathlib import Path; "
         "from pde_train.tracking.mlflow import MlflowTracker; from pde_train.tracking.base import drained; "

@@ -27,8 +27,9 @@ from pde_train.study.hypotheses import Hypothesis, read_hypotheses
 from pde_train.study.page import Picture, render, said
 from pde_train.study.run_table import STARTS, Runs, read
 from pde_train.study.verdicts import Verdict, judge
-from pde_train.sync import DEFAULT_URI, URI
+from pde_train.sync import DEFAULT_URI
 from pde_train.tracking.reading import Reader
+from pde_train.tracking.uris import URI
 
 EXPERIMENT = "study"
 

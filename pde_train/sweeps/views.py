@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pde_train.entropy import Entropy
 from pde_train.instantiate import build_group, plain
@@ -59,7 +59,7 @@ def _view(cell: Cell, trained: Result, config: DictConfig, tracker: Tracker, par
     result = replace(trained, metrics={**kept, **last}, entropy=dict(cell.entropy), folder=folder)
     with lock(folder) as mine:
         if mine:  # otherwise another sweep is keeping the same view
-            _track(cell, result, by_step, tracker, parent)
+            _track(cell, result, by_step, config.trusted_modules, tracker, parent)
             result.write(folder)
     return result
 
@@ -71,13 +71,20 @@ def _metrics(cell: Cell, entropy: Entropy) -> dict[int, dict[str, float]]:
 
 
 def _track(
-    cell: Cell, result: Result, by_step: Mapping[int, Mapping[str, float]], tracker: Tracker, parent: Path
+    cell: Cell,
+    result: Result,
+    by_step: Mapping[int, Mapping[str, float]],
+    trusted: ListConfig,
+    tracker: Tracker,
+    parent: Path,
 ) -> None:
     """Keep the view as a run: every metric of the cell's last step, and those of its spectra by step."""
     config = plain(OmegaConf.load(cell.folder / "config.yaml"))
     params = provenance.flattened({**config, "entropy": dict(cell.entropy)})
     folder = result.folder or cell.folder
-    tags = {**result.choices, "config_hash": cell.name, "view_of": cell.name}
+    differentiator = {"differentiator": config["differentiator"], "trusted_modules": trusted}
+    label = build_group(OmegaConf.create(differentiator), "differentiator").label
+    tags = {**result.choices, "config_hash": cell.name, "differentiator_label": label, "view_of": cell.name}
     tracker.start(f"{config['name']}, another entropy", folder, params, tags, parent)
     steps = int(result.metrics.get("steps") or 0)
     rows = {(key, steps): value for key, value in result.metrics.items() if value is not None}

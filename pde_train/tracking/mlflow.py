@@ -74,9 +74,9 @@ class MlflowTracker(Tracker):
         if self.uploader is None:
             return
         if not wait:
-            self.uploader.tell("prepare", self.experiment)
+            self.uploader.request(self.experiment)
             return
-        answer = self.uploader.ask("prepare", self.experiment, self._patience(OPEN_SECONDS))
+        answer = self.uploader.ask(self._patience(OPEN_SECONDS), self.experiment)
         store = masked(self.uploader.uri)
         if answer.unreachable:
             log.warning(
@@ -85,7 +85,7 @@ class MlflowTracker(Tracker):
                 store,
                 answer.error,
             )
-        elif answer.error is not None:
+        elif answer.error is not None and answer.folder is None:
             self.uploader.close()
             raise RunError(
                 f"the tracking store {store} cannot be used ({answer.error}): expected a store of this "
@@ -120,7 +120,7 @@ class MlflowTracker(Tracker):
 
     def metrics(self, rows: Sequence[Row]) -> None:
         self._outbox.metrics(rows)
-        self._nudge()
+        self._follow()
 
     def tags(self, tags: Mapping[str, str]) -> None:
         self._tell(tags=dict(tags))
@@ -139,11 +139,11 @@ class MlflowTracker(Tracker):
             return
         if self._nested and self.uploader.silent:
             return
-        outboxes = [str(self._outbox.folder), *map(str, folders)]
+        outboxes = [self._outbox.folder, *folders]
         short = self._nested or self.uploader.silent
-        answer = self.uploader.ask("drain", outboxes, self._patience(SHORT_SECONDS if short else END_SECONDS))
+        answer = self.uploader.ask(self._patience(SHORT_SECONDS if short else END_SECONDS), folders=outboxes)
         if answer.error is not None:
-            self.uploader.warn(answer.error, outboxes[0])
+            self.uploader.warn(answer.error, str(self._outbox.folder))
         if not self._nested:  # the next cell of a sweep wants it, too
             self.uploader.close()
 
@@ -165,12 +165,12 @@ class MlflowTracker(Tracker):
 
     def _tell(self, **entry: object) -> None:
         self._outbox.append(**entry)
-        self._nudge()
+        self._follow()
 
-    def _nudge(self) -> None:
+    def _follow(self) -> None:
         if self.uploader is not None:
             try:
-                self.uploader.nudge(self._outbox.folder)
+                self.uploader.follow(self._outbox.folder)
             except Exception as error:  # no room for another process, for instance: the outbox has it
                 self.uploader.warn(first_line(error, self.uploader.uri), str(self._outbox.folder))
 

@@ -1,7 +1,12 @@
-"""A process that delivers outboxes to a store while their runs go on.
+"""A process that delivers outboxes to a store while their runs go on: `python -m pde_train.sync --follow FOLDER`.
 
 A process and not a thread, since MLflow is a second of imports and 0.1 ms of Python for every row, for which a thread
 would take the interpreter from the training loop.
+
+The two share a temporary folder of three files, so that neither ever waits for the other. The process whose runs are
+delivered holds its lock, and appends to `asked` the folders of its runs. The other process (`Follower`) looks at the
+sizes of that file and of the outboxes, delivers what was added, and replaces `said`, which tells up to where in `asked`
+everything is done. It ends once nobody holds the lock, whatever became of the holder.
 """
 
 from __future__ import annotations
@@ -11,128 +16,121 @@ import gc
 import json
 import logging
 import os
-import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from itertools import count
 from pathlib import Path
-from typing import Any
 
+from pde_train.errors import UsageError
+from pde_train.run_folder import LOCK, OUTBOX, is_locked, lock
 from pde_train.tracking.delivery import Store, first_line, is_unreachable
-from pde_train.tracking.uris import masked
+from pde_train.tracking.uris import URI, masked
 
 RHYTHM_SECONDS = 1.0
 """Between two deliveries of a run that goes on: what it writes meanwhile goes in the same calls."""
 
 RETRY_SECONDS = 10.0
-"""Between two tries to reach a store that is away."""
+"""Between two tries to reach a store that is unreachable."""
 
 SILENT_SECONDS = 1.0
-"""A store that keeps us waiting for longer, and is away, is not asked again before RETRY_SECONDS have passed."""
+"""A store that takes longer to be found unreachable is not asked again before RETRY_SECONDS have passed."""
 
 IDLE_SECONDS = 60.0
-"""After which an uploader ends that has nothing to do; the next word starts another."""
+"""After which the process ends that has nothing to do; the next entry of an outbox starts another."""
 
 LOADING_SECONDS = 60.0
-"""For how long the uploader may load its libraries, on a busy machine."""
+"""For how long the process may load its libraries, on a busy machine."""
 
 STUCK_SECONDS = 120
-"""A single call to the store that takes longer ends the uploader."""
+"""A single call to the store that takes longer ends the process."""
 
-PUSH_SECONDS = 0.1
-"""Between two tries to write to an uploader that is too busy to read."""
+POLL_SECONDS = 0.02
+"""Between two looks at the files of the temporary folder."""
 
-STORE = "PDE_TRAIN_STORE"
-"""Environment variable that tells the process the uri of its store."""
+ASKED, SAID = "asked", "said"
+"""Names of the two files: requests, a JSON list a line, and the last `Answer`."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request: an error in words, and whether the store is away."""
+    """What has come of all requests up to a position.
+
+    Attributes:
+        error: What went wrong last, in words.
+        unreachable: Whether the store did not answer.
+        folder: Of the run that was not delivered, where the error is that of a run.
+        position: Bytes of `asked` that have been dealt with.
+        time: When this was written, in nanoseconds of the monotonic clock.
+    """
 
     error: str | None = None
     unreachable: bool = False
-
-
-class Words:
-    """JSON values, one a line, out of a pipe."""
-
-    def __init__(self, descriptor: int):
-        self._descriptor = descriptor
-        self._rest = b""
-        self.closed = False
-
-    def read(self, seconds: float) -> list[Any]:
-        """What has come; waits for it so long. Nothing for ever once the other end is `closed`."""
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        if self.closed or not poll.poll(max(seconds, 0.0) * 1000):
-            return []
-        data = os.read(self._descriptor, 1 << 16)
-        self.closed = not data
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+    folder: str | None = None
+    position: int = 0
+    time: int = 0
 
 
 class Uploader:
-    """The process that delivers to one store, as those see it that it works for."""
+    """The process that delivers to one store, as seen by the process whose runs it delivers.
+
+    Attributes:
+        uri: Of the store.
+        silent: Whether an answer was awaited in vain, and the store has taken nothing since.
+    """
 
     def __init__(self, uri: str):
         self.uri = uri
-        self._process: subprocess.Popen[bytes] | None = None
-        self._words: Words
-        self._unsent = b""
-        self._numbers = count()
-        self._loaded = False
-        self._warned = False
         self.silent = False
-        """Whether somebody waited in vain, and the store has said nothing since."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._open = contextlib.ExitStack()
+        self._folder: Path
+        self._followed: set[Path] = set()
+        self._heard = Answer()
+        self._warned = False
 
-    def nudge(self, folder: Path) -> None:
-        """There is something new in this folder. Never waits: it is not said where the process has not read the rest.
+    def follow(self, folder: Path) -> None:
+        """Have a run delivered from its outbox as it grows. Never waits; said once more, it is not written again."""
+        if folder not in self._followed or not self._lives():
+            self.request(folders=[folder])
+        self._hear()
 
-        The outbox has everything, and `ask("drain")` names all folders again.
+    def request(self, experiment: str | None = None, folders: Iterable[Path] = ()) -> int:
+        """Ask for an experiment to be made, and for runs to be delivered now and as they grow.
+
+        Args:
+            experiment: Its name in the store.
+            folders: Of the runs.
+
+        Returns:
+            The position that the answer has at least.
         """
-        if self._unsent and self._lives():
-            self._push()
-        if not (self._unsent and self._lives()):
-            self.tell("deliver", str(folder))
-        self._hear(0.0)
-
-    def tell(self, request: str, content: Any) -> int:
-        """Send a request, to a new process where there is none; its number."""
-        number = next(self._numbers)
         if not self._lives():
             self._start()
-        try:
-            self._send([request, number, content])
-        except BrokenPipeError:  # it ended just now
-            self._start()
-            self._send([request, number, content])
-        return number
+        self._followed.update(folders)
+        with (self._folder / ASKED).open("ab") as file:
+            file.write(f"{json.dumps([experiment, *map(str, folders)])}\n".encode())
+            return file.tell()
 
-    def ask(self, request: str, content: Any, patience: float) -> Answer:
-        """Send a request and wait for the answer, for as long as the store says anything within `patience` seconds."""
-        for _ in range(2):  # an uploader that had ended is replaced once
-            number = self.tell(request, content)
-            until = time.monotonic() + (patience if self._loaded else LOADING_SECONDS)
-            while not self._words.closed and (left := until - time.monotonic()) > 0:
-                try:
-                    self._push()
-                except BrokenPipeError:
-                    break
-                heard = self._hear(min(left, PUSH_SECONDS) if self._unsent else left)
-                if number in heard:
-                    return heard[number]
-                if any(answer.error is None for answer in heard.values()):
+    def ask(self, patience: float, experiment: str | None = None, folders: Iterable[Path] = ()) -> Answer:
+        """Request, and wait for the answer for as long as the store takes anything within `patience` seconds."""
+        folders = list(folders)
+        for _ in range(2):  # a process that had ended is replaced once
+            position = self.request(experiment, folders)
+            until = time.monotonic() + (patience if self._heard.time else LOADING_SECONDS)
+            while self._lives() and time.monotonic() < until:
+                if self._hear() and self._heard.error is None:
                     until = time.monotonic() + patience
+                if self._heard.position >= position:
+                    return self._heard
+                time.sleep(POLL_SECONDS)
             if self._lives():
                 self.silent = True
                 return Answer(f"no answer within {patience:g} s", unreachable=True)
@@ -151,65 +149,49 @@ class Uploader:
         self._warned = True
 
     def close(self) -> None:
-        """End the process, by force where it is stuck in a call: the outboxes have everything."""
-        if self._process is None:
-            return
-        with self._process:  # closes its pipes
-            assert self._process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
-            try:
-                self._process.wait(0.0 if self.silent else SILENT_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
+        """End the process by force: the outboxes have everything, and it can be stuck in a call."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
         self._process = None
+        self._open.close()
 
     def _start(self) -> None:
         self.close()
-        command = [sys.executable, "-m", "pde_train.tracking.uploader"]
-        pipe, none = subprocess.PIPE, subprocess.DEVNULL
-        # in a session of its own, where no Ctrl-C reaches it
-        self._process = subprocess.Popen(
-            command,
-            stdin=pipe,
-            stdout=pipe,
-            stderr=none,
-            start_new_session=True,
-            bufsize=0,
-            env={**os.environ, STORE: self.uri},  # not on the command line, which may be seen: it may hold a password
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
-        self._unsent = b""
-        self._words = Words(self._process.stdout.fileno())
-        self._loaded = False
+        with contextlib.ExitStack() as opened:
+            self._folder = Path(tempfile.mkdtemp(prefix="pde_train-"))
+            opened.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            opened.enter_context(lock(self._folder))
+            self._heard = Answer()
+            requests = [[None, str(folder)] for folder in self._followed]
+            (self._folder / ASKED).write_text("".join(f"{json.dumps(request)}\n" for request in requests))
+            # in a session of its own, where no Ctrl-C reaches it
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pde_train.sync", "--follow", str(self._folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**os.environ, URI: self.uri},  # not on the command line, which may be seen: it may hold a password
+            )
+            self._open = opened.pop_all()
 
     def _lives(self) -> bool:
-        return self._process is not None and not self._words.closed and self._process.poll() is None
+        return self._process is not None and self._process.poll() is None
 
-    def _send(self, word: Any) -> None:
-        self._unsent += f"{json.dumps(word)}\n".encode()
-        self._push()
-
-    def _push(self) -> None:
-        """Write what fits into the pipe; the rest waits."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        with contextlib.suppress(BlockingIOError):
-            while self._unsent:
-                self._unsent = self._unsent[os.write(self._process.stdin.fileno(), self._unsent) :]
-
-    def _hear(self, seconds: float) -> dict[int, Answer]:
-        """Answers by their number; -1 for any other sign of life."""
-        heard: dict[int, Answer] = {}
-        for number, error, is_away, folder in self._words.read(seconds):
-            self._loaded = True
-            heard[number] = Answer(error, is_away)
-            self.silent = self.silent and error is not None
-            if folder is not None:
-                self.warn(error, folder)
-        return heard
+    def _hear(self) -> bool:
+        """Whether the process has said anything new."""
+        try:
+            answer = Answer(**json.loads((self._folder / SAID).read_bytes()))
+        except OSError:  # it has not begun
+            return False
+        if answer.time == self._heard.time:
+            return False
+        self._heard = answer
+        self.silent = self.silent and answer.error is not None
+        if answer.error is not None and answer.folder is not None:
+            self.warn(answer.error, answer.folder)
+        return True
 
 
 @cache
@@ -218,103 +200,126 @@ def uploader_to(uri: str, process: int) -> Uploader:
     return Uploader(uri)
 
 
-class Round:
-    """The work of the process: requests come in, folders with news are delivered."""
+class Follower:
+    """Delivers the runs that are named in a folder, for as long as a process holds its lock."""
 
-    def __init__(self, store: Store, requests: Words, answers: int):
+    def __init__(self, store: Store, folder: Path):
         self._store = store
-        self._requests = requests
-        self._answers = answers
-        self._pending: dict[Path, None] = {}
-        self._due = 0.0
-        self._silent_until = 0.0
-        self._said = 0.0
+        self._folder = folder
+        self._read = self._done = 0
+        """Bytes of `asked` that have been read, and that have been dealt with."""
+        self._experiments: set[str] = set()
+        self._sizes: dict[Path, int] = {}
+        """Of each outbox, when it was delivered or refused."""
+        self._due = self._silent_until = self._said = 0.0
         store.answered = self._sign_of_life
 
     def work(self) -> None:
-        """Until the other end is closed, or nothing has happened for IDLE_SECONDS."""
-        self._sign_of_life()
-        while True:
-            wait = self._due - time.monotonic() if self._pending else IDLE_SECONDS
-            requests = self._requests.read(wait)
-            for request, number, content in requests:
-                self._answer(request, number, content)
-            if self._requests.closed or not (requests or self._pending):
-                break
-            if self._pending and time.monotonic() >= self._due:
-                self._deliver()
-        if time.monotonic() >= self._silent_until:
-            self._deliver()  # of a run that was killed
+        """Until nobody holds the lock, or nothing has happened for IDLE_SECONDS."""
+        self._say(Answer())
+        idle_since = time.monotonic()
+        while is_locked(self._folder):
+            self._take_requests()
+            if time.monotonic() >= self._due and self._deliver():
+                idle_since = time.monotonic()
+            if time.monotonic() > idle_since + IDLE_SECONDS:
+                return
+            time.sleep(POLL_SECONDS)
+        self._take_requests()
+        self._deliver()  # what a process has left that was killed
+        for name in (ASKED, SAID, LOCK):
+            (self._folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it holds another file, or is gone
+            self._folder.rmdir()
 
-    def _answer(self, request: str, number: int, content: Any) -> None:
-        if request == "deliver":
-            self._pending[Path(content)] = None
+    def _take_requests(self) -> None:
+        file = self._folder / ASKED
+        if _size(file) <= self._read:
             return
-        if request == "drain":
-            self._pending |= dict.fromkeys(map(Path, content))
-        if time.monotonic() < self._silent_until:
-            self._say(number, Answer("it did not answer before", unreachable=True))
-        elif request == "drain":
-            self._say(number, self._deliver())
-        elif request == "prepare":
-            self._say(number, self._try(lambda: self._store.experiment_id(content)))
+        with file.open("rb") as opened:
+            opened.seek(self._read)
+            for line in opened:
+                if not line.endswith(b"\n"):  # it is being written
+                    break
+                experiment, *folders = json.loads(line)
+                if experiment is not None:
+                    self._experiments.add(experiment)
+                self._sizes |= dict.fromkeys(map(Path, folders), 0)
+                self._read += len(line)
+                self._due = 0.0
 
-    def _deliver(self) -> Answer:
-        """Everything that is pending, until the store is found to be away; what it refuses is left in its outbox."""
-        refused = Answer()
-        for folder in list(self._pending):
-            answer = self._try(partial(self._store.deliver, folder))
-            if answer.error is not None:
-                self._say(-1, answer, folder)
-                refused = answer
-            if answer.unreachable:
-                self._due = time.monotonic() + RETRY_SECONDS
-                return answer
-            del self._pending[folder]
-        self._due = time.monotonic() + RHYTHM_SECONDS
-        return refused
+    def _deliver(self) -> bool:
+        """Make the experiments, deliver what was added and say what came of it; whether there was anything to do."""
+        asked, position = self._read > self._done, self._read
+        grown = {folder: size for folder, old in self._sizes.items() if (size := _size(folder / OUTBOX)) != old}
+        answer = Answer()
+        if asked and time.monotonic() < self._silent_until:
+            answer = Answer("it did not answer before", unreachable=True)
+        for experiment in () if answer.unreachable else self._experiments:
+            answer = self._try(partial(self._store.experiment_id, experiment), answer)
+        for folder, size in grown.items():
+            if not answer.unreachable:
+                answer = self._try(partial(self._store.deliver, folder), answer, str(folder))
+            if not answer.unreachable:
+                self._sizes[folder] = size
+        self._due = time.monotonic() + (RETRY_SECONDS if answer.unreachable else RHYTHM_SECONDS)
+        self._done = position
+        if asked or grown:
+            self._say(answer)
+        return asked or bool(grown)
 
-    def _try(self, task: Callable[[], object]) -> Answer:
+    def _try(self, task: Callable[[], object], before: Answer, folder: str | None = None) -> Answer:
+        """What came of a task; of one that succeeds, the answer before it."""
         began = time.monotonic()
         signal.alarm(STUCK_SECONDS)
         try:
             task()
         except Exception as error:  # a store may answer with anything
-            answer = Answer(first_line(error, self._store.uri), is_unreachable(error, self._store.uri))
-            now = time.monotonic()
-            if answer.unreachable and now - began > SILENT_SECONDS:
-                self._silent_until = now + RETRY_SECONDS
-            return answer
+            unreachable = is_unreachable(error, self._store.uri)
+            if unreachable and time.monotonic() - began > SILENT_SECONDS:
+                self._silent_until = time.monotonic() + RETRY_SECONDS
+            return Answer(first_line(error, self._store.uri), unreachable, folder)
         finally:
             signal.alarm(0)
-        return Answer()
+        return before
 
     def _sign_of_life(self) -> None:
-        now = time.monotonic()
-        if now - self._said >= 1.0:
-            self._said = now
+        if time.monotonic() > self._said + 1.0:
             signal.alarm(STUCK_SECONDS)
-            self._say(-1, Answer())
+            self._say(Answer())
 
-    def _say(self, number: int, answer: Answer, folder: Path | None = None) -> None:
-        word = [number, answer.error, answer.unreachable, None if folder is None else str(folder)]
-        with contextlib.suppress(BrokenPipeError):  # who asked was killed: its runs are delivered all the same
-            os.write(self._answers, f"{json.dumps(word)}\n".encode())
+    def _say(self, answer: Answer) -> None:
+        self._said = time.monotonic()
+        beside = self._folder / f"{SAID}.part"
+        with contextlib.suppress(OSError):  # who asked is gone: its runs are delivered all the same
+            beside.write_text(json.dumps(asdict(replace(answer, position=self._done, time=time.monotonic_ns()))))
+            beside.replace(self._folder / SAID)
 
 
-def main() -> None:
-    """Deliver for the process at the other end of stdin; the signals of a terminal or a cluster are its business."""
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def follow(folder: Path, uri: str) -> None:
+    """Deliver what a process asks for in a folder; the signals of a terminal or a cluster are that process's business.
+
+    Args:
+        folder: Made by an `Uploader`.
+        uri: Of the store.
+
+    Raises:
+        UsageError: It is no such folder.
+    """
+    if not (folder / ASKED).exists():
+        raise UsageError(f"{folder} names no runs to follow: expected a folder that a run has made, leave --follow out")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    answers = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries may print
-    store = Store(os.environ[STORE])
+    store = Store(uri)
     store.load()
     gc.freeze()  # SQLAlchemy makes a dozen objects of every row, among which the collector
     gc.set_threshold(50_000)  # would look for cycles for a quarter of the time
-    Round(store, Words(0), answers).work()
+    Follower(store, folder).work()
     os._exit(0)  # without waiting for what libraries do at the end
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
+URI = "MLFLOW_TRACKING_URI"
+"""MLflow's own environment variable, which names a store."""
+
 HIDDEN = "***"
 
 DATABASES = ("postgresql", "mysql", "mssql", "oracle")

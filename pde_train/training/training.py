@@ -217,12 +217,12 @@ class Training:
             return
         self.model.load_state_dict({k.removeprefix("model."): v for k, v in saved["state_dict"].items()})
         self.optimizer.load_state_dict(saved["optimizer_states"][0])
-        self.step, self.seconds, self.compile = state["step"], state["seconds"], state.get("compile", "never")
+        self.step, self.seconds, self.compile = state["step"], state["seconds"], state["compile"]
         self._generator.bit_generator.state = state["drawn_from"]
         self.weights, self._weighed = state["weights"], state["weighed"]
         self._draw(state.get("points"))
-        self.problem.excess = state.get("excess", 1.0)
-        if state.get("chosen") is not None:
+        self.problem.excess = state["excess"]
+        if state["chosen"] is not None:
             self.problem.differentiator = replace(  # type: ignore[type-var]  # those that choose are dataclasses
                 self.problem.differentiator,
                 chosen=state["chosen"],

@@ -10,7 +10,7 @@ import pytest
 import sympy
 import torch
 from hydra import compose, initialize_config_dir
-from ridges import (
+from reference_networks import (
     BIASES,
     DIGITS,
     DTYPES,
