@@ -211,10 +211,10 @@ class Child:
             os.kill(self.pid, signal.SIGKILL)
 
 
-WITHOUT_FIGURES = "PDE_TRAIN_TESTS_WITHOUT_FIGURES"
+WITHOUT_FIGURES = "TESTS_WITHOUT_FIGURES"
 """Environment variable that is set for commands whose runs draw nothing, which takes longer than small runs."""
 
-NEW_STORE = "PDE_TRAIN_TESTS_NEW_STORE"
+NEW_STORE = "TESTS_NEW_STORE"
 """Environment variable that names a sqlite file with the tables of a new store."""
 
 

@@ -183,7 +183,7 @@ OVERLAYS = {
 
 def command(folder, *words):
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PDE_TRAIN", "HYDRA", "MLFLOW"))}
-    environment = {**clean, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    environment = {**clean, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", forked.WITHOUT_FIGURES: ""}
     return forked.run("-m", "pde_train", "--config-dir", "mine", *words, folder=folder, environment=environment)
 
 

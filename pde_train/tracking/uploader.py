@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -102,7 +102,7 @@ class Uploader:
             self.request(folders=[folder])
         self._hear()
 
-    def request(self, experiment: str | None = None, folders: Iterable[Path] = ()) -> int:
+    def request(self, experiment: str | None = None, folders: Sequence[Path] = ()) -> int:
         """Ask for an experiment to be made, and for runs to be delivered now and as they grow.
 
         Args:
@@ -119,9 +119,8 @@ class Uploader:
             file.write(f"{json.dumps([experiment, *map(str, folders)])}\n".encode())
             return file.tell()
 
-    def ask(self, patience: float, experiment: str | None = None, folders: Iterable[Path] = ()) -> Answer:
-        """Request, and wait for the answer for as long as the store takes anything within `patience` seconds."""
-        folders = list(folders)
+    def ask(self, patience: float, experiment: str | None = None, folders: Sequence[Path] = ()) -> Answer:
+        """Request, and wait for the answer as long as the store takes anything within `patience` seconds."""
         for _ in range(2):  # a process that had ended is replaced once
             position = self.request(experiment, folders)
             until = time.monotonic() + (patience if self._heard.time else LOADING_SECONDS)
