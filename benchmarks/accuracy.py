@@ -152,7 +152,7 @@ def measure(name: str, seed: int) -> None:
     words = row.words.split()
     if "schedule=cosine" in words:  # which ends with the run, after about as many steps as the last budget has time for
         fixed[4] = "method.steps=25000"
-    if GN in words:
+    if GN in words or any(word.startswith("differentiator") for word in words):  # which is slower, or adapts itself
         fixed = [word.replace(f"={CHUNK}", "=10") for word in fixed]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         experiment = build(compose("config", [*fixed, *words], return_hydra_config=False))

@@ -341,3 +341,65 @@ def test_stacked_steps_are_compared_with_those_of_a_run_alone(compose, tmp_path,
                 trained(trainings)
         else:
             trained(trainings)
+
+
+@pytest.mark.parametrize("optimizer", ["ssbroyden", "ssbfgs"])
+def test_line_searches_of_a_stack_are_those_of_the_runs_alone(compose, optimizer):
+    """Some accept a step while others shrink a bracket, each as it would by itself."""
+
+    def own(seed):
+        experiment = build(compose(*NETWORK[:-1], f"optimizer={optimizer}", f"seed={seed}"))
+        problem = experiment.problem
+        return problem, experiment.method.optimizer(problem.model.parameters()), problem.draw(np.random.default_rng(0))
+
+    alone, together = ([own(seed) for seed in (1, 2, 3)] for _ in range(2))
+    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), block=2)
+    found = torch.cat([stack.advance(stack.batches, 6), stack.advance(stack.batches, 6)], dim=1)
+    accepted = set()
+    for i, (problem, optimiser, batch) in enumerate(alone):
+        expected = EagerSteps(problem, optimiser, StopSignals()).take(batch, 12)
+        torch.testing.assert_close(found[i], expected, rtol=1e-6, atol=0)
+        accepted.add(tuple((expected.diff() != 0).tolist()))
+        for one, other in zip(problem.model.parameters(), together[i][0].model.parameters(), strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
+    assert len(accepted) > 1
+
+
+def test_scheduled_and_clipped_steps_of_a_stack_are_those_of_the_runs_alone(compose):
+    variants = [["optimizer=gradient", f"optimizer.lr={lr}"] for lr in ("1e-2", "1e-3", "3e-3")]
+    alone, together = ([posed(compose, words) for words in variants] for _ in range(2))
+    rates = torch.rand(3, 15, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), block=2, clip=0.7)
+    found = stack.advance(stack.batches, 15, rates)
+    for i, (problem, optimizer, batch) in enumerate(alone):
+        expected = EagerSteps(problem, optimizer, StopSignals(), clip=0.7).take(batch, 15, rates[i])
+        torch.testing.assert_close(found[i], expected, rtol=1e-10, atol=0)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_run_of_a_stack_that_has_a_reason_ends_while_the_others_go_on(compose, tmp_path):
+    """Its numbers are those of the step at which it ended, and those of the others do not notice."""
+    words = [*NETWORK, "method.steps=60", "method.log_every=10", "method.compile=never", "diagnostics=none"]
+    seeds = range(3)
+    free = [run(build(compose(*words, f"seed={seed}")), tmp_path / f"free{seed}") for seed in seeds]
+    held_out = [[record.series["residual_held_out"][k] for k in range(10, 61, 10)] for record in free]
+    level = sorted(min(values) for values in held_out)[0] * 1.0001  # one of them comes so far
+    stopping = [*words, f"stop.residual={level}"]
+    trainings, ended = [], []
+    for seed in seeds:
+        experiment = build(compose(*stopping, f"seed={seed}"))
+        record = Record(experiment.tracker, experiment.entropy)
+        folder = tmp_path / f"stack{seed}"
+        folder.mkdir()
+        trainings.append(experiment.method.training(experiment.problem, record, experiment.diagnostics, folder))
+    with StopSignals() as signals:
+        train_together(trainings, signals, lambda t: ended.append(t), lambda t, e: pytest.fail(str(e)), float("inf"))
+    assert set(ended) == set(trainings)
+    expected = [next((10 * (k + 1) for k, v in enumerate(values) if v <= level), 60) for values in held_out]
+    assert [training.step for training in trainings] == expected
+    for seed, training in zip(seeds, trainings, strict=True):
+        tag = training.record.tags["stopped"]
+        early = min(held_out[seed]) <= level
+        assert tag.startswith("tolerance" if early else "budget")
+        error = free[seed].series["error_l2"][training.step]
+        assert training.problem.errors()["error_l2"] == pytest.approx(error, rel=1e-6)

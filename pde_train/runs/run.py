@@ -260,7 +260,8 @@ class Run:
     def _raise_flags(self, steps: int) -> None:
         """Say what a reader must know of the numbers: in the log, as metrics `flag/...`, and as the tag `flags`."""
         experiment, losses = self.experiment, self.record.series.get("loss", {})
-        first_loss = losses[min(losses)] if len(losses) > 1 else None
+        same = len(losses) > 1 and "weighting" not in self.record.tags  # other weights make another loss
+        first_loss = losses[min(losses)] if same else None
         exact = experiment.problem.differentiator.exact
         raised = flags.raised(self.record.last(), first_loss, experiment.audit.factor, exact, experiment.precision)
         for name, why in raised.items():
