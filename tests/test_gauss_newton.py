@@ -13,6 +13,7 @@ from pde_train.experiment import build
 from pde_train.optimizers import damped
 from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.runs.run import run
+from pde_train.tracking.record import Record
 from pde_train.training.rows import CompiledRows, EagerRows
 
 SMALL = ["method=gauss_newton", "model=two_layer", "model.width=8", "sampler.interior=36", "diagnostics=none"]
@@ -304,3 +305,12 @@ def test_rows_that_write_their_trials_are_put_back(damping):
     step = GaussNewton([x], damping=damping).step(Writing())
     assert not step.lowered
     assert torch.equal(x.detach(), start)
+
+
+@pytest.mark.parametrize(("points", "warned"), [(23, True), (80, False), (6, False)])
+def test_a_nearly_square_system_is_said(compose, tmp_path, caplog, points, warned):
+    """A width of 8 has 25 parameters; two rows more are those of the ends."""
+    experiment = build(compose(*SMALL, f"sampler.interior={points}"))
+    record = Record(experiment.tracker, experiment.entropy)
+    experiment.method.training(experiment.problem, record, experiment.diagnostics, tmp_path)
+    assert ("nearly a square system" in caplog.text) == warned

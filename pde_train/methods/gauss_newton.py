@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,11 @@ from pde_train.training.training import Training
 
 COPIES = 6
 """Matrices of the size of the Jacobian that a step has in memory."""
+
+SQUARE = (0.75, 1.33)
+"""Residual rows for each parameter that make a nearly square system."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,4 +66,14 @@ class GaussNewton(Trained):
             sketch=self.sketch,
             seed=self.seed,
         )
-        return Training(problem, record, diagnostics, optimizer, self.plan(), folder)
+        training = Training(problem, record, diagnostics, optimizer, self.plan(), folder)
+        rows = sum(len(training.batch[e.region].x) for e in problem.pde.equations())
+        if SQUARE[0] * parameters <= rows <= SQUARE[1] * parameters:
+            log.warning(
+                "%d residual rows for %d parameters are nearly a square system, which Gauss-Newton interpolates: the "
+                "loss falls to rounding whatever the function does between the points; take 2 to 4 times as many "
+                "points, and compare residual_held_out",
+                rows,
+                parameters,
+            )
+        return training
