@@ -17,7 +17,7 @@ from pde_train.samplers.grid import Grid
 from pde_train.samplers.residual_based import ResidualBased, density
 from pde_train.samplers.uniform import Uniform
 from pde_train.tracking.record import Record
-from pde_train.training.compiled_steps import CompiledSteps, _Compiled
+from pde_train.training.compiled_steps import Compiled, CompiledSteps
 from pde_train.training.signals import StopSignals
 from pde_train.training.stacked import train_together
 
@@ -234,7 +234,7 @@ KILLS = [  # after which step: with a checkpoint of it, at a draw without one, a
     ("residual_based", 28, ["accelerator.precision=float32"]),
     ("residual_based", 20, ["sampler.resample_every=10", "differentiator=finite_difference"]),
     ("batch_size", 13, []),
-    ("batch_size", 20, ["optimizer=adam_then_lbfgs", "optimizer.switch=15"]),
+    ("batch_size", 20, ["optimizer=soap"]),
     ("both", 21, ["differentiator=finite_difference", "differentiator.step=optimal"]),
     ("both", 30, ["accelerator.precision=float32"]),
 ]
@@ -260,7 +260,7 @@ def interpreted(monkeypatch):
     def compile(self, device):
         self.run = lambda tensors: list(self.traced.step(*tensors))
 
-    monkeypatch.setattr(_Compiled, "compile", compile)
+    monkeypatch.setattr(Compiled, "compile", compile)
     monkeypatch.setattr(CompiledSteps, "cached", property(lambda self: True))
 
 

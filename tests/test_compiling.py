@@ -247,7 +247,7 @@ def test_where_compiled_code_is_kept(monkeypatch, named, expected):
 @pytest.mark.parametrize("total", [1, 7, 8, 9, 16, 17, 20])
 def test_blocks_are_of_one_size_and_hold_every_point_once(total):
     x, wall = torch.arange(float(total)).unsqueeze(1), torch.zeros(9, 1)
-    first, blocks = steps.split({"interior": Points(x), "boundary": Points(wall)})
+    first, blocks = steps.split({"interior": Points(x), "boundary": Points(wall)}, 8)
     assert torch.equal(torch.cat([part["interior"].x for part in (first, *blocks)]), x)
     assert 1 <= len(first["interior"].x) <= 8
     assert all(len(block["interior"].x) == 8 and block.keys() == {"interior"} for block in blocks)

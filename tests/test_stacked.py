@@ -329,9 +329,9 @@ def test_stacked_steps_are_compared_with_those_of_a_run_alone(compose, tmp_path,
     """The pure function of an optimiser in place of its own step: a slip in it is found before anything is trained."""
     right = AdamUpdate.step
 
-    def wrong(self, flat, gradient, state, hyper):
-        new, *rest = right(self, flat, gradient, state, hyper)
-        return [new + 1e-6 * (new - flat), *rest]
+    def wrong(self, state, gradient, loss, hyper):
+        new, *rest = right(self, state, gradient, loss, hyper)
+        return [new + 1e-6 * (new - state[0]), *rest]
 
     for step, refused in ((right, False), (wrong, True)):
         monkeypatch.setattr(AdamUpdate, "step", step)

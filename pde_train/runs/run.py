@@ -198,7 +198,8 @@ class Run:
         problem, record, audit = self.experiment.problem, self.record, self.experiment.audit
         if problem.excess > 1:
             record.log(steps, {"differentiator/excess": problem.excess})
-        record.log(steps, {"steps": steps, "residual_exact": problem.residual_exact(), **problem.errors()})
+        residuals = {"residual_exact": problem.residual_exact(), "residual_held_out": problem.residual_held_out()}
+        record.log(steps, {"steps": steps, **residuals, **problem.errors()})
         record.log(steps, audit.metrics(problem, batch, record.last()["residual"]))
         self._raise_flags(steps)
         record.log(steps, {"seconds_total": time.perf_counter() - self._began})
