@@ -6,8 +6,8 @@ DONE := $(VENV)/.set-up
 
 OLDEST := .venv-oldest
 
-# Two processes share the tests by file, in the order of tests/conftest.py: slow ones first.
-SHARED := -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes share the tests by file, in the order of tests/conftest.py: slow ones first. The slowest are named at the end.
+SHARED := -n 2 --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=3
 FAST := -m 'not slow and not slurm and not gpu'
 
 REFERENCES := deepxde pina neurodiffeq jax
