@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -57,3 +57,18 @@ def write(parameters: Parameters, vector: Tensor) -> None:
     with torch.no_grad():
         for parameter, values in zip(parameters, vector.split([p.numel() for p in parameters]), strict=True):
             parameter.copy_(values.view_as(parameter))
+
+
+def loss_and_gradient(parameters: Parameters, point: Tensor, closure: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+    """Loss and gradient (p,) by an optimiser's closure at a point (p,), where the parameters are then."""
+    write(parameters, point)
+    with torch.enable_grad():
+        loss = closure().detach()
+    gradients = (torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
+    return loss, torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def named(parameters: Mapping[str, Tensor], vector: Tensor) -> dict[str, Tensor]:
+    """The parts of a vector (p,) by the names, and in the shapes, of parameters."""
+    parts = vector.split([p.numel() for p in parameters.values()])
+    return {name: part.view(p.shape) for (name, p), part in zip(parameters.items(), parts, strict=True)}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pde_train.errors import UsageError
-from pde_train.optimizers.base import REMEMBERED, flat, write
+from pde_train.optimizers.base import REMEMBERED, flat, loss_and_gradient, write
 from pde_train.optimizers.conjugate_gradients import Nystroem, Product, conjugate_gradients, nystroem
 
 ENOUGH = 1e-4
@@ -89,11 +89,7 @@ class NNCG(torch.optim.Optimizer):
 
     def _evaluated(self, point: Tensor, closure: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
         """Loss and gradient (p,) at a point, where the parameters are then."""
-        parameters = self.param_groups[0]["params"]
-        write(parameters, point)
-        with torch.enable_grad():
-            loss = closure().detach()
-        return loss, torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+        return loss_and_gradient(self.param_groups[0]["params"], point, closure)
 
     def _hessian(self, x: Tensor, closure: Callable[[], Tensor]) -> Product:
         """Products with the Hessian at x, by central differences of the gradient."""

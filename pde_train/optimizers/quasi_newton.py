@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pde_train.errors import UsageError
 from pde_train.memory import check_memory
-from pde_train.optimizers.base import REMEMBERED, Parameters, Update, flat, write
+from pde_train.optimizers.base import REMEMBERED, Parameters, Update, flat, loss_and_gradient, write
 from pde_train.optimizers.line_search import Search, begin, evaluated
 
 COPIES = 4
@@ -221,11 +221,7 @@ class QuasiNewton(torch.optim.Optimizer):
         """
         parameters = self._parameters
         state = self.update.state(self, parameters)
-        write(parameters, state[0])
-        with torch.enable_grad():
-            loss = closure().detach()
-        zeros = (torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
-        gradient = torch.cat([g.flatten() for g in zeros])
+        loss, gradient = loss_and_gradient(parameters, state[0], closure)
         with torch.no_grad():
             after = self.update.step(state, gradient, loss, self.update.hyper(self))
         self.update.put_back(self, parameters, after)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pde_train.geometry import Batch, Points
-from pde_train.optimizers.base import flat
+from pde_train.optimizers.base import flat, named
 from pde_train.problem import Problem
 from pde_train.training.compiling import Function, Traced, load, trace
 from pde_train.training.signals import StopSignals
@@ -115,9 +115,7 @@ class CompiledSteps(SingleSteps):
         return *self.update.step(state, gradient, loss, hyper), self.update.loss_before(state, loss)
 
     def _loss(self, vector: Tensor, batch: Batch) -> Tensor:
-        parts = zip(self.parameters.items(), vector.split(self.sizes), strict=True)
-        parameters = {k: part.view(p.shape) for (k, p), part in parts}
-        model = self.problem.model
+        model, parameters = self.problem.model, named(self.parameters, vector)
         return self.problem.loss(batch, self.rows, lambda x: torch.func.functional_call(model, parameters, (x,)))
 
     def _state(self) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pde_train import residuals
 from pde_train.geometry import Batch
-from pde_train.optimizers.base import write
+from pde_train.optimizers.base import named, write
 from pde_train.optimizers.conjugate_gradients import Product
 from pde_train.problem import Problem
 from pde_train.training.compiled_steps import Compiled, Layout, split
@@ -103,7 +103,7 @@ class CompiledRows(EagerRows):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _residual(self, x: Tensor, *tensors: Tensor, layout: Layout) -> tuple[Tensor]:
-        own = self._own(x)
+        own = named(self.names, x)
 
         def u(points: Tensor) -> Tensor:
             values: Tensor = torch.func.functional_call(self.problem.model, own, (points,))
@@ -114,12 +114,10 @@ class CompiledRows(EagerRows):
 
     def _jacobian(self, x: Tensor, *tensors: Tensor, layout: Layout) -> tuple[Tensor]:
         of = self.problem
-        blocks = residuals.jacobian_by_points(of.pde, of.model, self._own(x), of.differentiator, layout.batch(tensors))
+        blocks = residuals.jacobian_by_points(
+            of.pde, of.model, named(self.names, x), of.differentiator, layout.batch(tensors)
+        )
         return (self._scaled(blocks),)
-
-    def _own(self, x: Tensor) -> dict[str, Tensor]:
-        parts = x.split([p.numel() for p in self.names.values()])
-        return {name: part.view(p.shape) for (name, p), part in zip(self.names.items(), parts, strict=True)}
 
     def _scaled(self, values: dict[str, Tensor]) -> Tensor:
         """All rows, those of an equation divided by the square root of their number in the whole batch."""

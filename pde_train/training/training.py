@@ -128,7 +128,7 @@ class Training:
         weighting = self.schedule.weighting
         if not weighting.fixed and self.step % weighting.every == 0 and self.step != self._weighed:
             self.weights = weighting.update(self.problem, self.batch, self.weights)
-            self.batch = weighted(self.problem, self.batch, self.weights)
+            self._place(self.batch)
             self.record.log(self.step, {f"weight/{name}": float(w.mean()) for name, w in self.weights.items()})
             self._weighed = self.step
             self._loss_changed()
@@ -189,7 +189,6 @@ class Training:
         if self.problem.differentiator.adaptive:
             self.record.tags["differentiator_chosen"] = str(getattr(self.problem.differentiator, "chosen", ""))
         self.record.log(self.step, {"seconds": self.seconds, "residual": self.problem.residual(self.batch)})
-        self._measure()
 
     def save(self) -> None:
         """Write a checkpoint, from which a run goes on to the same bits; the record is delivered before it."""

@@ -94,9 +94,19 @@ def plain_residuals(problem: Problem, batch: Batch) -> dict[str, Tensor]:
     return residuals.evaluate(problem.pde, problem.model, problem.differentiator, without_factors(batch))
 
 
-def smoothed(old: Weights, new: Weights, momentum: float) -> Weights:
-    """A moving average: momentum times the old weights, and the rest of the new ones."""
-    return {name: momentum * old[name] + (1 - momentum) * new[name] for name in new}
+def equalising(sizes: Mapping[str, Tensor], old: Weights, momentum: float) -> Weights:
+    """Weights sum_j s_j / s_e, which give terms of the sizes s the same one, as a moving average.
+
+    Args:
+        sizes: The size of each term, a scalar each.
+        old: The weights so far.
+        momentum: The part of them that is kept.
+
+    Returns:
+        The weights.
+    """
+    total = torch.stack(list(sizes.values())).sum()
+    return {name: momentum * old[name] + (1 - momentum) * (total / (size + LEAST)) for name, size in sizes.items()}
 
 
 def check_momentum(momentum: float) -> None:

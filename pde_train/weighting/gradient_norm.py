@@ -8,7 +8,7 @@ import torch
 
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
-from pde_train.weighting.base import LEAST, Weighting, Weights, check_momentum, plain_residuals, smoothed
+from pde_train.weighting.base import Weighting, Weights, check_momentum, equalising, plain_residuals
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,4 @@ class GradientNorm(Weighting):
                 loss = residual.square().mean()
                 gradients = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
                 norms[name] = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-        total = torch.stack(list(norms.values())).sum()
-        return smoothed(weights, {name: total / (norm + LEAST) for name, norm in norms.items()}, self.momentum)
+        return equalising(norms, weights, self.momentum)

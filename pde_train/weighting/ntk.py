@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from pde_train import residuals
 from pde_train.geometry import Batch, without_factors
 from pde_train.problem import Problem
-from pde_train.weighting.base import LEAST, Weighting, Weights, check_momentum, smoothed
+from pde_train.weighting.base import Weighting, Weights, check_momentum, equalising
 
 BLOCK = 256
 """Points whose rows of the Jacobian are in memory at once."""
@@ -37,9 +36,7 @@ class NTK(Weighting):
         check_momentum(self.momentum)
 
     def update(self, problem: Problem, batch: Batch, weights: Weights) -> Weights:
-        found = traces(problem, batch)
-        total = torch.stack(list(found.values())).sum()
-        return smoothed(weights, {name: total / (trace + LEAST) for name, trace in found.items()}, self.momentum)
+        return equalising(traces(problem, batch), weights, self.momentum)
 
 
 def traces(problem: Problem, batch: Batch) -> dict[str, Tensor]:
