@@ -11,11 +11,12 @@ SHARED := -n 2 --dist loadfile --no-loadscope-reorder --durations=40 --durations
 FAST := -m 'not slow and not slurm and not gpu'
 
 REFERENCES := deepxde pina neurodiffeq jax
+ACCURATE := scimba jinns deepxde pina
 
-.PHONY: help setup run study study-small report test test-fast test-oldest lint types bench bench-sweep bench-references accuracy ui wheel clean
+.PHONY: help setup run study study-small report test test-fast test-oldest lint types bench bench-sweep bench-references accuracy accuracy-references ui wheel clean
 
 help:  ## show this
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
 
 setup: $(DONE)  ## .venv with pinned dependencies; every target below does this first where it is missing
 
@@ -68,6 +69,9 @@ bench-sweep: $(DONE)  ## sweeps by several launchers, under kill -9, and what tr
 
 accuracy: $(DONE)  ## errors after so many CPU seconds of every row: benchmarks/ACCURACY.md; hours
 	$(BIN)/python -m benchmarks.accuracy $(WORDS)
+
+accuracy-references: $(DONE) $(ACCURATE:%=.bench/%/.set-up)  ## other libraries beside ours: "Side by side" in benchmarks/ACCURACY.md; an hour
+	$(BIN)/python -m benchmarks.accuracy_references $(WORDS)
 
 bench-references: $(REFERENCES:%=.bench/%/.set-up)  ## .bench/<library>: other libraries, which `make bench` then times too
 

@@ -18,6 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks import side_by_side
+
+if TYPE_CHECKING:
+    from pde_train.experiment import Experiment
 
 RESULTS = Path(__file__).with_name("accuracy.jsonl")
 PAGE = Path(__file__).with_name("ACCURACY.md")
@@ -134,28 +140,34 @@ def spent() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def measure(name: str, seed: int) -> None:
-    """One run in this process; its result goes to stdout as JSON."""
-    import torch
+def experiment_of(name: str, seed: int) -> Experiment:
+    """The experiment of a row, with its points and weights from a seed."""
     from hydra import compose, initialize_config_dir
 
     from pde_train.conf_dir import conf_dir
     from pde_train.experiment import build
-    from pde_train.methods.trained import Trained
-    from pde_train.tracking.record import Record
-    from pde_train.training.loop import Loop
-    from pde_train.training.signals import StopSignals
 
-    row = ROWS[name]
     fixed = ["name=accuracy", "tracking=none", "diagnostics=none", f"seed={seed}", "method.steps=10000000"]
     fixed += [f"method.chunk={CHUNK}", f"method.log_every={CHUNK}", "method.checkpoint_every=10000000"]
-    words = row.words.split()
+    words = ROWS[name].words.split()
     if "schedule=cosine" in words:  # which ends with the run, after about as many steps as the last budget has time for
         fixed[4] = "method.steps=25000"
     if GN in words or any(word.startswith("differentiator") for word in words):  # which is slower, or adapts itself
         fixed = [word.replace(f"={CHUNK}", "=10") for word in fixed]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        experiment = build(compose("config", [*fixed, *words], return_hydra_config=False))
+        return build(compose("config", [*fixed, *words], return_hydra_config=False))
+
+
+def measure(name: str, seed: int, budgets: Sequence[int]) -> None:
+    """One run in this process; its result goes to stdout as JSON."""
+    import torch
+
+    from pde_train.methods.trained import Trained
+    from pde_train.tracking.record import Record
+    from pde_train.training.loop import Loop
+    from pde_train.training.signals import StopSignals
+
+    experiment = experiment_of(name, seed)
     torch.set_num_threads(1)
     assert isinstance(experiment.method, Trained)
     problem, began = experiment.problem, spent()
@@ -164,7 +176,7 @@ def measure(name: str, seed: int) -> None:
         training = experiment.method.training(problem, record, experiment.diagnostics, Path(folder))
         loop = Loop([training], signals)
         loop.begin()
-        left, errors = list(row.budgets), {}
+        left, errors = list(budgets), {}
         for chunk in loop:
             loop.train(*chunk)
             while left and spent() - began >= left[0]:
@@ -188,11 +200,13 @@ def measure(name: str, seed: int) -> None:
     print(json.dumps(result))
 
 
-def run(name: str, seed: int) -> dict[str, object]:
-    """One run in a process of its own."""
-    with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "PDE_TRAIN_CACHE": cache, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+def run(name: str, seed: int, cache: str | None = None, budgets: Sequence[int] = ()) -> dict[str, object]:
+    """One run in a process of its own, with an empty cache of compiled code unless a folder is given."""
+    with tempfile.TemporaryDirectory() as empty:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        environment["PDE_TRAIN_CACHE"] = cache or empty
         command = [sys.executable, "-m", "benchmarks.accuracy", "--one", name, str(seed)]
+        command += ["--budgets", *map(str, budgets)] if budgets else []
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
@@ -235,7 +249,7 @@ def page() -> str:
             f"| {row.title} | {runs[0]['parameters']} | {seeds} | {'; '.join(cells)} | {numbers['loss']:.1e} | "
             f"{numbers['held_out']:.1e} | {numbers['steps']:.0f} | {row.known or '-'} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + side_by_side.section()
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -244,9 +258,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none: all")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
+    parser.add_argument("--budgets", nargs="+", type=int, default=(), help=argparse.SUPPRESS)
     given = parser.parse_args(words)
     if given.one:
-        measure(given.one[0], int(given.one[1]))
+        measure(given.one[0], int(given.one[1]), given.budgets or ROWS[given.one[0]].budgets)
         return
     known = {(r["row"], r["seed"]) for r in results()}
     for seed in range(given.seeds):
