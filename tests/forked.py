@@ -356,8 +356,9 @@ def become(about: dict, *pipes: int) -> None:
 def preload(kind: str) -> None:
     """Import what processes of a kind import; nothing of it starts a thread or computes."""
     from pde_train.tracking import uploader
+    from pde_train.tracking.delivery import Store
 
-    uploader.Store("").load()
+    Store("").load()
     uploader.subprocess = Child
     copy_new_stores()
     if kind == "commands":
