@@ -11,12 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import forked
 import pytest
+from fixtures import Compose
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from sqlalchemy import make_url
 
@@ -39,32 +43,32 @@ NETWORK = ["model=two_layer", "model.width=5", "method.steps=30", "method.log_ev
 
 
 @pytest.fixture
-def uri(tmp_path, monkeypatch):
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
-def runs_in(uri, experiment="pde_train"):
+def runs_in(uri: str, experiment: str = "pde_train") -> tuple[MlflowClient, list[Run]]:
     client = MlflowClient(uri)
     return client, client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
 
 
-def only_run(uri, experiment="pde_train"):
+def only_run(uri: str, experiment: str = "pde_train") -> tuple[MlflowClient, Run]:
     client, (found,) = runs_in(uri, experiment)
     return client, found
 
 
-def rows_of(uri, key="loss", experiment="pde_train"):
+def rows_of(uri: str, key: str = "loss", experiment: str = "pde_train") -> list[tuple[int, float]]:
     client, found = only_run(uri, experiment)
     return sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, key))
 
 
-def run_of(uri, folder):
+def run_of(uri: str, folder: Path) -> str:
     """The id of a folder's run in a store."""
     return Outbox(folder).mark(masked(uri)).run
 
 
-def opened(uri, folder, params=None, parent=None):
+def opened(uri: str, folder: Path, params: dict[str, str] | None = None, parent: Path | None = None) -> MlflowTracker:
     """A tracker with an open run, of which nothing is delivered before it is drained."""
     tracker = MlflowTracker(uri, "pde_train")
     tracker._follow = lambda: None
@@ -73,7 +77,7 @@ def opened(uri, folder, params=None, parent=None):
     return tracker
 
 
-def test_a_run_keeps_every_row_parameter_tag_and_artifact(compose, uri, tmp_path):
+def test_a_run_keeps_every_row_parameter_tag_and_artifact(compose: Compose, uri: str, tmp_path: Path) -> None:
     experiment = build(compose("tracking=mlflow", f"tracking.uri={uri}", *NETWORK))
     record = run(experiment, tmp_path / "run", {"pde": "poisson_1d"})
     client, found = only_run(uri)
@@ -94,7 +98,7 @@ def test_a_run_keeps_every_row_parameter_tag_and_artifact(compose, uri, tmp_path
     assert found.info.artifact_uri.startswith((tmp_path / "mlartifacts" / "pde_train").as_uri())
 
 
-def test_a_failed_run_is_marked_and_keeps_its_losses(compose, uri, tmp_path):
+def test_a_failed_run_is_marked_and_keeps_its_losses(compose: Compose, uri: str, tmp_path: Path) -> None:
     cfg = compose("tracking=mlflow", f"tracking.uri={uri}", *NETWORK, "optimizer.lr=1e200", "method.chunk=5")
     with pytest.raises(RunError, match="expected finite numbers"):
         run(build(cfg), tmp_path / "run")
@@ -104,13 +108,15 @@ def test_a_failed_run_is_marked_and_keeps_its_losses(compose, uri, tmp_path):
 
 
 @pytest.mark.parametrize("bad", ["sqlite:////proc/nowhere/mlflow.db", "gopher://127.0.0.1"])
-def test_a_store_that_can_never_be_used_is_one_sentence(compose, tmp_path, bad):
+def test_a_store_that_can_never_be_used_is_one_sentence(compose: Compose, tmp_path: Path, bad: str) -> None:
     cfg = compose("tracking=mlflow", f"tracking.uri={bad}")
     with pytest.raises(RunError, match=r"the tracking store .* cannot be used .*choose tracking=none"):
         run(build(cfg), tmp_path)
 
 
-def test_a_store_of_a_newer_schema_is_one_sentence_and_keeps_what_it_has(compose, uri, tmp_path):
+def test_a_store_of_a_newer_schema_is_one_sentence_and_keeps_what_it_has(
+    compose: Compose, uri: str, tmp_path: Path
+) -> None:
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'new').prepare()"
     done = forked.run("-c", code, folder=tmp_path)  # MLflow looks at a schema once a process
     assert done.returncode == 0, done.stderr
@@ -122,7 +128,9 @@ def test_a_store_of_a_newer_schema_is_one_sentence_and_keeps_what_it_has(compose
     assert (tmp_path / "mlflow.db").read_bytes() == before
 
 
-def test_a_run_without_its_store_ends_and_sync_delivers_it_once(compose, uri, tmp_path, caplog, capsys):
+def test_a_run_without_its_store_ends_and_sync_delivers_it_once(
+    compose: Compose, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     with caplog.at_level(logging.WARNING):
         record = run(
             build(compose("tracking=mlflow", "tracking.uri=http://127.0.0.1:9", *NETWORK)), tmp_path / "outputs" / "run"
@@ -137,7 +145,7 @@ def test_a_run_without_its_store_ends_and_sync_delivers_it_once(compose, uri, tm
     assert len(rows_of(uri)) == 30
 
 
-def test_an_offline_run_never_imports_mlflow_and_sync_nests_it_under_its_sweep(tmp_path):
+def test_an_offline_run_never_imports_mlflow_and_sync_nests_it_under_its_sweep(tmp_path: Path) -> None:
     words = ["model=random_features", "model.features=10", "seed=0,1", "tracking=offline"]
     code = (
         f"import sys; sys.argv[1:] = {['--multirun', *words]!r}\n"
@@ -156,7 +164,7 @@ def test_an_offline_run_never_imports_mlflow_and_sync_nests_it_under_its_sweep(t
     assert {r.info.status for r in found} == {"FINISHED"}
 
 
-def test_sync_says_what_is_wrong(uri, tmp_path, capsys):
+def test_sync_says_what_is_wrong(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match=r"nowhere is no folder: expected that of a run or a sweep"):
         sync.sync([tmp_path / "nowhere"], uri)
     MlflowTracker(None, "pde_train").start("run", tmp_path, {}, {})
@@ -170,13 +178,13 @@ def test_sync_says_what_is_wrong(uri, tmp_path, capsys):
 class Flaky:
     """A client that fails at one call: before it reaches the store, or after, when only the answer is lost."""
 
-    def __init__(self, client, at, after):
+    def __init__(self, client: MlflowClient, at: int, after: bool) -> None:
         self.client, self.at, self.after, self.calls = client, at, after, 0
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self.client, name)
 
-        def call(*arguments, **options):
+        def call(*arguments: Any, **options: Any) -> Any:
             self.calls += 1
             if self.calls == self.at and not self.after:
                 raise ConnectionError("away")
@@ -189,7 +197,7 @@ class Flaky:
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_whichever_call_fails_everything_arrives_once(uri, tmp_path, after):
+def test_whichever_call_fails_everything_arrives_once(uri: str, tmp_path: Path, after: bool) -> None:
     MlflowTracker(uri, "pde_train").prepare()
     client = MlflowClient(uri)
     (tmp_path / "config.yaml").write_text("seed: 0\n")
@@ -220,7 +228,7 @@ def test_whichever_call_fails_everything_arrives_once(uri, tmp_path, after):
     assert len(runs_in(uri)[1]) == at
 
 
-def test_special_numbers_that_are_sent_twice_stand_once(uri, tmp_path):
+def test_special_numbers_that_are_sent_twice_stand_once(uri: str, tmp_path: Path) -> None:
     tracker = opened(uri, tmp_path / "run")
     tracker.metrics([("loss", value, k) for k, value in enumerate([float("nan"), float("inf"), 1e-320, -0.0])])
     tracker.drain()
@@ -230,7 +238,7 @@ def test_special_numbers_that_are_sent_twice_stand_once(uri, tmp_path):
     assert len(client.get_metric_history(found.info.run_id, "loss")) == 4
 
 
-def test_a_reopened_run_takes_only_rows_that_it_has_not(uri, tmp_path):
+def test_a_reopened_run_takes_only_rows_that_it_has_not(uri: str, tmp_path: Path) -> None:
     first = opened(uri, tmp_path / "run", {"a": "1"})
     first.metrics([("loss", 1.0, 0), ("loss", 0.5, 1)])
     first.drain()
@@ -244,7 +252,7 @@ def test_a_reopened_run_takes_only_rows_that_it_has_not(uri, tmp_path):
     assert only_run(uri)[1].info.status == "FINISHED"
 
 
-def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path):
+def test_children_are_nested_under_the_sweep_that_names_its_folder(uri: str, tmp_path: Path) -> None:
     opened(uri, tmp_path / "grid")
     child = opened(uri, tmp_path / "child", parent=tmp_path / "grid")
     child.drain()  # delivers the parent first
@@ -255,7 +263,9 @@ def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path
     assert client.get_run(run_id).data.tags["mlflow.parentRunId"] == parent_id
 
 
-def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path, monkeypatch):
+def test_processes_that_make_a_new_store_at_once_all_succeed(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(forked.NEW_STORE)
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'many').prepare()"
     started = [forked.started("-c", code, folder=tmp_path) for _ in range(3)]
@@ -264,13 +274,15 @@ def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path, monk
 
 
 @pytest.fixture
-def black_hole():
+def black_hole() -> Iterator[str]:
     """A server that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_a_store_that_hangs_delays_nothing_but_start_and_end(tmp_path, black_hole, caplog, monkeypatch):
+def test_a_store_that_hangs_delays_nothing_but_start_and_end(
+    tmp_path: Path, black_hole: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opening, ending = 1.0, 0.5
     monkeypatch.setattr(mlflow, "OPEN_SECONDS", opening)
     monkeypatch.setattr(mlflow, "SHORT_SECONDS", ending)
@@ -294,7 +306,9 @@ def test_a_store_that_hangs_delays_nothing_but_start_and_end(tmp_path, black_hol
     assert caplog.text.count("python -m pde_train.sync delivers it") == 1
 
 
-def test_a_file_that_another_process_keeps_locked_is_a_store_that_is_away(compose, uri, tmp_path, caplog):
+def test_a_file_that_another_process_keeps_locked_is_a_store_that_is_away(
+    compose: Compose, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     Store(uri).experiment_id("pde_train")
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -305,7 +319,7 @@ def test_a_file_that_another_process_keeps_locked_is_a_store_that_is_away(compos
     assert dict(rows_of(uri)) == record.series["loss"]
 
 
-def test_an_uploader_that_was_killed_is_replaced(uri, tmp_path):
+def test_an_uploader_that_was_killed_is_replaced(uri: str, tmp_path: Path) -> None:
     tracker = MlflowTracker(uri, "pde_train")
     tracker.start("run", tmp_path, {}, {})
     tracker.metrics([("loss", 1.0, 0)])
@@ -318,7 +332,7 @@ def test_an_uploader_that_was_killed_is_replaced(uri, tmp_path):
     assert tracker.uploader._process is None  # and none is left behind
 
 
-def test_uris(tmp_path, monkeypatch):
+def test_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
     assert absolute("sqlite:////data/mlflow.db") == "sqlite:////data/mlflow.db"
@@ -332,7 +346,7 @@ PASSWORDS = ["s3cret", "sl/ash3s", "a@t/3", "qu?3st", "c:o:3", "p%2Fq3", "#has3h
 
 @pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("where", ["http://bob:{}@host:5000/a", "postgresql://bob:{}@host/db", "https://{}@host"])
-def test_no_sign_in_a_password_shows_any_of_it(where, password):
+def test_no_sign_in_a_password_shows_any_of_it(where: str, password: str) -> None:
     uri = where.format(password)
     assert not any(part in masked(uri) for part in re.split(r"[/@?:#%\[\]]", password) if len(part) > 2)
     assert holds_secret(uri)
@@ -356,7 +370,7 @@ def test_no_sign_in_a_password_shows_any_of_it(where, password):
         "http://${oc.env:USER,s3cret}@host",
     ],
 )
-def test_secrets_are_found_wherever_a_uri_holds_them(uri):
+def test_secrets_are_found_wherever_a_uri_holds_them(uri: str) -> None:
     assert holds_secret(uri)
     assert "s3cret" not in masked(uri)
 
@@ -372,18 +386,18 @@ def test_secrets_are_found_wherever_a_uri_holds_them(uri):
         "http://host/?token=${oc.env:TOKEN}",
     ],
 )
-def test_what_is_no_secret_may_be_typed(uri):
+def test_what_is_no_secret_may_be_typed(uri: str) -> None:
     assert not holds_secret(uri)
 
 
-def test_libraries_find_the_host_and_the_password_of_an_encoded_uri():
+def test_libraries_find_the_host_and_the_password_of_an_encoded_uri() -> None:
     for password in ("sl/ashes", "a@t", "#hash"):
         url = make_url(encoded(f"postgresql://bob:{password}@host:5/db"))
         assert (url.host, url.port, url.password, url.database) == ("host", 5, password, "db")
         assert urlsplit(encoded(f"http://bob:{password}@host:5/db")).hostname == "host"
 
 
-def finished_run(folder, uri, **options):
+def finished_run(folder: Path, uri: str, **options: Any) -> MlflowTracker:
     """A run with ten losses and a file, all delivered."""
     tracker = opened(uri, folder, **options)
     tracker.metrics([("loss", 1.0 / (k + 1), k) for k in range(10)])
@@ -394,7 +408,9 @@ def finished_run(folder, uri, **options):
     return tracker
 
 
-def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(uri, tmp_path, capsys):
+def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for k, spoiled in enumerate([b"", b"nonsense", b"17", b"99999", b'{"a": 3}', b"[1]", b"\xff\xfe"], start=1):
         folder = tmp_path / str(k)
         folder.mkdir()
@@ -410,7 +426,7 @@ def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(uri, tmp_path, c
         assert sync.main([str(folder), "--uri", uri]) == 0
 
 
-def test_a_spoiled_outbox_stops_no_other(uri, tmp_path, capsys):
+def test_a_spoiled_outbox_stops_no_other(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b", "c"):
         tracker = opened(None, tmp_path / name)
         tracker.finish("finished")
@@ -426,7 +442,9 @@ def test_a_spoiled_outbox_stops_no_other(uri, tmp_path, capsys):
     assert (tmp_path / "a" / "earlier-1" / "tracking.jsonl").read_text() == "nonsense\n"
 
 
-def test_sync_refills_a_store_that_was_deleted_and_copies_to_another(uri, tmp_path, monkeypatch, capsys):
+def test_sync_refills_a_store_that_was_deleted_and_copies_to_another(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     finished_run(tmp_path / "grid", uri)
     finished_run(tmp_path / "child", uri, parent=tmp_path / "grid")
     assert sync.main([str(tmp_path)]) == 0
@@ -450,7 +468,7 @@ def test_sync_refills_a_store_that_was_deleted_and_copies_to_another(uri, tmp_pa
             assert [a.path for a in client.list_artifacts(one.info.run_id)] == ["note.txt"]
 
 
-def test_a_run_goes_on_in_a_store_that_was_emptied_since(uri, tmp_path):
+def test_a_run_goes_on_in_a_store_that_was_emptied_since(uri: str, tmp_path: Path) -> None:
     tracker = finished_run(tmp_path / "run", uri)
     code = (
         "import sys; from mlflow.tracking import MlflowClient; from pde_train.tracking.delivery import Store; "
@@ -464,7 +482,9 @@ def test_a_run_goes_on_in_a_store_that_was_emptied_since(uri, tmp_path):
     assert [step for step, _ in rows_of(uri)] == list(range(11))
 
 
-def test_a_store_that_is_away_keeps_no_other_from_its_runs(uri, tmp_path, capsys):
+def test_a_store_that_is_away_keeps_no_other_from_its_runs(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     opened("http://127.0.0.1:9", tmp_path / "a").finish("finished")
     opened("http://127.0.0.1:9", tmp_path / "b").finish("finished")
     opened(uri, tmp_path / "c").finish("finished")
@@ -475,7 +495,9 @@ def test_a_store_that_is_away_keeps_no_other_from_its_runs(uri, tmp_path, capsys
 
 
 @pytest.mark.parametrize("how", ["above", "absolute", "link", "link in a folder", "itself"])
-def test_an_outbox_names_only_files_of_its_own_folder(uri, tmp_path, capsys, how):
+def test_an_outbox_names_only_files_of_its_own_folder(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
     (tmp_path / "secret.txt").write_text("private")
     folder = tmp_path / "run"
     tracker = opened(uri, folder)
@@ -491,7 +513,7 @@ def test_an_outbox_names_only_files_of_its_own_folder(uri, tmp_path, capsys, how
     assert not list((tmp_path / "mlartifacts").rglob("secret.txt"))
 
 
-def test_outboxes_that_name_each_other_as_parents_end(uri, tmp_path):
+def test_outboxes_that_name_each_other_as_parents_end(uri: str, tmp_path: Path) -> None:
     for name, parent in (("a", "b"), ("b", "a")):
         opened(uri, tmp_path / name, parent=tmp_path / parent).finish("finished")
     assert sync.main([str(tmp_path)]) == 0
@@ -499,7 +521,7 @@ def test_outboxes_that_name_each_other_as_parents_end(uri, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../../x", "/x", "a/../../x", "", "a//b/.", ".."])
-def test_files_of_an_experiment_stay_in_their_folder(uri, tmp_path, name):
+def test_files_of_an_experiment_stay_in_their_folder(uri: str, tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="no name of an experiment"):
         MlflowTracker(uri, name)
     with pytest.raises(UsageError, match="no name of an experiment"):
@@ -508,7 +530,7 @@ def test_files_of_an_experiment_stay_in_their_folder(uri, tmp_path, name):
 
 
 @pytest.mark.parametrize("made", ["folder", "text"])
-def test_what_can_never_be_a_store_is_said_at_once(compose, uri, tmp_path, made):
+def test_what_can_never_be_a_store_is_said_at_once(compose: Compose, uri: str, tmp_path: Path, made: str) -> None:
     if made == "folder":
         (tmp_path / "mlflow.db").mkdir()
     else:
@@ -521,7 +543,7 @@ def test_what_can_never_be_a_store_is_said_at_once(compose, uri, tmp_path, made)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user that the system does not know")
-def test_a_user_whom_the_system_does_not_know_has_a_number():
+def test_a_user_whom_the_system_does_not_know_has_a_number() -> None:
     code = (
         "import os, sys; from pathlib import Path; from pde_train.tracking.mlflow import MlflowTracker; "
         "os.setuid(54321); MlflowTracker(None, 'x').start('run', Path(sys.argv[1]), {}, {})"
@@ -533,7 +555,7 @@ def test_a_user_whom_the_system_does_not_know_has_a_number():
         assert Outbox(Path(folder)).opening()["user"] == "54321"
 
 
-def test_an_uploader_that_does_nothing_blocks_no_training(uri, tmp_path):
+def test_an_uploader_that_does_nothing_blocks_no_training(uri: str, tmp_path: Path) -> None:
     """The end delivers what was written while the process was stopped."""
     tracker = MlflowTracker(uri, "pde_train")
     tracker.start("run", tmp_path, {}, {})
@@ -552,14 +574,14 @@ def test_an_uploader_that_does_nothing_blocks_no_training(uri, tmp_path):
     assert [step for step, _ in rows_of(uri)] == list(range(1000))
 
 
-def until(happened):
+def until(happened: Callable[[], object]) -> None:
     began = time.monotonic()
     while not happened():
         assert time.monotonic() - began < 60
         time.sleep(0.01)
 
 
-def test_what_a_run_writes_is_delivered_while_it_goes_on(uri, tmp_path):
+def test_what_a_run_writes_is_delivered_while_it_goes_on(uri: str, tmp_path: Path) -> None:
     tracker = MlflowTracker(uri, "pde_train")
     tracker.start("run", tmp_path, {}, {})
     for k in range(3):
@@ -569,7 +591,7 @@ def test_what_a_run_writes_is_delivered_while_it_goes_on(uri, tmp_path):
     assert only_run(uri)[1].info.status == "RUNNING"
 
 
-def test_an_uploader_delivers_what_a_killed_process_wrote_and_ends(uri, tmp_path):
+def test_an_uploader_delivers_what_a_killed_process_wrote_and_ends(uri: str, tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from pde_train.tracking.mlflow import MlflowTracker; "
         "t = MlflowTracker(sys.argv[1], 'pde_train'); t.start('run', Path(sys.argv[2]), {}, {}); "
@@ -584,17 +606,19 @@ def test_an_uploader_delivers_what_a_killed_process_wrote_and_ends(uri, tmp_path
     assert [step for step, _ in rows_of(uri)] == list(range(1000))
 
 
-def test_only_a_folder_of_a_run_is_followed(tmp_path, capsys):
+def test_only_a_folder_of_a_run_is_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sync.main(["--follow", str(tmp_path)]) == 2
     assert "names no runs to follow: expected a folder that a run has made" in capsys.readouterr().err
 
 
 class Breaking(NoTracker):
-    def drain(self, folders=()):
+    def drain(self, folders: Iterable[Path] = ()) -> None:
         raise BrokenPipeError("the delivery broke")
 
 
-def test_a_delivery_that_breaks_at_the_end_leaves_a_finished_run(compose, tmp_path, caplog):
+def test_a_delivery_that_breaks_at_the_end_leaves_a_finished_run(
+    compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     experiment = replace(build(compose(*NETWORK)), tracker=Breaking())
     record = run(experiment, tmp_path / "run")
     assert record.last()["steps"] == 30
@@ -602,7 +626,9 @@ def test_a_delivery_that_breaks_at_the_end_leaves_a_finished_run(compose, tmp_pa
     assert "python -m pde_train.sync delivers it" in caplog.text
 
 
-def test_an_uploader_that_cannot_be_started_fails_no_run(uri, tmp_path, caplog):
+def test_an_uploader_that_cannot_be_started_fails_no_run(
+    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     code = (
         "import resource, sys, logging; from pathlib import Path; "
         "from pde_train.tracking.mlflow import MlflowTracker; from pde_train.tracking.base import drained; "
