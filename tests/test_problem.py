@@ -124,6 +124,7 @@ def test_references_and_errors_are_of_double_precision_for_a_run_in_single(visco
     def rounded(x: Tensor) -> Tensor:
         return pde.exact(Jet({"x": x[:, :1].double(), "t": x[:, 1:].double()})).float()
 
-    single = Problem(pde, rounded, Reverse(), Uniform(20, 8), torch.float32)  # type: ignore[arg-type]  # it is only evaluated
+    sampler = Uniform(20, 8)
+    single = Problem(pde, rounded, Reverse(), sampler, torch.float32)  # type: ignore[arg-type]  # it is only called
     assert single.test_batch["interior"].x.dtype == torch.float32
     assert single.errors()["error_l2"] < 1e-7

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ def test_the_state_goes_on_to_the_same_bits() -> None:
                 optimizer = SSBroyden([x])
                 optimizer.load_state_dict(saved)
             optimizer.zero_grad()
-            optimizer.step(lambda x=x: closure(x))
+            optimizer.step(partial(closure, x))
         return x.detach()
 
     def closure(x: nn.Parameter) -> Tensor:

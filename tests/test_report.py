@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from pde_train.errors import RunError, UsageError
+from pde_train.plots import Curve
 from pde_train.study import statistics
 from pde_train.study.hypotheses import (
     MOST_PRIMARY,
@@ -132,9 +133,7 @@ def test_a_gap_without_end_counts_with_its_sign() -> None:
     assert statistics.sign_test(np.full(20, np.inf), 0.3).p == 2**-19
 
 
-def cells(
-    rho: float, seed: int, n: int = 20, count: int = 4, shift: float = 0.0
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def cells(rho: float, seed: int, n: int = 20, count: int = 4, shift: float = 0.0) -> list[Cell]:
     """Cells whose runs of one seed are dependent, as those of two schemes are; shift moves each cell as a whole."""
     draw = rng(seed)
     shared = draw.normal(size=(2, n))
@@ -214,15 +213,15 @@ def hypothesis(*comparisons: Comparison) -> Hypothesis:
     return Hypothesis(1, "t", "s", ["p"], ALPHA, list(comparisons))
 
 
-def runs(
-    rows: list[Row], spectra: dict[str, np.ndarray] | None = None, unfinished: Sequence[Row] = (), **more: Any
-) -> Runs:
+def runs(rows: list[Row], spectra: dict[str, Curve] | None = None, unfinished: Sequence[Row] = (), **more: Any) -> Runs:
     table = pd.DataFrame(rows)
     first = {"view": np.nan, "relative": "True", "normalisation": "log_cutoff"}
     named = table.assign(**{k: v for k, v in first.items() if k not in table}, id=[f"r{i}" for i in range(len(table))])
     if "config" not in named:
         named["config"] = named["id"]
-    return Runs(named, (spectra or {}).get, {}.get, [], {}, pd.DataFrame(list(unfinished)), **more)
+    found: Any = (spectra or {}).get
+    nothing: Any = {}.get
+    return Runs(named, found, nothing, [], {}, pd.DataFrame(list(unfinished)), **more)
 
 
 def pairs(gaps_by_pde: dict[str, float], seed: int = 0, seeds: int = 20, **more: Any) -> list[Row]:
@@ -256,7 +255,7 @@ def test_the_word_of_a_hypothesis_follows_from_its_primary_strata(
     gaps: dict[str, float], outcomes: str, word: str
 ) -> None:
     verdict = judge(hypothesis(comparison(primary="ab")), runs(pairs(gaps)))
-    assert ", ".join(s.outcome for s in verdict.primary) == outcomes
+    assert ", ".join(str(s.outcome) for s in verdict.primary) == outcomes
     assert verdict.word == word
     assert {s.when: s.estimate.n for s in verdict.primary if s.estimate.n} == {f"at {pde}": 20 for pde in gaps}
 
@@ -477,7 +476,7 @@ def correlated(strength: float, n: int = 20, cells: int = 12, between: float = 0
 
 @pytest.mark.parametrize("between", [0.0, 100.0])
 def test_a_correlation_is_judged_inside_cells(between: float) -> None:
-    def outcome(strength: float, **more: Any) -> Outcome:
+    def outcome(strength: float, **more: Any) -> Outcome | None:
         one = comparison("correlation", predictors=["x"], cells=["width"], **more)
         (stratum,) = judge(hypothesis(one), runs(correlated(strength, between=between))).strata
         assert (stratum.cells, stratum.estimate.n) == (12, 20)

@@ -1,6 +1,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def features(pde: PDE, count: int = 12, activation: str = "tanh") -> RandomFeatu
 
 def exact(pde: PDE) -> Field:
     """The exact solution as a field."""
-    return lambda x: pde.exact(SimpleNamespace(**{c: x[:, i : i + 1] for i, c in enumerate(pde.coordinates)}))
+    return lambda x: pde.exact(Jet({c: x[:, i : i + 1] for i, c in enumerate(pde.coordinates)}))
 
 
 def close(found: Tensor, expected: Tensor, rounds: float = 1e3) -> None:
@@ -163,7 +163,7 @@ def test_the_residual_is_the_system_at_every_coefficient(pde: PDE, differentiato
         model.coefficients.copy_(torch.linspace(-1, 1, 12, dtype=torch.float64).unsqueeze(1))
     found = residuals.stacked(residuals.evaluate(pde, model, differentiator, batch))
     # differences divide rounding by h^2 or h^4, so their features and their sum agree no better than that
-    h = 1 if isinstance(differentiator, Reverse) else differentiator.step
+    h: Any = differentiator.step if isinstance(differentiator, FiniteDifference) else 1
     atol = 1e3 * EPS * max(float(a.abs().max()), float(b.abs().max()), h**-pde.order)
     torch.testing.assert_close(found, a @ model.coefficients - b, rtol=0, atol=atol)
 
@@ -173,6 +173,7 @@ def test_coefficients_that_depend_on_the_point_and_normals_enter_the_system() ->
     batch = drawn(pde)
     a, b = residuals.assemble(pde, lambda x: torch.cat([x, x**2], dim=1), Reverse(), batch)
     x, ends, n = batch["interior"].x, batch["boundary"].x, batch["boundary"].normals
+    assert n is not None
     expected = torch.cat([torch.cat([3 * x, 4 * x**2], 1), torch.cat([ends + n, ends**2 + 2 * n * ends], 1)])
     close(a, expected, rounds=10)
     close(b, torch.cat([x**2, torch.full_like(ends, 0.75)]), rounds=10)
@@ -189,10 +190,11 @@ def test_the_forcing_never_enters_the_matrix() -> None:
 
 def test_what_wraps_the_blocks_of_points_gets_each_of_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pde = Poisson1D()
-    model, batch, seen = features(pde), drawn(pde), []
+    model, batch = features(pde), drawn(pde)
+    seen: list[Batch] = []
     monkeypatch.setattr(residuals, "BLOCK", 40)
 
-    def wrap(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def wrap(blocks: Iterable[Batch]) -> Iterator[Batch]:
         for block in blocks:
             seen.append(block)
             yield block
@@ -214,7 +216,7 @@ def test_blocks_change_no_row(
     monkeypatch.setattr(residuals, "BLOCK", block)
     in_blocks = residuals.assemble(pde, model.features, differentiator, batch)
     # matrix products round differently by shape; differences divide that by h^2 or h^4
-    h = 1 if isinstance(differentiator, Reverse) else differentiator.step
+    h: Any = differentiator.step if isinstance(differentiator, FiniteDifference) else 1
     for found, expected in zip(in_blocks, whole, strict=True):
         atol = 1e2 * EPS * max(float(expected.abs().max()), h**-pde.order)
         torch.testing.assert_close(found, expected, rtol=0, atol=atol)
@@ -266,7 +268,7 @@ def test_rows_come_equation_by_equation_and_point_by_point() -> None:
 def test_rows_do_not_follow_the_order_of_the_regions() -> None:
     pde = Poisson1D()
     model, batch = features(pde), drawn(pde)
-    turned = dict(reversed(batch.items()))
+    turned = dict(reversed(list(batch.items())))
     straight, swapped = (residuals.assemble(pde, model.features, Reverse(), b) for b in (batch, turned))
     torch.testing.assert_close(swapped, straight, rtol=0, atol=0)
     assert list(residuals.evaluate(pde, model, Reverse(), turned)) == list(
@@ -347,7 +349,7 @@ def test_every_region_enters_the_system(pde: PDE, differentiator: Differentiator
         model.coefficients.copy_(torch.linspace(-1, 1, 12, dtype=torch.float64).unsqueeze(1))
     found = residuals.stacked(residuals.evaluate(pde, model, differentiator, batch))
     # rounding is divided by h^n, as in the test of the other equations above
-    h = 1 if isinstance(differentiator, Reverse) else differentiator.step
+    h: Any = differentiator.step if isinstance(differentiator, FiniteDifference) else 1
     atol = 1e3 * EPS * max(float(a.abs().max()), float(b.abs().max()), h**-pde.order)
     torch.testing.assert_close(found, a @ model.coefficients - b, rtol=0, atol=atol)
 
@@ -385,6 +387,7 @@ def test_the_loss_can_be_differentiated_by_the_parameters() -> None:
     residuals.loss(residuals.evaluate(pde, model, Reverse(), batch)).backward()
     # sum over equations of the mean of (A c - b)^2: its gradient is 2 A^T (A c - b) / n_e
     r = (a @ model.coefficients - b).detach() / torch.tensor([25.0] * 25 + [2.0] * 2, dtype=torch.float64).unsqueeze(1)
+    assert model.coefficients.grad is not None
     close(model.coefficients.grad, 2 * a.T @ r)
 
 

@@ -47,7 +47,7 @@ def start(store: Path, folder: Path, *more: str, arguments: list[str] = ARGUMENT
 
 def finish(process: forked.Forked) -> tuple[int, str]:
     _, errors = process.communicate(timeout=120)
-    return process.returncode, errors
+    return process.wait(), errors
 
 
 def wait_for(file: Path, process: forked.Forked) -> None:

@@ -57,7 +57,11 @@ def test_reverse_mode_gives_the_same_for_one_column_as_for_many(dimension: int, 
     _, size = oracle("tanh", dimension, dtype, name)
     together = one(Reverse(), features, x, name)
     for j in range(len(BIASES)):
-        alone = one(Reverse(), lambda x, j=j: features(x)[:, j : j + 1], x, name)
+
+        def column(x: Tensor, j: int = j) -> Tensor:
+            return features(x)[:, j : j + 1]
+
+        alone = one(Reverse(), column, x, name)
         assert alone.shape == (len(x), 1)
         assert (np.abs((together[:, j : j + 1] - alone).numpy()) <= 8 * eps(dtype) * size[:, j : j + 1]).all()
 
@@ -145,7 +149,7 @@ def test_gradients_by_the_parameters_are_those_of_differences_by_the_parameters(
     found = by_jacrev(model, x, "bih_u")["0.weight"][:, i, j]
 
     def moved(steps: int) -> Tensor:
-        weight = model[0].weight.detach().clone()
+        weight = model.get_parameter("0.weight").detach().clone()
         weight[i, j] += steps * h
         return one(Reverse(), lambda p: torch.func.functional_call(model, {"0.weight": weight}, (p,)), x, "bih_u")[:, 0]
 

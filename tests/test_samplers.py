@@ -120,9 +120,9 @@ def test_the_state_of_the_generator_alone_decides_the_points(sampler: type[Sampl
 @every_sampler
 def test_drawing_leaves_the_global_generators_alone(sampler: type[Sampler]) -> None:
     np.random.seed(0)
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    before = np.random.get_state(legacy=False)["state"]["key"].copy(), torch.get_rng_state()
     drawn(sampler, 2)
-    assert (np.random.get_state()[1] == before[0]).all()
+    assert (np.random.get_state(legacy=False)["state"]["key"] == before[0]).all()
     assert torch.equal(torch.get_rng_state(), before[1])
 
 
@@ -156,6 +156,7 @@ def test_points_of_a_periodic_region_know_those_across(sampler: type[Sampler]) -
     box = BOXES[3]
     batch = sampler(64, 8, initial=4).draw(box, generator(), {"periodic": faces_of("periodic", ("x", "t", "y"))})
     points = batch["periodic"]
+    assert points.across is not None
     assert points.x.shape == points.across.shape == (8, 3)
     for rows, axis in ((slice(0, 4), 0), (slice(4, 8), 2)):
         assert (points.x[rows, axis] == box.lower[axis]).all()
@@ -163,6 +164,7 @@ def test_points_of_a_periodic_region_know_those_across(sampler: type[Sampler]) -
         others = [i for i in range(3) if i != axis]
         assert torch.equal(points.x[rows][:, others], points.across[rows][:, others])
     part = points.rows(2, 5).to(dtype=torch.float32, device="cpu")
+    assert part.across is not None
     assert torch.equal(part.across, points.across[2:5].float())
     assert batch["interior"].across is None
 
@@ -221,7 +223,7 @@ def test_a_grid_of_a_rectangle_is_the_product_of_linspaces(
 ) -> None:
     box = BOXES[2]
     x = Grid(interior, 8).draw(box, generator())["interior"].x.numpy()
-    axes = [np.linspace(*ends, n) for *ends, n in zip(box.lower, box.upper, per_axis, strict=True)]
+    axes = [np.linspace(low, high, n) for low, high, n in zip(box.lower, box.upper, per_axis, strict=True)]
     np.testing.assert_array_equal(x, [(a, b) for a in axes[0] for b in axes[1]])
 
 
@@ -384,6 +386,8 @@ def test_rows_are_taken_with_their_normals() -> None:
     boundary = drawn(Uniform, 2)["boundary"]
     part = boundary.rows(3, 6)
     assert torch.equal(part.x, boundary.x[3:6])
+    assert part.normals is not None
+    assert boundary.normals is not None
     assert torch.equal(part.normals, boundary.normals[3:6])
     assert drawn(Uniform, 2)["interior"].rows(0, 2).x.shape == (2, 2)
 

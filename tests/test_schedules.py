@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures import Compose, KilledAt
+from torch import Tensor
 
 from pde_train.errors import UsageError
 from pde_train.experiment import build
@@ -68,7 +69,7 @@ def test_factors_do_not_depend_on_where_a_chunk_begins(schedule: LearningRate) -
     assert torch.equal(whole, parts)
 
 
-def by_hand(compose: Compose, overrides: str, rates: Sequence[float], clip: float | None = None) -> list[float]:
+def by_hand(compose: Compose, overrides: list[str], rates: Tensor, clip: float | None = None) -> list[float]:
     """Losses of steps of Adam whose learning rate is set before each of them."""
     experiment = build(compose(*SMALL, *overrides))
     problem = experiment.problem
@@ -189,7 +190,7 @@ def test_reasons_are_judged_one_by_one() -> None:
     assert Stop(seconds=5).reason(4.9, 1.0, [1.0]) is None
     losses = np.geomspace(1, 1e-3, 100).tolist()
     assert Stop(patience=10).reason(0, 1.0, losses) is None
-    assert "no progress" in Stop(patience=10).reason(0, 1.0, losses + [1e-3] * 11)
+    assert "no progress" in str(Stop(patience=10).reason(0, 1.0, losses + [1e-3] * 11))
     assert Stop(patience=200).reason(0, 1.0, losses) is None
 
 

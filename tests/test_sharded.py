@@ -52,7 +52,7 @@ ROUNDING = 1e-13
 @pytest.fixture(scope="module")
 def pools() -> Iterator[list[Workers]]:
     """One pool of workers or none, as there can be one process group."""
-    kept = []
+    kept: list[Workers] = []
     yield kept
     for workers in kept:
         workers.close()
@@ -146,7 +146,7 @@ def test_workers_follow_the_parameters_the_points_and_the_generator(compose: Com
             found.append(torch.cat([steps.gradient(points).view(1), gradient_of(problem)]))
             with torch.no_grad():
                 for parameter in problem.model.parameters():
-                    parameter *= 1.5
+                    parameter.mul_(1.5)
     for ours, theirs in zip(found[:3], found[3:], strict=True):
         agree(ours, theirs)
     assert len({float(f[0]) for f in found[3:]} | {float(expected[0])}) == 4
@@ -222,7 +222,7 @@ def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(
             killed_at.append(time.monotonic())
         return gradient(self, batch)
 
-    killed_at = []
+    killed_at: list[float] = []
     monkeypatch.setattr(ShardedSteps, "gradient", fatal)
     cfg = compose(*SMALL, *RUN)
     with pytest.raises(RunError, match=r"one of the 2 processes .* has ended \(killed by signal 9\): .* resume=true"):

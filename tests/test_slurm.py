@@ -258,6 +258,7 @@ def test_a_cell_that_runs_out_of_time_goes_on_and_outlives_its_launcher(timed: S
     (log,) = timed.folder.glob("multirun/cells/*/pde_train.log")
     timed.wait(lambda: log.read_text().count("from step") >= 2)
     stopped = re.search(r"stopped by signal 12 at step (\d+), a checkpoint was written", log.read_text())
+    assert stopped is not None
     assert f"from step {stopped[1]}\n" in log.read_text()
     assert "this job is timed-out" in log.read_text()
     timed.process.send_signal(signal.SIGINT)

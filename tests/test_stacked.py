@@ -63,7 +63,8 @@ def test_every_problem_of_a_stack_takes_the_steps_that_it_takes_alone(
     compose: Compose, variants: list[list[str]]
 ) -> None:
     alone, together = ([posed(compose, words) for words in variants] for _ in range(2))
-    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), block=2)
+    problems, optimizers, batches = zip(*together, strict=True)
+    stack = StackedSteps(problems, optimizers, batches, StopSignals(), block=2)
     found = stack.advance(stack.batches, 3)
     assert found.shape == (len(variants), 3)
     for i, (problem, optimizer, batch) in enumerate(alone):
@@ -88,7 +89,8 @@ def test_new_points_reach_every_problem(compose: Compose) -> None:
 
 def test_what_a_stack_must_share_and_what_not(compose: Compose, tmp_path: Path) -> None:
     def shape_of(*words: str) -> str:
-        return shape(OmegaConf.to_container(compose(*NETWORK, *words), resolve=True))
+        config: Any = OmegaConf.to_container(compose(*NETWORK, *words), resolve=True)
+        return shape(config)
 
     same = shape_of()
     for words in (["seed=5"], ["optimizer.lr=0.5"], ["pde.frequency=3"], ["pde.weights={value: 2}"], ["model.seed=8"]):
@@ -109,7 +111,9 @@ def test_a_function_that_makes_a_pde_says_nothing_of_its_numbers(
     (tmp_path / "made_by_function.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     words = ["pde._target_=made_by_function.make", "trusted_modules=[made_by_function]"]
-    configs = [OmegaConf.to_container(compose(*NETWORK, *words, f"pde.frequency={f}"), resolve=True) for f in (1, 2)]
+    configs: list[Any] = [
+        OmegaConf.to_container(compose(*NETWORK, *words, f"pde.frequency={f}"), resolve=True) for f in (1, 2)
+    ]
     assert shape(configs[0]) != shape(configs[1])
 
 
@@ -134,15 +138,13 @@ def training_of(compose: Compose, folder: Path, *words: str, diagnostics: Diagno
 
 def trained(trainings: list[Training], memory: float = 1e9) -> dict[int, int | Exception]:
     """Train runs together: what each was told at its end, the number of its steps or an error."""
-    told = {}
+    told: dict[int, int | Exception] = {}
+
+    def tell(training: Training, word: int | Exception) -> None:
+        told.setdefault(trainings.index(training), word)
+
     with StopSignals() as signals:
-        train_together(
-            trainings,
-            signals,
-            ended=lambda training: told.setdefault(trainings.index(training), training.step),
-            failed=lambda training, error: told.setdefault(trainings.index(training), error),
-            memory=memory,
-        )
+        train_together(trainings, signals, lambda training: tell(training, training.step), tell, memory)
     return told
 
 
@@ -155,7 +157,8 @@ def test_memory_bounds_the_number_of_cells_that_take_a_step_at_once(
     monkeypatch.setattr(
         StackedSteps, "advance", lambda self, *given: blocks.append(self.blocks) or original(self, *given)
     )
-    problem = StackedSteps(*zip(*[posed(compose, [])] * 2, strict=True), StopSignals(), block=2)
+    one, optimizer, batch = posed(compose, [])
+    problem = StackedSteps([one] * 2, [optimizer] * 2, [batch] * 2, StopSignals(), block=2)
     problem.trace()
     told = trained(trainings, memory=2.5 * problem.bytes_of_each)
     assert blocks == [[[0, 1], [2, 3], [4, 4]]]
@@ -374,7 +377,8 @@ def test_line_searches_of_a_stack_are_those_of_the_runs_alone(compose: Compose, 
         )
 
     alone, together = ([own(seed) for seed in (1, 2, 3)] for _ in range(2))
-    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), block=2)
+    problems, optimizers, batches = zip(*together, strict=True)
+    stack = StackedSteps(problems, optimizers, batches, StopSignals(), block=2)
     found = torch.cat([stack.advance(stack.batches, 6), stack.advance(stack.batches, 6)], dim=1)
     accepted = set()
     for i, (problem, optimiser, batch) in enumerate(alone):
@@ -390,7 +394,8 @@ def test_scheduled_and_clipped_steps_of_a_stack_are_those_of_the_runs_alone(comp
     variants = [["optimizer=gradient", f"optimizer.lr={lr}"] for lr in ("1e-2", "1e-3", "3e-3")]
     alone, together = ([posed(compose, words) for words in variants] for _ in range(2))
     rates = torch.rand(3, 15, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), block=2, clip=0.7)
+    problems, optimizers, batches = zip(*together, strict=True)
+    stack = StackedSteps(problems, optimizers, batches, StopSignals(), block=2, clip=0.7)
     found = stack.advance(stack.batches, 15, rates)
     for i, (problem, optimizer, batch) in enumerate(alone):
         expected = EagerSteps(problem, optimizer, StopSignals(), clip=0.7).take(batch, 15, rates[i])

@@ -78,6 +78,6 @@ def test_extrapolation_keeps_the_value_and_removes_one_power_after_another(accur
 
 
 def test_textbook_extrapolations() -> None:
-    assert richardson_weights(2, 0) == (1,)
+    assert richardson_weights(2, 0) == (Fraction(1),)
     assert richardson_weights(2, 1) == (Fraction(-1, 3), Fraction(4, 3))
     assert richardson_weights(2, 2) == (Fraction(1, 45), Fraction(-20, 45), Fraction(64, 45))

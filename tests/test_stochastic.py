@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def test_a_seed_repeats_the_directions_and_another_does_not(name: str, kind: str
 
 
 @pytest.mark.parametrize("probes", [0, -1, 2.0, "all", None])
-def test_no_number_of_directions_is_refused(probes: float | str | None) -> None:
+def test_no_number_of_directions_is_refused(probes: Any) -> None:
     with pytest.raises(UsageError, match=rf"differentiator\.probes={probes} leaves no direction: expected a positive"):
         Stochastic(probes)
 

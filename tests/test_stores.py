@@ -12,6 +12,7 @@ from sweeping import SMALL, results, started
 
 from benchmarks.stores import Server, postgres, postgres_programs, server
 from pde_train import sync
+from pde_train.run_folder import Status
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.reading import Reader
 
@@ -86,7 +87,7 @@ def test_eight_processes_at_once_lose_nothing(uri: str, tmp_path: Path) -> None:
     processes = [forked.started(*words, name, str(tmp_path / "grid"), folder=tmp_path) for name in names]
     said = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * PROCESSES, said
-    parent.finish("finished")
+    parent.finish(Status.FINISHED)
     parent.drain([tmp_path / name for name in names])
     client, runs = found(uri, "many")
     assert set(runs) == {"grid", *names}
@@ -110,7 +111,7 @@ def test_a_report_reads_runs_and_their_files_and_is_attached_to_them(uri: str, t
     tracker.metrics([("loss", 1 / 2**k, k) for k in range(5)])
     (tmp_path / "history.csv").write_text("metric,step,value\n" + "".join(f"loss,{k},{1 / 2**k}\n" for k in range(5)))
     tracker.artifacts([tmp_path / "history.csv"])
-    tracker.finish("finished")
+    tracker.finish(Status.FINISHED)
     tracker.drain()
     reader = Reader(uri, "read")
     (run,) = reader.runs().to_dict("records")

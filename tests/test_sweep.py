@@ -15,7 +15,7 @@ from sweeping import SMALL, results, rows, runs, started, store, swept
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
 from pde_train.overrides import Overrides
-from pde_train.run_folder import lock
+from pde_train.run_folder import Status, lock
 from pde_train.runs.result import Result
 from pde_train.status import main as status
 from pde_train.sweeps.grid import Cell, Grid
@@ -302,7 +302,7 @@ def test_a_result_is_on_the_disk_before_it_stands_in_its_place(tmp_path: Path, m
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda d: said.append(str(Path(f"/proc/self/fd/{d}").readlink())) or fsync(d))
     monkeypatch.setattr(Path, "replace", lambda self, to: said.append(str(to)) or replace(self, to))
-    Result("finished").write(tmp_path)
+    Result(Status.FINISHED).write(tmp_path)
     part, name, folder = said
     assert part.startswith(f"{tmp_path}/result.json.")
     assert (name, folder) == (f"{tmp_path}/result.json", str(tmp_path))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pde_train.errors import RunError
+from pde_train.run_folder import Status
 from pde_train.runs import tables
 from pde_train.runs.result import Result
 from pde_train.sweeps import overlays
@@ -22,18 +23,18 @@ def result(
     seed: int = 0,
     curves: dict[str, Any] | None = None,
     overrides: Sequence[str] = (),
-    **metrics: float,
+    **metrics: float | None,
 ) -> Result:
     words = ["experiment=first_look", f"pde={pde}", f"differentiator={how}", f"seed={seed}", *overrides]
     found = {"spectrum/max": 156.0, "error_l2": 1e-8, **metrics}
     choices = {"pde": pde, "model": "mlp", "differentiator": how}
-    return Result("finished", words, choices, "", found, curves=curves or {})
+    return Result(Status.FINISHED, words, choices, "", found, curves=curves or {})
 
 
 PAIRS = [result(pde, how) for pde in ("poisson_1d", "biharmonic_1d") for how in ("reverse", "finite_difference/1e-3")]
 
 
-def grouped(results: list[Result]) -> list[tables.Row]:
+def grouped(results: list[Result]) -> tables.Pairs:
     return tables.medians(tables.groups(results))
 
 
@@ -91,9 +92,9 @@ def test_curves_of_seeds_are_a_median_in_a_band() -> None:
     ]
     axes = overlays.draw(cells)["loss"].axes[0]
     for line, scale in zip(axes.lines, (1.0, 10.0), strict=True):
-        np.testing.assert_allclose(line.get_ydata(), 2 * scale * 0.5**steps)
+        np.testing.assert_allclose(np.asarray(line.get_ydata()), 2 * scale * 0.5**steps)
     for band, scale in zip(axes.collections, (1.0, 10.0), strict=True):
-        heights = band.get_paths()[0].vertices[:, 1]
+        heights = np.asarray(band.get_paths()[0].vertices)[:, 1]
         assert (heights.min(), heights.max()) == pytest.approx((scale * 0.5**9, 3 * scale))
 
 
@@ -109,7 +110,7 @@ def test_two_swept_keys_are_a_map_for_each_way_of_taking_derivatives() -> None:
     images = [axes.images[0] for axes in figure.axes if axes.images]
     assert len(images) == 2
     for image in images:
-        np.testing.assert_allclose(image.get_array(), np.log10([[11, 21, 31], [21, 41, 61]]))
+        np.testing.assert_allclose(np.asarray(image.get_array()), np.log10([[11, 21, 31], [21, 41, 61]]))
 
 
 def test_a_torn_result_is_one_sentence(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_a_map_has_numbers_in_order_of_their_size(rates: tuple[str, str, str]) -
     shown = [[label.get_text() for label in labels] for labels in (axes.get_yticklabels(), axes.get_xticklabels())]
     assert shown == [sorted(rates, key=float), ["3", "20", "100"]]
     expected = np.log10(np.outer(sorted(map(float, rates)), [3, 20, 100]))
-    np.testing.assert_allclose(axes.images[0].get_array(), expected)
+    np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), expected)
     assert [text.get_text() for text in axes.texts] == [f"{10**v:.1e}" for v in expected.ravel()]
 
 
@@ -146,7 +147,7 @@ def test_nothing_of_a_map_is_cut() -> None:
         assert box.y1 <= height
 
 
-FAILED = Result("failed", ["pde=poisson_1d", "differentiator=taylor", "model.activation=relu"], error="a | b\nc")
+FAILED = Result(Status.FAILED, ["pde=poisson_1d", "differentiator=taylor", "model.activation=relu"], error="a | b\nc")
 
 
 def test_cells_that_did_not_finish_stay_in_titles_and_maps() -> None:

@@ -2,9 +2,10 @@
 
 import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -41,7 +42,7 @@ def jet(differentiator: Differentiator, u: Field, x: Tensor, names: str) -> Mapp
 
 
 def close(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], names: Iterable[str] | None = None, rounds: int = 64
+    found: Mapping[Any, Tensor], expected: Mapping[Any, Tensor], names: Iterable[Any] | None = None, rounds: int = 64
 ) -> None:
     """Equal to so many roundings of the largest column, which bounds what either side adds up on the way."""
     scale = max(1.0, *(float(c.detach().abs().max()) for c in expected.values()))
@@ -53,9 +54,11 @@ def close(
 # --- Directions
 
 
-def monomials(weights: Iterable[tuple[Sequence[float], float]], order: int) -> dict[tuple[int, ...], Fraction]:
+def monomials(
+    weights: Iterable[tuple[Sequence[float], float | Fraction]], order: int
+) -> dict[tuple[int, ...], Fraction]:
     """sum_v w_v (v . s)^n as {exponents: coefficient}, exactly."""
-    total = Counter()
+    total: dict[tuple[int, ...], Fraction] = defaultdict(Fraction)
     for direction, weight in weights:
         v = [Fraction(c) for c in direction]
         for exponents in itertools.product(range(order + 1), repeat=len(v)):
@@ -80,7 +83,7 @@ def test_polarised_weights_are_the_monomial_exactly(dimension: int, order: int) 
 
 @pytest.mark.parametrize("order", range(1, 9))
 def test_a_pure_derivative_needs_its_own_direction_alone(order: int) -> None:
-    assert polarised((1,) * order, 3) == (((0.0, 1.0, 0.0), 1),)
+    assert polarised((1,) * order, 3) == (((0.0, 1.0, 0.0), Fraction(1)),)
 
 
 def operator(name: str, dimension: int) -> dict[tuple[int, ...], int]:
@@ -401,7 +404,8 @@ def test_partials_are_those_of_reverse(names: str) -> None:
     ("names", "dimension", "top"), [("lap_u", 5, 1), ("lap_u u_x", 5, 1), ("bih_u", 3, 1), ("bih_u u_xxxx lap_u", 4, 2)]
 )
 def test_the_highest_coefficient_is_carried_as_one_sum_for_each_name(names: str, dimension: int, top: int) -> None:
-    u, x, seen = made("residual", dimension), some(4, dimension), []
+    u, x = made("residual", dimension), some(4, dimension)
+    seen: list[Any] = []
 
     def field(x: Tensor) -> Tensor:
         seen.append(torch.tanh(x))
@@ -515,13 +519,14 @@ def affine(layer: nn.Linear, v: Sequence[mpmath.mpf]) -> list[mpmath.mpf]:
     ]
 
 
-def in_digits(module: nn.Module) -> Callable[..., mpmath.mpf]:
+def in_digits(module: Any) -> Callable[..., mpmath.mpf]:
     """A program as a function of numbers with many digits."""
 
     def through(*v: mpmath.mpf) -> mpmath.mpf:
         if isinstance(module, Residual):
             h = affine(module.first, v)
-            for layer in module.inner:
+            inner: Any = module.inner
+            for layer in inner:
                 h = [a + mpmath.tanh(b) for a, b in zip(h, affine(layer, h), strict=True)]
             return affine(module.last, h)[0]
         if isinstance(module, Rational):
@@ -529,7 +534,7 @@ def in_digits(module: nn.Module) -> Callable[..., mpmath.mpf]:
             q = (1 - a * b) / (3 + c**2) - 2 / (4 + d)
             bells = mpmath.exp(-(a**2)) + mpmath.exp(-(b**2))
             return q**3 + bells * mpmath.sin(q) - (b + 2.5) ** mpmath.mpf(-1.5)
-        h = v
+        h = list(v)
         for layer in module:
             h = affine(layer, h) if isinstance(layer, nn.Linear) else [EXACTLY[type(layer)](z) for z in h]
         return h[0]

@@ -27,7 +27,7 @@ from sqlalchemy import make_url
 from pde_train import sync
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
-from pde_train.run_folder import DELIVERED
+from pde_train.run_folder import DELIVERED, Status
 from pde_train.runs.run import run
 from pde_train.tracking import mlflow
 from pde_train.tracking.delivery import Store
@@ -65,13 +65,17 @@ def rows_of(uri: str, key: str = "loss", experiment: str = "pde_train") -> list[
 
 def run_of(uri: str, folder: Path) -> str:
     """The id of a folder's run in a store."""
-    return Outbox(folder).mark(masked(uri)).run
+    run = Outbox(folder).mark(masked(uri)).run
+    assert run is not None
+    return run
 
 
-def opened(uri: str, folder: Path, params: dict[str, str] | None = None, parent: Path | None = None) -> MlflowTracker:
+def opened(
+    uri: str | None, folder: Path, params: dict[str, str] | None = None, parent: Path | None = None
+) -> MlflowTracker:
     """A tracker with an open run, of which nothing is delivered before it is drained."""
     tracker = MlflowTracker(uri, "pde_train")
-    tracker._follow = lambda: None
+    tracker._follow = lambda: None  # type: ignore[method-assign]  # nobody hears of what it writes
     folder.mkdir(exist_ok=True)
     tracker.start("run", folder, params or {}, {}, parent)
     return tracker
@@ -209,7 +213,7 @@ def test_whichever_call_fails_everything_arrives_once(uri: str, tmp_path: Path, 
         tracker.metrics([("loss", 1.0 / (k + 1), k) for k in range(2500)])
         tracker.tags({"b": "2"})
         tracker.artifacts([tmp_path / str(at) / "config.yaml"])
-        tracker.finish("finished")
+        tracker.finish(Status.FINISHED)
         store = Store(uri)
         store._connect()
         flaky = store._client = Flaky(client, at, after)
@@ -246,7 +250,7 @@ def test_a_reopened_run_takes_only_rows_that_it_has_not(uri: str, tmp_path: Path
         file.write('{"metrics": [["loss", 0.2')  # the process was killed
     again = opened(uri, tmp_path / "run", {"a": "1"})
     again.metrics([("loss", 0.5, 1), ("loss", 0.25, 2)])
-    again.finish("finished")
+    again.finish(Status.FINISHED)
     again.drain()
     assert rows_of(uri) == [(0, 1.0), (1, 0.5), (2, 0.25)]
     assert only_run(uri)[1].info.status == "FINISHED"
@@ -292,7 +296,7 @@ def test_a_store_that_hangs_delays_nothing_but_start_and_end(
         tracker.prepare,
         lambda: tracker.start("run", tmp_path, {}, {}),
         lambda: [tracker.metrics([("loss", 1.0, k)]) for k in range(200)],
-        lambda: tracker.finish("finished"),
+        lambda: tracker.finish(Status.FINISHED),
         tracker.drain,
     ):
         began = time.monotonic()
@@ -326,7 +330,7 @@ def test_an_uploader_that_was_killed_is_replaced(uri: str, tmp_path: Path) -> No
     tracker.uploader._process.kill()
     tracker.metrics([("loss", 0.5, 1)])
     tracker.uploader._process.kill()
-    tracker.finish("finished")
+    tracker.finish(Status.FINISHED)
     tracker.drain()
     assert rows_of(uri) == [(0, 1.0), (1, 0.5)]
     assert tracker.uploader._process is None  # and none is left behind
@@ -403,7 +407,7 @@ def finished_run(folder: Path, uri: str, **options: Any) -> MlflowTracker:
     tracker.metrics([("loss", 1.0 / (k + 1), k) for k in range(10)])
     (folder / "note.txt").write_text("note")
     tracker.artifacts([folder / "note.txt"])
-    tracker.finish("finished")
+    tracker.finish(Status.FINISHED)
     tracker.drain()
     return tracker
 
@@ -429,7 +433,7 @@ def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(
 def test_a_spoiled_outbox_stops_no_other(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b", "c"):
         tracker = opened(None, tmp_path / name)
-        tracker.finish("finished")
+        tracker.finish(Status.FINISHED)
     (tmp_path / "a" / "tracking.jsonl").write_text("nonsense\n")
     with (tmp_path / "b" / "tracking.jsonl").open("a") as file:
         file.write("7\n")
@@ -485,9 +489,9 @@ def test_a_run_goes_on_in_a_store_that_was_emptied_since(uri: str, tmp_path: Pat
 def test_a_store_that_is_away_keeps_no_other_from_its_runs(
     uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened("http://127.0.0.1:9", tmp_path / "a").finish("finished")
-    opened("http://127.0.0.1:9", tmp_path / "b").finish("finished")
-    opened(uri, tmp_path / "c").finish("finished")
+    opened("http://127.0.0.1:9", tmp_path / "a").finish(Status.FINISHED)
+    opened("http://127.0.0.1:9", tmp_path / "b").finish(Status.FINISHED)
+    opened(uri, tmp_path / "c").finish(Status.FINISHED)
     assert sync.main([str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "delivered 1 runs" in said.out
@@ -507,7 +511,7 @@ def test_an_outbox_names_only_files_of_its_own_folder(
         (folder / "figures" / "deep").symlink_to(tmp_path)
     names = {"above": "../secret.txt", "absolute": str(tmp_path / "secret.txt"), "link": "link", "itself": "."}
     tracker._tell(artifacts=[names.get(how, "figures")])
-    tracker.finish("finished")
+    tracker.finish(Status.FINISHED)
     assert sync.main([str(tmp_path)]) == 1
     assert "leads out of that folder: expected files of the run alone" in capsys.readouterr().err
     assert not list((tmp_path / "mlartifacts").rglob("secret.txt"))
@@ -515,7 +519,7 @@ def test_an_outbox_names_only_files_of_its_own_folder(
 
 def test_outboxes_that_name_each_other_as_parents_end(uri: str, tmp_path: Path) -> None:
     for name, parent in (("a", "b"), ("b", "a")):
-        opened(uri, tmp_path / name, parent=tmp_path / parent).finish("finished")
+        opened(uri, tmp_path / name, parent=tmp_path / parent).finish(Status.FINISHED)
     assert sync.main([str(tmp_path)]) == 0
     assert len(runs_in(uri)[1]) == 2
 
@@ -569,7 +573,7 @@ def test_an_uploader_that_does_nothing_blocks_no_training(uri: str, tmp_path: Pa
     assert time.monotonic() - began < 10
     assert asked.stat().st_size == size  # nothing is said again of a run that is followed
     os.kill(stopped, signal.SIGCONT)
-    tracker.finish("finished")
+    tracker.finish(Status.FINISHED)
     tracker.drain()
     assert [step for step, _ in rows_of(uri)] == list(range(1000))
 

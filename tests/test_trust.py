@@ -102,8 +102,8 @@ def test_of_a_module_that_is_trusted_only_what_is_defined_there(compose: Compose
 def test_only_words_of_a_command_name_modules(compose: Compose) -> None:
     check_trusted(compose(), [])
     own = compose("trusted_modules=[mine]")
-    for words in ("trusted_modules=[mine]", "++trusted_modules=[mine,other]", "trusted_modules=[a],[mine]"):
-        check_trusted(own, ["pde=rod", words])
+    for word in ("trusted_modules=[mine]", "++trusted_modules=[mine,other]", "trusted_modules=[a],[mine]"):
+        check_trusted(own, ["pde=rod", word])
     for words in ([], ["pde=rod"], ["trusted_modules=[other]"], ["model=trusted_modules"]):
         with pytest.raises(UsageError, match="stands in a file, and only the command line may widen trust"):
             check_trusted(own, words)
