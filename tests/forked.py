@@ -356,9 +356,10 @@ def become(about: dict[str, Any], *pipes: int) -> None:
 
 def preload(kind: str) -> None:
     """Import what processes of a kind import; nothing of it starts a thread or computes."""
-    from pde_train.tracking import delivery, uploader
+    from pde_train.tracking import uploader
+    from pde_train.tracking.delivery import Store
 
-    delivery.Store("").load()
+    Store("").load()
     uploader.subprocess = Child  # type: ignore[attr-defined, assignment]  # as much of the module as is used there
     copy_new_stores()
     if kind == "commands":

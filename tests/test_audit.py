@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from fixtures import Compose
 from torch import Tensor, nn
 
-from pde_train.diagnostics.audit import Audit, derivative_error
+from pde_train.diagnostics.audit import Audit, derivative_error, error_of_few_features
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.differentiators.finite_difference import FiniteDifference
@@ -22,6 +22,7 @@ from pde_train.differentiators.stochastic import Stochastic
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import UsageError
 from pde_train.experiment import build
+from pde_train.models.base import LinearModel
 from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.problem import Problem
 from pde_train.runs import flags, tables
@@ -33,7 +34,7 @@ from pde_train.samplers.uniform import Uniform
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
-NAMES = {"audit/on_points", "audit/between_points", "audit/ratio", "audit/derivatives"}
+NAMES = {"audit/on_points", "audit/between_points", "audit/ratio", "audit/derivatives", "audit/features"}
 
 
 @dataclass(eq=False)
@@ -196,6 +197,8 @@ def test_a_thousand_dimensions_are_compared_by_a_few_derivatives(compose: Compos
         ({"audit/derivatives": 1e-7}, None, set()),
         ({"audit/derivatives": math.nan}, None, set()),
         ({"error_l2": 0.6}, None, {"other_solution"}),
+        ({"audit/features": 1e-15}, None, {"given_solution"}),
+        ({"audit/features": 1e-9}, None, set()),
         ({"error_l2": 0.4}, None, set()),
         ({"error_l2": 0.6, "residual_exact": 0.01, "residual": 0.01}, None, set()),
     ],
@@ -247,6 +250,35 @@ def test_flags_are_in_result_table_and_record(compose: Compose, tmp_path: Path) 
     good = run_config(compose(), tmp_path / "good", {}, [])
     assert good.flags == ""
     assert all(good.metrics[f"flag/{name}"] == 0 for name in flags.NAMES)
+
+
+class Cosines(LinearModel):
+    """cos(a_i . x), with frequencies (P, d)."""
+
+    def __init__(self, frequencies: list[list[float]]) -> None:
+        super().__init__()
+        self.frequencies = torch.tensor(frequencies, dtype=torch.float64)
+        self.coefficients = nn.Parameter(torch.zeros(len(frequencies), 1, dtype=torch.float64))
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.cos(x @ self.frequencies.T)
+
+
+def few_features_of(problem: Problem) -> float:
+    error = error_of_few_features(problem)
+    assert error is not None
+    return error
+
+
+def test_features_that_hold_the_solution_are_found(compose: Compose) -> None:
+    problem = build(compose("pde=poisson_2d")).problem  # 2 sin(pi x) sin(pi y) = cos(pi (x - y)) - cos(pi (x + y))
+    others, pi = [[1.3, 0.7], [2.0, -1.0], [0.3, 4.0]], math.pi
+    held = replace(problem, model=Cosines([[pi, -pi], *others, [pi, pi]]))
+    assert few_features_of(held) < 1e-13
+    near = replace(problem, model=Cosines([[pi, -1.001 * pi], *others, [pi, pi]]))
+    assert 1e-5 < few_features_of(near) < 1e-1
+    assert few_features_of(build(compose("pde=poisson_2d", "model.features=300")).problem) > 1e-3
+    assert error_of_few_features(build(compose("pde=poisson_2d", "model=two_layer")).problem) is None
 
 
 def test_null_makes_no_audit(compose: Compose, tmp_path: Path) -> None:

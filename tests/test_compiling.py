@@ -25,11 +25,13 @@ from pde_train.geometry import Batch, Points
 from pde_train.problem import Problem
 from pde_train.runs.run import run, run_config
 from pde_train.training import compiled_steps as steps
-from pde_train.training import compiling
+from pde_train.training import compiling, when_to_compile
 from pde_train.training import select_steps as choice
 from pde_train.training.compiled_steps import CompiledSteps
 from pde_train.training.compiling import Traced, trace
 from pde_train.training.decompositions import SPELLED_OUT
+from pde_train.training.library import build as build_library
+from pde_train.training.library import load
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps, SingleSteps
 from pde_train.training.updates import AdamUpdate, DescentUpdate
@@ -64,6 +66,7 @@ ROUNDING = 1e-11
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """20 interior points make a first block of 4 and two of 8."""
     monkeypatch.setattr(steps, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(steps, "SMALL_BLOCK_ROWS", 8)
 
 
 @pytest.fixture
@@ -438,6 +441,33 @@ def test_lbfgs_takes_the_steps_that_it_takes_with_eager_gradients(compose: Compo
     assert len(library) <= 3
 
 
+@compiles
+def test_libraries_of_one_process_keep_their_own_shapes(tmp_path: Path) -> None:
+    made = []
+    for size in (3, 7):
+        x, y = torch.randn(5, size, dtype=torch.float64), torch.randn(size, 2, dtype=torch.float64)
+        (folder := tmp_path / str(size)).mkdir()
+        graph = trace(lambda x, y: ((torch.tanh(x) @ y).sum(0), x + 1), [x], [y]).step
+        made.append((load(build_library(graph, [x, y], folder), "cpu"), graph, x, y))
+    for library, graph, x, y in (*made, *made):
+        for actual, expected in zip(library([x, y]), graph(x, y), strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-14, atol=1e-14)
+
+
+@compiles
+def test_an_operation_without_a_c_interface_is_refused(tmp_path: Path) -> None:
+    x = torch.eye(3, dtype=torch.float64)
+    graph = trace(lambda x: (torch.linalg.slogdet(x)[1],), [x], []).step
+    with pytest.raises(RuntimeError, match="an operation that torch offers to Python alone"):
+        build_library(graph, [x], tmp_path)
+
+
+def test_a_damaged_library_is_a_runtime_error(tmp_path: Path) -> None:
+    (tmp_path / "calls.so").write_bytes(b"no library")
+    with pytest.raises(RuntimeError):
+        load(tmp_path / "calls.so", "cpu")
+
+
 # --- Whole runs
 
 
@@ -480,11 +510,11 @@ def test_a_resumed_compiled_run_ends_in_the_bits_of_an_undisturbed_one(
 ) -> None:
     cfg = compose(*SMALL, *RESAMPLED, f"method.compile={mode}")
     if mode == "auto":  # the first run finds it worthwhile; the resumed one must not ask again
-        monkeypatch.setattr(choice, "SAVED", 1e6)
+        monkeypatch.setattr(when_to_compile, "SAVED", 1e6)
     run_config(cfg, tmp_path / "undisturbed", {}, [])
     with killed_at(21):
         run_config(cfg, tmp_path / "killed", {}, [])
-    monkeypatch.setattr(choice, "SAVED", 0.0)
+    monkeypatch.setattr(when_to_compile, "SAVED", 0.0)
     assert torch.load(tmp_path / "killed" / "checkpoint.ckpt", weights_only=True)["pde_train"]["step"] == 20
     cfg.resume = True
     result = run_config(cfg, tmp_path / "killed", {}, [])
@@ -521,6 +551,8 @@ def test_a_small_budget_stays_eager_and_says_why(compose: Compose, tmp_path: Pat
 @pytest.mark.usefixtures("no_compiler")
 def test_less_saved_than_compiling_costs_stays_eager(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_seconds_of_gradient", lambda steps, batch: 1.0)
+    monkeypatch.setattr(compiling, "COMPILE_SECONDS", 15.0)  # of each of two functions
+    monkeypatch.setattr(compiling, "COMPILE_SECONDS_A_NODE", 0.0)
     found, why = chosen(compose, "auto", "model.width=6", count=20)
     assert type(found) is EagerSteps
     assert why == "eager: compiling 20 steps of 1.0e+00 s would save 14 s and cost about 30 s"
@@ -558,7 +590,7 @@ def test_a_failed_compilation_is_one_warning_and_eager_steps(
     found, why = losses(compose, tmp_path / "failed", *RUN, "model.width=7", "method.compile=always")
     assert why == "eager: the compilation failed"
     (warning,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
-    assert warning.message == "the steps could not be compiled (C++ compile error): they are taken eagerly"
+    assert warning.message.startswith("the optimisation step could not be compiled (C++ compile error): eager op")
     expected, _ = losses(compose, tmp_path / "never", *RUN, "model.width=7", "method.compile=never")
     assert torch.equal(found, expected)
 

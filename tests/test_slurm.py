@@ -55,12 +55,28 @@ def three_free_ports() -> int:
     raise RuntimeError("no three ports in a row are free")
 
 
+SLEEPY = """
+import time, torch
+
+class SleepyAdam(torch.optim.Adam):
+    def step(self, closure=None):
+        time.sleep(0.02)
+        return super().step(closure)
+"""
+
+
 @pytest.fixture(scope="module")
 def timed(slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator["Sweep"]:
-    """A sweep of one cell that needs far longer than its time limit, under way while the other tests run."""
+    """A sweep of one cell that needs far longer than its time limit, under way while the other tests run.
+
+    Its optimiser sleeps, so that it takes nothing from them.
+    """
+    folder = tmp_path_factory.mktemp("timed")
+    (folder / "sleepy.py").write_text(SLEEPY)
+    sleepy = ["trusted_modules=[sleepy]", "optimizer._target_=sleepy.SleepyAdam"]
     endless = ["method.steps=10000000", "method.chunk=1000", "method.checkpoint_every=1000", "method.log_every=100000"]
     limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10"]
-    sweep = Sweep(slurm, tmp_path_factory.mktemp("timed"), *endless, *limit)
+    sweep = Sweep(slurm, folder, *sleepy, *endless, *limit)
     yield sweep
     sweep.process.kill()
     sweep.end()

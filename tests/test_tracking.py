@@ -31,10 +31,10 @@ from pde_train.run_folder import DELIVERED, Status
 from pde_train.runs.run import run
 from pde_train.tracking import mlflow
 from pde_train.tracking.delivery import Store
+from pde_train.tracking.follower import ASKED
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.none import NoTracker
 from pde_train.tracking.outbox import Mark, Outbox
-from pde_train.tracking.uploader import ASKED
 from pde_train.tracking.uris import absolute, encoded, holds_secret, masked, without_secrets
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]

@@ -165,10 +165,10 @@ def test_new_points_have_causal_weights_of_their_own_at_once(compose: Compose, t
             loop.train(*chunk)
     problem.draw(generator)
     batch = problem.draw(generator)
-    assert torch.equal(training.batch["interior"].x, batch["interior"].x)
+    assert torch.equal(training.points.batch["interior"].x, batch["interior"].x)
     axis = problem.pde.coordinates.index("t")
     order = batch["interior"].x[:, axis].argsort()
-    factors = training.batch["interior"].factors
+    factors = training.points.batch["interior"].factors
     assert factors is not None
     weights = factors[order, 0]
     assert bool((weights.diff() <= 1e-12).all())  # later points have no larger weight

@@ -67,7 +67,7 @@ class GaussNewton(Trained):
             seed=self.seed,
         )
         training = Training(problem, record, diagnostics, optimizer, self.plan(), folder)
-        rows = sum(len(training.batch[e.region].x) for e in problem.pde.equations())
+        rows = sum(len(training.points.batch[e.region].x) for e in problem.pde.equations())
         if SQUARE[0] * parameters <= rows <= SQUARE[1] * parameters:
             log.warning(
                 "%d residual rows for %d parameters are nearly a square system, which Gauss-Newton interpolates: the "
