@@ -300,15 +300,15 @@ def test_what_cannot_be_is_refused(compose: Compose, overrides: list[str], sente
 class Rounded(nn.Module):
     """A model whose parameters only count when they are rounded."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([[0.7]], dtype=torch.float64))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return torch.sin(x) @ self.weight.round()
 
 
-def test_a_model_without_derivatives_by_its_parameters_is_refused(compose, tmp_path):
+def test_a_model_without_derivatives_by_its_parameters_is_refused(compose: Compose, tmp_path: Path) -> None:
     experiment = build(compose(*SMALL))
     experiment.problem.model = Rounded()
     with pytest.raises(UsageError, match=r"by the parameters of Rounded are 0 or not finite: expected a model that is"):
