@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import side_by_side
 
@@ -200,7 +200,7 @@ def measure(name: str, seed: int, budgets: Sequence[int]) -> None:
     print(json.dumps(result))
 
 
-def run(name: str, seed: int, cache: str | None = None, budgets: Sequence[int] = ()) -> dict[str, object]:
+def run(name: str, seed: int, cache: str | None = None, budgets: Sequence[int] = ()) -> dict[str, Any]:
     """One run in a process of its own, with an empty cache of compiled code unless a folder is given."""
     with tempfile.TemporaryDirectory() as empty:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -211,18 +211,18 @@ def run(name: str, seed: int, cache: str | None = None, budgets: Sequence[int] =
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         return {"row": name, "seed": seed, "failed": lines[-1] if lines else "without a word"}
-    result: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
 
-def results() -> list[dict[str, object]]:
+def results() -> list[dict[str, Any]]:
     """Everything that was run."""
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 def page() -> str:
     """The table of all results."""
-    by_row: dict[str, list[dict[str, object]]] = {}
+    by_row: dict[str, list[dict[str, Any]]] = {}
     for result in results():
         by_row.setdefault(str(result["row"]), []).append(result)
     lines = [
@@ -241,9 +241,9 @@ def page() -> str:
             continue
         cells = []
         for budget in row.budgets:
-            found = sorted(float(r["errors"][str(budget)]) for r in runs)  # type: ignore[index]  # a mapping
+            found = sorted(float(r["errors"][str(budget)]) for r in runs)
             cells.append(f"{budget} s: **{median(found):.1e}** ({found[0]:.1e} ... {found[-1]:.1e})")
-        numbers = {k: median(float(r[k]) for r in runs) for k in ("loss", "held_out", "steps")}  # type: ignore[arg-type]
+        numbers = {k: median(float(r[k]) for r in runs) for k in ("loss", "held_out", "steps")}
         seeds = f"{len(runs)}" + (f", {failed} failed" if failed else "")
         lines.append(
             f"| {row.title} | {runs[0]['parameters']} | {seeds} | {'; '.join(cells)} | {numbers['loss']:.1e} | "

@@ -46,7 +46,9 @@ def bare() -> float:
 
 def lightning(chunk: int) -> float:
     """Seconds of the same by the product, with its record, errors every 1000 steps and checkpoints every 1000."""
-    method = GradientDescent(lambda p: torch.optim.Adam(p, lr=1e-3), STEPS, chunk, log_every=1000, compile="never")
+    method = GradientDescent(
+        optimizer=lambda p: torch.optim.Adam(p, lr=1e-3), steps=STEPS, chunk=chunk, log_every=1000, compile="never"
+    )
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         method.fit(problem(), Record(NoTracker(), Entropy([1e-8])), NoDiagnostics(), Path(folder))

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 WORDS = [
     "model=two_layer",
@@ -29,7 +30,7 @@ SAME = ("error_l2", "residual", "residual_exact", "loss", "spectrum/max", "spect
 """Metrics that must be the same bits, kills or not."""
 
 
-def launch(folder: Path, cells: int, launcher: Sequence[str], *more: str) -> subprocess.Popen:
+def launch(folder: Path, cells: int, launcher: Sequence[str], *more: str) -> subprocess.Popen[bytes]:
     """Begin the grid, or go on with it."""
     command = [sys.executable, "-m", "pde_train", "--multirun", *WORDS, f"seed=range({cells})", *launcher, *more]
     return subprocess.Popen(
@@ -73,7 +74,7 @@ def tortured(folder: Path, cells: int, launcher: Sequence[str], kills: int, gene
             return done
 
 
-def results(folder: Path) -> dict[str, dict]:
+def results(folder: Path) -> dict[str, dict[str, Any]]:
     """What every cell has come to."""
     return {f.parent.name: json.loads(f.read_text()) for f in folder.glob("multirun/cells/*/result.json")}
 
@@ -94,8 +95,13 @@ def compare(disturbed: Path, peace: Path, cells: int, exact: bool) -> None:
                 key,
             )
     client = MlflowClient(f"sqlite:///{disturbed / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("pde_train").experiment_id
-    runs = [r for r in client.search_runs([experiment], max_results=5000) if "mlflow.parentRunId" in r.data.tags]
+    experiment = client.get_experiment_by_name("pde_train")
+    assert experiment is not None
+    runs = [
+        r
+        for r in client.search_runs([experiment.experiment_id], max_results=5000)
+        if "mlflow.parentRunId" in r.data.tags
+    ]
     assert sorted(r.data.tags["config_hash"] for r in runs) == sorted(found), "a cell has no run, or two"
     for run in runs:
         assert run.info.status == "FINISHED"

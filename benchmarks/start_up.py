@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 RUNS = 5
@@ -70,7 +71,7 @@ def main() -> None:
         folder = Path(name)
         until_end(train, folder)  # makes the store, warms the file cache
         until_end([*train, "method.compile=always"], folder)
-        rows = {
+        rows: dict[str, tuple[float, Callable[[], float]]] = {
             "first optimisation step, tracking=mlflow": (6.0, lambda: until_line(train, "training", folder)),
             "first optimisation step, tracking=none": (
                 6.0,

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -29,7 +30,7 @@ RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 LIMIT = 600
 """Seconds after which a measurement is given up."""
 
-Cells = dict[tuple[str, str], list[dict]]
+Cells = dict[tuple[str, str], list[dict[str, Any]]]
 """What the rounds printed, by (who, problem); a `ratio` over the loop of the same round is added."""
 
 
@@ -50,7 +51,7 @@ def command(who: str, problem: str, threads: int) -> list[str]:
     return [*base, *(["--variant", variant] if variant else []), *(["--", *words] if words else [])]
 
 
-def measure(who: str, problem: str, threads: int) -> dict | str:
+def measure(who: str, problem: str, threads: int) -> dict[str, Any] | str:
     """The line that the script printed, or why there is none."""
     try:
         done = subprocess.run(
@@ -60,7 +61,8 @@ def measure(who: str, problem: str, threads: int) -> dict | str:
         return f"no answer within {LIMIT} s"
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return json.loads(done.stdout.splitlines()[-1])
+    printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return printed
 
 
 def rounds(whose: Sequence[str], problems: Sequence[str], threads: int, count: int) -> Cells:

@@ -56,8 +56,13 @@ def check(folder: Path, cells: int) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("pde_train").experiment_id
-    runs = [r for r in client.search_runs([experiment], max_results=5000) if "mlflow.parentRunId" in r.data.tags]
+    experiment = client.get_experiment_by_name("pde_train")
+    assert experiment is not None
+    runs = [
+        r
+        for r in client.search_runs([experiment.experiment_id], max_results=5000)
+        if "mlflow.parentRunId" in r.data.tags
+    ]
     assert len(runs) == cells, len(runs)
     assert {r.info.status for r in runs} == {"FINISHED"}
     for run in runs[:: max(1, cells // 8)]:

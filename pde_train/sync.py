@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.follow is not None:
-            from pde_train.tracking.uploader import follow
+            from pde_train.tracking.follower import follow
 
             follow(given.follow, absolute(given.uri or os.environ.get(URI) or DEFAULT_URI))
         folders = given.folders or [f for f in (Path("multirun"), Path("outputs")) if f.exists()]

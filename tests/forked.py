@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 LARGEST = 1 << 17
 """Bytes of a request, most of which is the environment."""
@@ -202,9 +203,9 @@ class Child:
         return self.returncode
 
     def wait(self) -> int:
-        while self.poll() is None:
+        while (code := self.poll()) is None:
             time.sleep(0.001)
-        return self.returncode
+        return code
 
     def kill(self) -> None:
         if self.poll() is None:
@@ -223,12 +224,12 @@ def copy_new_stores() -> None:
 
     Without the environment variable they are made as ever.
     """
-    from pde_train.tracking import delivery
+    from pde_train.tracking import delivery, uris
 
     check_file = delivery.check_file
 
     def copied(uri: str) -> None:
-        file = delivery.sqlite_file(uri)
+        file = uris.sqlite_file(uri)
         if file is not None and NEW_STORE in os.environ and file.parent.is_dir() and not file.exists():
             beside = file.with_name(f"{file.name}.{os.getpid()}")
             shutil.copy(os.environ[NEW_STORE], beside)
@@ -262,17 +263,17 @@ def started(*command: str, folder: Path, environment: dict[str, str] | None = No
 
 def run(
     *command: str, folder: Path, environment: dict[str, str] | None = None, timeout: float = 300
-) -> subprocess.CompletedProcess:
+) -> subprocess.CompletedProcess[str]:
     """What `python command...` gave at its end."""
     process = started(*command, folder=folder, environment=environment)
     out, err = process.communicate(timeout)
-    return subprocess.CompletedProcess(list(command), process.returncode, out, err)
+    return subprocess.CompletedProcess(list(command), process.wait(), out, err)
 
 
 PLAIN_RUN = subprocess.run
 
 
-def in_place_of_run(command: list[str], **how: object) -> subprocess.CompletedProcess:
+def in_place_of_run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
     """`subprocess.run`, but forked where it runs a module with both outputs in a file, as parts of the study do."""
     if command[:2] != [sys.executable, "-m"] or how.get("stderr") != subprocess.STDOUT:
         return PLAIN_RUN(command, **how)
@@ -330,7 +331,7 @@ def _say(answers: socket.socket, *word: int | None) -> None:
         answers.send(json.dumps(word).encode())
 
 
-def become(about: dict, *pipes: int) -> None:
+def become(about: dict[str, Any], *pipes: int) -> None:
     """Be `python -m module words...` or `python -c code words...`; does not return."""
     for standard, ours in enumerate(pipes):
         os.dup2(ours, standard)
@@ -356,9 +357,10 @@ def become(about: dict, *pipes: int) -> None:
 def preload(kind: str) -> None:
     """Import what processes of a kind import; nothing of it starts a thread or computes."""
     from pde_train.tracking import uploader
+    from pde_train.tracking.delivery import Store
 
-    uploader.Store("").load()
-    uploader.subprocess = Child
+    Store("").load()
+    uploader.subprocess = Child  # type: ignore[attr-defined, assignment]  # as much of the module as is used there
     copy_new_stores()
     if kind == "commands":
         import rich.table  # noqa: F401

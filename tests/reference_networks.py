@@ -6,13 +6,17 @@ w^k s^(|k|)(z) in closed form, also by the weights.
 
 import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import mpmath
 import numpy as np
 import sympy
 import torch
+from torch import Tensor
 
-from pde_train.derivatives import Request
+from pde_train.derivatives import Field, Request
+from pde_train.differentiators.base import Differentiator
 from pde_train.models.activations import ACTIVATIONS
 
 DIGITS = 30
@@ -46,54 +50,54 @@ NAMES = {
 }
 
 
-def points(dimension, dtype=torch.float64):
+def points(dimension: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.tensor(POINTS[dimension], dtype=dtype)
 
 
-def bank(activation, dimension, dtype=torch.float64):
+def bank(activation: str, dimension: int, dtype: torch.dtype = torch.float64) -> Field:
     """The field of all features, (n, d) -> (n, 3)."""
     w, b = torch.tensor(WEIGHTS[dimension], dtype=dtype), torch.tensor(BIASES, dtype=dtype)
     return lambda x: ACTIVATIONS[activation].function(x @ w.T + b)
 
 
-def network(activation, dimension, dtype=torch.float64):
+def network(activation: str, dimension: int, dtype: torch.dtype = torch.float64) -> Field:
     """The field of the network, (n, d) -> (n, 1)."""
     features, a = bank(activation, dimension, dtype), torch.tensor(OUTER, dtype=dtype).unsqueeze(1)
     return lambda x: features(x) @ a
 
 
-def request(names, dimension):
+def request(names: str, dimension: int) -> Request:
     return Request.parse(names, LETTERS[:dimension])
 
 
-def one(differentiator, u, x, name):
+def one(differentiator: Differentiator, u: Field, x: Tensor, name: str) -> Tensor:
     return getattr(differentiator(u, x, request(name, x.shape[1])), name)
 
 
-def eps(dtype):
+def eps(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps
 
 
-def rounded(values, dtype):
+def rounded(values: Sequence[Any], dtype: torch.dtype) -> np.ndarray:
     """Nested lists as a numpy array of exactly those numbers in many digits that `dtype` holds."""
     return np.vectorize(lambda v: mpmath.mpf(float(v)), otypes=[object])(torch.tensor(values, dtype=dtype).numpy())
 
 
 @functools.cache
-def derivatives(activation, z):
+def derivatives(activation: str, z: mpmath.mpf) -> list[mpmath.mpf]:
     """s, s', ..., s^(15) at z."""
     with mpmath.workdps(DIGITS):
         return [c * math.factorial(k) for k, c in enumerate(mpmath.taylor(FUNCTIONS[activation], z, HIGHEST))]
 
 
 @functools.cache
-def sizes(activation, z):
+def sizes(activation: str, z: mpmath.mpf) -> list[float]:
     """|s|, |s'|, ... at z, as floats."""
     return [abs(float(v)) for v in derivatives(activation, z)]
 
 
 @functools.cache
-def partials_of(name, dimension):
+def partials_of(name: str, dimension: int) -> dict[tuple[int, ...], int]:
     """A name as {orders along each axis: coefficient}, from its definition by sympy."""
     symbols = sympy.symbols(LETTERS[:dimension])
     laplacian = sum(s**2 for s in symbols)
@@ -104,7 +108,7 @@ def partials_of(name, dimension):
 
 
 @functools.cache
-def arguments(dimension, dtype):
+def arguments(dimension: int, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
     """The weights w (3, d) and the arguments z (n, 3) of the features, in many digits."""
     w, b, x = rounded(WEIGHTS[dimension], dtype), rounded(BIASES, dtype), rounded(POINTS[dimension], dtype)
     with mpmath.workdps(DIGITS):
@@ -112,13 +116,13 @@ def arguments(dimension, dtype):
 
 
 @functools.cache
-def oracle(activation, dimension, dtype, name):
+def oracle(activation: str, dimension: int, dtype: torch.dtype, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The exact derivative of every feature at every point, and the size of what rounding can do to it, both (n, 3)."""
     w, z = arguments(dimension, dtype)
     exact, size = np.zeros(z.shape, dtype=object), np.zeros(z.shape)
     with mpmath.workdps(DIGITS):
         for i, j in np.ndindex(exact.shape):
-            s = derivatives(activation, z[i, j])
+            s = derivatives(activation, z.item(i, j))
             for orders, c in partials_of(name, dimension).items():
                 power = c * math.prod(w[j] ** orders)
                 exact[i, j] += power * s[sum(orders)]
@@ -127,13 +131,13 @@ def oracle(activation, dimension, dtype, name):
     return exact, size
 
 
-def difference(found, exact):
+def difference(found: Tensor, exact: np.ndarray) -> np.ndarray:
     """|found - exact| taken in many digits, so that the comparison itself rounds nothing."""
     with mpmath.workdps(DIGITS):
         return np.vectorize(lambda f, e: float(abs(mpmath.mpf(float(f)) - e)), otypes=[float])(found.numpy(), exact)
 
 
-def through_outer(exact, size, dtype):
+def through_outer(exact: np.ndarray, size: np.ndarray, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
     """The oracle of the features as that of the network."""
     a = rounded(OUTER, dtype)
     with mpmath.workdps(DIGITS):
@@ -141,7 +145,7 @@ def through_outer(exact, size, dtype):
 
 
 @functools.cache
-def weights_of(order, accuracy):
+def weights_of(order: int, accuracy: int) -> dict[int, sympy.Rational]:
     """Central weights by node, from sympy."""
     if order == 0:
         return {0: sympy.Integer(1)}
@@ -151,12 +155,22 @@ def weights_of(order, accuracy):
     return {k: w for k, w in zip(nodes, found, strict=True) if w != 0}
 
 
-def sum_of_weights(orders, accuracy):
+def sum_of_weights(orders: tuple[int, ...], accuracy: int) -> float:
     """The sizes of the weights of a product of stencils, added up."""
     return math.prod(float(sum(map(abs, weights_of(n, accuracy).values()))) for n in orders)
 
 
-def in_differences(activation, dimension, dtype, name, accuracy, step, richardson=0, before=0, shift=0):
+def in_differences(
+    activation: str,
+    dimension: int,
+    dtype: torch.dtype,
+    name: str,
+    accuracy: int,
+    step: Callable[[tuple[int, ...]], float],
+    richardson: int = 0,
+    before: int = 0,
+    shift: int = 0,
+) -> np.ndarray:
     """What central differences can do to each feature, (n, 3): their truncation and their rounding.
 
     step: maps orders along each axis to h. before: how many derivatives, along the last axis of each, are exact.
@@ -176,7 +190,7 @@ def in_differences(activation, dimension, dtype, name, accuracy, step, richardso
         if not n:
             continue
         for i, j in np.ndindex(z.shape):
-            s = sizes(activation, z[i, j])[shift:]
+            s = sizes(activation, z.item(i, j))[shift:]
             size = [abs(float(v)) for v in w[j]]
             power = math.prod(v**k for v, k in zip(size, orders, strict=True))
             for v in (v for v, k in zip(size, outer, strict=True) if k):

@@ -3,8 +3,10 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import forked
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 SMALL = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.steps=60", "method.compile=never"]
@@ -25,7 +27,7 @@ def swept(folder: Path, *words: str, code: int = 0) -> tuple[str, str]:
     return out, err
 
 
-def results(folder: Path) -> dict[str, dict]:
+def results(folder: Path) -> dict[str, dict[str, Any]]:
     """The result of every cell below `multirun`, by its name."""
     return {f.parent.name: json.loads(f.read_text()) for f in folder.glob("multirun/cells/*/result.json")}
 
@@ -34,7 +36,7 @@ def store(folder: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
 
 
-def runs(folder: Path) -> tuple[list, list]:
+def runs(folder: Path) -> tuple[list[Run], list[Run]]:
     """Parent runs, and runs that nest under one."""
     client = store(folder)
     found = client.search_runs([client.get_experiment_by_name("pde_train").experiment_id], max_results=5000)
@@ -43,5 +45,5 @@ def runs(folder: Path) -> tuple[list, list]:
     return parents, [r for r in found if r.data.tags.get("mlflow.parentRunId") in ids]
 
 
-def rows(folder: Path, run, key: str = "loss") -> list[tuple[int, float]]:
+def rows(folder: Path, run: Run, key: str = "loss") -> list[tuple[int, float]]:
     return sorted((m.step, m.value) for m in store(folder).get_metric_history(run.info.run_id, key))

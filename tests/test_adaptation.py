@@ -1,12 +1,18 @@
 """What a differentiator chooses by itself while it trains: when it is chosen again, and that a resumed run knows it."""
 
 import ast
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from fixtures import Compose, KilledAt
 
+from pde_train.derivatives import Field
+from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.experiment import build
+from pde_train.geometry import Batch
 from pde_train.problem import Problem
 from pde_train.runs.run import run, run_config
 
@@ -30,13 +36,15 @@ CHOOSING = {
 }
 
 
-def history(folder):
+def history(folder: Path) -> list[str]:
     """Every measured number of a run with all its digits, but for wall times."""
     return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
 
 
 @pytest.mark.parametrize("how", CHOOSING)
-def test_a_resumed_run_goes_on_with_what_was_chosen_to_the_same_bits(compose, tmp_path, killed_at, how):
+def test_a_resumed_run_goes_on_with_what_was_chosen_to_the_same_bits(
+    compose: Compose, tmp_path: Path, killed_at: KilledAt, how: str
+) -> None:
     cfg = compose(*RUN, *CHOOSING[how], "sampler.resample_every=9")
     run_config(cfg, tmp_path / "undisturbed", {}, [])
     with killed_at(21):
@@ -53,14 +61,19 @@ def test_a_resumed_run_goes_on_with_what_was_chosen_to_the_same_bits(compose, tm
 
 
 @pytest.mark.parametrize("how", ["finite_difference", "complex_step"])
-def test_choices_are_made_before_training_and_every_log_every_steps(compose, tmp_path, monkeypatch, how):
-    experiment, seen, losses = build(compose(*RUN, *CHOOSING[how])), [], []
+def test_choices_are_made_before_training_and_every_log_every_steps(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    experiment = build(compose(*RUN, *CHOOSING[how]))
+    losses: list[float] = []
+    seen: list[Any] = []
     tune = Problem.tune
 
-    def watched(self, u, batch):
+    def watched(self: Problem, u: Field, batch: Batch) -> None:
         with torch.no_grad():
             losses.append(float(next(self.model.parameters()).sum()))
         tune(self, u, batch)
+        assert isinstance(self.differentiator, FiniteDifference | ComplexStep)
         seen.append(self.differentiator.chosen)
 
     monkeypatch.setattr(Problem, "tune", watched)
@@ -73,7 +86,7 @@ def test_choices_are_made_before_training_and_every_log_every_steps(compose, tmp
         assert all({axes for axes, _ in choice} == {(0, 0)} for choice in seen)  # u itself takes no step
 
 
-def test_a_fixed_choice_is_not_made_again(compose, tmp_path, monkeypatch):
+def test_a_fixed_choice_is_not_made_again(compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FiniteDifference, "tuned_to", None)
     record = run(build(compose(*RUN, "differentiator=finite_difference")), tmp_path)
     assert "differentiator_chosen" not in record.tags

@@ -2,15 +2,19 @@
 
 import itertools
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose, KilledAt, descent_of
 from scipy import integrate, stats
+from torch import Tensor
 
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
-from pde_train.geometry import Box
+from pde_train.geometry import Batch, Box
 from pde_train.pdes.burgers_1d import Burgers1D
 from pde_train.runs.run import run, run_config
 from pde_train.samplers.grid import Grid
@@ -20,6 +24,7 @@ from pde_train.tracking.record import Record
 from pde_train.training.compiled_steps import Compiled, CompiledSteps
 from pde_train.training.signals import StopSignals
 from pde_train.training.stacked import train_together
+from pde_train.training.training import Training
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -29,7 +34,7 @@ LEAST = 1e-3
 """The least p-value: with these seeds, a test of what holds does worse once in 1000."""
 
 
-def peak(x):
+def peak(x: np.ndarray) -> np.ndarray:
     """A residual with a peak along the first coordinate."""
     return np.exp(-((x[:, 0] - 0.5) ** 2))
 
@@ -38,32 +43,37 @@ def peak(x):
 
 
 @pytest.mark.parametrize(("k", "c"), [(1.0, 1.0), (2.0, 0.0), (0.5, 3.0), (0.0, 1.0)])
-def test_the_density_is_the_formula(k, c):
+def test_the_density_is_the_formula(k: float, c: float) -> None:
     sizes = np.random.default_rng(0).exponential(1e-3, 500)
     expected = sizes**k / np.mean(sizes**k) + c
     np.testing.assert_allclose(density(sizes, k, c), expected / expected.sum(), rtol=1e3 * EPS, atol=EPS)
 
 
-def test_the_density_overflows_for_no_power_and_is_uniform_where_nothing_is_left():
+def test_the_density_overflows_for_no_power_and_is_uniform_where_nothing_is_left() -> None:
     steep = density(np.array([1e300, 5e299, 0.0]), 3.0, 1.0)
     np.testing.assert_allclose(steep, (np.array([1, 1 / 8, 0]) * 3 / 1.125 + 1) / 6, rtol=10 * EPS)
     np.testing.assert_array_equal(density(np.zeros(4), 1.0, 0.0), np.full(4, 0.25))
 
 
-def test_one_point_is_drawn_with_its_probability():
+def test_one_point_is_drawn_with_its_probability() -> None:
     sampler = ResidualBased(1, 4, candidates=6, k=2.0, c=0.5)
     sizes = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
     rng, counts = np.random.default_rng(0), np.zeros(6)
     for _ in range(20000):
-        seen = []
-        x = sampler.adapted(BOX, rng, lambda candidates, seen=seen: seen.append(candidates) or sizes)
+        seen: list[np.ndarray] = []
+
+        def sizes_of(candidates: np.ndarray, seen: list[np.ndarray] = seen) -> np.ndarray:
+            seen.append(candidates)
+            return sizes
+
+        x = sampler.adapted(BOX, rng, sizes_of)
         counts[(seen[0] == x).all(axis=1)] += 1
     expected = sizes**2 / np.mean(sizes**2) + 0.5
     assert stats.chisquare(counts, 20000 * expected / expected.sum()).pvalue > LEAST
 
 
 @pytest.mark.parametrize(("k", "c"), [(1.0, 0.0), (3.0, 0.0), (1.0, 1.0)])
-def test_points_have_the_density_of_the_residual(k, c):
+def test_points_have_the_density_of_the_residual(k: float, c: float) -> None:
     sampler = ResidualBased(40, 4, candidates=8000, k=k, c=c)
     rng = np.random.default_rng(1)
     x = np.concatenate([sampler.adapted(BOX, rng, peak) for _ in range(100)])
@@ -79,13 +89,13 @@ def test_points_have_the_density_of_the_residual(k, c):
     assert stats.kstest((x[:, 1] - 2) / 0.5, "uniform").pvalue > LEAST
 
 
-def test_no_candidate_is_chosen_twice_even_where_the_residual_is_at_one_point():
+def test_no_candidate_is_chosen_twice_even_where_the_residual_is_at_one_point() -> None:
     sampler = ResidualBased(30, 4, candidates=40, c=0.0)
     x = sampler.adapted(BOX, np.random.default_rng(0), lambda c: np.eye(len(c))[0])
     assert len(np.unique(x, axis=0)) == 30
 
 
-def test_a_residual_that_is_not_finite_is_refused():
+def test_a_residual_that_is_not_finite_is_refused() -> None:
     with pytest.raises(RunError, match=r"the residual became nan or infinite at points that sampler=residual_based"):
         density(np.array([1.0, np.nan]), 1.0, 1.0)
 
@@ -107,7 +117,7 @@ def test_a_residual_that_is_not_finite_is_refused():
         ({"batch_size": True}, r"sampler\.batch_size=True cannot be drawn"),
     ],
 )
-def test_numbers_out_of_range_are_refused(field, sentence):
+def test_numbers_out_of_range_are_refused(field: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         ResidualBased(40, 4, **field)
 
@@ -117,7 +127,7 @@ def test_numbers_out_of_range_are_refused(field, sentence):
 BURGERS = ["pde=burgers_1d", "model.hidden=[6]", "sampler.interior=40", "sampler.boundary=8", "sampler.initial=8"]
 
 
-def test_the_size_of_the_residual_is_that_of_the_equation(compose):
+def test_the_size_of_the_residual_is_that_of_the_equation(compose: Compose) -> None:
     problem = build(compose(*BURGERS, "sampler=uniform", "pde.weights={burgers: 3.0}")).problem
     x = np.array(BOX.place(np.random.default_rng(0).random((5, 2)))) / 10
     points = torch.from_numpy(x).requires_grad_()
@@ -128,7 +138,7 @@ def test_the_size_of_the_residual_is_that_of_the_equation(compose):
     np.testing.assert_allclose(problem.residual_sizes(x), 3 * expected.abs().detach().numpy(), rtol=1e-12)
 
 
-def test_points_that_are_drawn_again_crowd_where_the_residual_is_large(compose):
+def test_points_that_are_drawn_again_crowd_where_the_residual_is_large(compose: Compose) -> None:
     words = ["sampler=residual_based", "sampler.k=4", "sampler.c=0", "sampler.interior=200"]
     problem = build(compose(*BURGERS, *words)).problem
     rng = np.random.default_rng(0)
@@ -142,7 +152,7 @@ def test_points_that_are_drawn_again_crowd_where_the_residual_is_large(compose):
     assert again["interior"].x.dtype == problem.dtype
 
 
-def test_other_samplers_draw_again_as_they_draw_first(compose):
+def test_other_samplers_draw_again_as_they_draw_first(compose: Compose) -> None:
     problem = build(compose(*BURGERS, "sampler=uniform")).problem
     first, again = problem.draw(np.random.default_rng(4)), problem.redraw(np.random.default_rng(4))
     assert all(torch.equal(first[region].x, again[region].x) for region in first)
@@ -151,7 +161,7 @@ def test_other_samplers_draw_again_as_they_draw_first(compose):
 # --- Mini-batches
 
 
-def test_a_mini_batch_is_a_random_subset_of_the_interior_alone():
+def test_a_mini_batch_is_a_random_subset_of_the_interior_alone() -> None:
     sampler = Uniform(50, 8, seed=3, batch_size=10)
     batch = sampler.draw(BOX, np.random.default_rng(3))
     counts = np.zeros(50)
@@ -169,18 +179,18 @@ def test_a_mini_batch_is_a_random_subset_of_the_interior_alone():
     assert not torch.equal(other["interior"].x, small["interior"].x)
 
 
-def test_without_a_batch_size_every_step_sees_the_same_points():
+def test_without_a_batch_size_every_step_sees_the_same_points() -> None:
     sampler = Grid(16, 8)
     batch = sampler.draw(BOX, np.random.default_rng(0))
     assert sampler.mini_batch(batch, 7) is batch
 
 
-def test_the_gradient_of_mini_batches_is_unbiased(compose):
+def test_the_gradient_of_mini_batches_is_unbiased(compose: Compose) -> None:
     problem = build(compose(*BURGERS, "sampler=uniform", "sampler.batch_size=10")).problem
     batch = problem.draw(np.random.default_rng(0))
     parameters = list(problem.model.parameters())
 
-    def gradient(points):
+    def gradient(points: Batch) -> Tensor:
         parts = torch.autograd.grad(problem.loss(points), parameters)
         return torch.cat([part.flatten() for part in parts])
 
@@ -189,7 +199,7 @@ def test_the_gradient_of_mini_batches_is_unbiased(compose):
     assert float(((several.mean(dim=0) - gradient(batch)) / spread).abs().max()) < 5
 
 
-def test_a_step_sees_its_own_mini_batch_and_measurements_see_all_points(compose, tmp_path):
+def test_a_step_sees_its_own_mini_batch_and_measurements_see_all_points(compose: Compose, tmp_path: Path) -> None:
     words = [*BURGERS, "sampler=uniform", "sampler.batch_size=10", "method.steps=6", "diagnostics.when=[last]"]
     cfg = compose(*words, "optimizer=gradient", "optimizer.lr=1e-3", "method.compile=never")
     record = run(build(cfg), tmp_path)
@@ -207,7 +217,7 @@ def test_a_step_sees_its_own_mini_batch_and_measurements_see_all_points(compose,
     assert len(record.spectra[6].values) == rows
 
 
-def test_least_squares_takes_all_points_at_once(compose, tmp_path):
+def test_least_squares_takes_all_points_at_once(compose: Compose, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"method=least_squares takes all points at once, and sampler\.batch_size=8"):
         run(build(compose("sampler.batch_size=8")), tmp_path)
 
@@ -223,7 +233,7 @@ RUN = ["method.steps=40", "method.chunk=10", "method.log_every=20", "method.chec
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def history(folder):
+def history(folder: Path) -> list[str]:
     """Every measured number of a run with all its digits, but for wall times."""
     return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
 
@@ -241,7 +251,9 @@ KILLS = [  # after which step: with a checkpoint of it, at a draw without one, a
 
 
 @pytest.mark.parametrize(("kind", "kill", "words"), KILLS)
-def test_a_killed_run_resumes_to_the_same_bits(compose, tmp_path, killed_at, kind, kill, words):
+def test_a_killed_run_resumes_to_the_same_bits(
+    compose: Compose, tmp_path: Path, killed_at: KilledAt, kind: str, kill: int, words: list[str]
+) -> None:
     cfg = compose(*BURGERS, *RUN, *KINDS[kind], "method.compile=never", *words)
     run_config(cfg, tmp_path / "undisturbed", {}, [])
     with killed_at(kill):
@@ -254,19 +266,19 @@ def test_a_killed_run_resumes_to_the_same_bits(compose, tmp_path, killed_at, kin
 
 
 @pytest.fixture
-def interpreted(monkeypatch):
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graphs that would be compiled, computed operation by operation."""
 
-    def compile(self, device):
+    def compile(self: Compiled, device: str) -> None:
         self.run = lambda tensors: list(self.traced.step(*tensors))
 
     monkeypatch.setattr(Compiled, "compile", compile)
-    monkeypatch.setattr(CompiledSteps, "cached", property(lambda self: True))
+    monkeypatch.setattr(CompiledSteps, "compile_seconds", property(lambda self: 0.0))
 
 
 @every_kind
 @pytest.mark.usefixtures("interpreted")
-def test_compiled_steps_see_the_points_of_eager_ones(compose, tmp_path, kind):
+def test_compiled_steps_see_the_points_of_eager_ones(compose: Compose, tmp_path: Path, kind: str) -> None:
     losses = {}
     for mode in ("always", "never"):
         record = run(build(compose(*BURGERS, *RUN, *KINDS[kind], f"method.compile={mode}")), tmp_path / mode)
@@ -276,16 +288,16 @@ def test_compiled_steps_see_the_points_of_eager_ones(compose, tmp_path, kind):
 
 
 @every_kind
-def test_runs_of_a_stack_see_the_points_that_they_see_alone(compose, tmp_path, kind):
-    def training(seed, folder):
+def test_runs_of_a_stack_see_the_points_that_they_see_alone(compose: Compose, tmp_path: Path, kind: str) -> None:
+    def training(seed: int, folder: str) -> Training:
         experiment = build(compose(*BURGERS, *RUN, *KINDS[kind], f"seed={seed}", "method.compile=never"))
         (tmp_path / folder).mkdir()
         record = Record(experiment.tracker, experiment.entropy)
-        return experiment.method.training(experiment.problem, record, experiment.diagnostics, tmp_path / folder)
+        return descent_of(experiment).training(experiment.problem, record, experiment.diagnostics, tmp_path / folder)
 
     trainings = [training(seed, f"stacked {seed}") for seed in (1, 2)]
 
-    def failed(training, error):
+    def failed(training: Training, error: Exception) -> None:
         raise error
 
     train_together(trainings, StopSignals(), lambda training: None, failed, memory=1e9)

@@ -3,7 +3,10 @@
 1D, 100 features, 200 points; columns: s_1, s_min, count above 1e-12 s_1, H_raw / log N_a at 1e-8, residual, error.
 """
 
+from pathlib import Path
+
 import pytest
+from fixtures import Compose
 
 from pde_train.experiment import build
 from pde_train.runs.run import run
@@ -31,7 +34,19 @@ ANCHORS = [
 @pytest.mark.parametrize(
     ("activation", "pde", "how", "largest", "smallest", "count", "entropy", "residual", "error"), ANCHORS
 )
-def test_anchor(compose, tmp_path, activation, pde, how, largest, smallest, count, entropy, residual, error):
+def test_anchor(
+    compose: Compose,
+    tmp_path: Path,
+    activation: str,
+    pde: str,
+    how: str,
+    largest: float,
+    smallest: float,
+    count: int,
+    entropy: float,
+    residual: float,
+    error: float,
+) -> None:
     differentiator = how if how == "reverse" else f"finite_difference/{how}"
     overrides = [f"model.activation={activation}", f"pde={pde}", f"differentiator={differentiator}"]
     metrics = run(build(compose("experiment=rfm_anchors", *overrides)), tmp_path).last()

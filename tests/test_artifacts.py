@@ -1,10 +1,12 @@
 """What a run leaves in its folder."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose
 from matplotlib.image import imread
 
 from pde_train.experiment import build
@@ -21,7 +23,7 @@ NETWORK = ["model=two_layer", "model.width=5", "method.steps=30", "method.log_ev
         (["model.features=20"], {"solution", "error", "singular_values", "entropy"}),
     ],
 )
-def test_figures_show_something(compose, tmp_path, overrides, figures):
+def test_figures_show_something(compose: Compose, tmp_path: Path, overrides: list[str], figures: set[str]) -> None:
     run(build(compose(*overrides)), tmp_path)
     found = {file.stem: imread(file) for file in (tmp_path / "figures").iterdir()}
     assert set(found) == figures
@@ -30,7 +32,7 @@ def test_figures_show_something(compose, tmp_path, overrides, figures):
         assert image[..., :3].std() > 0.02  # an empty page has none
 
 
-def test_files_hold_every_digit(compose, tmp_path):
+def test_files_hold_every_digit(compose: Compose, tmp_path: Path) -> None:
     experiment = build(compose(*NETWORK))
     record = run(experiment, tmp_path)
     with np.load(tmp_path / "spectrum.npz") as stored:

@@ -1,28 +1,29 @@
 """The reference solution of Burgers' equation against a second formula, and against the equation itself."""
 
-from types import SimpleNamespace
+from collections.abc import Sequence
 
 import mpmath
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from pde_train import residuals
-from pde_train.derivatives import Request
+from pde_train.derivatives import Field, Jet, Request
 from pde_train.differentiators.reverse import Reverse
 from pde_train.geometry import Points
 from pde_train.pdes.burgers_1d import VISCOSITIES, Burgers1D
 
 
-def exact(pde):
-    return lambda x: pde.exact(SimpleNamespace(x=x[:, :1], t=x[:, 1:]))
+def exact(pde: Burgers1D) -> Field:
+    return lambda x: pde.exact(Jet({"x": x[:, :1], "t": x[:, 1:]}))
 
 
-def points(xs, ts):
+def points(xs: Sequence[float], ts: Sequence[float]) -> Tensor:
     return torch.cartesian_prod(torch.tensor(xs, dtype=torch.float64), torch.tensor(ts, dtype=torch.float64))
 
 
-def by_series(points, viscosity):
+def by_series(points: list[list[float]], viscosity: float) -> list[float]:
     """u = -2 nu phi_x / phi, phi the Fourier series of the heat equation from exp(-a cos pi x), a = 1 / (2 pi nu).
 
     Its coefficients are Bessel functions (Basdevant et al., Computers & Fluids 14, 1986). Terms of alternating sign
@@ -41,7 +42,7 @@ def by_series(points, viscosity):
     return found
 
 
-def by_integral(points, viscosity):
+def by_integral(points: list[list[float]], viscosity: float) -> list[float]:
     """The integral of Hopf and Cole by a rule four times as fine, in 40 digits."""
     found = []
     with mpmath.workdps(40):
@@ -58,21 +59,21 @@ def by_integral(points, viscosity):
 
 
 @pytest.mark.parametrize("viscosity", [0.001, VISCOSITIES[1], Burgers1D().viscosity])
-def test_the_quadrature_agrees_with_the_fourier_series(viscosity):
+def test_the_quadrature_agrees_with_the_fourier_series(viscosity: float) -> None:
     at = points([-0.7, -0.01, 0.001, 0.4], [0.0, 1e-3, 0.3, 1.0])
     found = exact(Burgers1D(viscosity=viscosity))(at)
     np.testing.assert_allclose(found[:, 0].numpy(), by_series(at.tolist(), viscosity), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("viscosity", [VISCOSITIES[0], 0.0003])
-def test_small_viscosities_agree_with_forty_digits(viscosity):
+def test_small_viscosities_agree_with_forty_digits(viscosity: float) -> None:
     at = points([-0.7, -0.001, 0.0001, 0.4], [0.3, 1.0])
     found = exact(Burgers1D(viscosity=viscosity))(at)
     # exponents up to 1 / (2 pi nu) = 5000, whose rounding is 5000 eps = 1e-12
     np.testing.assert_allclose(found[:, 0].numpy(), by_integral(at.tolist(), viscosity), rtol=0, atol=1e-11)
 
 
-def test_the_solution_starts_at_the_initial_condition_and_keeps_the_walls():
+def test_the_solution_starts_at_the_initial_condition_and_keeps_the_walls() -> None:
     x = np.linspace(-1, 1, 41).tolist()
     start = points(x, [0.0])
     torch.testing.assert_close(exact(Burgers1D())(start), -torch.sin(torch.pi * start[:, :1]), rtol=0, atol=1e-14)
@@ -81,7 +82,7 @@ def test_the_solution_starts_at_the_initial_condition_and_keeps_the_walls():
 
 
 @pytest.mark.parametrize("viscosity", [VISCOSITIES[0], 0.001, Burgers1D().viscosity])
-def test_points_of_single_precision_get_the_solution_of_double_precision_there(viscosity):
+def test_points_of_single_precision_get_the_solution_of_double_precision_there(viscosity: float) -> None:
     at = points([0.25, 0.5, -0.125], [0.0, 0.5, 1.0])  # which both precisions have
     double, single = exact(Burgers1D(viscosity=viscosity))(at), exact(Burgers1D(viscosity=viscosity))(at.float())
     assert single.dtype == torch.float32
@@ -89,7 +90,7 @@ def test_points_of_single_precision_get_the_solution_of_double_precision_there(v
 
 
 @pytest.mark.parametrize("viscosity", [0.1, Burgers1D().viscosity])
-def test_the_solution_satisfies_the_equation(viscosity):
+def test_the_solution_satisfies_the_equation(viscosity: float) -> None:
     pde = Burgers1D(viscosity=viscosity)
     at = points([-0.9, -0.6, -0.3, 0.2, 0.5, 0.95], [0.05, 0.2, 0.5, 1.0])
     jet = Reverse()(exact(pde), at, Request.parse("u u_t u_x u_xx", pde.coordinates))

@@ -18,18 +18,18 @@ def environment_of(**more: str) -> dict[str, str]:
     return {**clean, "OMP_NUM_THREADS": "1", **more}
 
 
-def pde_train(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def pde_train(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command from its very start."""
     command = [sys.executable, "-m", "pde_train", *arguments]
     return subprocess.run(command, cwd=folder, env=environment_of(), capture_output=True, text=True, timeout=300)
 
 
-def refused(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def refused(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command without the time that its imports take."""
     return forked.run("-m", "pde_train", *arguments, folder=folder, environment=environment_of(**environment))
 
 
-def test_help_shows_groups_choices_and_three_examples(tmp_path):
+def test_help_shows_groups_choices_and_three_examples(tmp_path: Path) -> None:
     done = pde_train(tmp_path, "--help")
     assert done.returncode == 0
     for group in (g.name for g in conf_dir().iterdir() if g.is_dir() and g.name != "hydra"):
@@ -39,7 +39,7 @@ def test_help_shows_groups_choices_and_three_examples(tmp_path):
 
 
 @pytest.mark.parametrize("argument", ["--help", "--cfg=job"])
-def test_help_and_cfg_load_neither_torch_nor_lightning_nor_mlflow(tmp_path, argument):
+def test_help_and_cfg_load_neither_torch_nor_lightning_nor_mlflow(tmp_path: Path, argument: str) -> None:
     code = (
         f"import sys; sys.argv[1:] = {argument.split('=')!r}\n"
         "from pde_train.cli import main\n"
@@ -52,7 +52,7 @@ def test_help_and_cfg_load_neither_torch_nor_lightning_nor_mlflow(tmp_path, argu
 
 
 @pytest.mark.slow
-def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
+def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path: Path) -> None:
     done = pde_train(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "exact residual" in done.stdout
@@ -109,7 +109,7 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path):
         (["tracking.uri=http://bob:s3cret@127.0.0.1"], 2, "tracking.uri holds a password or a token"),
     ],
 )
-def test_bad_input_is_one_line_and_an_exit_code(tmp_path, arguments, code, sentence):
+def test_bad_input_is_one_line_and_an_exit_code(tmp_path: Path, arguments: list[str], code: int, sentence: str) -> None:
     done = refused(tmp_path, *arguments)
     assert done.returncode == code
     assert sentence in done.stderr
@@ -117,14 +117,14 @@ def test_bad_input_is_one_line_and_an_exit_code(tmp_path, arguments, code, sente
 
 
 @pytest.mark.slow
-def test_a_traceback_only_when_asked_for(tmp_path):
+def test_a_traceback_only_when_asked_for(tmp_path: Path) -> None:
     done = refused(tmp_path, "+pde.speed=1", "tracking=none", HYDRA_FULL_ERROR="1")
     assert "Traceback" in done.stderr
     assert "Traceback" not in refused(tmp_path, "+pde.speed=1", "tracking=none").stderr
 
 
 @pytest.mark.slow
-def test_one_store_wherever_hydra_runs_the_job(tmp_path):
+def test_one_store_wherever_hydra_runs_the_job(tmp_path: Path) -> None:
     done = pde_train(tmp_path, "--multirun", "hydra.job.chdir=true", "model.features=5,6", "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.rglob("mlflow.db")) == [tmp_path / "mlflow.db"]
@@ -143,7 +143,7 @@ def test_one_store_wherever_hydra_runs_the_job(tmp_path):
         ["--multirun", "tracking.uri=sqlite:///a.db,http://bob:s3cret@127.0.0.1:1"],
     ],
 )
-def test_a_secret_reaches_no_file_and_no_terminal(tmp_path, words):
+def test_a_secret_reaches_no_file_and_no_terminal(tmp_path: Path, words: list[str]) -> None:
     done = refused(tmp_path, *words)
     assert done.returncode == 2
     assert "tracking.uri holds a password or a token" in done.stderr
@@ -152,7 +152,7 @@ def test_a_secret_reaches_no_file_and_no_terminal(tmp_path, words):
     assert not [f for f in tmp_path.rglob("*") if f.is_file() and b"cret" in f.read_bytes()]
 
 
-def test_a_file_that_is_missing_is_not_told_as_one_to_be_written(tmp_path):
+def test_a_file_that_is_missing_is_not_told_as_one_to_be_written(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         (tmp_path / "input.csv").read_text()
     assert sentence(missing.value) == (

@@ -8,30 +8,40 @@ import copy
 import logging
 import os
 import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
 
 import mpmath
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose, KilledAt, descent_of
+from torch import Tensor, fx, nn
 
 from pde_train.errors import UsageError
 from pde_train.experiment import build
-from pde_train.geometry import Points
+from pde_train.geometry import Batch, Points
+from pde_train.problem import Problem
 from pde_train.runs.run import run, run_config
 from pde_train.training import compiled_steps as steps
-from pde_train.training import compiling
+from pde_train.training import compiling, when_to_compile
 from pde_train.training import select_steps as choice
 from pde_train.training.compiled_steps import CompiledSteps
-from pde_train.training.compiling import SPELLED_OUT, trace
+from pde_train.training.compiling import Traced, trace
+from pde_train.training.decompositions import SPELLED_OUT
+from pde_train.training.library import build as build_library
+from pde_train.training.library import load
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import EagerSteps
+from pde_train.training.steps import EagerSteps, SingleSteps
 from pde_train.training.updates import AdamUpdate, DescentUpdate
 
 pytestmark = pytest.mark.usefixtures("without_figures")
+Test = TypeVar("Test", bound=Callable[..., None])
 COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
 
 
-def compiles(test):
+def compiles(test: Test) -> Test:
     """A test of compiled code, which is slow."""
     test = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler is found here")(test)
     return pytest.mark.slow(test)
@@ -53,55 +63,56 @@ ROUNDING = 1e-11
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """20 interior points make a first block of 4 and two of 8."""
     monkeypatch.setattr(steps, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(steps, "SMALL_BLOCK_ROWS", 8)
 
 
 @pytest.fixture
-def interpreted(monkeypatch):
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graphs that would be compiled, computed operation by operation."""
 
-    def compile(self, device):
+    def compile(self: steps.Compiled, device: str) -> None:
         self.run = lambda tensors: list(self.traced.step(*tensors))
 
     monkeypatch.setattr(steps.Compiled, "compile", compile)
 
 
-def refuse_to_compile(monkeypatch):
-    def refuse(*_, **__):
+def refuse_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("compiled again")
 
     monkeypatch.setattr("torch._inductor.aot_compile", refuse)
 
 
 @pytest.fixture
-def no_compiler(monkeypatch):
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails where anything is compiled."""
     refuse_to_compile(monkeypatch)
 
 
-def posed(compose, *overrides):
+def posed(compose: Compose, *overrides: str) -> tuple[Problem, torch.optim.Optimizer, Batch]:
     """A problem, its points, and an optimiser of its parameters."""
     experiment = build(compose(*SMALL, *overrides))
     problem = experiment.problem
     batch = problem.draw(np.random.default_rng(0))
-    return problem, experiment.method.optimizer(problem.model.parameters()), batch
+    return problem, descent_of(experiment).optimizer(problem.model.parameters()), batch
 
 
-def eager(compose, *overrides):
+def eager(compose: Compose, *overrides: str) -> tuple[EagerSteps, Batch]:
     problem, optimizer, batch = posed(compose, *overrides)
     return EagerSteps(problem, optimizer, StopSignals()), batch
 
 
-def compiled(compose, *overrides):
+def compiled(compose: Compose, *overrides: str) -> tuple[CompiledSteps, Batch]:
     problem, optimizer, batch = posed(compose, *overrides)
     made = CompiledSteps(problem, optimizer, StopSignals(), batch)
     made.compile()
     return made, batch
 
 
-def state_of(taken):
+def state_of(taken: SingleSteps) -> dict[str, Tensor]:
     """Every tensor that a step changes, by name."""
     model, optimizer = taken.problem.model, taken.optimizer
     found = {k: p.detach().clone() for k, p in model.named_parameters()}
@@ -110,7 +121,7 @@ def state_of(taken):
     return found
 
 
-def agree(one, other, rounding=ROUNDING):
+def agree(one: dict[str, Tensor], other: dict[str, Tensor], rounding: float = ROUNDING) -> None:
     assert one.keys() == other.keys()
     for name, expected in other.items():
         assert one[name].dtype == expected.dtype
@@ -122,21 +133,21 @@ def agree(one, other, rounding=ROUNDING):
 # --- The graphs
 
 
-def product(state, data):
+def product(state: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
     """Half of it does not change with the state."""
     return torch.sin(data).square() @ state, state.sum() + torch.cos(data).sum()
 
 
-def vectors():
+def vectors() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return torch.rand(3, generator=generator), torch.rand(4, 3, generator=generator)
 
 
-def operations(graph):
+def operations(graph: fx.GraphModule) -> list[str]:
     return [str(node.target).split(".")[1] for node in graph.graph.nodes if node.op == "call_function"]
 
 
-def test_what_does_not_depend_on_the_state_is_prepared():
+def test_what_does_not_depend_on_the_state_is_prepared() -> None:
     state, data = vectors()
     traced = trace(product, [state], [data])
     assert sorted(operations(traced.prepare)) == ["cos", "pow", "sin", "sum"]
@@ -147,7 +158,7 @@ def test_what_does_not_depend_on_the_state_is_prepared():
             assert torch.equal(found, expected)
 
 
-def test_outputs_may_be_the_state_itself_or_independent_of_it():
+def test_outputs_may_be_the_state_itself_or_independent_of_it() -> None:
     state, data = vectors()
     traced = trace(lambda s, d: (s, d.sum(), s + 1, d), [state], [data])
     found = traced.step(2 * state, *traced.prepare(3 * data))
@@ -156,10 +167,10 @@ def test_outputs_may_be_the_state_itself_or_independent_of_it():
     ]
 
 
-def test_a_tensor_that_is_changed_in_place_depends_on_what_it_is_changed_to():
+def test_a_tensor_that_is_changed_in_place_depends_on_what_it_is_changed_to() -> None:
     state, data = vectors()
 
-    def assigned(state, data):
+    def assigned(state: Tensor, data: Tensor) -> tuple[Tensor]:
         out = torch.zeros(4, 2)
         out[:, 0] = data @ state
         return (out.square().sum(),)
@@ -168,10 +179,10 @@ def test_a_tensor_that_is_changed_in_place_depends_on_what_it_is_changed_to():
     assert torch.equal(traced.step(2 * state, *traced.prepare(data))[0], assigned(2 * state, data)[0])
 
 
-def test_constants_of_a_function_are_prepared_and_no_part_of_the_compiled_code():
+def test_constants_of_a_function_are_prepared_and_no_part_of_the_compiled_code() -> None:
     state, data = vectors()
 
-    def scaled_by(constant):
+    def scaled_by(constant: Tensor) -> Traced:
         return trace(lambda s, d: (s * constant + d.sum(),), [state], [data])
 
     one, other = scaled_by(torch.ones(3)), scaled_by(torch.zeros(3))
@@ -180,7 +191,7 @@ def test_constants_of_a_function_are_prepared_and_no_part_of_the_compiled_code()
     assert all(node.op != "get_attr" for node in one.step.graph.nodes)
 
 
-def test_what_depends_on_values_or_on_chance_cannot_be_traced():
+def test_what_depends_on_values_or_on_chance_cannot_be_traced() -> None:
     state, data = vectors()
     with pytest.raises(Exception, match=r"(?i)data.dependent"):
         trace(lambda s, d: (s if s.sum() > 0 else -s,), [state], [data])
@@ -188,7 +199,7 @@ def test_what_depends_on_values_or_on_chance_cannot_be_traced():
         trace(lambda s, d: (s + torch.rand_like(d).sum(),), [state], [data])
 
 
-def test_the_key_is_that_of_the_graph_and_its_shapes(monkeypatch):
+def test_the_key_is_that_of_the_graph_and_its_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     state, data = vectors()
     key = trace(product, [state], [data]).key
     assert trace(product, [state + 1], [2 * data]).key == key
@@ -209,8 +220,8 @@ def test_the_key_is_that_of_the_graph_and_its_shapes(monkeypatch):
 
 
 @pytest.mark.slow
-def test_seeds_and_learning_rates_share_code_and_shapes_do_not(compose):
-    def keys(*overrides):
+def test_seeds_and_learning_rates_share_code_and_shapes_do_not(compose: Compose) -> None:
+    def keys(*overrides: str) -> list[str]:
         problem, optimizer, batch = posed(compose, *overrides)
         return [part.traced.key for part in CompiledSteps(problem, optimizer, StopSignals(), batch).parts]
 
@@ -235,7 +246,7 @@ def test_seeds_and_learning_rates_share_code_and_shapes_do_not(compose):
         ({"PDE_TRAIN_CACHE": "~/x", "HOME": "/h"}, "/h/x"),
     ],
 )
-def test_where_compiled_code_is_kept(monkeypatch, named, expected):
+def test_where_compiled_code_is_kept(monkeypatch: pytest.MonkeyPatch, named: dict[str, str], expected: str) -> None:
     for name, value in named.items():
         monkeypatch.setenv(name, value)
     assert str(compiling.cache_folder()) == expected
@@ -245,7 +256,7 @@ def test_where_compiled_code_is_kept(monkeypatch, named, expected):
 
 
 @pytest.mark.parametrize("total", [1, 7, 8, 9, 16, 17, 20])
-def test_blocks_are_of_one_size_and_hold_every_point_once(total):
+def test_blocks_are_of_one_size_and_hold_every_point_once(total: int) -> None:
     x, wall = torch.arange(float(total)).unsqueeze(1), torch.zeros(9, 1)
     first, blocks = steps.split({"interior": Points(x), "boundary": Points(wall)}, 8)
     assert torch.equal(torch.cat([part["interior"].x for part in (first, *blocks)]), x)
@@ -273,12 +284,14 @@ POSED = [
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("overrides", POSED, ids=lambda o: " ".join(o))
 @pytest.mark.parametrize("optimizer", ["adam", "gradient"])
-def test_gradients_added_up_over_blocks_are_those_of_the_whole(compose, overrides, optimizer):
+def test_gradients_added_up_over_blocks_are_those_of_the_whole(
+    compose: Compose, overrides: list[str], optimizer: str
+) -> None:
     descent = [o for o in SMALL if not o.startswith("optimizer")] if optimizer == "gradient" else SMALL
 
-    def problem_of():
+    def problem_of() -> tuple[Problem, torch.optim.Optimizer]:
         experiment = build(compose(*descent, f"optimizer={optimizer}", *overrides))
-        return experiment.problem, experiment.method.optimizer(experiment.problem.model.parameters())
+        return experiment.problem, descent_of(experiment).optimizer(experiment.problem.model.parameters())
 
     (one, first), (other, second) = problem_of(), problem_of()
     batch = one.draw(np.random.default_rng(0))
@@ -294,7 +307,7 @@ def test_gradients_added_up_over_blocks_are_those_of_the_whole(compose, override
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_adam_in_float32_is_right_to_its_rounding(compose):
+def test_adam_in_float32_is_right_to_its_rounding(compose: Compose) -> None:
     (plain, batch), (graphs, _) = (f(compose, "accelerator.precision=float32") for f in (eager, compiled))
     expected, found = plain.take(batch, 5), graphs.take(batch, 5)
     assert found.dtype == torch.float32
@@ -305,7 +318,7 @@ def test_adam_in_float32_is_right_to_its_rounding(compose):
 
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("variant", ["optimizer.eps=0.5", "+optimizer.amsgrad=true", "+optimizer.weight_decay=0.1"])
-def test_variants_of_adam_are_torchs_own(compose, variant):
+def test_variants_of_adam_are_torchs_own(compose: Compose, variant: str) -> None:
     (plain, batch), (graphs, _) = (f(compose, variant) for f in (eager, compiled))
     assert (graphs.update is None) == (variant != "optimizer.eps=0.5")
     torch.testing.assert_close(graphs.take(batch, 5), plain.take(batch, 5), rtol=ROUNDING, atol=0)
@@ -313,21 +326,21 @@ def test_variants_of_adam_are_torchs_own(compose, variant):
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_frozen_parameters_stay_where_they_are(compose):
+def test_frozen_parameters_stay_where_they_are(compose: Compose) -> None:
     plain, batch = eager(compose)
     problem, _, _ = posed(compose)
     for frozen in (plain.problem, problem):
-        frozen.model.layers[0].bias.requires_grad_(False)
+        frozen.model.get_parameter("layers.0.bias").requires_grad_(False)
     optimizer = torch.optim.Adam(problem.model.parameters(), lr=1e-2, eps=1e-2)
     graphs = CompiledSteps(problem, optimizer, StopSignals(), batch)
     graphs.compile()
     torch.testing.assert_close(graphs.take(batch, 5), plain.take(batch, 5), rtol=ROUNDING, atol=0)
-    assert torch.equal(problem.model.layers[0].bias, plain.problem.model.layers[0].bias)
+    assert torch.equal(*(p.model.get_parameter("layers.0.bias") for p in (problem, plain.problem)))
 
 
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("optimizer", ["adam", "gradient"])
-def test_a_signal_ends_the_steps_after_the_one_in_progress(compose, optimizer):
+def test_a_signal_ends_the_steps_after_the_one_in_progress(compose: Compose, optimizer: str) -> None:
     problem, _, batch = posed(compose)
     kind = {"adam": torch.optim.Adam, "gradient": torch.optim.SGD}[optimizer]
     graphs = CompiledSteps(problem, kind(problem.model.parameters(), lr=1e-3), StopSignals(), batch)
@@ -340,7 +353,7 @@ def test_a_signal_ends_the_steps_after_the_one_in_progress(compose, optimizer):
 
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("word", ["optimizer.lr=1e-2", "+optimizer.weight_decay=0.1"])
-def test_the_comparison_with_eager_steps_changes_nothing(compose, word):
+def test_the_comparison_with_eager_steps_changes_nothing(compose: Compose, word: str) -> None:
     graphs, batch = compiled(compose, word)
     plain = EagerSteps(graphs.problem, graphs.optimizer, graphs.signals)
     before, remembered = state_of(graphs), copy.deepcopy(graphs.optimizer.state_dict())
@@ -353,7 +366,7 @@ def test_the_comparison_with_eager_steps_changes_nothing(compose, word):
 
 
 @pytest.fixture(scope="module")
-def library():
+def library() -> Iterator[list[int]]:
     """What was compiled so far, an entry each."""
     import torch._inductor
 
@@ -365,7 +378,7 @@ def library():
 
 @compiles
 @pytest.mark.parametrize("betas", ["[0.9,0.999]", "[0.5,0.0]"])
-def test_compiled_steps_of_adam_are_torchs_own(compose, library, betas):
+def test_compiled_steps_of_adam_are_torchs_own(compose: Compose, library: list[int], betas: str) -> None:
     (plain, batch), (fast, _) = (f(compose, f"optimizer.betas={betas}") for f in (eager, compiled))
     assert len(batch["interior"].x) == 20
     assert fast.blocks is not None
@@ -377,7 +390,9 @@ def test_compiled_steps_of_adam_are_torchs_own(compose, library, betas):
 
 
 @compiles
-def test_eager_steps_go_on_where_compiled_ones_stop_and_the_other_way_round(compose, library):
+def test_eager_steps_go_on_where_compiled_ones_stop_and_the_other_way_round(
+    compose: Compose, library: list[int]
+) -> None:
     (plain, batch), (fast, _) = eager(compose), compiled(compose)
     expected = plain.take(batch, 24)
     slow = EagerSteps(fast.problem, fast.optimizer, StopSignals())
@@ -390,7 +405,7 @@ def test_eager_steps_go_on_where_compiled_ones_stop_and_the_other_way_round(comp
 
 
 @pytest.fixture
-def no_more_compiling(compose, library, monkeypatch):
+def no_more_compiling(compose: Compose, library: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps of Adam are compiled; nothing may be compiled from here on."""
     compiled(compose)
     refuse_to_compile(monkeypatch)
@@ -398,7 +413,7 @@ def no_more_compiling(compose, library, monkeypatch):
 
 @compiles
 @pytest.mark.usefixtures("no_more_compiling")
-def test_other_points_of_the_same_shape_need_no_other_code(compose):
+def test_other_points_of_the_same_shape_need_no_other_code(compose: Compose) -> None:
     fast, _ = compiled(compose, "seed=1")
     plain, _ = eager(compose, "seed=1")
     for draw in range(3):
@@ -407,14 +422,14 @@ def test_other_points_of_the_same_shape_need_no_other_code(compose):
 
 
 @compiles
-def test_lbfgs_takes_the_steps_that_it_takes_with_eager_gradients(compose, library):
+def test_lbfgs_takes_the_steps_that_it_takes_with_eager_gradients(compose: Compose, library: list[int]) -> None:
     lbfgs = [o for o in SMALL if not o.startswith("optimizer")] + ["optimizer=lbfgs"]
     taken = []
     for mode in ("never", "always"):
         experiment = build(compose(*lbfgs))
         problem = experiment.problem
         batch = problem.draw(np.random.default_rng(0))
-        optimizer = experiment.method.optimizer(problem.model.parameters())
+        optimizer = descent_of(experiment).optimizer(problem.model.parameters())
         taken.append(choice.choose(mode, problem, optimizer, StopSignals(), batch, 10)[0])
     plain, fast = taken
     assert isinstance(fast, CompiledSteps)
@@ -426,6 +441,33 @@ def test_lbfgs_takes_the_steps_that_it_takes_with_eager_gradients(compose, libra
     assert len(library) <= 3
 
 
+@compiles
+def test_libraries_of_one_process_keep_their_own_shapes(tmp_path: Path) -> None:
+    made = []
+    for size in (3, 7):
+        x, y = torch.randn(5, size, dtype=torch.float64), torch.randn(size, 2, dtype=torch.float64)
+        (folder := tmp_path / str(size)).mkdir()
+        graph = trace(lambda x, y: ((torch.tanh(x) @ y).sum(0), x + 1), [x], [y]).step
+        made.append((load(build_library(graph, [x, y], folder), "cpu"), graph, x, y))
+    for library, graph, x, y in (*made, *made):
+        for actual, expected in zip(library([x, y]), graph(x, y), strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-14, atol=1e-14)
+
+
+@compiles
+def test_an_operation_without_a_c_interface_is_refused(tmp_path: Path) -> None:
+    x = torch.eye(3, dtype=torch.float64)
+    graph = trace(lambda x: (torch.linalg.slogdet(x)[1],), [x], []).step
+    with pytest.raises(RuntimeError, match="an operation that torch offers to Python alone"):
+        build_library(graph, [x], tmp_path)
+
+
+def test_a_damaged_library_is_a_runtime_error(tmp_path: Path) -> None:
+    (tmp_path / "calls.so").write_bytes(b"no library")
+    with pytest.raises(RuntimeError):
+        load(tmp_path / "calls.so", "cpu")
+
+
 # --- Whole runs
 
 
@@ -433,13 +475,15 @@ RUN = ["method.steps=40", "method.log_every=20", "method.chunk=25", "method.chec
 RESAMPLED = [*RUN, "sampler.resample_every=7"]
 
 
-def losses(compose, folder, *overrides):
+def losses(compose: Compose, folder: Path, *overrides: str) -> tuple[Tensor, str]:
     record = run(build(compose(*SMALL, *overrides)), folder)
     return torch.tensor([record.series["loss"][k] for k in range(40)], dtype=torch.float64), record.tags["steps"]
 
 
 @compiles
-def test_a_compiled_run_uses_the_points_that_are_drawn_again(compose, tmp_path, library):
+def test_a_compiled_run_uses_the_points_that_are_drawn_again(
+    compose: Compose, tmp_path: Path, library: list[int]
+) -> None:
     found, how = losses(compose, tmp_path / "compiled", *RESAMPLED, "method.compile=always")
     expected, _ = losses(compose, tmp_path / "eager", *RESAMPLED, "method.compile=never")
     fixed, _ = losses(compose, tmp_path / "fixed", *RUN, "method.compile=never")
@@ -449,7 +493,7 @@ def test_a_compiled_run_uses_the_points_that_are_drawn_again(compose, tmp_path, 
     assert (expected[7:] != fixed[7:]).all()
 
 
-def history(folder):
+def history(folder: Path) -> list[str]:
     """Every measured number of a run with all its digits, but for wall times."""
     return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
 
@@ -457,15 +501,20 @@ def history(folder):
 @compiles
 @pytest.mark.parametrize("mode", ["always", "auto"])
 def test_a_resumed_compiled_run_ends_in_the_bits_of_an_undisturbed_one(
-    compose, tmp_path, library, monkeypatch, killed_at, mode
-):
+    compose: Compose,
+    tmp_path: Path,
+    library: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: KilledAt,
+    mode: str,
+) -> None:
     cfg = compose(*SMALL, *RESAMPLED, f"method.compile={mode}")
     if mode == "auto":  # the first run finds it worthwhile; the resumed one must not ask again
-        monkeypatch.setattr(choice, "SAVED", 1e6)
+        monkeypatch.setattr(when_to_compile, "SAVED", 1e6)
     run_config(cfg, tmp_path / "undisturbed", {}, [])
     with killed_at(21):
         run_config(cfg, tmp_path / "killed", {}, [])
-    monkeypatch.setattr(choice, "SAVED", 0.0)
+    monkeypatch.setattr(when_to_compile, "SAVED", 0.0)
     assert torch.load(tmp_path / "killed" / "checkpoint.ckpt", weights_only=True)["pde_train"]["step"] == 20
     cfg.resume = True
     result = run_config(cfg, tmp_path / "killed", {}, [])
@@ -478,14 +527,14 @@ def test_a_resumed_compiled_run_ends_in_the_bits_of_an_undisturbed_one(
 # --- The choice
 
 
-def chosen(compose, mode, *overrides, count=40):
+def chosen(compose: Compose, mode: str, *overrides: str, count: int = 40) -> tuple[SingleSteps, str]:
     problem, optimizer, batch = posed(compose, *overrides)
     return choice.choose(mode, problem, optimizer, StopSignals(), batch, count)
 
 
 @compiles
 @pytest.mark.usefixtures("no_more_compiling")
-def test_code_of_an_earlier_run_is_loaded_not_compiled(compose):
+def test_code_of_an_earlier_run_is_loaded_not_compiled(compose: Compose) -> None:
     for mode in ("always", "auto"):
         found, why = chosen(compose, mode, "seed=5", count=10**7)
         assert isinstance(found, CompiledSteps)
@@ -493,22 +542,24 @@ def test_code_of_an_earlier_run_is_loaded_not_compiled(compose):
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_a_small_budget_stays_eager_and_says_why(compose, tmp_path):
+def test_a_small_budget_stays_eager_and_says_why(compose: Compose, tmp_path: Path) -> None:
     _, why = losses(compose, tmp_path, *RUN)
     assert why.startswith("eager: compiling 40 steps of ")
     assert "would save 0." in why
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_less_saved_than_compiling_costs_stays_eager(compose, monkeypatch):
+def test_less_saved_than_compiling_costs_stays_eager(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_seconds_of_gradient", lambda steps, batch: 1.0)
+    monkeypatch.setattr(compiling, "COMPILE_SECONDS", 15.0)  # of each of two functions
+    monkeypatch.setattr(compiling, "COMPILE_SECONDS_A_NODE", 0.0)
     found, why = chosen(compose, "auto", "model.width=6", count=20)
     assert type(found) is EagerSteps
     assert why == "eager: compiling 20 steps of 1.0e+00 s would save 14 s and cost about 30 s"
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_more_saved_than_compiling_costs_is_compiled(compose, monkeypatch):
+def test_more_saved_than_compiling_costs_is_compiled(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_seconds_of_gradient", lambda steps, batch: 1.0)
     found, why = chosen(compose, "auto", "model.width=6", count=100)
     assert isinstance(found, CompiledSteps)
@@ -517,36 +568,38 @@ def test_more_saved_than_compiling_costs_is_compiled(compose, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_what_changes_from_step_to_step_is_not_compiled(compose):
+def test_what_changes_from_step_to_step_is_not_compiled(compose: Compose) -> None:
     found, why = chosen(compose, "always", "differentiator=stochastic")
     assert type(found) is EagerSteps
     assert why == "eager: Stochastic changes from step to step"
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_never_is_never(compose):
+def test_never_is_never(compose: Compose) -> None:
     found, why = chosen(compose, "never", count=10**9)
     assert (type(found), why) == (EagerSteps, "eager: method.compile=never")
 
 
-def test_a_failed_compilation_is_one_warning_and_eager_steps(compose, tmp_path, monkeypatch, caplog):
-    def fail(*_, **__):
+def test_a_failed_compilation_is_one_warning_and_eager_steps(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("C++ compile error\nand much more")
 
     monkeypatch.setattr("torch._inductor.aot_compile", fail)
     found, why = losses(compose, tmp_path / "failed", *RUN, "model.width=7", "method.compile=always")
     assert why == "eager: the compilation failed"
     (warning,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
-    assert warning.message == "the steps could not be compiled (C++ compile error): they are taken eagerly"
+    assert warning.message.startswith("the optimisation step could not be compiled (C++ compile error): eager op")
     expected, _ = losses(compose, tmp_path / "never", *RUN, "model.width=7", "method.compile=never")
     assert torch.equal(found, expected)
 
 
-def off_by(monkeypatch, factor):
+def off_by(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     """Compiled steps whose losses, and whose parameters afterwards, are wrong by a factor."""
     right = CompiledSteps.take
 
-    def take(self, batch, count):
+    def take(self: CompiledSteps, batch: Batch, count: int) -> Tensor:
         found = right(self, batch, count)
         with torch.no_grad():
             for p in self.problem.model.parameters():
@@ -558,7 +611,9 @@ def off_by(monkeypatch, factor):
 
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("wrong", [1 + 1e-7, float("nan")])
-def test_wrong_compiled_steps_are_not_used(compose, monkeypatch, caplog, wrong):
+def test_wrong_compiled_steps_are_not_used(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wrong: float
+) -> None:
     off_by(monkeypatch, wrong)
     found, why = chosen(compose, "always")
     assert type(found) is EagerSteps
@@ -568,7 +623,9 @@ def test_wrong_compiled_steps_are_not_used(compose, monkeypatch, caplog, wrong):
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_rounding_that_finite_differences_magnify_is_no_wrong_step(compose, monkeypatch):
+def test_rounding_that_finite_differences_magnify_is_no_wrong_step(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # u_xxxx by steps of 1e-3 holds eps / h^4 = 2e-4 of u: another order of sums moves the loss by 1e-7 of it
     right = CompiledSteps.take
     monkeypatch.setattr(CompiledSteps, "take", lambda self, *given: (1 + 1e-7) * right(self, *given))
@@ -576,21 +633,25 @@ def test_rounding_that_finite_differences_magnify_is_no_wrong_step(compose, monk
     assert isinstance(found, CompiledSteps)
 
 
-def decayed(parameters):
+def decayed(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     optimizer = torch.optim.Adam(parameters, lr=1e-2)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
     optimizer.register_step_post_hook(lambda *_: schedule.step())
     return optimizer
 
 
-def clipped(parameters):
+def clipped(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     parameters = list(parameters)
     optimizer = torch.optim.SGD(parameters, lr=1e-2)
-    optimizer.register_step_pre_hook(lambda *_: torch.nn.utils.clip_grad_norm_(parameters, 1e-3) and None)
+
+    def clip(*_: object) -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, 1e-3)
+
+    optimizer.register_step_pre_hook(clip)
     return optimizer
 
 
-def driven(parameters):
+def driven(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     optimizer = torch.optim.Adam(parameters, lr=1e-2)
     torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
     return optimizer
@@ -598,14 +659,17 @@ def driven(parameters):
 
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("make", [decayed, clipped, driven])
-def test_hooks_and_schedulers_run_beside_a_compiled_gradient(compose, make):
+def test_hooks_and_schedulers_run_beside_a_compiled_gradient(
+    compose: Compose, make: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+) -> None:
     results = []
     for kind in (EagerSteps, CompiledSteps):
         problem = build(compose(*SMALL)).problem
         batch = problem.draw(np.random.default_rng(0))
         optimizer = make(problem.model.parameters())
-        steps = kind(problem, optimizer, StopSignals(), *([batch] if kind is CompiledSteps else []))
-        if kind is CompiledSteps:
+        rest = (batch,) if kind is CompiledSteps else ()
+        steps = kind(problem, optimizer, StopSignals(), *rest)
+        if isinstance(steps, CompiledSteps):
             assert steps.update is None
             steps.compile()
         steps.take(batch, 20)
@@ -614,7 +678,7 @@ def test_hooks_and_schedulers_run_beside_a_compiled_gradient(compose, make):
     assert results[0][1] == results[1][1]
 
 
-def test_a_clipping_hook_clips_the_gradient_of_its_own_step(compose):
+def test_a_clipping_hook_clips_the_gradient_of_its_own_step(compose: Compose) -> None:
     problem = build(compose(*SMALL)).problem
     batch = problem.draw(np.random.default_rng(0))
     before = torch.cat([p.detach().flatten().clone() for p in problem.model.parameters()])
@@ -625,7 +689,7 @@ def test_a_clipping_hook_clips_the_gradient_of_its_own_step(compose):
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_what_compiled_code_would_pass_by_stays_eager(compose):
+def test_what_compiled_code_would_pass_by_stays_eager(compose: Compose) -> None:
     problem = build(compose(*SMALL)).problem
     batch = problem.draw(np.random.default_rng(0))
     next(problem.model.parameters()).register_hook(lambda g: g.clamp(-1, 1))
@@ -635,32 +699,33 @@ def test_what_compiled_code_would_pass_by_stays_eager(compose):
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_a_model_that_changes_its_buffers_stays_eager_and_is_left_as_it_was(compose):
+def test_a_model_that_changes_its_buffers_stays_eager_and_is_left_as_it_was(compose: Compose) -> None:
     class Counting(torch.nn.Module):
-        def __init__(self, inner):
+        def __init__(self, inner: nn.Module) -> None:
             super().__init__()
             self.inner = inner
+            self.calls: Tensor
             self.register_buffer("calls", torch.zeros(()))
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             self.calls += 1
             return self.inner(x)
 
     problem = build(compose(*SMALL)).problem
-    problem.model = Counting(problem.model)
+    problem.model = counting = Counting(problem.model)
     batch = problem.draw(np.random.default_rng(0))
     optimizer = torch.optim.Adam(problem.model.parameters())
     found, why = choice.choose("always", problem, optimizer, StopSignals(), batch, 100)
     assert (type(found), why) == (EagerSteps, "eager: the model changes its buffers, which compiled code would not")
-    assert float(problem.model.calls) == 0
+    assert float(counting.calls) == 0
 
 
-def test_another_mode_is_refused_with_a_sentence(compose):
+def test_another_mode_is_refused_with_a_sentence(compose: Compose) -> None:
     with pytest.raises(UsageError, match=r"method\.compile=sometimes is unknown: expected one of auto, always, never"):
         build(compose(*SMALL, "method.compile=sometimes"))
 
 
-def test_tanh_of_compiled_steps_is_within_three_units_in_the_last_place():
+def test_tanh_of_compiled_steps_is_within_three_units_in_the_last_place() -> None:
     tiny = torch.logspace(-300, -1, 300, dtype=torch.float64)
     x = torch.cat([torch.linspace(-25, 25, 1001), torch.linspace(-0.7, 0.7, 1001), tiny, -tiny]).double()
     found = SPELLED_OUT[torch.ops.aten.tanh.default](x)

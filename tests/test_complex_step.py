@@ -1,15 +1,19 @@
 """Derivatives from values at complex points: exact to rounding for analytic functions, a sentence for all others."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import mpmath
 import numpy as np
 import pytest
 import torch
 from reference_networks import DTYPES, SMOOTH, derivatives, eps, network, one, points, request
-from torch import nn
+from torch import Tensor, nn
 
+from pde_train.derivatives import Axes, Field
+from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.complex_points import EVALUATED, ComplexPoints
 from pde_train.differentiators.complex_step import LARGEST, NODES, SMALLEST, ComplexStep
 from pde_train.differentiators.reverse import Reverse
@@ -21,11 +25,17 @@ TO_FOUR = frozenset((0,) * n for n in range(5))
 LINE = torch.linspace(-1, 1, 25, dtype=torch.float64).unsqueeze(1)
 
 
-def uniform(generator, *shape, weights=1.0):
+def uniform(generator: np.random.Generator, *shape: int, weights: float = 1.0) -> Tensor:
     return torch.tensor(generator.uniform(-weights, weights, shape))
 
 
-def relative_errors(differentiator, u, x, axes=TO_FOUR, exact=None):
+def relative_errors(
+    differentiator: Differentiator,
+    u: Field,
+    x: Tensor,
+    axes: frozenset[Axes] = TO_FOUR,
+    exact: dict[Axes, Tensor] | None = None,
+) -> dict[Axes, float]:
     """By order, in the 2-norm over the points, against reverse mode unless told."""
     exact = exact or Reverse().partials(u, x, axes)
     found = differentiator.tuned_to(u, x, axes).partials(u, x, axes)
@@ -38,12 +48,12 @@ def relative_errors(differentiator, u, x, axes=TO_FOUR, exact=None):
 @pytest.mark.parametrize("weights", [1, 3])
 @pytest.mark.parametrize("hidden", [1, 2])
 @pytest.mark.parametrize("activation", SMOOTH)
-def test_networks_are_differentiated_to_twelve_digits(activation, hidden, weights):
+def test_networks_are_differentiated_to_twelve_digits(activation: str, hidden: int, weights: int) -> None:
     generator, s = np.random.default_rng(1), ACTIVATIONS[activation].function
     w, b, c = (uniform(generator, *shape, weights=weights) for shape in ((1, 12), (12,), (12,)))
     v, a = uniform(generator, 12, 12, weights=weights / math.sqrt(12)), uniform(generator, 12, 1)
 
-    def u(x):
+    def u(x: Tensor) -> Tensor:
         inner = s(x @ w + b)
         return (inner if hidden == 1 else s(inner @ v + c)) @ a
 
@@ -51,7 +61,7 @@ def test_networks_are_differentiated_to_twelve_digits(activation, hidden, weight
 
 
 @pytest.mark.parametrize("activation", SMOOTH)
-def test_high_orders_agree_with_many_digits(activation):
+def test_high_orders_agree_with_many_digits(activation: str) -> None:
     exact = [[derivatives(activation, mpmath.mpf(float(z)))[n] for z in LINE[::8, 0]] for n in range(9)]
     axes = frozenset((0,) * n for n in range(9))
     columns = {(0,) * n: torch.tensor([[float(v)] for v in exact[n]], dtype=torch.float64) for n in range(9)}
@@ -62,7 +72,7 @@ def test_high_orders_agree_with_many_digits(activation):
 
 
 @pytest.mark.parametrize("order", [2, 3, 4])
-def test_the_error_falls_geometrically_with_the_nodes(order):
+def test_the_error_falls_geometrically_with_the_nodes(order: int) -> None:
     # the rule of N nodes takes r^N times the Taylor coefficient n + N for a part of the n-th; all of 1 / (1 - x) are 1
     x, axes = torch.zeros(1, 1, dtype=torch.float64), (0,) * order
     for radius in (0.5, 0.7):
@@ -74,14 +84,14 @@ def test_the_error_falls_geometrically_with_the_nodes(order):
         assert errors == sorted(errors, reverse=True)
 
 
-def test_first_derivatives_take_no_circle_and_lose_nothing():
+def test_first_derivatives_take_no_circle_and_lose_nothing() -> None:
     x = torch.tensor([[1e-8], [-3.0], [40.0]], dtype=torch.float64)
     found = one(ComplexStep(1e-300, 16), torch.sin, x, "u_x")
     torch.testing.assert_close(found, torch.cos(x), rtol=2 * eps(x.dtype), atol=0)
 
 
 @pytest.mark.parametrize("exponent", [2, 3, 4, 5, -1, -2, 0, 1, 2.0])
-def test_whole_powers_are_differentiated_at_negative_points_too(exponent):
+def test_whole_powers_are_differentiated_at_negative_points_too(exponent: float) -> None:
     x = torch.tensor([[-1.3], [-0.4], [0.7]], dtype=torch.float64)
     found = ComplexStep(0.1, 32).partials(lambda x: x**exponent, x, frozenset([(0,), (0, 0)]))
     assert torch.allclose(found[0,], exponent * x ** (exponent - 1.0), rtol=1e-14, atol=0)
@@ -91,13 +101,13 @@ def test_whole_powers_are_differentiated_at_negative_points_too(exponent):
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
 @pytest.mark.parametrize("function", [torch.sigmoid, F.softplus, F.logsigmoid, F.silu, torch.tanh, torch.erf, F.gelu])
-def test_far_out_nothing_overflows(function, scale):
+def test_far_out_nothing_overflows(function: Field, scale: float) -> None:
     x = torch.tensor([[-1.0], [-0.5], [0.0], [0.5], [1.0]], dtype=torch.float64)
     found, exact = (one(d, lambda x: function(scale * x), x, "u_x") for d in (ComplexStep(), Reverse()))
     torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-15 * scale)
 
 
-def test_float32_gives_what_float32_holds():
+def test_float32_gives_what_float32_holds() -> None:
     x, u = LINE.float(), network("tanh", 1, torch.float32)
     axes = frozenset((0,) * n for n in range(5))
     exact = {a: v.float() for a, v in Reverse().partials(network("tanh", 1), x.double(), axes).items()}
@@ -112,11 +122,11 @@ def test_float32_gives_what_float32_holds():
 class Residual(nn.Module):
     """What a model may do to its points besides layers."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.first, self.second, self.last = nn.Linear(2, 6), nn.Linear(6, 6), nn.Linear(14, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         h = torch.tanh(self.first(x))
         h = h + torch.sin(self.second(h))  # a residual connection
         gate = torch.sigmoid(h) * h / (2 + h.square())
@@ -128,7 +138,7 @@ class Residual(nn.Module):
         return self.last(torch.stack([left, right], dim=1).flatten(1)) + (2.0**left).mean(dim=1, keepdim=True)
 
 
-def seeded(make):
+def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     """A module with weights in +-0.5 that numpy draws, so that torch's own generator does not matter."""
     module, generator = make().double(), np.random.default_rng(0)
     with torch.no_grad():
@@ -137,7 +147,7 @@ def seeded(make):
     return module
 
 
-def small(activation):
+def small(activation: nn.Module) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(nn.Linear(2, 5), activation, nn.Linear(5, 5), activation, nn.Linear(5, 1))
 
 
@@ -156,7 +166,7 @@ NAMED = "u u_x u_xy lap_u u_xxy bih_u"
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_modules_are_differentiated_as_reverse_mode_does(module):
+def test_modules_are_differentiated_as_reverse_mode_does(module: str) -> None:
     model, x, asked = seeded(MODULES[module]), points(2), request(NAMED, 2)
     with torch.no_grad():
         found = ComplexStep().tuned_to(model, x, asked.axes)(model, x, asked)
@@ -183,22 +193,23 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_what_programs_do_besides(function):
+def test_what_programs_do_besides(function: str) -> None:
     assert max(relative_errors(ComplexStep(), FUNCTIONS[function], LINE).values()) <= 1e-12
 
 
-def test_gradients_by_the_parameters_are_those_through_reverse_mode():
+def test_gradients_by_the_parameters_are_those_through_reverse_mode() -> None:
     model, x = seeded(Residual), points(2)
     differentiator = ComplexStep().tuned_to(model, x, request(NAMED, 2).axes)
     for name in NAMED.split():
-        found, exact = [], []
+        found: list[dict[str, Tensor]] = []
+        exact: list[dict[str, Tensor]] = []
         for d, gradients in ((differentiator, found), (Reverse(), exact)):
             model.zero_grad()
             one(d, model, x, name).square().sum().backward()
             plain = {k: torch.zeros_like(p) if p.grad is None else p.grad for k, p in model.named_parameters()}
             parameters = {k: p.detach() for k, p in model.named_parameters()}
 
-            def column(p, d=d, name=name):
+            def column(p: dict[str, Tensor], d: Differentiator = d, name: str = name) -> Tensor:
                 return one(d, lambda y: torch.func.functional_call(model, p, (y,)), x, name)
 
             gradients += [plain, torch.func.jacrev(column)(parameters)]
@@ -209,7 +220,7 @@ def test_gradients_by_the_parameters_are_those_through_reverse_mode():
 
 # --- Refusals
 
-NOT_ANALYTIC = {
+NOT_ANALYTIC: dict[str, Field] = {
     "relu": torch.relu,
     "abs": abs,
     "softsign": F.softsign,
@@ -228,7 +239,7 @@ NOT_ANALYTIC = {
 
 @pytest.mark.parametrize("name", NOT_ANALYTIC)
 @pytest.mark.parametrize("derivative", ["u_x", "u_xx"])
-def test_what_is_not_known_to_be_analytic_is_refused_by_name(name, derivative):
+def test_what_is_not_known_to_be_analytic_is_refused_by_name(name: str, derivative: str) -> None:
     sentence = rf"complex_step needs an analytic function, and {name} is not, or not known to be: choose a smooth activ"
     with pytest.raises(UsageError, match=sentence):
         one(ComplexStep(), NOT_ANALYTIC[name], points(1), derivative)
@@ -236,29 +247,29 @@ def test_what_is_not_known_to_be_analytic_is_refused_by_name(name, derivative):
         ComplexStep().tuned_to(NOT_ANALYTIC[name], points(1), request("u_xx", 1).axes)
 
 
-def test_u_itself_needs_no_complex_points():
+def test_u_itself_needs_no_complex_points() -> None:
     assert torch.equal(one(ComplexStep(), torch.relu, points(1), "u"), torch.relu(points(1)))
 
 
-def test_what_torch_cannot_do_at_complex_points_is_a_sentence():
+def test_what_torch_cannot_do_at_complex_points_is_a_sentence() -> None:
     sentence = r"complex_step cannot evaluate matmul at complex points \(.*\): choose differentiator=taylor or reverse"
     with pytest.raises(UsageError, match=sentence):
         one(ComplexStep(), lambda x: x @ torch.ones(3, 3, dtype=x.dtype), points(1), "u_x")
 
 
-def test_every_function_that_passes_exists_in_torch():
+def test_every_function_that_passes_exists_in_torch() -> None:
     operators = {name for name in EVALUATED if hasattr(torch.Tensor, f"__{name}__")}
     assert all(hasattr(torch, n) or hasattr(torch.Tensor, n) or hasattr(F, n) for n in EVALUATED - operators)
 
 
 @pytest.mark.parametrize("nodes", [0, 8, 18, 31, -16, "many", 32.0])
-def test_what_makes_no_circle_is_refused(nodes):
+def test_what_makes_no_circle_is_refused(nodes: Any) -> None:
     with pytest.raises(UsageError, match=rf"differentiator\.nodes={nodes} makes no circle: expected auto, 16, 32"):
         ComplexStep(nodes=nodes)
 
 
 @pytest.mark.parametrize("radius", [0, -1.0, math.inf, math.nan, "wide", None])
-def test_what_is_no_radius_is_refused(radius):
+def test_what_is_no_radius_is_refused(radius: Any) -> None:
     with pytest.raises(UsageError, match=rf"differentiator\.radius={radius} is no radius: expected auto or a positive"):
         ComplexStep(radius=radius)
 
@@ -266,8 +277,11 @@ def test_what_is_no_radius_is_refused(radius):
 # --- The circle that is chosen
 
 
-def test_the_chosen_circle_shrinks_with_the_scale_of_the_field():
-    circles = [ComplexStep().tuned_to(lambda x, k=k: torch.tanh(k * x), LINE, TO_FOUR).chosen for k in (1, 3, 10)]
+def test_the_chosen_circle_shrinks_with_the_scale_of_the_field() -> None:
+    def field(k: int) -> Field:
+        return lambda x: torch.tanh(k * x)
+
+    circles = [ComplexStep().tuned_to(field(k), LINE, TO_FOUR).chosen for k in (1, 3, 10)]
     radii = [radius for radius, _ in circles]
     assert {nodes for _, nodes in circles} <= set(NODES)
     assert radii == sorted(radii, reverse=True)
@@ -276,7 +290,7 @@ def test_the_chosen_circle_shrinks_with_the_scale_of_the_field():
 
 @pytest.mark.parametrize("pole", [0.7, 0.808, 1.0, 0.3])
 @pytest.mark.parametrize("function", ["tanh", "rational"])
-def test_a_circle_around_a_singularity_is_not_taken(function, pole):
+def test_a_circle_around_a_singularity_is_not_taken(function: str, pole: float) -> None:
     # Between two poles the rule converges as well, to the derivative and the residues: tanh has poles at p, 3 p, ...
     x = torch.linspace(-0.01, 0.01, 3, dtype=torch.float64).unsqueeze(1) + 0.005
     u = {"tanh": lambda x: torch.tanh(math.pi / 2 / pole * x), "rational": lambda x: 1 / (1 + (x / pole).square())}
@@ -286,7 +300,7 @@ def test_a_circle_around_a_singularity_is_not_taken(function, pole):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_derivative_that_is_zero_does_not_decide(dtype):
+def test_a_derivative_that_is_zero_does_not_decide(dtype: torch.dtype) -> None:
     # u_xxx and u_xxxx of x^2 are 0 but for rounding, of which a large circle leaves the least
     x = LINE.to(dtype)
     tuned = ComplexStep().tuned_to(lambda x: x * x, x, TO_FOUR)
@@ -297,7 +311,7 @@ def test_a_derivative_that_is_zero_does_not_decide(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_field_that_is_zero_may_be_adapted_to(dtype):
+def test_a_field_that_is_zero_may_be_adapted_to(dtype: torch.dtype) -> None:
     x = LINE.to(dtype)
     tuned = ComplexStep().tuned_to(lambda x: 0 * x, x, TO_FOUR)
     assert SMALLEST / 2 < tuned.circle[0] <= LARGEST
@@ -305,13 +319,13 @@ def test_a_field_that_is_zero_may_be_adapted_to(dtype):
 
 
 @pytest.mark.parametrize("steepness", [10.0, 100.0, 150.0, 200.0, 1000.0])
-def test_steep_networks_are_differentiated_to_rounding(steepness):
+def test_steep_networks_are_differentiated_to_rounding(steepness: float) -> None:
     generator = torch.Generator().manual_seed(0)
     w = steepness * (0.7 + 0.3 * torch.rand(20, generator=generator, dtype=torch.float64))
     b, a = (torch.randn(20, generator=generator, dtype=torch.float64) for _ in range(2))
     x = torch.linspace(-1, 1, 200, dtype=torch.float64).unsqueeze(1)
 
-    def u(x):
+    def u(x: Tensor) -> Tensor:
         return torch.tanh(x @ w.unsqueeze(0) + steepness * b) @ a.unsqueeze(1)
 
     axes = frozenset([(0, 0)])
@@ -321,13 +335,13 @@ def test_steep_networks_are_differentiated_to_rounding(steepness):
 
 
 @pytest.mark.parametrize("at", [0.0, 1.0])
-def test_next_to_a_branch_point_no_circle_is_taken(at):
+def test_next_to_a_branch_point_no_circle_is_taken(at: float) -> None:
     x = torch.tensor([[at + 1e-12], [0.5]], dtype=torch.float64)
     with pytest.raises(UsageError, match="finds no circles that agree on the derivatives of this field"):
         ComplexStep().tuned_to(lambda x: torch.sqrt(x - at) if at else torch.sqrt(x), x.clamp_min(at), TO_FOUR)
 
 
-def test_only_what_is_auto_is_chosen():
+def test_only_what_is_auto_is_chosen() -> None:
     u = network("tanh", 1)
     assert ComplexStep(0.3, 32).tuned_to(u, points(1), TO_FOUR) == ComplexStep(0.3, 32)
     assert not ComplexStep(0.3, 32).adaptive
@@ -338,10 +352,10 @@ def test_only_what_is_auto_is_chosen():
     assert replace(ComplexStep(), chosen=(0.5, 16)).circle == (0.5, 16)
 
 
-def test_each_kind_of_derivative_is_one_evaluation():
+def test_each_kind_of_derivative_is_one_evaluation() -> None:
     called = []
 
-    def field(x):
+    def field(x: Tensor) -> Tensor:
         called.append(tuple(x.shape))
         return network("tanh", 2)(x)
 

@@ -4,9 +4,11 @@ import argparse
 import os
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import forked
 import pytest
@@ -66,7 +68,7 @@ def commands() -> list[tuple[str, list[str]]]:
     return found
 
 
-def told(module: str) -> list:
+def told(module: str) -> list[Any]:
     """The words of every command with this module, once each, as cases of a test."""
     named = {tuple(words[words.index(module) + 1 :]) for _, words in commands() if ["-m", module] == words[1:3]}
     return [pytest.param(list(words), id=" ".join(words) or "no words") for words in sorted(named)]
@@ -79,12 +81,14 @@ MOST = 6
 def each_value(words: list[str]) -> list[list[str]]:
     """The configurations that try the values of each sweep once, beside the first values of the others."""
     parser = OverridesParser.create()
-    values = []
+    values: list[list[str]] = []
     for override in parser.parse_overrides(words):
         key = override.get_key_element()
         swept = override.is_sweep_override()
         values.append(
-            [f"{key}={v}" for v in islice(override.sweep_string_iterator(), MOST)] if swept else [override.input_line]
+            [f"{key}={v}" for v in islice(override.sweep_string_iterator(), MOST)]
+            if swept
+            else [str(override.input_line)]
         )
     first = [options[0] for options in values]
     return [first] + [[*first[:i], v, *first[i + 1 :]] for i, options in enumerate(values) for v in options[1:]]
@@ -92,7 +96,7 @@ def each_value(words: list[str]) -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", told("pde_train"))
-def test_a_command_is_a_configuration_that_can_be_built(words):
+def test_a_command_is_a_configuration_that_can_be_built(words: list[str]) -> None:
     overrides = [word for word in words if not word.startswith("-") and "=" in word]
     flags = {word for word in words if word.startswith("-")}
     assert flags <= {"--multirun", "--help", "--cfg", "-p"}
@@ -105,7 +109,7 @@ def test_a_command_is_a_configuration_that_can_be_built(words):
 
 
 @pytest.mark.parametrize("words", told("pde_train.study"))
-def test_a_command_of_the_study_names_parts_and_configurations(words):
+def test_a_command_of_the_study_names_parts_and_configurations(words: list[str]) -> None:
     (named,) = [words[i + 1].split(",") for i, word in enumerate(words) if word == "--parts"] or [list(parts.PARTS)]
     assert set(named) <= set(parts.PARTS)
     overrides = [word for word in words if "=" in word]
@@ -115,13 +119,15 @@ def test_a_command_of_the_study_names_parts_and_configurations(words):
 
 
 @pytest.mark.parametrize(("module", "main"), [("status", status.main), ("sync", sync.main), ("report", report.main)])
-def test_other_commands_have_the_options_that_are_told(module, main, monkeypatch):
+def test_other_commands_have_the_options_that_are_told(
+    module: str, main: Callable[[list[str]], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each command line is parsed; what would follow is not run."""
 
     class Parsed(Exception):
         pass
 
-    def parse(self, *given):
+    def parse(self: argparse.ArgumentParser, *given: Any) -> None:
         read(self, *given)
         raise Parsed
 
@@ -132,7 +138,7 @@ def test_other_commands_have_the_options_that_are_told(module, main, monkeypatch
             main(*case.values)
 
 
-def test_targets_of_make_exist():
+def test_targets_of_make_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = {word for _, words in commands() if words[0] == "make" for word in words[1:]}
     named |= {name for file in PAGES for name in re.findall(r"`make ([\w-]+)`", file.read_text())}
@@ -140,7 +146,7 @@ def test_targets_of_make_exist():
     assert named <= targets
 
 
-def test_every_page_with_commands_is_read():
+def test_every_page_with_commands_is_read() -> None:
     """The expressions that look for commands find some wherever a reader does."""
     read = {page for page, words in commands() if "-m" in words}
     assert read == {str(f.relative_to(ROOT)) for f in PAGES if "python -m pde_train" in f.read_text()}
@@ -151,18 +157,18 @@ OWN = [b for b in blocks() if b.language == "python" and not re.match(r"`[\w/]+\
 
 @pytest.mark.usefixtures("rules")
 @pytest.mark.parametrize("block", OWN, ids=lambda b: f"{b.page.name}: {b.text.splitlines()[0]}")
-def test_python_of_a_page_runs(block):
+def test_python_of_a_page_runs(block: Block) -> None:
     exec(block.text, {"__name__": "a_page", "PDE": PDE, "on": on})
 
 
 @pytest.mark.slow
-def test_the_files_of_the_page_on_extending_run_as_told(tmp_path):
+def test_the_files_of_the_page_on_extending_run_as_told(tmp_path: Path) -> None:
     """Each block whose line before names a file is that file; then every command of the page."""
     extending = ROOT / "docs" / "extending.md"
     for block in blocks():
-        if block.page == extending and (name := re.match(r"`([\w/]+\.\w+)`", block.before)):
-            (tmp_path / name[1]).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name[1]).write_text(block.text)
+        if block.page == extending and (file := re.match(r"`([\w/]+\.\w+)`", block.before)):
+            (tmp_path / file[1]).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file[1]).write_text(block.text)
     own = [words for page, words in commands() if page == "docs/extending.md" and "--config-dir" in words]
     assert len(own) == 2
     for setting, _, _, *rest in own:

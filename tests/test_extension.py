@@ -5,9 +5,11 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import forked
 import pytest
+from fixtures import Compose
 
 from pde_train.errors import UsageError
 from pde_train.experiment import build
@@ -80,7 +82,7 @@ YAML = {
 
 
 @pytest.mark.slow
-def test_one_python_file_and_one_yaml_file_each(tmp_path):
+def test_one_python_file_and_one_yaml_file_each(tmp_path: Path) -> None:
     for name, text in PYTHON.items():
         (tmp_path / f"{name}.py").write_text(text)
     for name, text in YAML.items():
@@ -127,7 +129,9 @@ def test_one_python_file_and_one_yaml_file_each(tmp_path):
         ("tracking", "pde_train.sync.sync"),
     ],
 )
-def test_a_group_is_made_of_classes_that_it_expects_and_of_nothing_else(compose, group, target):
+def test_a_group_is_made_of_classes_that_it_expects_and_of_nothing_else(
+    compose: Compose, group: str, target: str
+) -> None:
     cfg = compose("model=two_layer", f"{group}._target_={target}")
     with pytest.raises(
         UsageError, match=r"is not trusted: expected .* of pde_train, torch.nn, torch.optim; name|does not exist"
@@ -138,7 +142,7 @@ def test_a_group_is_made_of_classes_that_it_expects_and_of_nothing_else(compose,
 
 
 @pytest.mark.parametrize("target", ["os.system", "pde_train.run_folder.clear", "pde_train.runs.run.run_config"])
-def test_nothing_nested_is_anything_else_either(compose, target):
+def test_nothing_nested_is_anything_else_either(compose: Compose, target: str) -> None:
     for nested in ("model.x", "pde.weights.x", "model.x.y", "diagnostics.differentiators.x"):
         cfg = compose("model=two_layer", "diagnostics=compare", f"++{nested}._target_={target}")
         with pytest.raises(UsageError, match="is not trusted"):
@@ -148,7 +152,9 @@ def test_nothing_nested_is_anything_else_either(compose, target):
         build_group(cfg, "diagnostics")
 
 
-def test_what_a_function_makes_is_what_the_group_expects(compose, tmp_path, monkeypatch):
+def test_what_a_function_makes_is_what_the_group_expects(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "made_by_me.py").write_text("def sampler(**fields):\n    return 7\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     cfg = compose("sampler._target_=made_by_me.sampler", "trusted_modules=[made_by_me]")
@@ -181,14 +187,14 @@ OVERLAYS = {
 }
 
 
-def command(folder, *words):
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PDE_TRAIN", "HYDRA", "MLFLOW"))}
     environment = {**clean, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", forked.WITHOUT_FIGURES: ""}
     return forked.run("-m", "pde_train", "--config-dir", "mine", *words, folder=folder, environment=environment)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_no_file_widens_trust_or_runs_code(tmp_path, overlay):
+def test_no_file_widens_trust_or_runs_code(tmp_path: Path, overlay: str) -> None:
     (tmp_path / "evil.py").write_text(EVIL)
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     file = tmp_path / "mine" / "experiment" / "theirs.yaml"
@@ -204,7 +210,7 @@ def test_no_file_widens_trust_or_runs_code(tmp_path, overlay):
 
 
 @pytest.mark.slow
-def test_words_of_the_command_widen_trust_wherever_a_cell_is_trained(tmp_path):
+def test_words_of_the_command_widen_trust_wherever_a_cell_is_trained(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text(EVIL)
     (tmp_path / "mine").mkdir()
     words = ["--multirun", "model=two_layer", "model._target_=good.model", "tracking=none", "method.steps=3"]
@@ -232,7 +238,7 @@ def test_words_of_the_command_widen_trust_wherever_a_cell_is_trained(tmp_path):
     ],
 )
 @pytest.mark.parametrize("many", [[], ["--multirun", "seed=0,1"]])
-def test_a_secret_that_is_typed_is_refused_and_written_nowhere(tmp_path, word, many):
+def test_a_secret_that_is_typed_is_refused_and_written_nowhere(tmp_path: Path, word: str, many: list[str]) -> None:
     (tmp_path / "mine").mkdir()
     done = command(tmp_path, *many, word)
     assert done.returncode == 2
@@ -244,7 +250,7 @@ def test_a_secret_that_is_typed_is_refused_and_written_nowhere(tmp_path, word, m
 @pytest.mark.slow
 @pytest.mark.parametrize("many", [[], ["--multirun", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]])
 @pytest.mark.parametrize("uri", ["http://bob:s3cr/et-of-bob@127.0.0.1:9", "http://127.0.0.1:9/?token=s3cret-of-bob"])
-def test_a_secret_of_a_file_is_written_nowhere_else(tmp_path, uri, many):
+def test_a_secret_of_a_file_is_written_nowhere_else(tmp_path: Path, uri: str, many: list[str]) -> None:
     (tmp_path / "mine" / "tracking").mkdir(parents=True)
     text = f"_target_: pde_train.tracking.mlflow.MlflowTracker\nexperiment: x\nuri: {uri}\n"
     (tmp_path / "mine" / "tracking" / "ours.yaml").write_text(text)
@@ -261,7 +267,7 @@ def test_a_secret_of_a_file_is_written_nowhere_else(tmp_path, uri, many):
     assert not [f for f in written if b"of-bob" in f.read_bytes() or b"s3cr" in f.read_bytes()]
 
 
-def test_the_study_refuses_a_typed_secret_before_it_prints_its_commands(tmp_path):
+def test_the_study_refuses_a_typed_secret_before_it_prints_its_commands(tmp_path: Path) -> None:
     words = ["--small", "--parts", "contour", "tracking.uri=http://bob:s3cret@h"]
     done = forked.run("-m", "pde_train.study", *words, folder=tmp_path)
     assert done.returncode == 2

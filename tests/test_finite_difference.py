@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -30,7 +31,10 @@ from reference_networks import (
     sum_of_weights,
     weights_of,
 )
+from torch import Tensor
 
+from pde_train.derivatives import Field
+from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.differentiators.reverse import Reverse
 from pde_train.errors import UsageError
@@ -42,7 +46,9 @@ every_activation = pytest.mark.parametrize("activation", SMOOTH)
 every_name = pytest.mark.parametrize(("dimension", "name"), [(d, name) for d in NAMES for name in NAMES[d]])
 
 
-def difference_quotient(activation, dtype, orders, accuracy, h):
+def difference_quotient(
+    activation: str, dtype: torch.dtype, orders: tuple[int, ...], accuracy: int, h: float
+) -> tuple[np.ndarray, np.ndarray]:
     """The finite difference of every feature without rounding, and the size of what rounding can do to it, (n, 3)."""
     w, b, x = (rounded(v, dtype) for v in (WEIGHTS[len(orders)], BIASES, POINTS[len(orders)]))
     lines = [weights_of(order, accuracy).items() for order in orders]
@@ -64,7 +70,9 @@ def difference_quotient(activation, dtype, orders, accuracy, h):
 @pytest.mark.parametrize("accuracy", ACCURACIES)
 @pytest.mark.parametrize("orders", [(1,), (2,), (3,), (4,), (1, 1), (2, 1), (2, 2)], ids=str)
 @every_activation
-def test_finite_differences_are_their_difference_quotient_to_rounding(activation, orders, accuracy, dtype):
+def test_finite_differences_are_their_difference_quotient_to_rounding(
+    activation: str, orders: tuple[int, ...], accuracy: int, dtype: torch.dtype
+) -> None:
     h, dimension = 2**-4, len(orders)  # a power of 2: the step itself is no rounding
     exact, size = difference_quotient(activation, dtype, orders, accuracy, h)
     name = "u_" + "".join(letter * k for letter, k in zip(LETTERS, orders, strict=False))
@@ -77,12 +85,12 @@ def test_finite_differences_are_their_difference_quotient_to_rounding(activation
 DIRECTIONS = {1: [1.0], 2: [0.6, 0.8], 3: [0.48, 0.6, 0.64]}
 
 
-def wave(x):
+def wave(x: Tensor) -> Tensor:
     """A function of scale 1: sin(k . x + 0.4) with |k| = 1, so none of whose derivatives exceeds 1."""
     return torch.sin(x @ torch.tensor(DIRECTIONS[x.shape[1]], dtype=x.dtype).unsqueeze(1) + 0.4)
 
 
-def wave_exactly(x, name):
+def wave_exactly(x: Tensor, name: str) -> np.ndarray:
     """The derivative of `wave` of that name, by numpy in float64."""
     k = np.array(DIRECTIONS[x.shape[1]])
     z = x.double().numpy() @ k[:, None] + 0.4
@@ -93,7 +101,7 @@ def wave_exactly(x, name):
     )
 
 
-def reach(name, dimension, accuracy, dtype):
+def reach(name: str, dimension: int, accuracy: int, dtype: torch.dtype) -> float:
     """What an automatic step leaves of a function of scale 1.
 
     h = eps^(1 / (n + p)) makes the truncation, below h^p for these stencils, and one rounding, eps / h^n, the same
@@ -108,7 +116,9 @@ def reach(name, dimension, accuracy, dtype):
 @in_both_dtypes
 @pytest.mark.parametrize("accuracy", ACCURACIES)
 @every_name
-def test_automatic_steps_reach_what_the_precision_allows(dimension, name, accuracy, dtype):
+def test_automatic_steps_reach_what_the_precision_allows(
+    dimension: int, name: str, accuracy: int, dtype: torch.dtype
+) -> None:
     x = points(dimension, dtype)
     found = one(FiniteDifference(accuracy), wave, x, name)
     assert found.dtype == dtype
@@ -117,7 +127,7 @@ def test_automatic_steps_reach_what_the_precision_allows(dimension, name, accura
 
 @in_both_dtypes
 @pytest.mark.parametrize("accuracy", ACCURACIES)
-def test_automatic_steps_are_chosen_for_each_order_by_itself(accuracy, dtype):
+def test_automatic_steps_are_chosen_for_each_order_by_itself(accuracy: int, dtype: torch.dtype) -> None:
     x, field = points(2, dtype), bank("tanh", 2, dtype)
     together = FiniteDifference(accuracy)(field, x, request("u u_x u_xy u_xxy bih_u", 2))
     for name, order in {"u_x": 1, "u_xy": 2, "u_xxy": 3, "bih_u": 4}.items():
@@ -127,7 +137,7 @@ def test_automatic_steps_are_chosen_for_each_order_by_itself(accuracy, dtype):
         torch.testing.assert_close(getattr(together, name), alone, rtol=0, atol=100 * eps(dtype) / h**order)
 
 
-def test_an_automatic_step_saves_the_fourth_derivative_of_float32():
+def test_an_automatic_step_saves_the_fourth_derivative_of_float32() -> None:
     x = points(1, torch.float32)
     error = {
         step: np.abs(one(FiniteDifference(2, step), wave, x, "u_xxxx").numpy() - wave_exactly(x, "u_xxxx")).max()
@@ -141,7 +151,7 @@ def test_an_automatic_step_saves_the_fourth_derivative_of_float32():
 STEPS = {2: (0.04, 0.16), 4: (0.1, 0.3), 6: (0.2, 0.4), 8: (0.2, 0.4)}
 
 
-def slope(differentiator, name, dimension, between):
+def slope(differentiator: FiniteDifference, name: str, dimension: int, between: tuple[float, float]) -> float:
     """The exponent of h in the error, by least squares on a log-log scale."""
     x = points(dimension)
     steps = np.geomspace(*between, 6)
@@ -159,7 +169,7 @@ every_derivative = pytest.mark.parametrize(
 
 @pytest.mark.parametrize("accuracy", ACCURACIES)
 @every_derivative
-def test_the_error_falls_with_the_promised_power_of_the_step(dimension, name, accuracy):
+def test_the_error_falls_with_the_promised_power_of_the_step(dimension: int, name: str, accuracy: int) -> None:
     # the next term of the error is h^2 / 10 or so of the leading one, which bends the line by less than 0.1
     found = slope(FiniteDifference(accuracy), name, dimension, STEPS[accuracy])
     assert found == pytest.approx(accuracy, abs=0.1)
@@ -175,7 +185,9 @@ def test_the_error_falls_with_the_promised_power_of_the_step(dimension, name, ac
         if name != "u"
     ],
 )
-def test_each_extrapolation_adds_two_to_the_power_of_the_step(dimension, name, accuracy, levels):
+def test_each_extrapolation_adds_two_to_the_power_of_the_step(
+    dimension: int, name: str, accuracy: int, levels: int
+) -> None:
     differentiator = FiniteDifference(accuracy, richardson=levels)
     order = accuracy + 2 * levels
     assert differentiator.truncation == order
@@ -185,13 +197,13 @@ def test_each_extrapolation_adds_two_to_the_power_of_the_step(dimension, name, a
     assert slope(differentiator, name, dimension, between) == pytest.approx(order, abs=0.4)
 
 
-def test_without_extrapolation_nothing_changes():
+def test_without_extrapolation_nothing_changes() -> None:
     x, several = points(2), request("u u_x u_xy bih_u", 2)
     plain, none = (d(wave, x, several) for d in (FiniteDifference(4), FiniteDifference(4, richardson=0)))
     assert all(torch.equal(getattr(plain, n), getattr(none, n)) for n in several.names)
 
 
-def test_extrapolation_is_the_weighted_sum_of_the_plain_differences():
+def test_extrapolation_is_the_weighted_sum_of_the_plain_differences() -> None:
     # Richardson: D(h) = D + e h^2, so (4 D(h / 2) - D(h)) / 3 is of order 4
     x, h = points(1), 0.25
     for name in ("u_x", "u_xx", "u_xxx", "u_xxxx"):
@@ -201,7 +213,7 @@ def test_extrapolation_is_the_weighted_sum_of_the_plain_differences():
 
 
 @pytest.mark.parametrize("levels", [-1, 5, 1.0, "two", None])
-def test_what_is_no_number_of_extrapolations_is_refused(levels):
+def test_what_is_no_number_of_extrapolations_is_refused(levels: Any) -> None:
     with pytest.raises(
         UsageError, match=rf"differentiator\.richardson={levels} is no number of extrapolations: expect"
     ):
@@ -210,7 +222,7 @@ def test_what_is_no_number_of_extrapolations_is_refused(levels):
 
 @pytest.mark.parametrize("accuracy", ACCURACIES)
 @pytest.mark.parametrize("name", ["u_xy", "u_xxy", "u_xyy", "u_xxyy", "u_xyyy"])
-def test_mixed_partials_are_products_of_lines(name, accuracy):
+def test_mixed_partials_are_products_of_lines(name: str, accuracy: int) -> None:
     h, x = 0.125, points(2)
     along = Counter(name[2:])
     parts = {"x": lambda x: torch.tanh(1.3 * x), "y": lambda y: torch.exp(0.8 * y)}
@@ -222,11 +234,11 @@ def test_mixed_partials_are_products_of_lines(name, accuracy):
     torch.testing.assert_close(found, lines[0] * lines[1], rtol=0, atol=100 * eps(x.dtype) / h ** along.total())
 
 
-def stencil_points(differentiator, x, names):
+def stencil_points(differentiator: Differentiator, x: Tensor, names: str) -> list[Tensor]:
     """The points at which a request calls the field, (calls, rows, d)."""
     calls = []
 
-    def field(p):
+    def field(p: Tensor) -> Tensor:
         calls.append(p.clone())
         return wave(p)
 
@@ -248,19 +260,19 @@ def stencil_points(differentiator, x, names):
         ("u u_x u_y lap_u u_xy bih_u", 2, 13),
     ],
 )
-def test_finite_differences_call_the_field_once_on_unique_points(names, dimension, offsets):
+def test_finite_differences_call_the_field_once_on_unique_points(names: str, dimension: int, offsets: int) -> None:
     x = points(dimension)
     (called,) = stencil_points(FiniteDifference(2, 0.01), x, names)
     assert called.shape == (offsets * len(x), dimension)
     assert len(called.unique(dim=0)) == len(called)
 
 
-def test_automatic_steps_of_several_orders_still_make_one_call():
+def test_automatic_steps_of_several_orders_still_make_one_call() -> None:
     (called,) = stencil_points(FiniteDifference(4), points(2), "u u_x lap_u bih_u")
     assert len(called.unique(dim=0)) == len(called)
 
 
-def test_step_grid_takes_each_axis_own_spacing():
+def test_step_grid_takes_each_axis_own_spacing() -> None:
     x = torch.zeros(1, 2, dtype=torch.float64)
     differentiator = FiniteDifference(2, "grid").fitted((0.1, 0.02))
     (called,) = stencil_points(differentiator, x, "lap_u")
@@ -271,7 +283,7 @@ def test_step_grid_takes_each_axis_own_spacing():
 
 
 @pytest.mark.parametrize("name", ["u_x", "u_y", "u_xx", "u_yy", "u_xy", "u_xyy"])
-def test_step_grid_divides_by_each_axis_own_spacing(name):
+def test_step_grid_divides_by_each_axis_own_spacing(name: str) -> None:
     # x^2 y^2 and its differences of accuracy 2 have no truncation error up to third order along each axis
     x = points(2)
     spacing = (0.1, 0.02)
@@ -283,7 +295,7 @@ def test_step_grid_divides_by_each_axis_own_spacing(name):
 
 
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1000.0), (torch.float64, 1e6)])
-def test_automatic_steps_count_the_rounding_of_large_coordinates(dtype, size):
+def test_automatic_steps_count_the_rounding_of_large_coordinates(dtype: torch.dtype, size: float) -> None:
     """Near 1000 a step that is right at 1 is lost in the rounding of float32 coordinates."""
     x = (size + torch.linspace(-1, 1, 50, dtype=torch.float64)).unsqueeze(1).to(dtype)
     differentiator = FiniteDifference(2).fitted((0.04,), size + 1, 2.0)
@@ -295,14 +307,14 @@ def test_automatic_steps_count_the_rounding_of_large_coordinates(dtype, size):
     assert error < 10 * (eps(dtype) * size) ** 0.5
 
 
-def test_automatic_steps_follow_a_small_domain():
+def test_automatic_steps_follow_a_small_domain() -> None:
     x = torch.linspace(0, 1e-6, 50, dtype=torch.float64).unsqueeze(1)
     found = one(FiniteDifference(2).fitted((2e-8,), 1e-6, 1e-6), lambda p: torch.sin(1e6 * p), x, "u_xx")
     assert float((found / 1e12 + torch.sin(1e6 * x)).abs().max()) < 1e-7
     assert FiniteDifference(2).fitted((0.1,), 1.0, 2.0).steps((0, 0), x) == FiniteDifference(2).steps((0, 0), x)
 
 
-def test_the_excess_of_automatic_steps_is_that_of_their_errors():
+def test_the_excess_of_automatic_steps_is_that_of_their_errors() -> None:
     """Against the errors themselves: weights in +-5 need much smaller steps than a function of scale 1."""
     generator = torch.Generator().manual_seed(0)
     w, b, a = (torch.rand(3, 30, generator=generator, dtype=torch.float64) * 2 - 1).unbind()
@@ -310,7 +322,7 @@ def test_the_excess_of_automatic_steps_is_that_of_their_errors():
     axes = frozenset([(0, 0)])
     for steepness, many in ((1.0, False), (5.0, True)):
 
-        def u(x, steepness=steepness):
+        def u(x: Tensor, steepness: float = steepness) -> Tensor:
             return torch.tanh(steepness * (x @ w.unsqueeze(0) + b)) @ a.unsqueeze(1)
 
         exact = Reverse().partials(u, x, axes)[0, 0]
@@ -325,13 +337,13 @@ def test_the_excess_of_automatic_steps_is_that_of_their_errors():
     assert FiniteDifference(8).excess(lambda x: torch.special.bessel_j0(x), x, axes) == 1  # no Taylor rule
 
 
-def test_fitting_leaves_the_original_alone():
+def test_fitting_leaves_the_original_alone() -> None:
     original = FiniteDifference(4, "grid")
     assert original.fitted((0.5,)) == FiniteDifference(4, "grid", spacing=(0.5,))
     assert original.spacing is None
 
 
-def test_step_grid_needs_a_spacing():
+def test_step_grid_needs_a_spacing() -> None:
     with pytest.raises(
         UsageError, match=r"differentiator\.step=grid needs the spacing of a sampler: give a number or auto"
     ):
@@ -339,7 +351,7 @@ def test_step_grid_needs_a_spacing():
 
 
 @pytest.mark.parametrize(("dtype", "lost", "kept"), [(torch.float64, 2e-14, 3e-14), (torch.float32, 1e-5, 2e-5)])
-def test_a_step_lost_in_rounding_is_refused(dtype, lost, kept):
+def test_a_step_lost_in_rounding_is_refused(dtype: torch.dtype, lost: float, kept: float) -> None:
     # 100 eps is the border for coordinates up to 1
     x = points(1, dtype)
     with pytest.raises(
@@ -349,7 +361,7 @@ def test_a_step_lost_in_rounding_is_refused(dtype, lost, kept):
     assert one(FiniteDifference(2, kept), wave, x, "u_x").isfinite().all()
 
 
-def test_far_from_the_origin_steps_must_be_larger():
+def test_far_from_the_origin_steps_must_be_larger() -> None:
     x = torch.tensor([[1e6]], dtype=torch.float64)
     with pytest.raises(
         UsageError, match=r"differentiator\.step=1e-09 is lost .*: expected at least 2e-08, choose a larger"
@@ -358,13 +370,13 @@ def test_far_from_the_origin_steps_must_be_larger():
 
 
 @pytest.mark.parametrize("accuracy", [3, 0, 1, 10, -2])
-def test_an_accuracy_without_a_stencil_is_refused(accuracy):
+def test_an_accuracy_without_a_stencil_is_refused(accuracy: int) -> None:
     with pytest.raises(UsageError, match=rf"differentiator\.accuracy={accuracy} has no central stencil: expected"):
         FiniteDifference(accuracy)
 
 
 @pytest.mark.parametrize("step", [-1e-3, 0, 0.0, math.inf, math.nan, "automatic", "0.1", True])
-def test_what_is_no_step_is_refused(step):
+def test_what_is_no_step_is_refused(step: float | str | bool) -> None:
     with pytest.raises(UsageError, match=rf"differentiator\.step={step} is no step: expected auto, grid, optimal or"):
         FiniteDifference(2, step)
 
@@ -372,22 +384,21 @@ def test_what_is_no_step_is_refused(step):
 # --- The step that is chosen for the function at hand
 
 
-def wide_network(weights, dtype):
+def wide_network(weights: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A network of 100 tanh units with weights and biases uniform in +-`weights`, and 201 points of [-1, 1]."""
     generator = np.random.default_rng(2)
-    w, b = (generator.uniform(-weights, weights, 100) for _ in range(2))
-    w, b, a = (torch.tensor(v, dtype=dtype) for v in (w, b, generator.uniform(-1, 1, 100)))
+    w, b, a = (torch.tensor(generator.uniform(-v, v, 100), dtype=dtype) for v in (weights, weights, 1))
     x = torch.linspace(-1, 1, 201, dtype=dtype).unsqueeze(1)
     return x, w, b, a
 
 
-def tanh_derivatives(x, w, b, a, order):
+def tanh_derivatives(x: Tensor, w: Tensor, b: Tensor, a: Tensor, order: int) -> np.ndarray:
     """The derivative of that network in float64, by the polynomials of tanh: (t^k)' = k (t^(k - 1) - t^(k + 1))."""
-    x, w, b, a = (v.double().numpy() for v in (x, w, b, a))
+    at, slopes, shifts, outer = (v.double().numpy() for v in (x, w, b, a))
     polynomial = np.polynomial.Polynomial([0, 1])
     for _ in range(order):
         polynomial = polynomial.deriv() * np.polynomial.Polynomial([1, 0, -1])
-    return polynomial(np.tanh(x * w + b)) @ (a * w**order)
+    return polynomial(np.tanh(at * slopes + shifts)) @ (outer * slopes**order)
 
 
 # The best attainable errors of central differences of such networks, measured once with another program (numpy, the
@@ -412,16 +423,18 @@ ATTAINABLE = {
 @pytest.mark.parametrize("accuracy", [2, 4, 8])
 @pytest.mark.parametrize("weights", [1, 10])
 @in_both_dtypes
-def test_the_optimal_step_is_nearly_the_best_of_all_steps(dtype, weights, accuracy, order):
+def test_the_optimal_step_is_nearly_the_best_of_all_steps(
+    dtype: torch.dtype, weights: int, accuracy: int, order: int
+) -> None:
     x, w, b, a = wide_network(weights, dtype)
     exact, axes = tanh_derivatives(x, w, b, a, order), (0,) * order
 
-    def u(x):
+    def u(x: Tensor) -> Tensor:
         return torch.tanh(x * w + b) @ a.unsqueeze(1)
 
-    def error(differentiator):
+    def error(differentiator: Differentiator) -> float:
         found = differentiator.partials(u, x, frozenset([axes]))[axes].double().numpy()[:, 0]
-        return np.linalg.norm(found - exact) / np.linalg.norm(exact)
+        return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
     steps = np.geomspace(1e-6 if dtype == torch.float64 else 5e-4, 0.6, 60)
     best = min(error(FiniteDifference(accuracy, float(h))) for h in steps)
@@ -434,12 +447,12 @@ def test_the_optimal_step_is_nearly_the_best_of_all_steps(dtype, weights, accura
 
 @pytest.mark.parametrize("levels", [1, 2])
 @pytest.mark.parametrize("name", ["u_x", "u_xx", "u_xxxx"])
-def test_the_optimal_step_is_nearly_the_best_with_extrapolation_too(name, levels):
+def test_the_optimal_step_is_nearly_the_best_with_extrapolation_too(name: str, levels: int) -> None:
     x = torch.linspace(-1, 1, 101, dtype=torch.float64).unsqueeze(1)
     axes = request(name, 1).axes
 
-    def error(differentiator):
-        return np.linalg.norm(one(differentiator, wave, x, name).numpy() - wave_exactly(x, name))
+    def error(differentiator: Differentiator) -> float:
+        return float(np.linalg.norm(one(differentiator, wave, x, name).numpy() - wave_exactly(x, name)))
 
     best = min(error(FiniteDifference(2, float(h), richardson=levels)) for h in np.geomspace(1e-3, 1, 60))
     # more weights of more sizes: their roundings cancel more than the bound on their sum says; 3.2 was seen
@@ -447,27 +460,28 @@ def test_the_optimal_step_is_nearly_the_best_with_extrapolation_too(name, levels
 
 
 @pytest.mark.parametrize("name", ["u_xy", "u_xxy", "u_xxyy"])
-def test_the_optimal_step_of_a_mixed_partial_is_nearly_the_best(name):
+def test_the_optimal_step_of_a_mixed_partial_is_nearly_the_best(name: str) -> None:
     x = torch.rand(100, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
-    def error(differentiator):
-        return np.linalg.norm(one(differentiator, wave, x, name).numpy() - wave_exactly(x, name))
+    def error(differentiator: Differentiator) -> float:
+        return float(np.linalg.norm(one(differentiator, wave, x, name).numpy() - wave_exactly(x, name)))
 
     best = min(error(FiniteDifference(2, float(h))) for h in np.geomspace(1e-5, 1, 60))
     assert error(FiniteDifference(2, "optimal").tuned_to(wave, x, request(name, 2).axes)) <= 3 * best
 
 
-def test_optimal_steps_shrink_as_the_function_gets_faster():
+def test_optimal_steps_shrink_as_the_function_gets_faster() -> None:
     axes, x = request("u_xx", 1).axes, points(1)
-    steps = [
-        FiniteDifference(2, "optimal").tuned_to(lambda x, k=k: torch.sin(k * x), x, axes).steps((0, 0), x)[0]
-        for k in (1, 10)
-    ]
+
+    def step(k: int) -> float:
+        return FiniteDifference(2, "optimal").tuned_to(lambda x: torch.sin(k * x), x, axes).steps((0, 0), x)[0]
+
+    steps = [step(k) for k in (1, 10)]
     # of sin(k x), u_xxxx is k^4 times that of sin(x), and h = (12 R / T)^(1 / 4); its mean square differs a little
     assert steps[0] / steps[1] == pytest.approx(10, rel=0.5)
 
 
-def test_until_it_is_adapted_optimal_is_auto():
+def test_until_it_is_adapted_optimal_is_auto() -> None:
     x = points(2)
     for axes in ((0,), (0, 1), (0, 0, 1, 1)):
         assert FiniteDifference(4, "optimal").steps(axes, x) == FiniteDifference(4).steps(axes, x)
@@ -479,14 +493,14 @@ def test_until_it_is_adapted_optimal_is_auto():
 @pytest.mark.parametrize(
     "field", [lambda x: 0 * x, lambda x: 3 * x, lambda x: torch.relu(x)], ids=["zero", "linear", "relu"]
 )
-def test_where_nothing_is_left_over_the_optimal_step_is_auto(field):
+def test_where_nothing_is_left_over_the_optimal_step_is_auto(field: Field) -> None:
     axes, x = request("u_x u_xx", 1).axes, points(1)
     tuned = FiniteDifference(2, "optimal").tuned_to(field, x, axes)
     assert tuned.chosen == ()
     assert tuned.steps((0, 0), x) == FiniteDifference(2).steps((0, 0), x)
 
 
-def test_a_polynomial_without_truncation_gets_auto_for_that_derivative_alone():
+def test_a_polynomial_without_truncation_gets_auto_for_that_derivative_alone() -> None:
     axes, x = request("u_x u_xxx", 1).axes, points(1)
     tuned = FiniteDifference(2, "optimal").tuned_to(lambda x: x**3, x, axes)
     assert [a for a, _ in tuned.chosen] == [(0,)]  # u_xxx is 6 everywhere, and what it leaves over is 0
@@ -494,7 +508,7 @@ def test_a_polynomial_without_truncation_gets_auto_for_that_derivative_alone():
 
 @in_both_dtypes
 @pytest.mark.parametrize("levels", [0, 2, 4])
-def test_an_optimal_step_is_never_one_that_is_refused(dtype, levels):
+def test_an_optimal_step_is_never_one_that_is_refused(dtype: torch.dtype, levels: int) -> None:
     # a wave so fast that its optimal step would be lost in the rounding of x
     x = points(1, dtype)
     field, axes = (lambda x: torch.sin(1e7 * x)), request("u_x u_xx", 1).axes
@@ -502,7 +516,7 @@ def test_an_optimal_step_is_never_one_that_is_refused(dtype, levels):
     assert tuned.partials(field, x, axes)[0, 0].isfinite().all()
 
 
-def test_high_derivatives_do_not_overflow_float32():
+def test_high_derivatives_do_not_overflow_float32() -> None:
     # the 12th derivative reaches 1e20, whose square float32 does not hold
     x, w, b, a = wide_network(30, torch.float32)
     tuned = FiniteDifference(8, "optimal").tuned_to(
@@ -511,6 +525,6 @@ def test_high_derivatives_do_not_overflow_float32():
     assert tuned.chosen[0][1] == pytest.approx(0.024 / 3, rel=0.5)  # a third of what weights of +-10 get
 
 
-def test_a_field_that_cannot_be_measured_is_refused_with_the_reason():
+def test_a_field_that_cannot_be_measured_is_refused_with_the_reason() -> None:
     with pytest.raises(UsageError, match=r"step=optimal measures this field by Taylor mode: .*'cumsum'"):
         FiniteDifference(2, "optimal").tuned_to(lambda x: torch.cumsum(x, 1), points(1), frozenset([(0, 0)]))

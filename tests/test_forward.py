@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from reference_networks import DTYPES, NAMES, SMOOTH, bank, eps, oracle, points, request
+from torch import Tensor
 
 from pde_train.differentiators.forward import Forward
 from pde_train.differentiators.reverse import Reverse
@@ -14,7 +15,7 @@ from pde_train.differentiators.reverse import Reverse
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("dimension", [1, 2, 3])
 @pytest.mark.parametrize("activation", SMOOTH)
-def test_forward_equals_reverse_to_order_four(activation, dimension, dtype):
+def test_forward_equals_reverse_to_order_four(activation: str, dimension: int, dtype: torch.dtype) -> None:
     x, u, asked = (
         points(dimension, dtype),
         bank(activation, dimension, dtype),
@@ -27,7 +28,7 @@ def test_forward_equals_reverse_to_order_four(activation, dimension, dtype):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sin", "gaussian"])
-def test_forward_equals_reverse_to_order_eight_on_a_line(activation):
+def test_forward_equals_reverse_to_order_eight_on_a_line(activation: str) -> None:
     x, u = points(1), bank(activation, 1)
     axes = frozenset((0,) * n for n in range(9))
     forward, reverse = (d.partials(u, x, axes) for d in (Forward(), Reverse()))
@@ -40,11 +41,11 @@ def test_forward_equals_reverse_to_order_eight_on_a_line(activation):
     ("names", "calls"),
     [("u", 1), ("u u_x u_xx u_xxx", 1), ("u_x u_y", 2), ("lap_u", 2), ("u u_x lap_u", 2), ("u_xy", 1), ("bih_u", 3)],
 )
-def test_no_derivative_is_pushed_forward_twice(names, calls):
+def test_no_derivative_is_pushed_forward_twice(names: str, calls: int) -> None:
     # one evaluation of the field for each way that the coordinates of a derivative end: bih u has xxxx, xxyy, yyyy
     called = []
 
-    def field(x):
+    def field(x: Tensor) -> Tensor:
         called.append(x.shape)
         return bank("tanh", 2)(x)
 
@@ -53,7 +54,7 @@ def test_no_derivative_is_pushed_forward_twice(names, calls):
 
 
 @pytest.mark.slow
-def test_no_warning_escapes_at_first_use():
+def test_no_warning_escapes_at_first_use() -> None:
     # what torch loads the first time warns of itself, so a fresh process it must be
     program = """
 import warnings

@@ -1,8 +1,11 @@
 """What only a GPU can show: that it gives the numbers of the CPU. Skipped where there is none."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose, KilledAt
 
 from pde_train.experiment import build
 from pde_train.runs.result import Result
@@ -30,14 +33,14 @@ ROUNDING = {"float64": 1e-9, "float32": 1e-3}
 """Relative: tanh and sums differ by a few roundings, some thousand a step, each amplified by up to 1 / eps = 100."""
 
 
-def losses(compose, folder, *overrides):
+def losses(compose: Compose, folder: Path, *overrides: str) -> tuple[list[float], str]:
     """The losses of a run, and how its steps were computed."""
     record = run(build(compose(*overrides)), folder)
     return list(record.series["loss"].values()), record.tags["steps"]
 
 
 @pytest.mark.parametrize("model", ["random_features", "two_layer"])
-def test_spectra_are_those_of_the_cpu(compose, tmp_path, model):
+def test_spectra_are_those_of_the_cpu(compose: Compose, tmp_path: Path, model: str) -> None:
     short = ["method.steps=20"] if model == "two_layer" else []
     cpu, gpu = (run(build(compose(f"model={model}", a, *short)), tmp_path / a).last() for a in (CPU, GPU))
     assert gpu["spectrum/max"] == pytest.approx(cpu["spectrum/max"], rel=1e-9)
@@ -46,7 +49,7 @@ def test_spectra_are_those_of_the_cpu(compose, tmp_path, model):
 
 @pytest.mark.parametrize("model", ["fourier_features", "modified_mlp", "pirate_net", "siren", "residual"])
 @pytest.mark.parametrize("options", [[], ["model.periodic=[x]", "model.output_scale=2.0"]], ids=["plain", "options"])
-def test_the_loss_of_every_network_is_that_of_the_cpu(compose, model, options):
+def test_the_loss_of_every_network_is_that_of_the_cpu(compose: Compose, model: str, options: list[str]) -> None:
     found = []
     for accelerator in (CPU, GPU):
         overrides = [f"model={model}", *options, *SMALL[2:], "pde=burgers_1d", accelerator]
@@ -55,7 +58,7 @@ def test_the_loss_of_every_network_is_that_of_the_cpu(compose, model, options):
     assert found[1] == pytest.approx(found[0], rel=1e-9)
 
 
-def test_points_follow_the_residual_as_on_the_cpu(compose, tmp_path):
+def test_points_follow_the_residual_as_on_the_cpu(compose: Compose, tmp_path: Path) -> None:
     points = ["sampler=residual_based", "sampler.resample_every=12", "sampler.candidates=200", "sampler.batch_size=20"]
     words = [word for word in RUN if word != "sampler=uniform"]
     cpu, gpu = (losses(compose, tmp_path / a, *words, *points, "pde=burgers_1d", EAGER, a)[0] for a in (CPU, GPU))
@@ -66,7 +69,7 @@ def test_points_follow_the_residual_as_on_the_cpu(compose, tmp_path):
     "how", ["taylor", "reverse", "forward", "finite_difference/1e-1", "complex_step", "stochastic"]
 )
 @pytest.mark.parametrize("pde", ["poisson_1d", "burgers_1d", "convection_1d", "biharmonic_2d"])
-def test_loss_and_gradient_are_those_of_the_cpu(compose, pde, how):
+def test_loss_and_gradient_are_those_of_the_cpu(compose: Compose, pde: str, how: str) -> None:
     found = []
     for accelerator in (CPU, GPU):
         problem = build(compose(*SMALL, f"pde={pde}", f"differentiator={how}", accelerator)).problem
@@ -82,7 +85,7 @@ def test_loss_and_gradient_are_those_of_the_cpu(compose, pde, how):
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("pde", ["poisson_1d", "burgers_1d"])
-def test_runs_are_those_of_the_cpu(compose, tmp_path, pde, precision):
+def test_runs_are_those_of_the_cpu(compose: Compose, tmp_path: Path, pde: str, precision: str) -> None:
     overrides = [*RUN, f"pde={pde}", EAGER, "sampler.resample_every=12"]
     cpu, gpu = (
         losses(compose, tmp_path / a, *overrides, a, f"accelerator.precision={precision}")[0] for a in (CPU, GPU)
@@ -93,7 +96,7 @@ def test_runs_are_those_of_the_cpu(compose, tmp_path, pde, precision):
 
 
 @pytest.mark.parametrize("optimizer", [ADAM, ["optimizer=lbfgs", "method.steps=4"]])
-def test_compiled_steps_are_the_eager_ones(compose, tmp_path, optimizer):
+def test_compiled_steps_are_the_eager_ones(compose: Compose, tmp_path: Path, optimizer: list[str]) -> None:
     overrides = [o for o in RUN if o not in ADAM] + [*optimizer, GPU]
     compiled, how = losses(compose, tmp_path / "compiled", *overrides, COMPILED)
     eager, _ = losses(compose, tmp_path / "eager", *overrides, EAGER)
@@ -102,7 +105,9 @@ def test_compiled_steps_are_the_eager_ones(compose, tmp_path, optimizer):
 
 
 @pytest.mark.parametrize("accelerator", [[GPU], pytest.param(DDP, marks=two_gpus)])
-def test_an_interrupted_run_is_resumed(compose, tmp_path, killed_at, accelerator):
+def test_an_interrupted_run_is_resumed(
+    compose: Compose, tmp_path: Path, killed_at: KilledAt, accelerator: list[str]
+) -> None:
     cfg = compose(*RUN, *accelerator, EAGER)
     run_config(cfg, tmp_path / "undisturbed", {}, [])
     with killed_at(20):
@@ -115,7 +120,7 @@ def test_an_interrupted_run_is_resumed(compose, tmp_path, killed_at, accelerator
 
 @two_gpus
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_two_gpus_have_the_losses_of_one(compose, tmp_path, precision):
+def test_two_gpus_have_the_losses_of_one(compose: Compose, tmp_path: Path, precision: str) -> None:
     overrides = [*RUN, "pde=burgers_1d", EAGER, "sampler.resample_every=12", f"accelerator.precision={precision}"]
     one, _ = losses(compose, tmp_path / "one", *overrides, GPU)
     two, how = losses(compose, tmp_path / "two", *overrides, *DDP)

@@ -111,17 +111,17 @@ def rooms() -> dict[str, set[str]]:
     return found
 
 
-def test_no_room_imports_one_above_it():
+def test_no_room_imports_one_above_it() -> None:
     for room, allowed in ALLOWED.items():
         used = {name.split(".")[1] for name in rooms()[room] if name.startswith("pde_train.")}
         assert used <= allowed | {room}, (room, used - allowed)
 
 
-def test_every_room_has_a_rule():
+def test_every_room_has_a_rule() -> None:
     assert set(rooms()) - {"conf"} == set(ALLOWED) | {"__init__", "__main__"}
 
 
-def test_libraries_stay_in_their_rooms():
+def test_libraries_stay_in_their_rooms() -> None:
     homes = {"hydra": HYDRA, "omegaconf": HYDRA, "mlflow": {"tracking"}, "lightning": {"methods", "training"}}
     for room, used in rooms().items():
         for library, home in homes.items():
@@ -129,14 +129,14 @@ def test_libraries_stay_in_their_rooms():
 
 
 @pytest.mark.parametrize("module", ["pde_train.study.parts", "pde_train.study.report", "pde_train.tracking.delivery"])
-def test_the_study_needs_no_library_of_training(module):
+def test_the_study_needs_no_library_of_training(module: str) -> None:
     """Not even through what it imports; a whole report is asked in test_study.py."""
     program = f"import sys, {module}; print(*sorted({{'torch', 'lightning', 'pytorch_lightning'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == []
 
 
-def test_pdes_and_differentiators_do_not_know_each_other():
+def test_pdes_and_differentiators_do_not_know_each_other() -> None:
     for file in (ROOT / "pdes").glob("*.py"):
         assert not any("differentiators" in name for name in imports(file))
     for file in (ROOT / "differentiators").glob("*.py"):

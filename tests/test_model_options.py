@@ -3,14 +3,18 @@
 import math
 import sys
 import types
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose, KilledAt
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from pde_train.derivatives import Request
+from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import UsageError
@@ -40,16 +44,20 @@ MODELS = [
 ]
 
 
-def points(count=7, box=BOX):
+def points(count: int = 7, box: Box = BOX) -> Tensor:
     return torch.from_numpy(box.place(np.random.default_rng(1).random((count, box.dimension))))
 
 
-def composed(options, box=BOX, make=lambda d: MLP(d, [5, 4], "tanh", seed=2, weight_range=1.0)):
+def composed(
+    options: Options,
+    box: Box = BOX,
+    make: Callable[[int], nn.Module] = lambda d: MLP(d, [5, 4], "tanh", seed=2, weight_range=1.0),
+) -> nn.Module:
     inputs = options.inputs(box, NAMES)
     return options.around(make(box.dimension if inputs is None else inputs.width), inputs)
 
 
-def jet(model, x, names, differentiator=None):
+def jet(model: nn.Module, x: Tensor, names: str, differentiator: Differentiator | None = None) -> dict[str, Tensor]:
     found = (differentiator or Reverse())(model, x, Request.parse(names, NAMES))
     return {name: found.columns[name].detach() for name in names.split()}
 
@@ -58,11 +66,11 @@ def jet(model, x, names, differentiator=None):
 
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "siren"])
-def test_a_model_without_options_is_the_class_itself(compose, model):
+def test_a_model_without_options_is_the_class_itself(compose: Compose, model: str) -> None:
     assert not isinstance(build(compose(f"model={model}")).problem.model, Mapped)
 
 
-def test_siren_alone_sees_scaled_inputs_unless_told_otherwise(compose):
+def test_siren_alone_sees_scaled_inputs_unless_told_otherwise(compose: Compose) -> None:
     assert isinstance(build(compose("model=siren")).problem.model.inputs, Inputs)
     assert not isinstance(build(compose("model=siren", "model.input_scaling=false")).problem.model, Mapped)
 
@@ -70,7 +78,7 @@ def test_siren_alone_sees_scaled_inputs_unless_told_otherwise(compose):
 # --- Scaling
 
 
-def test_scaled_inputs_are_the_affine_map_of_the_box():
+def test_scaled_inputs_are_the_affine_map_of_the_box() -> None:
     inputs = Inputs(BOX, True, [], 1)
     corners = torch.tensor([[-1.0, 2.0], [3.0, 2.5], [1.0, 2.25]], dtype=torch.float64)
     expected = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
@@ -78,7 +86,7 @@ def test_scaled_inputs_are_the_affine_map_of_the_box():
     assert inputs.width == 2
 
 
-def test_scaling_is_the_composed_function_with_the_chain_rule():
+def test_scaling_is_the_composed_function_with_the_chain_rule() -> None:
     scaled = composed(Options(input_scaling=True, output_scale=-2.5))
     network, x = MLP(2, [5, 4], "tanh", seed=2, weight_range=1.0), points()
     factors = torch.from_numpy(2 / BOX.lengths)
@@ -92,7 +100,7 @@ def test_scaling_is_the_composed_function_with_the_chain_rule():
         torch.testing.assert_close(outer[name], factor * inner[name], rtol=0, atol=200 * EPS * scale)
 
 
-def test_a_scale_alone_leaves_the_inputs():
+def test_a_scale_alone_leaves_the_inputs() -> None:
     scaled, network, x = composed(Options(output_scale=4.0)), MLP(2, [5, 4], "tanh", 2, 1.0), points()
     assert torch.equal(scaled(x), 4 * network(x))
 
@@ -100,7 +108,7 @@ def test_a_scale_alone_leaves_the_inputs():
 # --- Periodic embedding
 
 
-def test_a_periodic_embedding_is_cosines_and_sines_beside_the_other_coordinates():
+def test_a_periodic_embedding_is_cosines_and_sines_beside_the_other_coordinates() -> None:
     inputs, x = Inputs(BOX, False, [0], 3), points()
     phase = 2 * math.pi * (x[:, :1] + 1) / 4
     waves = [f(k * phase) for f in (torch.cos, torch.sin) for k in (1, 2, 3)]
@@ -111,7 +119,9 @@ def test_a_periodic_embedding_is_cosines_and_sines_beside_the_other_coordinates(
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("periodic", [["x"], ["t"], ["t", "x"]], ids=str)
 @pytest.mark.parametrize("differentiator", [Reverse(), Taylor()], ids=lambda d: type(d).__name__)
-def test_u_and_its_derivatives_are_the_same_at_both_ends(scaled, periodic, differentiator):
+def test_u_and_its_derivatives_are_the_same_at_both_ends(
+    scaled: bool, periodic: list[str], differentiator: Differentiator
+) -> None:
     model = composed(Options(input_scaling=scaled, periodic=periodic, harmonics=3, output_scale=2.0))
     names = "u u_x u_t u_xx u_xt u_xxx u_xxxx"
     for name in periodic:
@@ -126,20 +136,20 @@ def test_u_and_its_derivatives_are_the_same_at_both_ends(scaled, periodic, diffe
             torch.testing.assert_close(left[k], right[k], rtol=0, atol=20 * EPS * scale)
 
 
-def test_a_model_that_is_periodic_is_not_constant_there():
+def test_a_model_that_is_periodic_is_not_constant_there() -> None:
     model = composed(Options(periodic=["x"]))
     x = points(50)
     assert float(jet(model, x, "u_x")["u_x"].abs().max()) > 0.01
 
 
 @pytest.mark.parametrize("periodic", [["y"], ["x", "x"], ["lap"]], ids=str)
-def test_a_coordinate_that_is_not_there_is_refused(compose, periodic):
+def test_a_coordinate_that_is_not_there_is_refused(compose: Compose, periodic: list[str]) -> None:
     words = f"model.periodic=[{','.join(periodic)}]"
     with pytest.raises(UsageError, match=r"model\.periodic=\[.*\] cannot be embedded: expected some of the .* x, t,"):
         build(compose("pde=convection_1d", "model=mlp", words))
 
 
-def test_more_waves_than_memory_has_room_for_are_refused(compose):
+def test_more_waves_than_memory_has_room_for_are_refused(compose: Compose) -> None:
     with pytest.raises(UsageError, match=r"model\.harmonics asks for .* numbers"):
         build(compose("model=mlp", "model.periodic=[x]", "model.harmonics=100000000000"))
 
@@ -155,12 +165,12 @@ def test_more_waves_than_memory_has_room_for_are_refused(compose):
         ("+model.period=[x]", r"model\.period is no field .* did you mean"),
     ],
 )
-def test_values_that_fit_no_option_are_refused(compose, words, sentence):
+def test_values_that_fit_no_option_are_refused(compose: Compose, words: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         build(compose("model=mlp", words))
 
 
-def test_the_buffers_of_inputs_are_in_no_file():
+def test_the_buffers_of_inputs_are_in_no_file() -> None:
     model = composed(Options(input_scaling=True, periodic=["x"]))
     assert all("inputs" not in name for name in model.state_dict())
     assert {name for name, _ in model.named_buffers()} == {
@@ -173,12 +183,12 @@ def test_the_buffers_of_inputs_are_in_no_file():
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_is_exactly_periodic_where_it_is_told_to(compose, model):
+def test_every_model_is_exactly_periodic_where_it_is_told_to(compose: Compose, model: str) -> None:
     words = ["pde=convection_1d", "model.periodic=[x]", "model.harmonics=2", "model.output_scale=3.0"]
     problem = build(compose(f"model={model}", *words)).problem
     with torch.no_grad():
         for parameter in problem.model.parameters():
-            parameter += 0.1
+            parameter.add_(0.1)
     t = torch.linspace(0, 1, 6, dtype=torch.float64)[:, None]
     left, right = (problem.model(torch.cat([torch.full_like(t, end), t], dim=1)) for end in (0.0, 2 * math.pi))
     assert float(left.detach().abs().max()) > 0
@@ -186,18 +196,19 @@ def test_every_model_is_exactly_periodic_where_it_is_told_to(compose, model):
     torch.testing.assert_close(left, right, rtol=0, atol=1e4 * EPS * float(left.detach().abs().max()))
 
 
-def test_a_linear_model_with_options_is_linear():
+def test_a_linear_model_with_options_is_linear() -> None:
     options = Options(input_scaling=True, output_scale=2.0, periodic=["x"])
     model = composed(options, make=lambda d: RandomFeatures(d, 6, "tanh", 1.0, seed=0))
     assert isinstance(model, MappedLinear)
     form, x = linear_form(model), points()
+    assert form is not None
     assert form.coefficients is model.model.coefficients
     with torch.no_grad():
         form.coefficients.copy_(torch.arange(6.0, dtype=torch.float64)[:, None])
         torch.testing.assert_close(model(x), form.features(x) @ form.coefficients, rtol=0, atol=100 * EPS)
 
 
-def test_least_squares_takes_periodic_features(compose, tmp_path):
+def test_least_squares_takes_periodic_features(compose: Compose, tmp_path: Path) -> None:
     words = ["pde=convection_1d", "model=random_features", "model.features=200", "sampler.interior=900"]
     errors = {}
     for periodic in ("[]", "[x]"):
@@ -210,24 +221,26 @@ def test_least_squares_takes_periodic_features(compose, tmp_path):
 class Plain(nn.Module):
     """A model of a user, with `dimension` and nothing else."""
 
-    def __init__(self, dimension):
+    def __init__(self, dimension: int) -> None:
         super().__init__()
         self.layer = nn.Linear(dimension, 1, dtype=torch.float64)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
 
 
 class Own(Plain):
     """A model of a user with a field that an option has, too."""
 
-    def __init__(self, dimension, periodic):
+    def __init__(self, dimension: int, periodic: list[int]) -> None:
         super().__init__(dimension)
         self.periodic = periodic
 
 
 @pytest.mark.parametrize("more", [{}, {"output_scale": 2.0}], ids=str)
-def test_models_of_users_need_to_know_of_no_option(compose, monkeypatch, more):
+def test_models_of_users_need_to_know_of_no_option(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, more: dict[str, float]
+) -> None:
     monkeypatch.setitem(sys.modules, "of_mine", module := types.ModuleType("of_mine"))
     for kind in (Plain, Own):
         monkeypatch.setattr(kind, "__module__", "of_mine")
@@ -249,7 +262,9 @@ TRAINED = [*SHORT, "method.steps=20", "method.checkpoint_every=20", "method.comp
 
 @pytest.mark.parametrize("file", ["", "model.pt", "checkpoint.ckpt"])
 @pytest.mark.parametrize("options", [[], ["model.input_scaling=true", "model.output_scale=3.0"]], ids=["plain", "opt"])
-def test_a_start_gives_the_values_of_the_other_run_to_the_bit(compose, tmp_path, file, options):
+def test_a_start_gives_the_values_of_the_other_run_to_the_bit(
+    compose: Compose, tmp_path: Path, file: str, options: list[str]
+) -> None:
     x = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]
     other = build(compose(*TRAINED, *options))
     run(other, tmp_path)
@@ -258,7 +273,7 @@ def test_a_start_gives_the_values_of_the_other_run_to_the_bit(compose, tmp_path,
     assert not torch.equal(build(compose(*TRAINED, *options, "seed=5")).problem.model(x), taken(x))
 
 
-def test_parameters_go_from_a_run_without_options_to_one_with_them_and_back(compose, tmp_path):
+def test_parameters_go_from_a_run_without_options_to_one_with_them_and_back(compose: Compose, tmp_path: Path) -> None:
     x = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]
     scaled = [*TRAINED, "model.output_scale=3.0"]
     run(build(compose(*TRAINED)), tmp_path / "plain")
@@ -271,7 +286,9 @@ def test_parameters_go_from_a_run_without_options_to_one_with_them_and_back(comp
         assert torch.equal(3 * back(x), onward.problem.model(x))
 
 
-def test_training_goes_on_from_its_start_and_resumes_to_the_same_bits(compose, tmp_path, killed_at):
+def test_training_goes_on_from_its_start_and_resumes_to_the_same_bits(
+    compose: Compose, tmp_path: Path, killed_at: KilledAt
+) -> None:
     run(build(compose(*TRAINED)), tmp_path / "first")
     words = [*TRAINED, "method.steps=30", "method.chunk=10", "method.checkpoint_every=10"]
     cfg = compose(*words, f"model.start={tmp_path / 'first'}")
@@ -292,7 +309,9 @@ def test_training_goes_on_from_its_start_and_resumes_to_the_same_bits(compose, t
         ({"layers.0.weight": torch.zeros(7, 1)}, r"model\.start=.* holds another model .*expected the model of this"),
     ],
 )
-def test_a_wrong_start_is_one_sentence(compose, tmp_path, content, sentence):
+def test_a_wrong_start_is_one_sentence(
+    compose: Compose, tmp_path: Path, content: str | dict[str, Tensor] | None, sentence: str
+) -> None:
     file = tmp_path / "model.pt"
     if content == "text":
         file.write_text("no tensors here")

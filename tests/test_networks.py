@@ -1,13 +1,18 @@
 """The network models: their formulas, initial weights and derivatives, compiled and stacked steps."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose, descent_of
 from scipy import stats
+from torch import Tensor, nn
 
 from pde_train.derivatives import Request
+from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.differentiators.forward import Forward
@@ -15,12 +20,14 @@ from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import UsageError
 from pde_train.experiment import build
+from pde_train.geometry import Batch
 from pde_train.models.fourier_features import FourierFeatures
 from pde_train.models.mlp import MLP
 from pde_train.models.modified_mlp import ModifiedMLP
 from pde_train.models.pirate_net import PirateNet
 from pde_train.models.residual import Residual
 from pde_train.models.siren import Siren
+from pde_train.problem import Problem
 from pde_train.training.compiled_steps import CompiledSteps
 from pde_train.training.signals import StopSignals
 from pde_train.training.stacked_steps import StackedSteps
@@ -42,35 +49,38 @@ SMALL = {
     "siren": ["model.hidden=[4]", "model.omega=3"],
     "residual": ["model.width=4"],
 }
+Arrays = dict[str, np.ndarray]
+"""The parameters of a network by name."""
+
 every_network = pytest.mark.parametrize("name", MADE)
 
 
-def trained(name, dimension, seed=0):
+def trained(name: str, dimension: int, seed: int = 0) -> nn.Module:
     """A network all of whose parameters have values as after training: none of them 0."""
     model = MADE[name](dimension, seed)
     rng = np.random.default_rng(7)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += torch.from_numpy(0.3 * rng.uniform(-1, 1, parameter.shape))
+            parameter.add_(torch.from_numpy(0.3 * rng.uniform(-1, 1, parameter.shape)))
     return model
 
 
-def points(count, dimension):
+def points(count: int, dimension: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(3).uniform(-1, 1, (count, dimension)))
 
 
-def arrays(model):
+def arrays(model: nn.Module) -> Arrays:
     return {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
 
 
 # --- Formulas, written out once more in numpy
 
 
-def affine(a, name, z):
+def affine(a: Arrays, name: str, z: np.ndarray) -> np.ndarray:
     return z @ a[f"{name}.weight"].T + a.get(f"{name}.bias", 0.0)
 
 
-def layers(a, name, z, s=np.tanh):
+def layers(a: Arrays, name: str, z: np.ndarray, s: Callable[[np.ndarray], np.ndarray] = np.tanh) -> np.ndarray:
     count = sum(key.startswith(name) and key.endswith("weight") for key in a)
     for i in range(count):
         z = affine(a, f"{name}.{i}", z)
@@ -78,12 +88,12 @@ def layers(a, name, z, s=np.tanh):
     return z
 
 
-def embedded(a, x):
+def embedded(a: Arrays, x: np.ndarray) -> np.ndarray:
     phases = x @ a["embedding.frequencies"].T
     return np.hstack([np.cos(phases), np.sin(phases)])
 
 
-def modified_mlp(a, x):
+def modified_mlp(a: Arrays, x: np.ndarray) -> np.ndarray:
     u, v, h = np.tanh(affine(a, "encoders.0", x)), np.tanh(affine(a, "encoders.1", x)), x
     for i in range(3):
         z = np.tanh(affine(a, f"hidden.{i}", h))
@@ -91,7 +101,7 @@ def modified_mlp(a, x):
     return affine(a, "last", h)
 
 
-def pirate_net(a, x):
+def pirate_net(a: Arrays, x: np.ndarray) -> np.ndarray:
     x = embedded(a, x)
     u, v = np.tanh(affine(a, "encoders.0", x)), np.tanh(affine(a, "encoders.1", x))
     for i in range(2):
@@ -104,7 +114,7 @@ def pirate_net(a, x):
     return affine(a, "last", x)
 
 
-def residual(a, x):
+def residual(a: Arrays, x: np.ndarray) -> np.ndarray:
     z = affine(a, "first", x)
     for i in range(2):
         z = z + np.tanh(affine(a, f"blocks.{2 * i + 1}", np.tanh(affine(a, f"blocks.{2 * i}", z))))
@@ -122,7 +132,7 @@ FORMULAS = {
 
 @every_network
 @pytest.mark.parametrize("dimension", [1, 3])
-def test_a_network_is_its_formula(name, dimension):
+def test_a_network_is_its_formula(name: str, dimension: int) -> None:
     model, x = trained(name, dimension), points(7, dimension)
     found = model(x).detach().numpy()
     assert found.shape == (7, 1)
@@ -142,15 +152,15 @@ COUNTS = {  # weights and biases of a network for d coordinates, as in MADE
 
 @every_network
 @pytest.mark.parametrize("dimension", [1, 2, 5])
-def test_the_number_of_parameters_is_that_of_the_papers(name, dimension):
+def test_the_number_of_parameters_is_that_of_the_papers(name: str, dimension: int) -> None:
     model = MADE[name](dimension)
     assert sum(p.numel() for p in model.parameters()) == COUNTS[name](dimension)
     assert all(p.requires_grad and p.dtype == torch.float64 for p in model.parameters())
 
 
 @every_network
-def test_the_seed_alone_decides_the_numbers_of_a_network(name):
-    def numbers(seed):
+def test_the_seed_alone_decides_the_numbers_of_a_network(name: str) -> None:
+    def numbers(seed: int) -> Tensor:
         return torch.cat([tensor.flatten() for tensor in MADE[name](2, seed).state_dict().values()])
 
     torch.manual_seed(1)
@@ -165,7 +175,7 @@ def test_the_seed_alone_decides_the_numbers_of_a_network(name):
 # --- Initial weights
 
 
-def test_frequencies_are_normal_and_not_trained():
+def test_frequencies_are_normal_and_not_trained() -> None:
     model = FourierFeatures(2, [4], "tanh", 5000, 0.5, seed=1)
     frequencies = model.embedding.frequencies.flatten().numpy() / (2 * math.pi)
     assert "embedding.frequencies" in model.state_dict()
@@ -175,12 +185,12 @@ def test_frequencies_are_normal_and_not_trained():
     assert stats.kstest(pirate, "norm", (0, 2.0)).pvalue > 0.01
 
 
-def test_the_layers_behind_fourier_features_are_those_of_a_network_of_the_same_seed():
+def test_the_layers_behind_fourier_features_are_those_of_a_network_of_the_same_seed() -> None:
     model, plain = FourierFeatures(2, [4, 3], "tanh", 5, 1.0, seed=6), MLP(10, [4, 3], "tanh", seed=6)
     assert all(torch.equal(a, b) for a, b in zip(model.mlp.parameters(), plain.parameters(), strict=True))
 
 
-def test_the_mean_of_products_of_features_is_the_gaussian_kernel():
+def test_the_mean_of_products_of_features_is_the_gaussian_kernel() -> None:
     # Rahimi and Recht: the mean of cos(b . (x - y)) over b ~ N(0, s^2) is exp(-s^2 |x - y|^2 / 2)
     count = 20000
     embedding, x = FourierFeatures(2, [1], "tanh", count, 0.2, seed=0).embedding, points(6, 2)
@@ -190,18 +200,19 @@ def test_the_mean_of_products_of_features_is_the_gaussian_kernel():
     np.testing.assert_allclose(kernel, expected, rtol=0, atol=5 / math.sqrt(count))
 
 
-def test_a_pirate_net_begins_as_a_combination_of_its_embedding():
+def test_a_pirate_net_begins_as_a_combination_of_its_embedding() -> None:
     model, x = PirateNet(2, 8, 3, "tanh", 1.0, seed=2), points(5, 2)
-    assert [float(block.alpha.detach()) for block in model.blocks] == [0, 0, 0]
+    blocks: Any = model.blocks
+    assert [float(block.alpha.detach()) for block in blocks] == [0, 0, 0]
     expected = model.embedding(x) @ model.last.weight.T
     torch.testing.assert_close(model(x), expected, rtol=0, atol=8 * EPS)
     model(x).square().sum().backward()
     # from the first step on alpha is trained: its derivative is (h - x) . w
-    assert all(bool(block.alpha.grad != 0) for block in model.blocks)
+    assert all(bool(block.alpha.grad != 0) for block in blocks)
 
 
 @pytest.mark.parametrize("make", [lambda: ModifiedMLP(3, 50, 2, "tanh", 0), lambda: Residual(3, 50, 2, "tanh", 0)])
-def test_other_weights_are_glorot_uniform(make):
+def test_other_weights_are_glorot_uniform(make: Callable[[], nn.Module]) -> None:
     for name, tensor in make().named_parameters():
         if name.endswith("bias"):
             assert not tensor.any()
@@ -211,8 +222,9 @@ def test_other_weights_are_glorot_uniform(make):
             assert bound * (1 - 10 / tensor.numel()) <= float(tensor.detach().abs().max()) <= bound
 
 
-def test_siren_weights_fill_the_bounds_of_the_paper():
-    for i, layer in enumerate(Siren(2, [200, 100], 30.0, seed=0).layers):
+def test_siren_weights_fill_the_bounds_of_the_paper() -> None:
+    layers: Any = Siren(2, [200, 100], 30.0, seed=0).layers
+    for i, layer in enumerate(layers):
         inputs = layer.weight.shape[1]
         for tensor, bound in ((layer.weight, math.sqrt(6 / inputs) / 30 if i else 1 / inputs), (layer.bias, 0)):
             bound = bound or 1 / math.sqrt(inputs)
@@ -220,11 +232,11 @@ def test_siren_weights_fill_the_bounds_of_the_paper():
             assert bound * (1 - 10 / tensor.numel()) <= largest <= bound
 
 
-def test_the_sums_inside_of_a_siren_have_a_standard_deviation_of_1_at_every_depth():
-    model = Siren(1, [512] * 4, 30.0, seed=0)
+def test_the_sums_inside_of_a_siren_have_a_standard_deviation_of_1_at_every_depth() -> None:
+    layers: Any = Siren(1, [512] * 4, 30.0, seed=0).layers
     z = torch.from_numpy(np.linspace(-1, 1, 2000))[:, None]
     with torch.no_grad():
-        for i, layer in enumerate(model.layers[:-1]):
+        for i, layer in enumerate(layers[:-1]):
             sums = 30 * (z @ layer.weight.T)
             if i:
                 # the paper's theorem 1.8 is about infinite width; 512 * 512 weights leave some per cent
@@ -237,14 +249,14 @@ def test_the_sums_inside_of_a_siren_have_a_standard_deviation_of_1_at_every_dept
 NAMES = "u u_x u_y u_xx u_xy u_yy u_xxy u_xxxx"
 
 
-def columns(differentiator, model, x, names=NAMES):
+def columns(differentiator: Differentiator, model: nn.Module, x: Tensor, names: str = NAMES) -> dict[str, Tensor]:
     jet = differentiator(model, x, Request.parse(names, ("x", "y")))
     return {k: jet.columns[k].detach() for k in names.split()}
 
 
 @every_network
 @pytest.mark.parametrize("differentiator", [Taylor(), Forward()], ids=lambda d: type(d).__name__)
-def test_exact_derivatives_agree(name, differentiator):
+def test_exact_derivatives_agree(name: str, differentiator: Differentiator) -> None:
     model, x = trained(name, 2), points(9, 2)
     found, expected = columns(differentiator, model, x), columns(Reverse(), model, x)
     for k, column in expected.items():
@@ -254,7 +266,7 @@ def test_exact_derivatives_agree(name, differentiator):
 
 
 @every_network
-def test_contour_integrals_agree_with_exact_derivatives(name):
+def test_contour_integrals_agree_with_exact_derivatives(name: str) -> None:
     model, x = trained(name, 2), points(9, 2)
     request = Request.parse(NAMES, ("x", "y"))
     found, expected = columns(ComplexStep().tuned_to(model, x, request.axes), model, x), columns(Reverse(), model, x)
@@ -266,7 +278,7 @@ def test_contour_integrals_agree_with_exact_derivatives(name):
 
 
 @every_network
-def test_finite_differences_converge_to_exact_derivatives_with_their_order(name):
+def test_finite_differences_converge_to_exact_derivatives_with_their_order(name: str) -> None:
     model, x = trained(name, 2), points(9, 2)
     expected = columns(Reverse(), model, x, "u_x u_xx u_xy")
     errors = []
@@ -281,11 +293,11 @@ def test_finite_differences_converge_to_exact_derivatives_with_their_order(name)
 # --- Compiled and stacked steps
 
 
-def posed(compose, name, *words):
+def posed(compose: Compose, name: str, *words: str) -> tuple[Problem, torch.optim.Optimizer, Batch]:
     overrides = [f"model={name}", *SMALL[name], "pde=poisson_2d", "sampler=uniform", "sampler.interior=12"]
     experiment = build(compose(*overrides, "sampler.boundary=8", *words))
     problem = experiment.problem
-    return problem, experiment.method.optimizer(problem.model.parameters()), problem.draw(np.random.default_rng(0))
+    return problem, descent_of(experiment).optimizer(problem.model.parameters()), problem.draw(np.random.default_rng(0))
 
 
 OPTIONS = [[], ["model.input_scaling=true", "model.output_scale=3.0", "model.periodic=[y]"]]
@@ -293,7 +305,7 @@ OPTIONS = [[], ["model.input_scaling=true", "model.output_scale=3.0", "model.per
 
 @every_network
 @pytest.mark.parametrize("options", OPTIONS, ids=["plain", "options"])
-def test_a_traced_step_is_the_eager_one(compose, name, options):
+def test_a_traced_step_is_the_eager_one(compose: Compose, name: str, options: list[str]) -> None:
     (problem, optimizer, batch), (own, mine, points) = (posed(compose, name, *options) for _ in range(2))
     traced = CompiledSteps(problem, optimizer, StopSignals(), batch)
     traced.first.run = lambda tensors: list(traced.first.traced.step(*tensors))
@@ -305,9 +317,12 @@ def test_a_traced_step_is_the_eager_one(compose, name, options):
 
 @every_network
 @pytest.mark.parametrize("options", OPTIONS, ids=["plain", "options"])
-def test_networks_of_other_seeds_take_their_own_steps_in_a_stack(compose, name, options):
+def test_networks_of_other_seeds_take_their_own_steps_in_a_stack(
+    compose: Compose, name: str, options: list[str]
+) -> None:
     alone, together = ([posed(compose, name, *options, f"seed={seed}") for seed in (1, 2)] for _ in range(2))
-    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), block=2)
+    problems, optimizers, batches = zip(*together, strict=True)
+    stack = StackedSteps(problems, optimizers, batches, StopSignals(), block=2)
     stack.trace()
     found = stack.advance(stack.batches, 3)
     assert not torch.equal(found[0], found[1])
@@ -336,12 +351,12 @@ def test_networks_of_other_seeds_take_their_own_steps_in_a_stack(compose, name, 
         (lambda: Residual(1, 10**9, 2, "tanh", 0), r"model asks for .* numbers"),
     ],
 )
-def test_what_makes_no_network_is_refused(make, sentence):
+def test_what_makes_no_network_is_refused(make: Callable[[], nn.Module], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         make()
 
 
 @pytest.mark.parametrize("name", [name for name in MADE if name != "siren"])
-def test_relu_has_one_useful_derivative_in_every_network(compose, name):
+def test_relu_has_one_useful_derivative_in_every_network(compose: Compose, name: str) -> None:
     with pytest.raises(UsageError, match=r"model\.activation=relu has useful derivatives up to order 1"):
         build(compose(f"model={name}", "model.activation=relu"))

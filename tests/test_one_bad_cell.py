@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import time
+from pathlib import Path
 
 import forked
 import pytest
@@ -20,18 +21,18 @@ JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 OFF = "tracking=none"
 
 
-def statuses(folder):
+def statuses(folder: Path) -> list[str]:
     return sorted(r["status"] for r in results(folder).values())
 
 
-def cell_of(folder, word):
+def cell_of(folder: Path, word: str) -> Path:
     """The folder of the cell that has a word among its overrides."""
     return next(
         f.parent for f in folder.glob("multirun/cells/*/result.json") if word in json.loads(f.read_text())["overrides"]
     )
 
 
-def test_a_learning_rate_that_no_optimiser_takes_leaves_the_rest_of_its_stack(tmp_path):
+def test_a_learning_rate_that_no_optimiser_takes_leaves_the_rest_of_its_stack(tmp_path: Path) -> None:
     out, _ = swept(tmp_path, *STACKED, OFF, "optimizer.lr=1e-3,1e-2,-1", code=1)
     assert statuses(tmp_path) == ["failed", "finished", "finished"]
     assert "failed: " in out
@@ -41,7 +42,7 @@ def test_a_learning_rate_that_no_optimiser_takes_leaves_the_rest_of_its_stack(tm
 
 
 @pytest.mark.parametrize("spoiled", ["checkpoint", "result"])
-def test_a_spoiled_file_leaves_the_rest_of_its_stack(tmp_path, spoiled):
+def test_a_spoiled_file_leaves_the_rest_of_its_stack(tmp_path: Path, spoiled: str) -> None:
     words = [*STACKED, OFF, "seed=0,1,2"]
     swept(tmp_path, *words)
     bad = cell_of(tmp_path, "seed=1")
@@ -60,7 +61,7 @@ def test_a_spoiled_file_leaves_the_rest_of_its_stack(tmp_path, spoiled):
     assert statuses(tmp_path) == ["finished"] * 3
 
 
-def test_few_open_files_are_enough_for_a_stack(tmp_path):
+def test_few_open_files_are_enough_for_a_stack(tmp_path: Path) -> None:
     """Each cell at work holds its lock open; of more cells than may be opened some wait."""
     code = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150))\n"
@@ -73,7 +74,7 @@ def test_few_open_files_are_enough_for_a_stack(tmp_path):
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 150
 
 
-def test_what_a_job_raises_is_the_result_of_its_cells(tmp_path):
+def test_what_a_job_raises_is_the_result_of_its_cells(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "import os, sys\n"
         "if not any('multirun' in word for word in sys.argv): raise OSError(5, 'Input/output error')\n"
@@ -96,7 +97,9 @@ def test_what_a_job_raises_is_the_result_of_its_cells(tmp_path):
     assert time.monotonic() - began < 120
 
 
-def test_status_finds_the_parts_of_the_study(tmp_path, monkeypatch, capsys):
+def test_status_finds_the_parts_of_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     swept(tmp_path, "experiment=study/contour", "pde=poisson_1d", "seed=0,1", "differentiator=reverse", OFF)
     assert status([]) == 0
@@ -106,7 +109,7 @@ def test_status_finds_the_parts_of_the_study(tmp_path, monkeypatch, capsys):
     assert "2 cells: 2 finished" in capsys.readouterr().out
 
 
-def test_an_empty_queue_is_no_silent_one(tmp_path, monkeypatch):
+def test_an_empty_queue_is_no_silent_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs that SLURM no longer knows are over; before, the launcher waited for ever."""
     launcher = object.__new__(SlurmLauncher)
     launcher.params = {"submitit_folder": str(tmp_path / "%j")}
@@ -118,7 +121,7 @@ def test_an_empty_queue_is_no_silent_one(tmp_path, monkeypatch):
     assert json.loads((cell / "result.json").read_text())["status"] == "interrupted"
 
 
-def test_cells_of_another_version_are_kept_or_run_again(tmp_path):
+def test_cells_of_another_version_are_kept_or_run_again(tmp_path: Path) -> None:
     words = [*SMALL, OFF, "seed=0,1"]
     swept(tmp_path, *words)
     for file in tmp_path.glob("multirun/cells/*/result.json"):
@@ -137,7 +140,7 @@ def test_cells_of_another_version_are_kept_or_run_again(tmp_path):
     assert "another version" not in out + err
 
 
-def test_a_change_of_ones_own_source_makes_new_cells(tmp_path, monkeypatch):
+def test_a_change_of_ones_own_source_makes_new_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "mine" / "pde"
     own.mkdir(parents=True)
     (own / "rod.yaml").write_text("_target_: rod_of_sweep.Rod\n")

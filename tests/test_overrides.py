@@ -1,9 +1,13 @@
 """Any word on the command line is refused with one sentence and code 2, or gives a run that can be believed."""
 
 import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from fixtures import Compose
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -48,7 +52,7 @@ ENDLESS = ("method.steps", "diagnostics.repeats")
 """Budgets: a large one is granted."""
 
 
-def words(plain, draw):
+def words(plain: dict[str, Any], draw: np.random.Generator) -> str:
     """A random override of a base configuration, as plain containers."""
     keys = [key for key in leaves(plain) if not key.startswith(("name", "tracking"))]
     kind = draw.choice(["value", "value", "value", "value", "value", "value", "choice", "delete", "add", "group"])
@@ -66,7 +70,7 @@ def words(plain, draw):
     return f"{key}={draw.choice([v for v in VALUES if not (large and v.startswith('1000'))])}"
 
 
-def leaves(node, path=""):
+def leaves(node: dict[str, Any], path: str = "") -> Iterator[str]:
     for key, value in node.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{path}{key}.")
@@ -74,7 +78,7 @@ def leaves(node, path=""):
             yield f"{path}{key}"
 
 
-def outcome(compose, folder, overrides):
+def outcome(compose: Compose, folder: Path, overrides: list[str]) -> tuple[str, str | list[str]]:
     """`refused`, `finished` or `failed`, after a check of what that must look like; a sentence about it."""
     try:
         cfg = compose(*overrides)
@@ -91,7 +95,7 @@ def outcome(compose, folder, overrides):
         return "refused" if refusal.code == 2 else "failed", str(refusal)
     assert result.status == "finished"
     told = ("residual", "residual_exact", "error_l2", "loss")
-    numbers = [result.metrics[key] for key in told if key in result.metrics]
+    numbers: list[Any] = [result.metrics[key] for key in told if key in result.metrics]
     assert result.flags or all(map(math.isfinite, numbers)), overrides
     assert Result.read(folder) is not None
     return "finished", result.flags
@@ -99,9 +103,11 @@ def outcome(compose, folder, overrides):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
-def test_any_word_is_refused_or_gives_numbers_that_can_be_believed(compose, tmp_path, seed):
+def test_any_word_is_refused_or_gives_numbers_that_can_be_believed(compose: Compose, tmp_path: Path, seed: int) -> None:
     draw = np.random.default_rng(seed)
-    plain = {name: OmegaConf.to_container(compose(*base), resolve=False) for name, base in BASES.items()}
+    plain: dict[str, Any] = {
+        name: OmegaConf.to_container(compose(*base), resolve=False) for name, base in BASES.items()
+    }
     for i in range(5 * len(BASES)):
         name = list(BASES)[i % len(BASES)]
         base, word = BASES[name], words(plain[name], draw)

@@ -2,8 +2,10 @@ import dataclasses
 import importlib
 import math
 import operator
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from types import SimpleNamespace
+from pathlib import Path
+from typing import Any, Self
 
 import pytest
 import sympy
@@ -15,7 +17,7 @@ from pde_train.conf_dir import conf_dir
 from pde_train.derivatives import Jet
 from pde_train.errors import UsageError
 from pde_train.geometry import faces_of
-from pde_train.pdes.base import BOUNDARIES
+from pde_train.pdes.base import BOUNDARIES, PDE, Equation
 from pde_train.pdes.biharmonic_1d import Biharmonic1D
 from pde_train.pdes.biharmonic_2d import Biharmonic2D
 from pde_train.pdes.burgers_1d import Burgers1D
@@ -34,11 +36,14 @@ EXACT = {
 """Parameters without rounding, in place of those of the YAML files."""
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     return value.expression if isinstance(value, Symbolic) else value
 
 
-def both_sides(function):
+Operator = Callable[[Any, Any], "Symbolic"]
+
+
+def both_sides(function: Callable[[Any, Any], Any]) -> tuple[Operator, Operator]:
     """An operator and its reflection, on expressions."""
     return (
         lambda self, other: Symbolic(function(plain(self), plain(other))),
@@ -49,11 +54,17 @@ def both_sides(function):
 class Symbolic:
     """A sympy expression that torch's functions and Python's operators take for a tensor."""
 
-    def __init__(self, expression):
+    def __init__(self, expression: sympy.Expr) -> None:
         self.expression = expression
 
     @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Self:
         assert not kwargs
         return cls(getattr(sympy, func.__name__)(*map(plain, args)))
 
@@ -63,11 +74,11 @@ class Symbolic:
     __truediv__, __rtruediv__ = both_sides(operator.truediv)
     __pow__, __rpow__ = both_sides(operator.pow)
 
-    def __neg__(self):
+    def __neg__(self) -> "Symbolic":
         return Symbolic(-self.expression)
 
 
-def choices():
+def choices() -> list[Any]:
     """Every PDE of conf/pde with every way of holding its boundary, as (YAML file, overrides)."""
     found = []
     for file in sorted((conf_dir() / "pde").glob("*.yaml")):
@@ -82,12 +93,12 @@ every_closed_form = pytest.mark.parametrize(  # the quadrature of Burgers' solut
 )
 
 
-def built(file, overrides):
+def built(file: Path, overrides: dict[str, Any]) -> PDE:
     node = OmegaConf.load(file)
     return instantiate({k: v for k, v in node.items() if k != "defaults"}, **overrides)
 
 
-def exactly(monkeypatch, pde):
+def exactly(monkeypatch: pytest.MonkeyPatch, pde: Any) -> Any:
     """The PDE with every number of its formulas exact: pi by sympy, and parameters other than 1."""
     module = importlib.import_module(type(pde).__module__)
     if hasattr(module, "pi"):
@@ -96,19 +107,19 @@ def exactly(monkeypatch, pde):
     return dataclasses.replace(pde, **{name: value for name, value in EXACT.items() if name in names})
 
 
-def symbols_of(pde):
+def symbols_of(pde: PDE) -> tuple[sympy.Symbol, ...]:
     return sympy.symbols(pde.coordinates, real=True)
 
 
-def coordinates_of(pde):
+def coordinates_of(pde: PDE) -> dict[str, Any]:
     return {c: Symbolic(s) for c, s in zip(pde.coordinates, symbols_of(pde), strict=True)}
 
 
-def derivative(u, name, pde):
+def derivative(u: sympy.Expr, name: str, pde: PDE) -> sympy.Expr:
     """The derivative of that name of an expression, from the definition."""
     space = [s for s in symbols_of(pde) if s.name != "t"]
 
-    def laplacian(f):
+    def laplacian(f: sympy.Expr) -> sympy.Expr:
         return sum(sympy.diff(f, s, 2) for s in space)
 
     if name == "u":
@@ -120,24 +131,24 @@ def derivative(u, name, pde):
     return u
 
 
-def exact_solution(pde):
-    return plain(pde.exact(SimpleNamespace(**coordinates_of(pde))))
+def exact_solution(pde: PDE) -> sympy.Expr:
+    return plain(pde.exact(Jet(coordinates_of(pde))))
 
 
-def residual(pde, equation, u, columns=None):
+def residual(pde: PDE, equation: Equation, u: sympy.Expr, columns: dict[str, Symbolic] | None = None) -> sympy.Expr:
     """An equation's own formula at the derivatives of the expression u that it asks for, and at no others."""
     asked = {name: Symbolic(derivative(u, name, pde)) for name in equation.request.names}
-    return plain(equation.residual(SimpleNamespace(**coordinates_of(pde), **asked, **(columns or {}))))
+    return plain(equation.residual(Jet(coordinates_of(pde) | asked | (columns or {}))))
 
 
-def end(pde, axis, side):
+def end(pde: PDE, axis: int, side: int) -> sympy.Expr:
     """An end of the domain, exactly: rational, or a rational multiple of pi."""
     value = (pde.domain.lower if side < 0 else pde.domain.upper)[axis]
     turns = sympy.Rational(value / math.pi)
     return sympy.Rational(value) if turns.q > 100 else turns * sympy.pi
 
 
-def on_face(pde, equation, u, axis, side):
+def on_face(pde: PDE, equation: Equation, u: sympy.Expr, axis: int, side: int) -> sympy.Expr:
     """The residual of an equation on one face of its region."""
     columns = {f"n_{c}": Symbolic(sympy.Integer(side * (i == axis))) for i, c in enumerate(pde.coordinates)}
     if equation.region == "periodic":
@@ -146,13 +157,13 @@ def on_face(pde, equation, u, axis, side):
     return residual(pde, equation, u, columns).subs(symbols_of(pde)[axis], end(pde, axis, side))
 
 
-def simplified(expression):
+def simplified(expression: sympy.Expr) -> sympy.Expr:
     return sympy.simplify(sympy.expand(sympy.sympify(expression).rewrite(sympy.exp)))
 
 
-def wrong_equations(pde, u):
+def wrong_equations(pde: PDE, u: sympy.Expr) -> dict[tuple[Any, ...], sympy.Expr]:
     """The equations that u does not satisfy, with the place and what is left over."""
-    wrong = {}
+    wrong: dict[tuple[Any, ...], sympy.Expr] = {}
     for equation in pde.equations():
         if equation.region == "interior":
             left = simplified(residual(pde, equation, u))
@@ -167,7 +178,9 @@ def wrong_equations(pde, u):
 
 
 @every_closed_form
-def test_the_exact_solution_satisfies_every_equation_exactly(file, overrides, monkeypatch):
+def test_the_exact_solution_satisfies_every_equation_exactly(
+    file: Path, overrides: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pde = exactly(monkeypatch, built(file, overrides))
     u = exact_solution(pde)
     assert u.free_symbols == set(symbols_of(pde))
@@ -175,7 +188,9 @@ def test_the_exact_solution_satisfies_every_equation_exactly(file, overrides, mo
 
 
 @every_closed_form
-def test_a_wrong_solution_is_caught_by_every_equation(file, overrides, monkeypatch):
+def test_a_wrong_solution_is_caught_by_every_equation(
+    file: Path, overrides: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # exp(x + 2 y) is harmonic in no dimension, vanishes nowhere, and neither do its derivatives
     pde = exactly(monkeypatch, built(file, overrides))
     shift = sympy.exp(sum(k * s for k, s in enumerate(symbols_of(pde), start=1)))
@@ -184,7 +199,7 @@ def test_a_wrong_solution_is_caught_by_every_equation(file, overrides, monkeypat
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-def test_the_exact_solution_of_the_other_boundary_is_caught(boundary, monkeypatch):
+def test_the_exact_solution_of_the_other_boundary_is_caught(boundary: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pde, other = (exactly(monkeypatch, Biharmonic2D(boundary=b)) for b in (boundary, *set(BOUNDARIES) - {boundary}))
     assert {place[0] for place in wrong_equations(pde, exact_solution(other))} == {
         "biharmonic",
@@ -192,24 +207,24 @@ def test_the_exact_solution_of_the_other_boundary_is_caught(boundary, monkeypatc
     }
 
 
-def test_a_solution_turned_upside_down_is_caught(monkeypatch):
+def test_a_solution_turned_upside_down_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     pde = exactly(monkeypatch, Poisson1D())
     assert {place[0] for place in wrong_equations(pde, -exact_solution(pde))} == {"poisson", "value"}
 
 
-def test_a_wave_of_another_speed_is_caught_inside_alone(monkeypatch):
+def test_a_wave_of_another_speed_is_caught_inside_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     pde, other = (exactly(monkeypatch, Convection1D()) for _ in range(2))
     other = dataclasses.replace(other, beta=sympy.Rational(1, 7))
     assert {place[0] for place in wrong_equations(pde, exact_solution(other))} == {"convection"}
 
 
-def test_a_wave_that_runs_the_other_way_is_caught_inside_alone(monkeypatch):
+def test_a_wave_that_runs_the_other_way_is_caught_inside_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     pde = exactly(monkeypatch, LinearKdV1D())
     x, t = symbols_of(pde)
     assert {place[0] for place in wrong_equations(pde, sympy.sin(x - t))} == {"linear_kdv"}
 
 
-def test_dispersion_moves_a_wave_of_number_k_by_the_cube_of_k(monkeypatch):
+def test_dispersion_moves_a_wave_of_number_k_by_the_cube_of_k(monkeypatch: pytest.MonkeyPatch) -> None:
     pde, k = exactly(monkeypatch, LinearKdV1D()), sympy.Integer(3)
     x, t = symbols_of(pde)
     assert {place[0] for place in wrong_equations(pde, sympy.sin(k * x + k**3 * t))} == {"start"}
@@ -218,14 +233,16 @@ def test_dispersion_moves_a_wave_of_number_k_by_the_cube_of_k(monkeypatch):
 @pytest.mark.parametrize(
     ("power", "jumps"), [(1, {"seam"}), (2, {"seam", "seam_slope"}), (3, {"seam", "seam_slope", "seam_curvature"})]
 )
-def test_each_derivative_that_jumps_across_the_seam_is_caught(power, jumps, monkeypatch):
+def test_each_derivative_that_jumps_across_the_seam_is_caught(
+    power: int, jumps: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pde = exactly(monkeypatch, LinearKdV1D())
     x = symbols_of(pde)[0]
     wrong = wrong_equations(pde, exact_solution(pde) + x**power)
     assert {place[0] for place in wrong if place[0].startswith("seam")} == jumps
 
 
-def test_a_beam_clamped_at_the_wrong_end_is_caught(monkeypatch):
+def test_a_beam_clamped_at_the_wrong_end_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     pde = exactly(monkeypatch, EulerBeam())
     x = symbols_of(pde)[0]
     turned = exact_solution(pde).subs(x, 1 - x)
@@ -252,7 +269,7 @@ def test_a_beam_clamped_at_the_wrong_end_is_caught(monkeypatch):
     ],
     ids=repr,
 )
-def test_equations_know_their_region_and_order(pde, regions, order):
+def test_equations_know_their_region_and_order(pde: PDE, regions: dict[str, str], order: int) -> None:
     assert {equation.name: equation.region for equation in pde.equations()} == regions
     assert list(pde.faces) == [r for r in dict.fromkeys(regions.values()) if r != "interior"]
     assert pde.order == order
@@ -273,7 +290,9 @@ def test_equations_know_their_region_and_order(pde, regions, order):
         (PoissonND, {"dimension": 2.5}, r"pde\.dimension=2\.5 is none: expected a positive integer"),
     ],
 )
-def test_a_parameter_that_makes_no_equation_is_refused(pde, parameter, sentence):
+def test_a_parameter_that_makes_no_equation_is_refused(
+    pde: Callable[..., PDE], parameter: dict[str, float | str], sentence: str
+) -> None:
     with pytest.raises(UsageError, match=sentence):
         pde(**parameter)
 
@@ -290,19 +309,19 @@ def test_a_parameter_that_makes_no_equation_is_refused(pde, parameter, sentence)
     ],
     ids=repr,
 )
-def test_equations_come_interior_first_and_know_their_order(pde, names, order):
+def test_equations_come_interior_first_and_know_their_order(pde: PDE, names: list[str], order: int) -> None:
     assert [equation.name for equation in pde.equations()] == names
     assert [equation.region for equation in pde.equations()] == ["interior", "boundary", "boundary"][: len(names)]
     assert pde.order == order
 
 
 @every_choice
-def test_every_choice_is_unweighted_unless_told(file, overrides):
+def test_every_choice_is_unweighted_unless_told(file: Path, overrides: dict[str, str]) -> None:
     assert {equation.weight for equation in built(file, overrides).equations()} == {1.0}
 
 
 @every_choice
-def test_weights_belong_to_the_equation_they_name(file, overrides):
+def test_weights_belong_to_the_equation_they_name(file: Path, overrides: dict[str, str]) -> None:
     names = [equation.name for equation in built(file, overrides).equations()]
     weights = {name: 2.0 + i for i, name in enumerate(names)}
     pde = built(file, overrides | {"weights": weights})
@@ -310,8 +329,8 @@ def test_weights_belong_to_the_equation_they_name(file, overrides):
 
 
 @every_choice
-def test_a_weight_of_no_equation_is_refused(file, overrides):
-    pde = built(file, overrides)
+def test_a_weight_of_no_equation_is_refused(file: Path, overrides: dict[str, str]) -> None:
+    pde: Any = built(file, overrides)
     with pytest.raises(
         UsageError, match=rf"pde\.weights=.*momentum.* does not fit {type(pde).__name__}: expected numbers"
     ):
@@ -320,32 +339,32 @@ def test_a_weight_of_no_equation_is_refused(file, overrides):
 
 @pytest.mark.parametrize("pde", [Biharmonic1D, Biharmonic2D])
 @pytest.mark.parametrize("boundary", ["free", "", "Clamped"])
-def test_an_unknown_boundary_is_refused(pde, boundary):
+def test_an_unknown_boundary_is_refused(pde: Callable[..., PDE], boundary: str) -> None:
     with pytest.raises(UsageError, match=rf"pde\.boundary={boundary} is unknown: expected .*simply_supported.*clamped"):
         pde(boundary=boundary)
 
 
 @every_choice
-def test_the_domain_has_as_many_axes_as_coordinates(file, overrides):
+def test_the_domain_has_as_many_axes_as_coordinates(file: Path, overrides: dict[str, str]) -> None:
     pde = built(file, overrides)
     assert pde.domain.dimension == len(pde.coordinates)
     assert (pde.domain.lengths > 0).all()
 
 
 @pytest.mark.parametrize("frequency", [1.0, 2.0, 2.5])
-def test_the_exact_solution_in_numbers(frequency):
+def test_the_exact_solution_in_numbers(frequency: float) -> None:
     x = torch.linspace(-1, 1, 7, dtype=torch.float64).unsqueeze(1)
     expected = torch.sin(frequency * torch.pi * x)
     for pde in (Poisson1D(frequency=frequency), Biharmonic1D(frequency=frequency)):
         # the order of the two products rounds differently, of an argument up to 8
-        torch.testing.assert_close(pde.exact(SimpleNamespace(x=x)), expected, rtol=0, atol=20 * 2**-52)
+        torch.testing.assert_close(pde.exact(Jet({"x": x})), expected, rtol=0, atol=20 * 2**-52)
 
 
-def test_a_varied_pde_computes_what_it_derives_from_its_numbers_anew():
+def test_a_varied_pde_computes_what_it_derives_from_its_numbers_anew() -> None:
     @dataclasses.dataclass(frozen=True)
     class Waves(Poisson1D):
         @cached_property
-        def squared(self):
+        def squared(self) -> float:
             return self.frequency**2
 
     pde = Waves(frequency=2.0, weights={"value": 3.0})

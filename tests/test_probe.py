@@ -1,8 +1,12 @@
 """A look at a model without training it."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose
 
 from pde_train.conf_dir import conf_dir
 from pde_train.diagnostics.compare import Compare
@@ -20,7 +24,7 @@ QUICK = ["diagnostics.repeats=1"]
 FEW = [f"~diagnostics.differentiators.{name}" for name in ("complex_step", "forward", "finite_difference_8")]
 
 
-def same_numbers(found, expected):
+def same_numbers(found: dict[str, float], expected: dict[str, float]) -> None:
     """Whether a probe gives every number that a run's last look gave, but for wall times."""
     times = ("seconds", "steps", "loss")
     keys = [k for k in expected if not k.startswith(times) and not k.endswith("/seconds")]
@@ -38,7 +42,9 @@ def same_numbers(found, expected):
         ["pde=poisson_2d", "sampler=uniform", "differentiator=stochastic", "model=mlp", "model.hidden=[4,4]"],
     ],
 )
-def test_a_probe_of_what_a_run_left_gives_the_numbers_of_the_run(compose, tmp_path, more):
+def test_a_probe_of_what_a_run_left_gives_the_numbers_of_the_run(
+    compose: Compose, tmp_path: Path, more: list[str]
+) -> None:
     network = TRAINED if not any(m.startswith("model=") for m in more) else [m for m in TRAINED if "width" not in m]
     trained = run(build(compose(*network, "diagnostics=compare", *QUICK, *FEW, *more)), tmp_path / "run")
     expected = trained.last()
@@ -56,7 +62,9 @@ def test_a_probe_of_what_a_run_left_gives_the_numbers_of_the_run(compose, tmp_pa
         assert "loss" not in record.series
 
 
-def test_a_probe_of_random_features_shows_the_system_that_least_squares_solved(compose, tmp_path):
+def test_a_probe_of_random_features_shows_the_system_that_least_squares_solved(
+    compose: Compose, tmp_path: Path
+) -> None:
     linear = ["model.features=20", "sampler.interior=30", "pde=biharmonic_1d", "differentiator=finite_difference"]
     solved = run(build(compose(*linear, "diagnostics=compare", *QUICK)), tmp_path / "run")
     look = ["method=probe", f"method.checkpoint={tmp_path / 'run' / 'model.pt'}", *QUICK]
@@ -70,7 +78,7 @@ def test_a_probe_of_random_features_shows_the_system_that_least_squares_solved(c
     assert record.last()["residual"] == pytest.approx(solved.last()["residual"], rel=0.1)  # of A a, and of u itself
 
 
-def test_random_features_in_a_nonlinear_equation_are_probed_by_their_jacobian(compose, tmp_path):
+def test_random_features_in_a_nonlinear_equation_are_probed_by_their_jacobian(compose: Compose, tmp_path: Path) -> None:
     nonlinear = ["pde=burgers_1d", "model=random_features", "model.features=8", "sampler.interior=16"]
     nonlinear.append("differentiator=reverse")
     record = run(build(compose(*nonlinear, "method=probe", *QUICK)), tmp_path)
@@ -78,7 +86,7 @@ def test_random_features_in_a_nonlinear_equation_are_probed_by_their_jacobian(co
     assert np.array_equal(record.spectra[0].values, record.comparison["reverse"].spectrum.values)
 
 
-def test_a_probe_without_a_checkpoint_leaves_the_initial_weights_as_they_are(compose, tmp_path):
+def test_a_probe_without_a_checkpoint_leaves_the_initial_weights_as_they_are(compose: Compose, tmp_path: Path) -> None:
     experiment = build(compose(*NETWORK, "method=probe", *QUICK))
     before = {k: v.clone() for k, v in experiment.problem.model.state_dict().items()}
     record = run(experiment, tmp_path)
@@ -89,7 +97,7 @@ def test_a_probe_without_a_checkpoint_leaves_the_initial_weights_as_they_are(com
         assert record.series[key][0] == first.series[key][0]
 
 
-def test_a_probe_compares_every_choice_of_differentiators_unless_told_otherwise(compose):
+def test_a_probe_compares_every_choice_of_differentiators_unless_told_otherwise(compose: Compose) -> None:
     experiment = build(compose(*NETWORK, "method=probe"))
     assert isinstance(experiment.method, Probe)
     assert isinstance(experiment.diagnostics, Compare)
@@ -113,7 +121,7 @@ def test_a_probe_compares_every_choice_of_differentiators_unless_told_otherwise(
         ({"layers.0.weight": torch.zeros(7, 1)}, r"holds another model .*expected the model of this configuration"),
     ],
 )
-def test_a_wrong_checkpoint_is_one_sentence(compose, tmp_path, content, sentence):
+def test_a_wrong_checkpoint_is_one_sentence(compose: Compose, tmp_path: Path, content: Any, sentence: str) -> None:
     file = tmp_path / "model.pt"
     if content == "text":
         file.write_text("no tensors here")
@@ -125,7 +133,7 @@ def test_a_wrong_checkpoint_is_one_sentence(compose, tmp_path, content, sentence
     assert str(raised.value).startswith(f"method.checkpoint={file} ")
 
 
-def test_a_folder_and_the_model_of_another_width_are_refused(compose, tmp_path):
+def test_a_folder_and_the_model_of_another_width_are_refused(compose: Compose, tmp_path: Path) -> None:
     other = build(compose("model=two_layer", "model.width=7")).problem.model
     torch.save(other.state_dict(), tmp_path / "model.pt")
     for checkpoint, sentence in (

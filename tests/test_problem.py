@@ -1,16 +1,20 @@
 """Test points, errors and pictures of problems in many dimensions, and with a time."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose
+from torch import Tensor
 
-from pde_train import problem
+from pde_train import problem, residuals
 from pde_train.derivatives import Jet
 from pde_train.differentiators.reverse import Reverse
 from pde_train.experiment import build
 from pde_train.models.mlp import MLP
+from pde_train.pdes.base import PDE
 from pde_train.pdes.burgers_1d import Burgers1D
 from pde_train.pdes.convection_1d import Convection1D
 from pde_train.pdes.euler_beam import EulerBeam
@@ -22,16 +26,16 @@ from pde_train.runs.run import run
 from pde_train.samplers.uniform import Uniform
 
 
-def posed(pde):
+def posed(pde: PDE) -> Problem:
     return Problem(pde, MLP(pde.domain.dimension, [4], "tanh", seed=0).double(), Reverse(), Uniform(16, 8))
 
 
 class Solution(torch.nn.Module):
-    def __init__(self, pde):
+    def __init__(self, pde: PDE) -> None:
         super().__init__()
         self.pde = pde
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.pde.exact(Jet({c: x[:, i : i + 1] for i, c in enumerate(self.pde.coordinates)}))
 
 
@@ -47,7 +51,7 @@ class Solution(torch.nn.Module):
     ],
     ids=repr,
 )
-def test_test_points_cover_every_region(pde, counts):
+def test_test_points_cover_every_region(pde: PDE, counts: dict[str, int]) -> None:
     one = posed(pde)
     assert {region: len(points.x) for region, points in one.test_batch.items()} == counts
     assert all(torch.equal(posed(pde).test_batch[r].x, points.x) for r, points in one.test_batch.items())
@@ -55,7 +59,7 @@ def test_test_points_cover_every_region(pde, counts):
     assert one.errors() == {"error_l2": 0, "error_max": 0}
 
 
-def test_a_thousand_dimensions():
+def test_a_thousand_dimensions() -> None:
     pde = PoissonND(dimension=1000)
     assert pde.regions["interior"][1].terms == {"lap_u": {(i, i): 1 for i in range(1000)}}
     batch = posed(pde).draw(np.random.default_rng(0))
@@ -66,9 +70,9 @@ def test_a_thousand_dimensions():
     torch.testing.assert_close(left, torch.zeros_like(left))
 
 
-def test_exact_residuals_are_measured_on_fewer_points_in_many_dimensions(monkeypatch):
+def test_exact_residuals_are_measured_on_fewer_points_in_many_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
     one, seen = posed(PoissonND(dimension=20)), []
-    monkeypatch.setattr(problem.residuals, "relative_residual", lambda *args: seen.append(args[-1]) or 0.0)
+    monkeypatch.setattr(residuals, "relative_residual", lambda *args: seen.append(args[-1]) or 0.0)
     one.residual_exact()
     monkeypatch.setattr(problem, "MOST_COORDINATES", 200)
     one.residual_exact()
@@ -78,16 +82,16 @@ def test_exact_residuals_are_measured_on_fewer_points_in_many_dimensions(monkeyp
     ]
 
 
-def test_many_dimensions_are_drawn_on_the_plane_of_the_first_two():
+def test_many_dimensions_are_drawn_on_the_plane_of_the_first_two() -> None:
     one = posed(PoissonND(dimension=4))
     one.model = Solution(one.pde)
-    images = [axes.images[0].get_array() for axes in figures.solution(one).axes[:2]]
+    images = [np.asarray(axes.images[0].get_array()) for axes in figures.solution(one).axes[:2]]
     assert images[0].shape == (101, 101)
     s = np.sin(np.pi * np.linspace(0, 1, 101))
     np.testing.assert_allclose(images[1], s[:, None] + s[None, :] + 2, atol=1e-14)
 
 
-def test_a_pde_may_choose_its_sampler_and_model(compose):
+def test_a_pde_may_choose_its_sampler_and_model(compose: Compose) -> None:
     assert "Uniform" in compose("pde=poisson_nd").sampler._target_
     assert "Grid" in compose("pde=poisson_nd", "sampler=grid").sampler._target_
     cfg = compose("pde=burgers_1d")
@@ -106,18 +110,21 @@ def test_a_pde_may_choose_its_sampler_and_model(compose):
         ("linear_kdv_1d", ["model.activation=sin", "model.features=400"], 1e-9),
     ],
 )
-def test_random_features_solve_the_linear_ones(compose, tmp_path, pde, overrides, most):
+def test_random_features_solve_the_linear_ones(
+    compose: Compose, tmp_path: Path, pde: str, overrides: list[str], most: float
+) -> None:
     assert run(build(compose(f"pde={pde}", *overrides)), tmp_path).last()["error_l2"] < most
 
 
 @pytest.mark.parametrize("viscosity", [0.0001 / math.pi, 0.001])
-def test_references_and_errors_are_of_double_precision_for_a_run_in_single(viscosity):
+def test_references_and_errors_are_of_double_precision_for_a_run_in_single(viscosity: float) -> None:
     """In single precision the reference itself had a floor of 3.5e-3, and was nan at small viscosities."""
     pde = Burgers1D(viscosity=viscosity)
 
-    def rounded(x):
+    def rounded(x: Tensor) -> Tensor:
         return pde.exact(Jet({"x": x[:, :1].double(), "t": x[:, 1:].double()})).float()
 
-    single = Problem(pde, rounded, Reverse(), Uniform(20, 8), torch.float32)
+    sampler = Uniform(20, 8)
+    single = Problem(pde, rounded, Reverse(), sampler, torch.float32)  # type: ignore[arg-type]  # it is only called
     assert single.test_batch["interior"].x.dtype == torch.float32
     assert single.errors()["error_l2"] < 1e-7

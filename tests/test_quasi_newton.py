@@ -2,24 +2,29 @@
 
 import itertools
 import math
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from fixtures import Compose, descent_of
+from torch import Tensor, nn
 
+from pde_train.derivatives import Field
 from pde_train.errors import UsageError
 from pde_train.experiment import build
-from pde_train.optimizers.quasi_newton import SSBFGS, SSBroyden
+from pde_train.optimizers.quasi_newton import SSBFGS, QuasiNewton, SSBroyden
 
 CHOICES = [SSBroyden, SSBFGS]
 
 
-def rosenbrock(x):
+def rosenbrock(x: Tensor) -> Tensor:
     return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
 
 
-def hilbert(x):
+def hilbert(x: Tensor) -> Tensor:
     """A quadratic of condition 5e5 with its minimum at (1, ..., 1)."""
     i = torch.arange(1, len(x) + 1, dtype=x.dtype)
     r = x - 1
@@ -29,12 +34,14 @@ def hilbert(x):
 FUNCTIONS = {"rosenbrock": (rosenbrock, [-1.2, 1.0, -1.2, 1.0]), "hilbert": (hilbert, [0.0, 2.0, -1.0, 3.0, 0.5])}
 
 
-def trace(make, function, start, steps, **options):
+def trace(
+    make: type[QuasiNewton], function: Field, start: list[float], steps: int, **options: Any
+) -> tuple[np.ndarray, np.ndarray, QuasiNewton]:
     """The accepted parameters after each step, and the loss that each step returned."""
     x = nn.Parameter(torch.tensor(start, dtype=torch.float64))
     optimizer = make([x], **options)
 
-    def closure():
+    def closure() -> Tensor:
         optimizer.zero_grad()
         value = function(x)
         value.backward()
@@ -47,12 +54,14 @@ def trace(make, function, start, steps, **options):
     return np.array(points), np.array(losses), optimizer
 
 
-def accepted(points):
+def accepted(points: np.ndarray) -> np.ndarray:
     """The points without repetitions."""
     return np.array([p for i, p in enumerate(points) if i == 0 or not np.array_equal(p, points[i - 1])])
 
 
-def next_inverse(h, s, y, t, g, first, broyden):
+def next_inverse(
+    h: np.ndarray, s: np.ndarray, y: np.ndarray, t: float, g: np.ndarray, first: bool, broyden: bool
+) -> np.ndarray:
     """The formulas of Urban, Stefanou and Pons (2025) as dense matrices of the Hessian B itself, which is inverted."""
     n = len(s)
     b_matrix = np.linalg.inv(h)
@@ -81,19 +90,19 @@ def next_inverse(h, s, y, t, g, first, broyden):
 
 @pytest.mark.parametrize("make", CHOICES)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_inverse_hessian_is_that_of_the_published_formulas(make, name):
+def test_the_inverse_hessian_is_that_of_the_published_formulas(make: type[SSBroyden] | type[SSBFGS], name: str) -> None:
     """Written for the Hessian, B' = tau (B - B s s^T B / s^T B s + theta w w^T) + y y^T / y^T s, and inverted."""
     function, start = FUNCTIONS[name]
     x = nn.Parameter(torch.tensor(start, dtype=torch.float64))
     optimizer = make([x])
 
-    def closure():
+    def closure() -> Tensor:
         optimizer.zero_grad()
         value = function(x)
         value.backward()
         return value.detach()
 
-    def gradient(at):
+    def gradient(at: np.ndarray) -> np.ndarray:
         point = torch.tensor(at, requires_grad=True)
         function(point).backward()
         return point.grad.numpy()
@@ -117,7 +126,7 @@ def test_the_inverse_hessian_is_that_of_the_published_formulas(make, name):
 
 @pytest.mark.parametrize("make", CHOICES)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_accepted_step_fulfils_both_conditions(make, name):
+def test_every_accepted_step_fulfils_both_conditions(make: type[SSBroyden] | type[SSBFGS], name: str) -> None:
     function, start = FUNCTIONS[name]
     points, losses, _ = trace(make, function, start, 60)
     path = accepted(points)
@@ -138,18 +147,18 @@ def test_every_accepted_step_fulfils_both_conditions(make, name):
 
 @pytest.mark.parametrize("make", CHOICES)
 @pytest.mark.parametrize(("name", "steps"), [("rosenbrock", 120), ("hilbert", 60)])
-def test_minima_are_found_to_rounding(make, name, steps):
+def test_minima_are_found_to_rounding(make: type[SSBroyden] | type[SSBFGS], name: str, steps: int) -> None:
     function, start = FUNCTIONS[name]
     points, losses, _ = trace(make, function, start, steps)
     assert np.abs(points[-1] - 1).max() < 1e-7
     assert losses[-1] < 1e-20
 
 
-def test_a_step_is_one_evaluation():
+def test_a_step_is_one_evaluation() -> None:
     x = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))
     optimizer, count = SSBroyden([x]), 0
 
-    def closure():
+    def closure() -> Tensor:
         nonlocal count
         count += 1
         optimizer.zero_grad()
@@ -162,14 +171,14 @@ def test_a_step_is_one_evaluation():
         assert count == step + 1
 
 
-def test_a_trial_that_is_not_finite_is_too_far():
+def test_a_trial_that_is_not_finite_is_too_far() -> None:
     """The logarithm ends at 0: trials beyond it are nan."""
     points, losses, _ = trace(SSBroyden, lambda x: (x - x.log()).sum(), [3.0, 0.2, 9.0], 60)
     assert np.isfinite(losses).all()
     assert np.abs(points[-1] - 1).max() < 1e-8
 
 
-def test_at_the_minimum_nothing_breaks():
+def test_at_the_minimum_nothing_breaks() -> None:
     points, losses, _ = trace(SSBroyden, lambda x: (x * x).sum(), [0.0, 0.0], 5)
     assert np.isfinite(points).all()
     assert (losses == 0).all()
@@ -178,8 +187,8 @@ def test_at_the_minimum_nothing_breaks():
     assert np.isfinite(losses).all()
 
 
-def test_the_state_goes_on_to_the_same_bits():
-    def halves(copied):
+def test_the_state_goes_on_to_the_same_bits() -> None:
+    def halves(copied: bool) -> Tensor:
         x = nn.Parameter(torch.tensor([-1.2, 1.0, 0.3], dtype=torch.float64))
         optimizer = SSBroyden([x])
         for step in range(30):
@@ -188,10 +197,10 @@ def test_the_state_goes_on_to_the_same_bits():
                 optimizer = SSBroyden([x])
                 optimizer.load_state_dict(saved)
             optimizer.zero_grad()
-            optimizer.step(lambda x=x: closure(x))
+            optimizer.step(partial(closure, x))
         return x.detach()
 
-    def closure(x):
+    def closure(x: nn.Parameter) -> Tensor:
         x.grad = None
         value = rosenbrock(x)
         value.backward()
@@ -200,11 +209,11 @@ def test_the_state_goes_on_to_the_same_bits():
     assert torch.equal(halves(copied=False), halves(copied=True))
 
 
-def test_new_points_keep_the_curvature_and_forget_the_loss():
+def test_new_points_keep_the_curvature_and_forget_the_loss() -> None:
     x = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))
     optimizer, shift = SSBroyden([x]), 0.0
 
-    def closure():
+    def closure() -> Tensor:
         optimizer.zero_grad()
         value = rosenbrock(x) + shift
         value.backward()
@@ -226,12 +235,14 @@ def test_new_points_keep_the_curvature_and_forget_the_loss():
     "overrides",
     [("optimizer.decrease=0.95",), ("optimizer.curvature=1.5",), ("optimizer.max_eval=0",), ("optimizer.decrease=0",)],
 )
-def test_conditions_that_make_no_line_search_are_refused(compose, overrides, tmp_path):
+def test_conditions_that_make_no_line_search_are_refused(
+    compose: Compose, overrides: tuple[str], tmp_path: Path
+) -> None:
     experiment = build(compose("model=two_layer", "optimizer=ssbroyden", *overrides))
     with pytest.raises(UsageError, match=r"optimizer\.(decrease|max_eval)=.*expected"):
-        experiment.method.optimizer(experiment.problem.model.parameters())
+        descent_of(experiment).optimizer(experiment.problem.model.parameters())
 
 
-def test_an_inverse_hessian_beyond_memory_is_refused_before_it_is_made():
+def test_an_inverse_hessian_beyond_memory_is_refused_before_it_is_made() -> None:
     with pytest.raises(UsageError, match=r"the inverse Hessian of the optimizer asks for .* choose fewer"):
         SSBroyden([nn.Parameter(torch.zeros(10**6, dtype=torch.float64))])

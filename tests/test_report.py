@@ -2,7 +2,10 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ import pytest
 from scipy import stats
 
 from pde_train.errors import RunError, UsageError
+from pde_train.plots import Curve
 from pde_train.study import statistics
 from pde_train.study.hypotheses import (
     MOST_PRIMARY,
@@ -29,8 +33,11 @@ from pde_train.study.verdicts import LARGE_VALUES, LOST, SIDES, judge
 
 ALPHA = 0.01
 
+Row = dict[str, Any]
+"""The labels of a run and its numbers."""
 
-def rng(seed=0):
+
+def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
@@ -45,7 +52,7 @@ DRAWS = {
 
 @pytest.mark.parametrize("n", [6, 20])
 @pytest.mark.parametrize("name", DRAWS)
-def test_the_interval_of_a_median_covers_it_whatever_the_distribution(name, n):
+def test_the_interval_of_a_median_covers_it_whatever_the_distribution(name: str, n: int) -> None:
     draw, true = DRAWS[name]
     found = [statistics.median(draw(rng(k), n)) for k in range(1500)]
     covered = np.mean([e.low <= true <= e.high for e in found])
@@ -53,7 +60,7 @@ def test_the_interval_of_a_median_covers_it_whatever_the_distribution(name, n):
     assert covered == pytest.approx({6: 0.969, 20: 0.959}[n], abs=0.018)
 
 
-def test_the_interval_is_the_set_of_medians_that_the_sign_test_does_not_reject():
+def test_the_interval_is_the_set_of_medians_that_the_sign_test_does_not_reject() -> None:
     values = rng().normal(0.3, 1.0, 20)
     found = statistics.median(values)
     oracle = stats.quantile_test(values, p=0.5).confidence_interval(0.95)
@@ -65,19 +72,21 @@ def test_the_interval_is_the_set_of_medians_that_the_sign_test_does_not_reject()
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 5])
-def test_few_seeds_have_no_interval(n):
+def test_few_seeds_have_no_interval(n: int) -> None:
     found = statistics.median(rng().normal(size=n))
     assert found.n == n
     assert n == 0 or (found.low, found.high) == (-math.inf, math.inf)
 
 
 @pytest.mark.parametrize(("n", "reachable"), [(4, 0.125), (8, 2**-7), (20, 2**-19)])
-def test_the_smallest_reachable_p_is_that_of_pairs_that_all_agree(n, reachable):
+def test_the_smallest_reachable_p_is_that_of_pairs_that_all_agree(n: int, reachable: float) -> None:
     agreeing = statistics.sign_test(np.full(n, 7.0), 1.0)
     assert agreeing.p == agreeing.reachable == reachable
 
 
-def decisions(true, spread, n, margin=0.3, alpha=0.05, repeats=2000):
+def decisions(
+    true: float, spread: float, n: int, margin: float = 0.3, alpha: float = 0.05, repeats: int = 2000
+) -> dict[str, float]:
     """Shares of each statement that is decided at a level, for gaps around a true median."""
     tests = [statistics.sign_test(rng(k).normal(true, spread, n), margin) for k in range(repeats)]
     found = [t.statement for t in tests if t.p < alpha]
@@ -87,7 +96,9 @@ def decisions(true, spread, n, margin=0.3, alpha=0.05, repeats=2000):
 @pytest.mark.parametrize("n", [4, 20])
 @pytest.mark.parametrize("true", [0.0, 0.3, -0.3])
 @pytest.mark.parametrize("spread", [0.1, 1.0])
-def test_wrong_decisions_are_no_more_than_the_level_inside_and_on_the_margin(n, true, spread):
+def test_wrong_decisions_are_no_more_than_the_level_inside_and_on_the_margin(
+    n: int, true: float, spread: float
+) -> None:
     shares = decisions(true, spread, n)
     right = "same" if true == 0 else "neither"  # on the margin itself every decision is wrong
     wrong = sum(share for name, share in shares.items() if name != right)
@@ -96,8 +107,8 @@ def test_wrong_decisions_are_no_more_than_the_level_inside_and_on_the_margin(n, 
         assert sum(shares.values()) == 0  # p = 0.125 at best
 
 
-def test_power_at_20_seeds_within_ten_primary_strata():
-    def power(true, spread, statement):
+def test_power_at_20_seeds_within_ten_primary_strata() -> None:
+    def power(true: float, spread: float, statement: str) -> float:
         return decisions(true, spread, 20, alpha=ALPHA / MOST_PRIMARY, repeats=500)[statement]
 
     assert power(0.3 + 2.0, 1.0, "greater") > 0.95  # two standard deviations beyond the margin: 0.99
@@ -106,7 +117,7 @@ def test_power_at_20_seeds_within_ten_primary_strata():
     assert power(0.0, 1.0, "same") < 0.01  # where it is a third of one nothing can be said
 
 
-def test_what_was_lost_counts_against_every_statement():
+def test_what_was_lost_counts_against_every_statement() -> None:
     values = np.full(18, 1.0)
     for margin in (0.5, 2.0):
         whole, less = statistics.sign_test(values, margin), statistics.sign_test(values, margin, lost=2)
@@ -117,12 +128,12 @@ def test_what_was_lost_counts_against_every_statement():
     assert statistics.sign_test(values, 0.5, lost=14).reachable > ALPHA
 
 
-def test_a_gap_without_end_counts_with_its_sign():
+def test_a_gap_without_end_counts_with_its_sign() -> None:
     assert statistics.sign_test(np.full(20, np.inf), 0.3).statement == "greater"
     assert statistics.sign_test(np.full(20, np.inf), 0.3).p == 2**-19
 
 
-def cells(rho, seed, n=20, count=4, shift=0.0):
+def cells(rho: float, seed: int, n: int = 20, count: int = 4, shift: float = 0.0) -> list[Cell]:
     """Cells whose runs of one seed are dependent, as those of two schemes are; shift moves each cell as a whole."""
     draw = rng(seed)
     shared = draw.normal(size=(2, n))
@@ -136,7 +147,7 @@ def cells(rho, seed, n=20, count=4, shift=0.0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rho", [0.0, 0.5])
-def test_correlations_inside_cells_cover_the_truth_and_reject_as_often_as_they_may(rho):
+def test_correlations_inside_cells_cover_the_truth_and_reject_as_often_as_they_may(rho: float) -> None:
     true = 6 / np.pi * np.arcsin(rho / 2)  # Spearman's of normal numbers
     found = [statistics.correlations(cells(rho, k, count=3)) for k in range(400)]
     estimates = [c.estimate(0) for c in found]
@@ -149,14 +160,14 @@ def test_correlations_inside_cells_cover_the_truth_and_reject_as_often_as_they_m
         assert np.mean([t.statement == "same" and t.p < 0.05 for t in tests]) > 0.6  # power to say: smaller than 0.5
 
 
-def test_correlations_are_spearmans_of_one_cell():
+def test_correlations_are_spearmans_of_one_cell() -> None:
     (cell,) = cells(0.5, 0, count=1)
     found = statistics.correlations([cell]).estimate(0)
     assert found.value == pytest.approx(stats.spearmanr(cell.predictors[0], cell.outcome).statistic, abs=1e-12)
     assert found.low < found.value < found.high
 
 
-def test_differences_between_cells_do_not_make_a_correlation():
+def test_differences_between_cells_do_not_make_a_correlation() -> None:
     apart = cells(0.0, 1, shift=100.0)
     pooled = stats.spearmanr(
         np.concatenate([c.predictors[0] for c in apart]), np.concatenate([c.outcome for c in apart])
@@ -167,13 +178,13 @@ def test_differences_between_cells_do_not_make_a_correlation():
     assert inside == statistics.correlations(cells(0.0, 1, shift=-100.0)).estimate(0)
 
 
-def test_a_constant_predicts_nothing_and_few_seeds_neither():
+def test_a_constant_predicts_nothing_and_few_seeds_neither() -> None:
     n = statistics.FEWEST
     assert statistics.correlations([Cell(np.arange(n), np.ones((1, n)), np.arange(n))]).values == [0.0]
     assert statistics.correlations([Cell(np.arange(n - 1), np.ones((1, n - 1)), np.arange(n - 1))]) is None
 
 
-def test_holm_is_holms_procedure():
+def test_holm_is_holms_procedure() -> None:
     # sorted 0.005, 0.01, 0.03, 0.04: x4 = 0.02, x3 = 0.03, x2 = 0.06, x1 = 0.04 -> 0.06 as it may not fall
     assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert statistics.holm([]) == []
@@ -184,7 +195,7 @@ def test_holm_is_holms_procedure():
 # --- Rules
 
 
-def comparison(kind="paired", primary=("a",), **more):
+def comparison(kind: str = "paired", primary: Sequence[str] = ("a",), **more: Any) -> Comparison:
     about = {
         "name": "c",
         "kind": kind,
@@ -198,20 +209,22 @@ def comparison(kind="paired", primary=("a",), **more):
     return Comparison(**{**about, "primary": [Primary(f"at {p}", {"pde": p, **levels}) for p in primary], **more})
 
 
-def hypothesis(*comparisons):
+def hypothesis(*comparisons: Comparison) -> Hypothesis:
     return Hypothesis(1, "t", "s", ["p"], ALPHA, list(comparisons))
 
 
-def runs(rows, spectra=None, unfinished=(), **more):
+def runs(rows: list[Row], spectra: dict[str, Curve] | None = None, unfinished: Sequence[Row] = (), **more: Any) -> Runs:
     table = pd.DataFrame(rows)
     first = {"view": np.nan, "relative": "True", "normalisation": "log_cutoff"}
     named = table.assign(**{k: v for k, v in first.items() if k not in table}, id=[f"r{i}" for i in range(len(table))])
     if "config" not in named:
         named["config"] = named["id"]
-    return Runs(named, (spectra or {}).get, {}.get, [], {}, pd.DataFrame(list(unfinished)), **more)
+    found: Any = (spectra or {}).get
+    nothing: Any = {}.get
+    return Runs(named, found, nothing, [], {}, pd.DataFrame(list(unfinished)), **more)
 
 
-def pairs(gaps_by_pde, seed=0, seeds=20, **more):
+def pairs(gaps_by_pde: dict[str, float], seed: int = 0, seeds: int = 20, **more: Any) -> list[Row]:
     """Two runs a seed for each PDE, whose q differ by the gap and some noise."""
     noise, rows = rng(seed), []
     for pde, gap in gaps_by_pde.items():
@@ -238,14 +251,16 @@ def pairs(gaps_by_pde, seed=0, seeds=20, **more):
         ({"a": 1.0}, "as claimed, no data", "not decided"),
     ],
 )
-def test_the_word_of_a_hypothesis_follows_from_its_primary_strata(gaps, outcomes, word):
+def test_the_word_of_a_hypothesis_follows_from_its_primary_strata(
+    gaps: dict[str, float], outcomes: str, word: str
+) -> None:
     verdict = judge(hypothesis(comparison(primary="ab")), runs(pairs(gaps)))
-    assert ", ".join(s.outcome for s in verdict.primary) == outcomes
+    assert ", ".join(str(s.outcome) for s in verdict.primary) == outcomes
     assert verdict.word == word
     assert {s.when: s.estimate.n for s in verdict.primary if s.estimate.n} == {f"at {pde}": 20 for pde in gaps}
 
 
-def test_every_combination_of_outcomes_has_one_word_and_more_evidence_never_takes_a_decision_back():
+def test_every_combination_of_outcomes_has_one_word_and_more_evidence_never_takes_a_decision_back() -> None:
     decided = [Outcome.CLAIMED, Outcome.OPPOSITE, Outcome.SAME]
     for first in decided:
         for second in decided:
@@ -256,14 +271,14 @@ def test_every_combination_of_outcomes_has_one_word_and_more_evidence_never_take
             assert word([first, second, Outcome.OPEN]) in (Word.OPEN, both)
 
 
-def test_where_it_holds_is_said_by_name():
+def test_where_it_holds_is_said_by_name() -> None:
     verdict = judge(hypothesis(comparison(primary="ab")), runs(pairs({"a": 1.0, "b": -1.0})))
     ((_, outcomes),) = conditions(verdict)
     assert outcomes == [(Outcome.CLAIMED, ["at a"]), (Outcome.OPPOSITE, ["at b"])]
     assert said(verdict) == "only when (as claimed 1, the opposite 1)"
 
 
-def test_four_seeds_decide_nothing_and_say_what_they_could_reach():
+def test_four_seeds_decide_nothing_and_say_what_they_could_reach() -> None:
     verdict = judge(hypothesis(comparison(primary="ab")), runs(pairs({"a": 9.0, "b": 9.0}, seeds=4)))
     assert verdict.word is Word.TOO_FEW
     assert said(verdict) == "not decidable with 4 pairs; smallest reachable p = 0.125, adjusted over 2 strata 0.25"
@@ -273,7 +288,7 @@ def test_four_seeds_decide_nothing_and_say_what_they_could_reach():
     assert verdict.primary[0].estimate.value == pytest.approx(9.0, abs=0.1)  # which is still shown
 
 
-def test_a_hypothesis_without_runs_has_no_data():
+def test_a_hypothesis_without_runs_has_no_data() -> None:
     verdict = judge(hypothesis(comparison(where={"pde": ["elsewhere"]})), runs(pairs({"a": 1.0})))
     assert verdict.word is Word.NO_DATA
     assert [s.outcome for s in verdict.strata] == [Outcome.NO_DATA]
@@ -281,7 +296,7 @@ def test_a_hypothesis_without_runs_has_no_data():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [4, 20])
-def test_under_a_true_null_hypotheses_are_wrong_as_seldom_as_they_may_be(seeds):
+def test_under_a_true_null_hypotheses_are_wrong_as_seldom_as_they_may_be(seeds: int) -> None:
     # gaps on the margin itself, where every decision is wrong, in ten primary strata
     names = "abcdefghij"
     one = comparison(primary=names, margin=0.05)
@@ -292,7 +307,7 @@ def test_under_a_true_null_hypotheses_are_wrong_as_seldom_as_they_may_be(seeds):
     assert np.sum(wrong) <= 3  # P(more than 3 of 40 at 1 %) is 0.0007
 
 
-def test_other_strata_are_described_and_not_tested():
+def test_other_strata_are_described_and_not_tested() -> None:
     gaps = {"a": 0.0, "b": 9.0, "c": 0.1, "d": -9.0, "e": 0.5}
     one = comparison()
     verdict = judge(hypothesis(one), runs(pairs(gaps)))
@@ -308,7 +323,7 @@ def test_other_strata_are_described_and_not_tested():
     )
 
 
-def viewed(rows, views):
+def viewed(rows: list[Row], views: int) -> list[Row]:
     """The same runs, each seen under so many more definitions of entropy."""
     found = []
     for i, row in enumerate(rows):
@@ -321,14 +336,14 @@ def viewed(rows, views):
 
 @pytest.mark.parametrize("seeds", [4, 20])
 @pytest.mark.parametrize("gap", [0.0, 0.55, 1.0])
-def test_views_of_the_same_runs_change_no_number(seeds, gap):
+def test_views_of_the_same_runs_change_no_number(seeds: int, gap: float) -> None:
     rows = pairs({"a": gap, "b": 0.0}, seeds=seeds)
     found = [asdict(judge(hypothesis(comparison()), runs(viewed(rows, k)))) for k in (0, 1, 5)]
     assert found[0] == found[1] == found[2]
     assert found[0]["strata"][0]["estimate"]["n"] == seeds
 
 
-def test_a_quantity_that_depends_on_the_definition_is_judged_for_each_of_them():
+def test_a_quantity_that_depends_on_the_definition_is_judged_for_each_of_them() -> None:
     one = comparison(
         quantity=["entropy/1e-08"],
         strata=["pde", "normalisation"],
@@ -345,7 +360,7 @@ def test_a_quantity_that_depends_on_the_definition_is_judged_for_each_of_them():
         assert [round(e.value) for e in found.values()] == [1, 2, 3]
 
 
-def test_a_seed_stands_in_a_stratum_once_or_the_report_is_refused():
+def test_a_seed_stands_in_a_stratum_once_or_the_report_is_refused() -> None:
     rows = [*pairs({"a": 1.0}, rate=1), *pairs({"a": 1.0}, rate=2)]
     settings = pd.DataFrame({"params.optimizer.lr": [str(row["rate"]) for row in rows]})
     settings.index = [f"r{i}" for i in range(len(rows))]
@@ -355,7 +370,7 @@ def test_a_seed_stands_in_a_stratum_once_or_the_report_is_refused():
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_lost_pairs_are_counted_and_shown():
+def test_lost_pairs_are_counted_and_shown() -> None:
     rows = pairs({"a": 1.0})
     rows[1]["q"] = np.nan
     rows[3]["q"] = np.inf  # it has a sign
@@ -372,7 +387,7 @@ def test_lost_pairs_are_counted_and_shown():
     assert stratum.p == stratum.reachable
 
 
-def test_runs_that_are_no_pair_are_not_compared():
+def test_runs_that_are_no_pair_are_not_compared() -> None:
     rows = pairs({"a": 1.0})
     for row in rows[1::2]:
         row["pair"] += " of other points"
@@ -380,7 +395,7 @@ def test_runs_that_are_no_pair_are_not_compared():
     assert (stratum.estimate.n, stratum.outcome, stratum.lost) == (0, Outcome.NO_DATA, {LOST[2]: 20})
 
 
-def test_a_ratio_is_taken_in_decades():
+def test_a_ratio_is_taken_in_decades() -> None:
     rows = pairs({"a": 0.0})
     for row in rows[1::2]:
         row["q"] = rows[rows.index(row) - 1]["q"] * 100
@@ -388,7 +403,7 @@ def test_a_ratio_is_taken_in_decades():
     assert stratum.estimate.value == pytest.approx(2.0)
 
 
-def test_a_trend_is_the_slope_of_each_seed():
+def test_a_trend_is_the_slope_of_each_seed() -> None:
     rows = [row for depth in (1, 2, 3) for row in pairs({"a": 0.5 * depth, "b": 0.5}, seed=depth, depth=depth)]
     one = comparison("trend", over="depth", margin=0.1, primary="ab")
     verdict = judge(hypothesis(one), runs(rows))
@@ -400,7 +415,7 @@ def test_a_trend_is_the_slope_of_each_seed():
 
 
 @pytest.mark.parametrize(("off", "outcome"), [(0.005, Outcome.CLAIMED), (0.05, Outcome.OPPOSITE)])
-def test_large_singular_values_agree_within_the_margin(off, outcome):
+def test_large_singular_values_agree_within_the_margin(off: float, outcome: Outcome) -> None:
     rows = pairs({"a": 0.0})
     s = np.geomspace(1, 1e-8, 20)
     # a small value may be anything
@@ -412,7 +427,7 @@ def test_large_singular_values_agree_within_the_margin(off, outcome):
     assert stratum.outcome is outcome
 
 
-def test_effects_compare_levels_with_all_else_equal_and_every_seed_as_one_block():
+def test_effects_compare_levels_with_all_else_equal_and_every_seed_as_one_block() -> None:
     # a star: b and 2 differ from the centre alone; b at 2 was not run
     rows = [*pairs({"a": 1.0, "b": 3.0}, size=1), *pairs({"a": 1.5}, seed=1, size=2)]
     one = comparison(strata=["pde", "size"], reference={"pde": "a", "size": 1}, primary=[])
@@ -428,7 +443,7 @@ def test_effects_compare_levels_with_all_else_equal_and_every_seed_as_one_block(
 
 
 @pytest.mark.slow
-def test_the_interval_of_an_effect_covers_it_where_strata_share_their_seeds():
+def test_the_interval_of_an_effect_covers_it_where_strata_share_their_seeds() -> None:
     covered = 0
     for k in range(150):
         draw = rng(k)
@@ -448,7 +463,7 @@ def test_the_interval_of_an_effect_covers_it_where_strata_share_their_seeds():
     assert covered / 150 == pytest.approx(0.959, abs=0.05)
 
 
-def correlated(strength, n=20, cells=12, between=0.0):
+def correlated(strength: float, n: int = 20, cells: int = 12, between: float = 0.0) -> list[Row]:
     """Runs of many cells whose q depends on x inside each; `between` moves both of a cell against one another."""
     rows = []
     for cell in range(cells):
@@ -460,8 +475,8 @@ def correlated(strength, n=20, cells=12, between=0.0):
 
 
 @pytest.mark.parametrize("between", [0.0, 100.0])
-def test_a_correlation_is_judged_inside_cells(between):
-    def outcome(strength, **more):
+def test_a_correlation_is_judged_inside_cells(between: float) -> None:
+    def outcome(strength: float, **more: Any) -> Outcome | None:
         one = comparison("correlation", predictors=["x"], cells=["width"], **more)
         (stratum,) = judge(hypothesis(one), runs(correlated(strength, between=between))).strata
         assert (stratum.cells, stratum.estimate.n) == (12, 20)
@@ -473,7 +488,7 @@ def test_a_correlation_is_judged_inside_cells(between):
     assert outcome(1.5, expected="greater") is Outcome.OPEN  # a correlation of 0.5
 
 
-def test_a_correlation_of_few_seeds_is_not_decidable():
+def test_a_correlation_of_few_seeds_is_not_decidable() -> None:
     one = comparison("correlation", predictors=["x"], cells=["width"])
     (stratum,) = judge(hypothesis(one), runs(correlated(0.2, n=4))).strata
     assert (stratum.outcome, stratum.estimate.n) == (Outcome.TOO_FEW, 4)
@@ -482,7 +497,7 @@ def test_a_correlation_of_few_seeds_is_not_decidable():
 @pytest.mark.parametrize(
     ("strength", "outcome"), [(0.2, Outcome.CLAIMED), (5.0, Outcome.OPPOSITE), (1.0, Outcome.OPEN)]
 )
-def test_a_predictor_is_best_only_where_all_others_are_shown_to_be_no_better(strength, outcome):
+def test_a_predictor_is_best_only_where_all_others_are_shown_to_be_no_better(strength: float, outcome: Outcome) -> None:
     one = comparison("ranking", predictors=["x", "y"], claimed="x", cells=["width"], expected="same", margin=0.1)
     verdict = judge(hypothesis(one), runs(correlated(strength)))
     (stratum,) = verdict.strata
@@ -491,7 +506,7 @@ def test_a_predictor_is_best_only_where_all_others_are_shown_to_be_no_better(str
     assert set(verdict.predictions["c"]["a"]) == {"x", "y"}
 
 
-def test_verdicts_are_strict_json():
+def test_verdicts_are_strict_json() -> None:
     rows = pairs({"a": 1.0}, seeds=4)
     rows[1]["q"] = np.nan
     verdict = judge(hypothesis(comparison(primary="ab")), runs(rows))
@@ -503,7 +518,7 @@ def test_verdicts_are_strict_json():
 # --- Files
 
 
-def test_the_five_hypotheses_can_be_read_and_name_parts_that_exist():
+def test_the_five_hypotheses_can_be_read_and_name_parts_that_exist() -> None:
     from pde_train.study.parts import PARTS
 
     hypotheses = read_hypotheses()
@@ -514,7 +529,7 @@ def test_the_five_hypotheses_can_be_read_and_name_parts_that_exist():
         assert len(set(named)) == len(named) <= MOST_PRIMARY
 
 
-def test_more_primary_strata_than_may_be_tested_are_refused():
+def test_more_primary_strata_than_may_be_tested_are_refused() -> None:
     with pytest.raises(UsageError, match=r"hypothesis 1 names 11 primary strata: expected 1 to 10"):
         hypothesis(comparison(primary="abcdefghijk"))
     with pytest.raises(UsageError, match=r"hypothesis 1 names 0 primary strata"):
@@ -536,7 +551,9 @@ def test_more_primary_strata_than_may_be_tested_are_refused():
         (("parts: [", "rule: {holds: 1}\nparts: ["), r"is no hypothesis .*rule"),
     ],
 )
-def test_a_hypothesis_that_is_written_wrongly_is_one_sentence(tmp_path, change, said):
+def test_a_hypothesis_that_is_written_wrongly_is_one_sentence(
+    tmp_path: Path, change: tuple[str, str], said: str
+) -> None:
     from pde_train.study.hypotheses import FOLDER
 
     text = (FOLDER / "1_random_features.yaml").read_text()
@@ -561,12 +578,14 @@ def test_a_hypothesis_that_is_written_wrongly_is_one_sentence(tmp_path, change, 
         ),
     ],
 )
-def test_a_run_stored_without_its_label_is_named_by_its_parameters(target, own, label):
+def test_a_run_stored_without_its_label_is_named_by_its_parameters(
+    target: str, own: dict[str, str], label: str
+) -> None:
     params = {"_target_": f"pde_train.differentiators.{target}", **own, "radius": own.get("radius", math.nan)}
     assert scheme_of({f"params.differentiator.{k}": v for k, v in params.items()}) == label
 
 
-def test_the_label_that_a_run_has_stored_comes_before_its_parameters():
+def test_the_label_that_a_run_has_stored_comes_before_its_parameters() -> None:
     stored = {LABEL: "mine", "params.differentiator._target_": "pde_train.differentiators.reverse.Reverse"}
     assert scheme_of(stored) == "mine"
     assert scheme_of({**stored, LABEL: math.nan}) == "reverse"  # as pandas gives a tag that a run lacks

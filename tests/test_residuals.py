@@ -1,16 +1,19 @@
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from pde_train import residuals
+from pde_train.derivatives import Field, Jet
+from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.differentiators.reverse import Reverse
 from pde_train.errors import UsageError
-from pde_train.geometry import Box, Points
+from pde_train.geometry import Batch, Box, Points
 from pde_train.models.random_features import RandomFeatures
 from pde_train.pdes.base import PDE, on
 from pde_train.pdes.biharmonic_1d import Biharmonic1D
@@ -41,20 +44,20 @@ every_pde = pytest.mark.parametrize(
 both = pytest.mark.parametrize("differentiator", [Reverse(), FiniteDifference(2, 1e-2)], ids=["reverse", "differences"])
 
 
-def drawn(pde, interior=25, boundary=8):
+def drawn(pde: PDE, interior: int = 25, boundary: int = 8) -> Batch:
     return Uniform(interior, boundary).draw(pde.domain, np.random.default_rng(0))
 
 
-def features(pde, count=12, activation="tanh"):
+def features(pde: PDE, count: int = 12, activation: str = "tanh") -> RandomFeatures:
     return RandomFeatures(pde.domain.dimension, count, activation, 2.0, seed=0).requires_grad_(False)
 
 
-def exact(pde):
+def exact(pde: PDE) -> Field:
     """The exact solution as a field."""
-    return lambda x: pde.exact(SimpleNamespace(**{c: x[:, i : i + 1] for i, c in enumerate(pde.coordinates)}))
+    return lambda x: pde.exact(Jet({c: x[:, i : i + 1] for i, c in enumerate(pde.coordinates)}))
 
 
-def close(found, expected, rounds=1e3):
+def close(found: Tensor, expected: Tensor, rounds: float = 1e3) -> None:
     """Equal up to so many roundings of the largest number."""
     torch.testing.assert_close(found, expected, rtol=0, atol=rounds * EPS * float(expected.abs().max()))
 
@@ -69,15 +72,15 @@ class Cubic(PDE):
     coordinates = ("x",)
     domain = Box((-1.0,), (1.0,))
 
-    def exact(self, d):
+    def exact(self, d: Jet) -> Tensor:
         return torch.zeros_like(d.x)
 
     @on("boundary", needs="u")
-    def value(self, d):
+    def value(self, d: Jet) -> Tensor:
         return d.u
 
     @on("interior", needs="u u_xx")
-    def cubic(self, d):
+    def cubic(self, d: Jet) -> Tensor:
         return -d.u_xx + d.u**3 - self.forcing * torch.sin(d.x)
 
 
@@ -90,22 +93,22 @@ class Drift(PDE):
     coordinates = ("x",)
     domain = Box((-1.0,), (1.0,))
 
-    def exact(self, d):
+    def exact(self, d: Jet) -> Tensor:
         return d.x**2 / 4
 
     @on("interior", needs="u u_x")
-    def drift(self, d):
+    def drift(self, d: Jet) -> Tensor:
         return d.x * d.u_x + 2 * d.u - d.x**2
 
     @on("boundary", needs="u u_x")
-    def robin(self, d):
+    def robin(self, d: Jet) -> Tensor:
         return d.u + d.n_x * d.u_x - 0.75
 
 
 # --- The linear system
 
 
-def poisson_by_hand(model, batch, k):
+def poisson_by_hand(model: RandomFeatures, batch: Batch, k: float) -> tuple[Tensor, Tensor]:
     """A and b of -u'' = k^2 sin k x with u = sin k x at both ends, for tanh features in closed form."""
     w, b = model.weights.numpy()[:, 0], model.biases.numpy()
     inside, ends = batch["interior"].x.numpy(), batch["boundary"].x.numpy()
@@ -115,7 +118,7 @@ def poisson_by_hand(model, batch, k):
 
 
 @pytest.mark.parametrize("frequency", [1.0, 2.5])
-def test_the_system_of_poissons_equation_is_the_one_by_hand(frequency):
+def test_the_system_of_poissons_equation_is_the_one_by_hand(frequency: float) -> None:
     pde = Poisson1D(frequency=frequency)
     model, batch = features(pde), drawn(pde)
     expected = poisson_by_hand(model, batch, frequency * PI)
@@ -126,7 +129,7 @@ def test_the_system_of_poissons_equation_is_the_one_by_hand(frequency):
         close(f, e, rounds=100)
 
 
-def test_the_system_of_a_beam_is_the_one_by_hand():
+def test_the_system_of_a_beam_is_the_one_by_hand() -> None:
     pde = Biharmonic1D(boundary="clamped", weights={"slope": 0.5})
     model, batch = features(pde, activation="sin"), drawn(pde)
     w, b = model.weights.T, model.biases
@@ -140,7 +143,7 @@ def test_the_system_of_a_beam_is_the_one_by_hand():
 
 @both
 @every_pde
-def test_the_system_is_the_residual_of_the_bank_less_that_of_zero(pde, differentiator):
+def test_the_system_is_the_residual_of_the_bank_less_that_of_zero(pde: PDE, differentiator: Differentiator) -> None:
     model, batch = features(pde), drawn(pde)
     a, b = residuals.assemble(pde, model.features, differentiator, batch)
     of_features = residuals.stacked(residuals.evaluate(pde, model.features, differentiator, batch))
@@ -153,23 +156,24 @@ def test_the_system_is_the_residual_of_the_bank_less_that_of_zero(pde, different
 
 @both
 @every_pde
-def test_the_residual_is_the_system_at_every_coefficient(pde, differentiator):
+def test_the_residual_is_the_system_at_every_coefficient(pde: PDE, differentiator: Differentiator) -> None:
     model, batch = features(pde), drawn(pde)
     a, b = residuals.assemble(pde, model.features, differentiator, batch)
     with torch.no_grad():
         model.coefficients.copy_(torch.linspace(-1, 1, 12, dtype=torch.float64).unsqueeze(1))
     found = residuals.stacked(residuals.evaluate(pde, model, differentiator, batch))
     # differences divide rounding by h^2 or h^4, so their features and their sum agree no better than that
-    h = 1 if isinstance(differentiator, Reverse) else differentiator.step
+    h: Any = differentiator.step if isinstance(differentiator, FiniteDifference) else 1
     atol = 1e3 * EPS * max(float(a.abs().max()), float(b.abs().max()), h**-pde.order)
     torch.testing.assert_close(found, a @ model.coefficients - b, rtol=0, atol=atol)
 
 
-def test_coefficients_that_depend_on_the_point_and_normals_enter_the_system():
+def test_coefficients_that_depend_on_the_point_and_normals_enter_the_system() -> None:
     pde = Drift()
     batch = drawn(pde)
     a, b = residuals.assemble(pde, lambda x: torch.cat([x, x**2], dim=1), Reverse(), batch)
     x, ends, n = batch["interior"].x, batch["boundary"].x, batch["boundary"].normals
+    assert n is not None
     expected = torch.cat([torch.cat([3 * x, 4 * x**2], 1), torch.cat([ends + n, ends**2 + 2 * n * ends], 1)])
     close(a, expected, rounds=10)
     close(b, torch.cat([x**2, torch.full_like(ends, 0.75)]), rounds=10)
@@ -177,19 +181,20 @@ def test_coefficients_that_depend_on_the_point_and_normals_enter_the_system():
     close(a @ torch.tensor([[0.0], [0.25]], dtype=torch.float64), b, rounds=10)
 
 
-def test_the_forcing_never_enters_the_matrix():
+def test_the_forcing_never_enters_the_matrix() -> None:
     model, batch = features(Poisson1D()), drawn(Poisson1D())
     pdes = (Poisson1D(frequency=1.0), Poisson1D(frequency=1000.0))
     weak, strong = (residuals.assemble(pde, model.features, Reverse(), batch)[0] for pde in pdes)
     torch.testing.assert_close(weak, strong, rtol=0, atol=0)
 
 
-def test_what_wraps_the_blocks_of_points_gets_each_of_them_once(monkeypatch):
+def test_what_wraps_the_blocks_of_points_gets_each_of_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pde = Poisson1D()
-    model, batch, seen = features(pde), drawn(pde), []
+    model, batch = features(pde), drawn(pde)
+    seen: list[Batch] = []
     monkeypatch.setattr(residuals, "BLOCK", 40)
 
-    def wrap(blocks):
+    def wrap(blocks: Iterable[Batch]) -> Iterator[Batch]:
         for block in blocks:
             seen.append(block)
             yield block
@@ -202,14 +207,16 @@ def test_what_wraps_the_blocks_of_points_gets_each_of_them_once(monkeypatch):
 @both
 @every_pde
 @pytest.mark.parametrize("block", [1, 40, 120])
-def test_blocks_change_no_row(pde, differentiator, block, monkeypatch):
+def test_blocks_change_no_row(
+    pde: PDE, differentiator: Differentiator, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, batch = features(pde), drawn(pde)
     whole = residuals.assemble(pde, model.features, differentiator, batch)
     relative = residuals.relative_residual(pde, exact(pde), differentiator, batch)
     monkeypatch.setattr(residuals, "BLOCK", block)
     in_blocks = residuals.assemble(pde, model.features, differentiator, batch)
     # matrix products round differently by shape; differences divide that by h^2 or h^4
-    h = 1 if isinstance(differentiator, Reverse) else differentiator.step
+    h: Any = differentiator.step if isinstance(differentiator, FiniteDifference) else 1
     for found, expected in zip(in_blocks, whole, strict=True):
         atol = 1e2 * EPS * max(float(expected.abs().max()), h**-pde.order)
         torch.testing.assert_close(found, expected, rtol=0, atol=atol)
@@ -218,11 +225,11 @@ def test_blocks_change_no_row(pde, differentiator, block, monkeypatch):
     )
 
 
-def test_blocks_hold_at_most_so_many_values(monkeypatch):
+def test_blocks_hold_at_most_so_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
     pde, seen = Poisson1D(), []
     model = features(pde)
 
-    def bank(x):
+    def bank(x: Tensor) -> Tensor:
         seen.append(len(x))
         return model.features(x)
 
@@ -233,7 +240,7 @@ def test_blocks_hold_at_most_so_many_values(monkeypatch):
 
 
 @both
-def test_weights_scale_the_rows_of_their_equation(differentiator):
+def test_weights_scale_the_rows_of_their_equation(differentiator: Differentiator) -> None:
     batch = drawn(Biharmonic1D())
     model = features(Biharmonic1D())
     plain = residuals.assemble(Biharmonic1D(), model.features, differentiator, batch)
@@ -248,7 +255,7 @@ def test_weights_scale_the_rows_of_their_equation(differentiator):
         torch.testing.assert_close(by_name[name], weight * unweighted[name], rtol=0, atol=0)
 
 
-def test_rows_come_equation_by_equation_and_point_by_point():
+def test_rows_come_equation_by_equation_and_point_by_point() -> None:
     pde = Biharmonic1D(boundary="clamped")
     batch = drawn(pde)
     found = residuals.evaluate(pde, features(pde), Reverse(), batch)
@@ -258,10 +265,10 @@ def test_rows_come_equation_by_equation_and_point_by_point():
     torch.testing.assert_close(residuals.stacked(found)[25:27], found["value"], rtol=0, atol=0)
 
 
-def test_rows_do_not_follow_the_order_of_the_regions():
+def test_rows_do_not_follow_the_order_of_the_regions() -> None:
     pde = Poisson1D()
     model, batch = features(pde), drawn(pde)
-    turned = dict(reversed(batch.items()))
+    turned = dict(reversed(list(batch.items())))
     straight, swapped = (residuals.assemble(pde, model.features, Reverse(), b) for b in (batch, turned))
     torch.testing.assert_close(swapped, straight, rtol=0, atol=0)
     assert list(residuals.evaluate(pde, model, Reverse(), turned)) == list(
@@ -271,7 +278,7 @@ def test_rows_do_not_follow_the_order_of_the_regions():
 
 @pytest.mark.parametrize("forcing", [0.0, 1.0, 1e4], ids=["unforced", "weakly forced", "strongly forced"])
 @pytest.mark.parametrize("reach", [2.0, 100.0])
-def test_a_nonlinear_equation_has_no_system(forcing, reach):
+def test_a_nonlinear_equation_has_no_system(forcing: float, reach: float) -> None:
     pde = Cubic(forcing=forcing)
     model = RandomFeatures(1, 100, "tanh", reach, seed=0)
     with pytest.raises(
@@ -280,7 +287,7 @@ def test_a_nonlinear_equation_has_no_system(forcing, reach):
         residuals.assemble(pde, model.features, Reverse(), drawn(pde))
 
 
-def test_a_nonlinear_equation_still_has_residuals():
+def test_a_nonlinear_equation_still_has_residuals() -> None:
     pde, batch = Cubic(), drawn(Cubic())
     found = residuals.evaluate(pde, lambda x: x**2, Reverse(), batch)
     x = batch["interior"].x
@@ -299,23 +306,23 @@ class Wheel(PDE):
     coordinates = ("x",)
     domain = Box((-1.0,), (1.0,))
 
-    def exact(self, d):
+    def exact(self, d: Jet) -> Tensor:
         return torch.sin(PI * d.x)
 
     @on("interior", needs="u u_xxx")
-    def wheel(self, d):
+    def wheel(self, d: Jet) -> Tensor:
         return d.u_xxx + PI**3 * torch.cos(PI * d.x) + d.u - self.exact(d)
 
     @on("periodic", needs="u u_x")
-    def value(self, d):
+    def value(self, d: Jet) -> Tensor:
         return d.u - d.across_u + (d.x + 1) + (d.across_x - 1)
 
     @on("periodic", needs="lap_u u_x")
-    def bend(self, d):
+    def bend(self, d: Jet) -> Tensor:
         return d.n_x * (d.lap_u - d.across_lap_u) + 3 * (d.u_x - d.across_u_x)
 
 
-def test_a_periodic_region_compares_opposite_points():
+def test_a_periodic_region_compares_opposite_points() -> None:
     pde = Wheel()
     batch = Uniform(25, 8).draw(pde.domain, np.random.default_rng(0), pde.faces)
     assert batch["periodic"].x.tolist() == [[-1.0]]
@@ -331,7 +338,7 @@ every_region = pytest.mark.parametrize("pde", [EulerBeam(), Convection1D(beta=2.
 
 @both
 @every_region
-def test_every_region_enters_the_system(pde, differentiator):
+def test_every_region_enters_the_system(pde: PDE, differentiator: Differentiator) -> None:
     model = features(pde, activation="sin")
     batch = Uniform(25, 8, initial=7).draw(pde.domain, np.random.default_rng(0), pde.faces)
     a, b = residuals.assemble(pde, model.features, differentiator, batch)
@@ -342,18 +349,18 @@ def test_every_region_enters_the_system(pde, differentiator):
         model.coefficients.copy_(torch.linspace(-1, 1, 12, dtype=torch.float64).unsqueeze(1))
     found = residuals.stacked(residuals.evaluate(pde, model, differentiator, batch))
     # rounding is divided by h^n, as in the test of the other equations above
-    h = 1 if isinstance(differentiator, Reverse) else differentiator.step
+    h: Any = differentiator.step if isinstance(differentiator, FiniteDifference) else 1
     atol = 1e3 * EPS * max(float(a.abs().max()), float(b.abs().max()), h**-pde.order)
     torch.testing.assert_close(found, a @ model.coefficients - b, rtol=0, atol=atol)
 
 
 @every_region
-def test_the_exact_solution_leaves_no_residual_on_any_region(pde):
+def test_the_exact_solution_leaves_no_residual_on_any_region(pde: PDE) -> None:
     batch = Uniform(25, 8, initial=7).draw(pde.domain, np.random.default_rng(0), pde.faces)
     assert residuals.relative_residual(pde, exact(pde), Reverse(), batch) <= 20 * EPS
 
 
-def test_blocks_keep_opposite_points_together(monkeypatch):
+def test_blocks_keep_opposite_points_together(monkeypatch: pytest.MonkeyPatch) -> None:
     pde = Convection1D()
     model = features(pde, activation="sin")
     batch = Uniform(25, 8, initial=7).draw(pde.domain, np.random.default_rng(0), pde.faces)
@@ -366,12 +373,12 @@ def test_blocks_keep_opposite_points_together(monkeypatch):
 # --- Loss and residuals
 
 
-def test_the_loss_is_the_sum_of_mean_squares():
+def test_the_loss_is_the_sum_of_mean_squares() -> None:
     made = {"a": torch.tensor([[1.0], [3.0]]), "b": torch.tensor([[2.0]]), "c": torch.tensor([[0.0], [0.0], [3.0]])}
     assert residuals.loss(made) == 5 + 4 + 3
 
 
-def test_the_loss_can_be_differentiated_by_the_parameters():
+def test_the_loss_can_be_differentiated_by_the_parameters() -> None:
     pde = Poisson1D()
     model, batch = RandomFeatures(1, 12, "tanh", 2.0, seed=0), drawn(pde)
     a, b = residuals.assemble(pde, model.features, Reverse(), batch)
@@ -380,22 +387,23 @@ def test_the_loss_can_be_differentiated_by_the_parameters():
     residuals.loss(residuals.evaluate(pde, model, Reverse(), batch)).backward()
     # sum over equations of the mean of (A c - b)^2: its gradient is 2 A^T (A c - b) / n_e
     r = (a @ model.coefficients - b).detach() / torch.tensor([25.0] * 25 + [2.0] * 2, dtype=torch.float64).unsqueeze(1)
+    assert model.coefficients.grad is not None
     close(model.coefficients.grad, 2 * a.T @ r)
 
 
 @every_pde
-def test_the_exact_solution_leaves_no_residual(pde):
+def test_the_exact_solution_leaves_no_residual(pde: PDE) -> None:
     batch = Grid(25, 4 * pde.domain.dimension).draw(pde.domain, np.random.default_rng(0))
     # derivatives of order n of sin(k x) are k^n times a sine, rounded a few times; relative to the forcing k^n
     assert residuals.relative_residual(pde, exact(pde), Reverse(), batch) <= 10 * EPS
 
 
 @every_pde
-def test_no_solution_leaves_the_whole_residual(pde):
+def test_no_solution_leaves_the_whole_residual(pde: PDE) -> None:
     assert residuals.relative_residual(pde, residuals.zero_field, Reverse(), drawn(pde)) == 1
 
 
-def test_differences_leave_the_truncation_of_the_exact_solution():
+def test_differences_leave_the_truncation_of_the_exact_solution() -> None:
     pde = Poisson1D()
     batch = drawn(pde)
     h = 1e-2
@@ -404,7 +412,7 @@ def test_differences_leave_the_truncation_of_the_exact_solution():
     assert found == pytest.approx(PI**2 * h**2 / 12, rel=1e-3)
 
 
-def test_a_residual_without_forcing_is_not_divided_by_zero():
+def test_a_residual_without_forcing_is_not_divided_by_zero() -> None:
     pde = Cubic(forcing=0.0)
     assert residuals.relative_residual(pde, residuals.zero_field, Reverse(), drawn(pde)) == 0
     x = torch.ones(1, 1, dtype=torch.float64)
@@ -413,7 +421,7 @@ def test_a_residual_without_forcing_is_not_divided_by_zero():
     assert residuals.relative_residual(pde, lambda x: 2 * x, Reverse(), batch) == pytest.approx(68**0.5)
 
 
-def test_a_jet_holds_normals_on_the_boundary_only():
+def test_a_jet_holds_normals_on_the_boundary_only() -> None:
     pde = Poisson2D()
     batch, equations = drawn(pde), pde.equations()
     inside = residuals.jet_at(pde, features(pde), Reverse(), batch["interior"], equations[0].request)
@@ -423,10 +431,10 @@ def test_a_jet_holds_normals_on_the_boundary_only():
     torch.testing.assert_close(torch.cat([outside.n_x, outside.n_y], 1), batch["boundary"].normals, rtol=0, atol=0)
 
 
-def test_a_region_is_differentiated_once_for_all_its_equations():
+def test_a_region_is_differentiated_once_for_all_its_equations() -> None:
     pde, called = Biharmonic1D(), []
 
-    def field(x):
+    def field(x: Tensor) -> Tensor:
         called.append(len(x))
         return torch.sin(x)
 
@@ -435,7 +443,7 @@ def test_a_region_is_differentiated_once_for_all_its_equations():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_the_system_keeps_the_precision_of_the_points(dtype):
+def test_the_system_keeps_the_precision_of_the_points(dtype: torch.dtype) -> None:
     pde = Poisson1D()
     batch = {region: points.to(dtype=dtype, device="cpu") for region, points in drawn(pde).items()}
     a, b = residuals.assemble(pde, features(pde).to(dtype).features, Reverse(), batch)

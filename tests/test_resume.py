@@ -47,7 +47,7 @@ def start(store: Path, folder: Path, *more: str, arguments: list[str] = ARGUMENT
 
 def finish(process: forked.Forked) -> tuple[int, str]:
     _, errors = process.communicate(timeout=120)
-    return process.returncode, errors
+    return process.wait(), errors
 
 
 def wait_for(file: Path, process: forked.Forked) -> None:
@@ -79,7 +79,7 @@ def history(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("undisturbed")
     process = start(store, store / "run")
     code, errors = finish(process)
@@ -88,7 +88,9 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, undisturbed, signal_number, code):
+def test_a_killed_run_resumes_to_the_same_bits(
+    tmp_path: Path, undisturbed: Path, signal_number: signal.Signals, code: int
+) -> None:
     folder = tmp_path / "run"
     process = start(tmp_path, folder)
     wait_for(folder / "checkpoint.ckpt", process)
@@ -112,7 +114,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, undisturbed, signal_num
     assert Result.read(folder).status == "finished"
 
 
-def test_a_killed_run_whose_points_follow_the_residual_resumes_to_the_same_bits(tmp_path):
+def test_a_killed_run_whose_points_follow_the_residual_resumes_to_the_same_bits(tmp_path: Path) -> None:
     folders = tmp_path / "undisturbed", tmp_path / "killed"
     for folder in folders:
         folder.mkdir()
@@ -129,7 +131,7 @@ def test_a_killed_run_whose_points_follow_the_residual_resumes_to_the_same_bits(
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
 
 
-def test_resume_of_a_finished_run_does_nothing_and_of_no_run_is_refused(tmp_path):
+def test_resume_of_a_finished_run_does_nothing_and_of_no_run_is_refused(tmp_path: Path) -> None:
     short = ["method.steps=20", "diagnostics.when=[first,last]"]
     code, errors = finish(start(tmp_path, tmp_path / "typo", *short, "resume=true"))
     assert code == 2

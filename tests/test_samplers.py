@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from pde_train.errors import UsageError
-from pde_train.geometry import Box, faces_of
+from pde_train.geometry import Batch, Box, faces_of
+from pde_train.samplers.base import Sampler
 from pde_train.samplers.grid import Grid
 from pde_train.samplers.latin_hypercube import LatinHypercube
 from pde_train.samplers.residual_based import ResidualBased
@@ -21,21 +22,21 @@ every_random = pytest.mark.parametrize("sampler", RANDOM, ids=lambda s: s.__name
 every_dimension = pytest.mark.parametrize("dimension", BOXES)
 
 
-def generator(seed=0):
+def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def drawn(sampler, dimension, from_generator=None):
+def drawn(sampler: type[Sampler], dimension: int, from_generator: np.random.Generator | None = None) -> Batch:
     return sampler(*COUNTS[dimension]).draw(BOXES[dimension], from_generator or generator())
 
 
-def equal(one, other):
+def equal(one: Batch, other: Batch) -> bool:
     return all(torch.equal(one[region].x, other[region].x) for region in ("interior", "boundary"))
 
 
 @every_sampler
 @every_dimension
-def test_points_lie_in_the_box_in_the_right_number(sampler, dimension):
+def test_points_lie_in_the_box_in_the_right_number(sampler: type[Sampler], dimension: int) -> None:
     batch, box = drawn(sampler, dimension), BOXES[dimension]
     inside, boundary = COUNTS[dimension]
     assert set(batch) == {"interior", "boundary"}
@@ -50,7 +51,7 @@ def test_points_lie_in_the_box_in_the_right_number(sampler, dimension):
 
 @every_sampler
 @every_dimension
-def test_every_face_has_its_share_with_outward_unit_normals(sampler, dimension):
+def test_every_face_has_its_share_with_outward_unit_normals(sampler: type[Sampler], dimension: int) -> None:
     boundary, box = drawn(sampler, dimension)["boundary"], BOXES[dimension]
     share = COUNTS[dimension][1] // (2 * dimension)
     for axis in range(dimension):
@@ -65,7 +66,7 @@ def test_every_face_has_its_share_with_outward_unit_normals(sampler, dimension):
 
 @every_sampler
 @pytest.mark.parametrize("boundary", [1, 2, 80])
-def test_an_interval_has_two_ends_whatever_number_is_asked_for(sampler, boundary):
+def test_an_interval_has_two_ends_whatever_number_is_asked_for(sampler: type[Sampler], boundary: int) -> None:
     points = sampler(10, boundary).draw(BOXES[1], generator())["boundary"]
     assert points.x.tolist() == [[-1.0], [3.0]]
     assert points.normals.tolist() == [[-1.0], [1.0]]
@@ -73,7 +74,7 @@ def test_an_interval_has_two_ends_whatever_number_is_asked_for(sampler, boundary
 
 @every_random
 @every_dimension
-def test_points_fill_the_box(sampler, dimension):
+def test_points_fill_the_box(sampler: type[Sampler], dimension: int) -> None:
     box = BOXES[dimension]
     x = sampler(256, COUNTS[dimension][1]).draw(box, generator())["interior"].x.numpy()
     unit = (x - box.lower) / box.lengths
@@ -86,25 +87,25 @@ def test_points_fill_the_box(sampler, dimension):
 
 @every_sampler
 @every_dimension
-def test_the_same_seed_gives_the_same_points(sampler, dimension):
+def test_the_same_seed_gives_the_same_points(sampler: type[Sampler], dimension: int) -> None:
     assert equal(drawn(sampler, dimension, generator(7)), drawn(sampler, dimension, generator(7)))
 
 
 @every_random
 @every_dimension
-def test_another_seed_gives_other_points(sampler, dimension):
+def test_another_seed_gives_other_points(sampler: type[Sampler], dimension: int) -> None:
     assert not equal(drawn(sampler, dimension, generator(7)), drawn(sampler, dimension, generator(8)))
 
 
 @every_random
-def test_a_generator_gives_other_points_at_each_draw(sampler):
+def test_a_generator_gives_other_points_at_each_draw(sampler: type[Sampler]) -> None:
     shared = generator()
     assert not equal(drawn(sampler, 2, shared), drawn(sampler, 2, shared))
 
 
 @every_sampler
 @pytest.mark.parametrize("earlier", [0, 1, 3])
-def test_the_state_of_the_generator_alone_decides_the_points(sampler, earlier):
+def test_the_state_of_the_generator_alone_decides_the_points(sampler: type[Sampler], earlier: int) -> None:
     # what a checkpoint keeps is `bit_generator.state`: points must follow from it, however many draws went before
     first = generator()
     for _ in range(earlier):
@@ -117,11 +118,11 @@ def test_the_state_of_the_generator_alone_decides_the_points(sampler, earlier):
 
 
 @every_sampler
-def test_drawing_leaves_the_global_generators_alone(sampler):
+def test_drawing_leaves_the_global_generators_alone(sampler: type[Sampler]) -> None:
     np.random.seed(0)
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    before = np.random.get_state(legacy=False)["state"]["key"].copy(), torch.get_rng_state()
     drawn(sampler, 2)
-    assert (np.random.get_state()[1] == before[0]).all()
+    assert (np.random.get_state(legacy=False)["state"]["key"] == before[0]).all()
     assert torch.equal(torch.get_rng_state(), before[1])
 
 
@@ -129,7 +130,7 @@ def test_drawing_leaves_the_global_generators_alone(sampler):
 
 
 @every_sampler
-def test_regions_of_an_evolution_lie_on_their_faces(sampler):
+def test_regions_of_an_evolution_lie_on_their_faces(sampler: type[Sampler]) -> None:
     box, coordinates = BOXES[2], ("x", "t")
     regions = {r: faces_of(r, coordinates) for r in ("boundary", "initial", "periodic", "x_upper")}
     batch = sampler(16, 8, initial=5).draw(box, generator(), regions)
@@ -151,10 +152,11 @@ def test_regions_of_an_evolution_lie_on_their_faces(sampler):
 
 
 @every_sampler
-def test_points_of_a_periodic_region_know_those_across(sampler):
+def test_points_of_a_periodic_region_know_those_across(sampler: type[Sampler]) -> None:
     box = BOXES[3]
     batch = sampler(64, 8, initial=4).draw(box, generator(), {"periodic": faces_of("periodic", ("x", "t", "y"))})
     points = batch["periodic"]
+    assert points.across is not None
     assert points.x.shape == points.across.shape == (8, 3)
     for rows, axis in ((slice(0, 4), 0), (slice(4, 8), 2)):
         assert (points.x[rows, axis] == box.lower[axis]).all()
@@ -162,12 +164,13 @@ def test_points_of_a_periodic_region_know_those_across(sampler):
         others = [i for i in range(3) if i != axis]
         assert torch.equal(points.x[rows][:, others], points.across[rows][:, others])
     part = points.rows(2, 5).to(dtype=torch.float32, device="cpu")
+    assert part.across is not None
     assert torch.equal(part.across, points.across[2:5].float())
     assert batch["interior"].across is None
 
 
 @every_sampler
-def test_another_region_leaves_the_points_of_those_before_it_alone(sampler):
+def test_another_region_leaves_the_points_of_those_before_it_alone(sampler: type[Sampler]) -> None:
     box, regions = BOXES[2], {"boundary": BOXES[2].faces()}
     one = sampler(16, 16).draw(box, generator(), regions)
     other = sampler(16, 16, initial=3).draw(box, generator(), regions | {"initial": [(1, -1)]})
@@ -175,7 +178,7 @@ def test_another_region_leaves_the_points_of_those_before_it_alone(sampler):
     assert equal(one, drawn(sampler, 2))
 
 
-def test_an_end_of_an_interval_is_one_point():
+def test_an_end_of_an_interval_is_one_point() -> None:
     batch = Uniform(5, 80).draw(BOXES[1], generator(), {"x_lower": [(0, -1)], "x_upper": [(0, 1)]})
     assert batch["x_lower"].x.tolist() == [[-1.0]]
     assert batch["x_upper"].x.tolist() == [[3.0]]
@@ -183,7 +186,7 @@ def test_an_end_of_an_interval_is_one_point():
 
 @every_random
 @pytest.mark.parametrize("dimension", [4, 1000])
-def test_points_of_many_faces_lie_on_faces_drawn_at_random(sampler, dimension):
+def test_points_of_many_faces_lie_on_faces_drawn_at_random(sampler: type[Sampler], dimension: int) -> None:
     box = Box((-1.0,) * dimension, (2.0,) * dimension)
     boundary = sampler(10, 100).draw(box, generator())["boundary"]
     x, normals = boundary.x.numpy(), boundary.normals.numpy()
@@ -196,7 +199,7 @@ def test_points_of_many_faces_lie_on_faces_drawn_at_random(sampler, dimension):
     assert len(np.unique(normals, axis=0)) >= min(2 * dimension, 90)
 
 
-def test_a_grid_on_many_axes_is_refused():
+def test_a_grid_on_many_axes_is_refused() -> None:
     box = Box((0.0,) * 1000, (1.0,) * 1000)
     sentence = r"a grid of 400 points on 1000 axes is not square, .*: expected points off a grid, choose sampler"
     with pytest.raises(UsageError, match=sentence):
@@ -209,27 +212,29 @@ def test_a_grid_on_many_axes_is_refused():
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 200])
-def test_a_grid_of_an_interval_is_linspace(n):
+def test_a_grid_of_an_interval_is_linspace(n: int) -> None:
     x = Grid(n, 2).draw(BOXES[1], generator())["interior"].x
     np.testing.assert_array_equal(x.numpy()[:, 0], np.linspace(-1, 3, n))
 
 
 @pytest.mark.parametrize(("interior", "per_axis"), [(16, (4, 4)), ([3, 5], (3, 5)), ([1, 4], (1, 4)), (1, (1, 1))])
-def test_a_grid_of_a_rectangle_is_the_product_of_linspaces(interior, per_axis):
+def test_a_grid_of_a_rectangle_is_the_product_of_linspaces(
+    interior: int | list[int], per_axis: tuple[int, int]
+) -> None:
     box = BOXES[2]
     x = Grid(interior, 8).draw(box, generator())["interior"].x.numpy()
-    axes = [np.linspace(*ends, n) for *ends, n in zip(box.lower, box.upper, per_axis, strict=True)]
+    axes = [np.linspace(low, high, n) for low, high, n in zip(box.lower, box.upper, per_axis, strict=True)]
     np.testing.assert_array_equal(x, [(a, b) for a in axes[0] for b in axes[1]])
 
 
-def test_a_grid_has_both_ends_of_every_axis():
+def test_a_grid_has_both_ends_of_every_axis() -> None:
     box = BOXES[3]
     x = Grid(27, 24).draw(box, generator())["interior"].x
     assert tuple(x.min(dim=0).values.tolist()) == box.lower
     assert tuple(x.max(dim=0).values.tolist()) == box.upper
 
 
-def test_the_faces_of_a_grid_are_grids():
+def test_the_faces_of_a_grid_are_grids() -> None:
     box = BOXES[2]
     boundary = Grid(16, 20).draw(box, generator())["boundary"]
     left = boundary.x[(boundary.normals == torch.tensor([-1.0, 0.0])).all(dim=1)]
@@ -239,7 +244,7 @@ def test_the_faces_of_a_grid_are_grids():
 @pytest.mark.parametrize(
     ("count", "dimension", "root"), [(400, 2, 20), (10**6, 3, 100), (125, 3, 5), (7, 1, 7), (10201, 2, 101)]
 )
-def test_a_perfect_power_is_shared_by_the_axes(count, dimension, root):
+def test_a_perfect_power_is_shared_by_the_axes(count: int, dimension: int, root: int) -> None:
     box = Box((0.0,) * dimension, (1.0,) * dimension)
     assert Grid(count, 8).spacing(box) == (1 / (root - 1),) * dimension
 
@@ -247,7 +252,9 @@ def test_a_perfect_power_is_shared_by_the_axes(count, dimension, root):
 @pytest.mark.parametrize(
     ("count", "dimension", "lower", "upper"), [(1000, 2, 961, 1024), (10, 2, 9, 16), (63, 3, 27, 64), (2, 2, 1, 4)]
 )
-def test_a_grid_that_is_no_power_is_refused_with_its_neighbours(count, dimension, lower, upper):
+def test_a_grid_that_is_no_power_is_refused_with_its_neighbours(
+    count: int, dimension: int, lower: int, upper: int
+) -> None:
     sentence = (
         rf"a grid of {count} points on {dimension} axes is not square: expected {lower}, {upper} or a list of points"
     )
@@ -258,7 +265,7 @@ def test_a_grid_that_is_no_power_is_refused_with_its_neighbours(count, dimension
 
 
 @pytest.mark.parametrize("interior", [[4], [4, 4, 4]], ids=str)
-def test_a_list_needs_a_number_for_each_axis(interior):
+def test_a_list_needs_a_number_for_each_axis(interior: list[int]) -> None:
     with pytest.raises(UsageError, match=rf"sampler\.interior=.* has {len(interior)} numbers: expected .* each"):
         Grid(interior, 8).draw(BOXES[2], generator())
 
@@ -268,14 +275,14 @@ def test_a_list_needs_a_number_for_each_axis(interior):
 
 @every_dimension
 @pytest.mark.parametrize("n", [1, 7, 50])
-def test_a_latin_hypercube_has_one_point_in_each_slice(dimension, n):
+def test_a_latin_hypercube_has_one_point_in_each_slice(dimension: int, n: int) -> None:
     box = BOXES[dimension]
     x = LatinHypercube(n, COUNTS[dimension][1]).draw(box, generator())["interior"].x.numpy()
     slices = np.floor((x - box.lower) / box.lengths * n).astype(int)
     assert [sorted(column) for column in slices.T] == [list(range(n))] * dimension
 
 
-def test_every_face_of_a_latin_hypercube_has_one_point_in_each_slice():
+def test_every_face_of_a_latin_hypercube_has_one_point_in_each_slice() -> None:
     boundary = LatinHypercube(5, 40).draw(BOXES[2], generator())["boundary"]
     left = boundary.x[(boundary.normals == torch.tensor([-1.0, 0.0])).all(dim=1), 1].numpy()
     assert sorted(np.floor((left - 2) / 0.5 * 10).astype(int)) == list(range(10))
@@ -283,7 +290,7 @@ def test_every_face_of_a_latin_hypercube_has_one_point_in_each_slice():
 
 @every_dimension
 @pytest.mark.parametrize("n", [2, 16, 64])
-def test_sobol_points_are_balanced_for_powers_of_two(dimension, n):
+def test_sobol_points_are_balanced_for_powers_of_two(dimension: int, n: int) -> None:
     box = BOXES[dimension]
     x = Sobol(n, COUNTS[dimension][1]).draw(box, generator())["interior"].x.numpy()
     unit = (x - box.lower) / box.lengths
@@ -297,7 +304,7 @@ def test_sobol_points_are_balanced_for_powers_of_two(dimension, n):
 
 
 @pytest.mark.parametrize("n", [1, 3, 100])
-def test_sobol_points_come_in_any_number_without_a_warning(n):
+def test_sobol_points_come_in_any_number_without_a_warning(n: int) -> None:
     assert Sobol(n, 8).draw(BOXES[2], generator())["interior"].x.shape == (n, 2)
 
 
@@ -305,12 +312,12 @@ def test_sobol_points_come_in_any_number_without_a_warning(n):
 
 
 @every_random
-def test_a_list_of_counts_is_for_grids(sampler):
+def test_a_list_of_counts_is_for_grids(sampler: type[Sampler]) -> None:
     with pytest.raises(UsageError, match="is for a grid: expected one number, 20 in all"):
         sampler([4, 5], 8).draw(BOXES[2], generator())
 
 
-def test_the_spacing_of_a_grid_is_the_distance_of_its_points():
+def test_the_spacing_of_a_grid_is_the_distance_of_its_points() -> None:
     box = BOXES[2]
     assert Grid([5, 6], 8).spacing(box) == pytest.approx((1.0, 0.1))
     x = Grid([5, 6], 8).draw(box, generator())["interior"].x.numpy()
@@ -319,35 +326,37 @@ def test_the_spacing_of_a_grid_is_the_distance_of_its_points():
 
 
 @every_random
-def test_the_spacing_of_other_points_is_that_of_as_many_on_a_grid(sampler):
+def test_the_spacing_of_other_points_is_that_of_as_many_on_a_grid(sampler: type[Sampler]) -> None:
     # a square root rounds once
     assert sampler(36, 8).spacing(BOXES[2]) == pytest.approx(Grid(36, 8).spacing(BOXES[2]), rel=1e-14)
     assert sampler(9, 2).spacing(BOXES[1]) == pytest.approx((0.5,), rel=1e-14)
 
 
 @every_sampler
-def test_the_spacing_of_one_point_is_the_box(sampler):
+def test_the_spacing_of_one_point_is_the_box(sampler: type[Sampler]) -> None:
     assert sampler(1, 4).spacing(BOXES[2]) == (4.0, 0.5)
 
 
 @every_sampler
 @pytest.mark.parametrize("count", [0, -3])
 @pytest.mark.parametrize("name", ["interior", "boundary", "initial"])
-def test_counts_must_be_positive(sampler, name, count):
+def test_counts_must_be_positive(sampler: type[Sampler], name: str, count: int) -> None:
     with pytest.raises(UsageError, match=rf"sampler\.{name}={count} leaves no point: expected a positive number"):
         sampler(**({"interior": 16, "boundary": 16} | {name: count}))
 
 
 @every_sampler
 @pytest.mark.parametrize("interior", [[0, 5], [5, -1], []], ids=str)
-def test_every_count_of_a_list_must_be_positive(sampler, interior):
+def test_every_count_of_a_list_must_be_positive(sampler: type[Sampler], interior: list[int]) -> None:
     with pytest.raises(UsageError, match=r"sampler\.interior=\[.*\] leaves no point: expected a positive number"):
         sampler(interior, 8)
 
 
 @every_sampler
 @pytest.mark.parametrize(("boundary", "dimension", "remedy"), [(10, 2, 8), (3, 2, 4), (25, 3, 24)])
-def test_a_boundary_that_the_faces_cannot_share_is_refused(sampler, boundary, dimension, remedy):
+def test_a_boundary_that_the_faces_cannot_share_is_refused(
+    sampler: type[Sampler], boundary: int, dimension: int, remedy: int
+) -> None:
     faces = 2 * dimension
     sentence = (
         rf"sampler\.boundary={boundary} cannot be shared by {faces} faces: .* multiple of {faces}, such as {remedy}"
@@ -357,7 +366,7 @@ def test_a_boundary_that_the_faces_cannot_share_is_refused(sampler, boundary, di
 
 
 @every_sampler
-def test_a_negative_interval_of_resampling_is_refused(sampler):
+def test_a_negative_interval_of_resampling_is_refused(sampler: type[Sampler]) -> None:
     with pytest.raises(UsageError, match=r"sampler\.resample_every=-1 is no number of steps: expected an integer"):
         sampler(16, 8, resample_every=-1)
 
@@ -365,7 +374,7 @@ def test_a_negative_interval_of_resampling_is_refused(sampler):
 # --- Points and boxes
 
 
-def test_points_move_with_their_normals():
+def test_points_move_with_their_normals() -> None:
     boundary = drawn(Uniform, 2)["boundary"]
     moved = boundary.to(dtype=torch.float32, device="cpu")
     assert moved.x.dtype == moved.normals.dtype == torch.float32
@@ -373,15 +382,17 @@ def test_points_move_with_their_normals():
     assert drawn(Uniform, 2)["interior"].to(dtype=torch.float32, device="cpu").normals is None
 
 
-def test_rows_are_taken_with_their_normals():
+def test_rows_are_taken_with_their_normals() -> None:
     boundary = drawn(Uniform, 2)["boundary"]
     part = boundary.rows(3, 6)
     assert torch.equal(part.x, boundary.x[3:6])
+    assert part.normals is not None
+    assert boundary.normals is not None
     assert torch.equal(part.normals, boundary.normals[3:6])
     assert drawn(Uniform, 2)["interior"].rows(0, 2).x.shape == (2, 2)
 
 
-def test_regions_are_made_of_faces():
+def test_regions_are_made_of_faces() -> None:
     evolution, space = ("x", "t", "y"), ("x1", "x2")
     assert faces_of("interior", evolution) == []
     assert faces_of("boundary", evolution) == [(0, -1), (0, 1), (2, -1), (2, 1)]
@@ -395,14 +406,14 @@ def test_regions_are_made_of_faces():
 @pytest.mark.parametrize(
     ("region", "coordinates"), [("initial", ("x", "y")), ("boundry", ("x",)), ("y_lower", ("x",)), ("x_left", ("x",))]
 )
-def test_an_unknown_region_is_refused_with_what_is_known(region, coordinates):
+def test_an_unknown_region_is_refused_with_what_is_known(region: str, coordinates: tuple[str, ...]) -> None:
     with pytest.raises(
         UsageError, match=rf"'{region}' is no region of this PDE: expected interior, .* x_lower, .* @on"
     ):
         faces_of(region, coordinates)
 
 
-def test_a_box_knows_its_faces():
+def test_a_box_knows_its_faces() -> None:
     box = BOXES[3]
     assert box.dimension == 3
     assert box.lengths.tolist() == [1, 4, 3]

@@ -1,6 +1,7 @@
 """Wrong words in a configuration: each is refused with one sentence before anything is built."""
 
 import pytest
+from fixtures import Compose
 
 from pde_train.errors import UsageError
 from pde_train.experiment import build
@@ -88,7 +89,7 @@ NETWORK = "model=two_layer"
         (["sampler.interior=10000000000"], "sampler asks for 1.0e.10 numbers, which take about 1280 GB"),
     ],
 )
-def test_a_wrong_word_is_refused_with_one_sentence(compose, overrides, sentence):
+def test_a_wrong_word_is_refused_with_one_sentence(compose: Compose, overrides: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence) as refused:
         build(compose(*overrides))
     assert len(str(refused.value).splitlines()) == 1

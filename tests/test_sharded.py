@@ -7,15 +7,20 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import forked
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose, KilledAt, descent_of
+from torch import Tensor
 
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
+from pde_train.geometry import Batch
+from pde_train.problem import Problem
 from pde_train.runs.result import Result
 from pde_train.runs.run import run, run_config
 from pde_train.training import select_steps as choice
@@ -45,16 +50,16 @@ ROUNDING = 1e-13
 
 
 @pytest.fixture(scope="module")
-def pools():
+def pools() -> Iterator[list[Workers]]:
     """One pool of workers or none, as there can be one process group."""
-    kept = []
+    kept: list[Workers] = []
     yield kept
     for workers in kept:
         workers.close()
 
 
 @pytest.fixture
-def pool(pools, monkeypatch):
+def pool(pools: list[Workers], monkeypatch: pytest.MonkeyPatch) -> Workers:
     """One worker, started before, that runs use as well."""
     if not pools:
         pools.append(Workers(2, "cpu", serve))
@@ -64,27 +69,27 @@ def pool(pools, monkeypatch):
 
 
 @pytest.fixture
-def no_pool(pools):
+def no_pool(pools: list[Workers]) -> None:
     while pools:
         pools.pop().close()
 
 
-def posed(compose, *overrides):
+def posed(compose: Compose, *overrides: str) -> tuple[Problem, Batch, torch.optim.Optimizer, Tensor]:
     """A problem, its points, an optimiser, and the loss and gradient of one process."""
     experiment = build(compose(*SMALL, *overrides))
     problem = experiment.problem
     batch = problem.draw(np.random.default_rng(0))
-    optimizer = experiment.method.optimizer(problem.model.parameters())
+    optimizer = descent_of(experiment).optimizer(problem.model.parameters())
     torch.manual_seed(1)
     loss = EagerSteps(problem, optimizer, StopSignals()).gradient(batch)
     return problem, batch, optimizer, torch.cat([loss.view(1), gradient_of(problem)])
 
 
-def gradient_of(problem):
+def gradient_of(problem: Problem) -> Tensor:
     return torch.cat([p.grad.flatten() for p in problem.model.parameters()])
 
 
-def agree(found, expected, rounding=ROUNDING):
+def agree(found: Tensor, expected: Tensor, rounding: float = ROUNDING) -> None:
     """The loss relative to itself, the gradient relative to its largest entry."""
     torch.testing.assert_close(found[0], expected[0], rtol=rounding, atol=0)
     torch.testing.assert_close(found[1:], expected[1:], rtol=0, atol=rounding * float(expected[1:].abs().max()))
@@ -98,7 +103,7 @@ def agree(found, expected, rounding=ROUNDING):
     "how", ["taylor", "reverse", "forward", "finite_difference/1e-1", "complex_step", "stochastic"]
 )
 @pytest.mark.parametrize("pde", ["poisson_1d", "burgers_1d", "convection_1d", "biharmonic_2d"])
-def test_the_parts_of_shards_add_up_to_the_loss_and_gradient(compose, pde, how, count):
+def test_the_parts_of_shards_add_up_to_the_loss_and_gradient(compose: Compose, pde: str, how: str, count: int) -> None:
     problem, batch, _, expected = posed(compose, f"pde={pde}", f"differentiator={how}", "sampler.boundary=8")
     parts = shards(batch, count)
     for region, points in batch.items():
@@ -117,7 +122,7 @@ def test_the_parts_of_shards_add_up_to_the_loss_and_gradient(compose, pde, how, 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["taylor", "reverse", "finite_difference/1e-1"])
 @pytest.mark.parametrize("pde", ["poisson_1d", "burgers_1d", "convection_1d"])
-def test_two_processes_have_the_loss_and_gradient_of_one(compose, pool, pde, how):
+def test_two_processes_have_the_loss_and_gradient_of_one(compose: Compose, pool: Workers, pde: str, how: str) -> None:
     problem, batch, optimizer, expected = posed(compose, f"pde={pde}", f"differentiator={how}")
     steps = ShardedSteps(problem, optimizer, StopSignals(), pool)
     for _ in range(2):
@@ -126,7 +131,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one(compose, pool, pde, how
 
 
 @pytest.mark.slow
-def test_workers_follow_the_parameters_the_points_and_the_generator(compose, pool):
+def test_workers_follow_the_parameters_the_points_and_the_generator(compose: Compose, pool: Workers) -> None:
     problem, batch, optimizer, expected = posed(compose, "pde=poisson_nd", "differentiator=stochastic")
     sharded, plain = (
         ShardedSteps(problem, optimizer, StopSignals(), pool),
@@ -141,14 +146,14 @@ def test_workers_follow_the_parameters_the_points_and_the_generator(compose, poo
             found.append(torch.cat([steps.gradient(points).view(1), gradient_of(problem)]))
             with torch.no_grad():
                 for parameter in problem.model.parameters():
-                    parameter *= 1.5
+                    parameter.mul_(1.5)
     for ours, theirs in zip(found[:3], found[3:], strict=True):
         agree(ours, theirs)
     assert len({float(f[0]) for f in found[3:]} | {float(expected[0])}) == 4
 
 
 @pytest.mark.slow
-def test_float32_stays_float32(compose, pool):
+def test_float32_stays_float32(compose: Compose, pool: Workers) -> None:
     problem, batch, optimizer, expected = posed(compose, "accelerator.precision=float32")
     loss = ShardedSteps(problem, optimizer, StopSignals(), pool).gradient(batch)
     assert loss.dtype == gradient_of(problem).dtype == torch.float32
@@ -170,7 +175,9 @@ def test_float32_stays_float32(compose, pool):
         (["optimizer=lbfgs", "method.steps=5"], 1e-10),  # a line search amplifies rounding by a decade or so a step
     ],
 )
-def test_a_run_of_two_processes_is_that_of_one(compose, tmp_path, pool, overrides, rounding):
+def test_a_run_of_two_processes_is_that_of_one(
+    compose: Compose, tmp_path: Path, pool: Workers, overrides: list[str], rounding: float
+) -> None:
     two, one = (
         run(build(compose(*SMALL, *overrides, *more)), tmp_path / str(len(more)))
         for more in ([], ["accelerator=cpu", "method.compile=never"])
@@ -181,13 +188,15 @@ def test_a_run_of_two_processes_is_that_of_one(compose, tmp_path, pool, override
     assert two.last()["residual"] == pytest.approx(one.last()["residual"], rel=rounding)
 
 
-def history(folder):
+def history(folder: Path) -> list[str]:
     """Every measured number of a run with all its digits, but for wall times."""
     return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
 
 
 @pytest.mark.slow
-def test_a_resumed_run_goes_on_to_the_same_bits(compose, tmp_path, pool, killed_at):
+def test_a_resumed_run_goes_on_to_the_same_bits(
+    compose: Compose, tmp_path: Path, pool: Workers, killed_at: KilledAt
+) -> None:
     cfg = compose(*SMALL, *ADAM, *RUN, "differentiator=complex_step")
     run_config(cfg, tmp_path / "undisturbed", {}, [])
     with killed_at(20):
@@ -201,17 +210,19 @@ def test_a_resumed_run_goes_on_to_the_same_bits(compose, tmp_path, pool, killed_
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(compose, tmp_path, no_pool, monkeypatch):
+def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(
+    compose: Compose, tmp_path: Path, no_pool: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gradient, calls = ShardedSteps.gradient, []
 
-    def fatal(self, batch):
+    def fatal(self: ShardedSteps, batch: Batch) -> Tensor:
         calls.append(self)
         if len(calls) == 15:
             os.kill(self.workers.processes[0].pid, signal.SIGKILL)
             killed_at.append(time.monotonic())
         return gradient(self, batch)
 
-    killed_at = []
+    killed_at: list[float] = []
     monkeypatch.setattr(ShardedSteps, "gradient", fatal)
     cfg = compose(*SMALL, *RUN)
     with pytest.raises(RunError, match=r"one of the 2 processes .* has ended \(killed by signal 9\): .* resume=true"):
@@ -227,7 +238,7 @@ def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(compose, t
 
 
 @pytest.mark.slow
-def test_what_goes_wrong_in_a_worker_is_said_here(no_pool):
+def test_what_goes_wrong_in_a_worker_is_said_here(no_pool: None) -> None:
     workers = Workers(2, "cpu", serve)
     try:
         workers.tell([(torch.get_rng_state().numpy(), packed(("no problem", {}, {})))])
@@ -260,7 +271,7 @@ def nothing_is_left_of(group: int) -> bool:
 
 
 @pytest.mark.slow
-def test_ctrl_c_checkpoints_and_no_process_outlives_the_main_one_however_it_ends(tmp_path):
+def test_ctrl_c_checkpoints_and_no_process_outlives_the_main_one_however_it_ends(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     checkpoint = folder / "checkpoint.ckpt"
     process = start(folder)
@@ -299,20 +310,20 @@ def test_ctrl_c_checkpoints_and_no_process_outlives_the_main_one_however_it_ends
         (["method=probe"], r"Probe works in one process, and accelerator\.processes=2 were asked for"),
     ],
 )
-def test_what_cannot_be_shared_is_refused(compose, overrides, sentence):
+def test_what_cannot_be_shared_is_refused(compose: Compose, overrides: list[str], sentence: str) -> None:
     overrides = [o for o in SMALL if not (o.startswith("model") and "model=random_features" in overrides)] + overrides
     with pytest.raises(UsageError, match=sentence):
         build(compose(*overrides))
 
 
-def test_more_processes_than_gpus_are_refused(compose, monkeypatch):
+def test_more_processes_than_gpus_are_refused(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match=r"processes=2 needs a GPU each, and torch sees 1: expected at most as many"):
         build(compose(*SMALL, "accelerator.accelerator=gpu"))
 
 
-def test_a_problem_that_cannot_be_sent_is_refused():
+def test_a_problem_that_cannot_be_sent_is_refused() -> None:
     with pytest.raises(
         UsageError, match=r"cannot be pickled .*: expected functions and classes at the top of a module"
     ):
@@ -320,5 +331,5 @@ def test_a_problem_that_cannot_be_sent_is_refused():
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sin", "gelu", "softplus", "sigmoid", "silu", "gaussian"])
-def test_every_activation_can_be_sent(compose, activation):
+def test_every_activation_can_be_sent(compose: Compose, activation: str) -> None:
     assert packed(build(compose(*SMALL, f"model.activation={activation}")).problem)

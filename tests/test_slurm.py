@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,7 @@ LONG = ["method.steps=12000", "method.chunk=50", "method.checkpoint_every=1000",
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A SLURM for the tests of this file; the environment by which commands find it."""
     if MISSING or os.geteuid() != 0:
         pytest.skip(f"no SLURM: needs root and Debian's slurm-wlm, munge and procps (missing: {MISSING or 'root'})")
@@ -55,12 +55,28 @@ def three_free_ports() -> int:
     raise RuntimeError("no three ports in a row are free")
 
 
+SLEEPY = """
+import time, torch
+
+class SleepyAdam(torch.optim.Adam):
+    def step(self, closure=None):
+        time.sleep(0.02)
+        return super().step(closure)
+"""
+
+
 @pytest.fixture(scope="module")
-def timed(slurm, tmp_path_factory):
-    """A sweep of one cell that needs far longer than its time limit, under way while the other tests run."""
+def timed(slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator["Sweep"]:
+    """A sweep of one cell that needs far longer than its time limit, under way while the other tests run.
+
+    Its optimiser sleeps, so that it takes nothing from them.
+    """
+    folder = tmp_path_factory.mktemp("timed")
+    (folder / "sleepy.py").write_text(SLEEPY)
+    sleepy = ["trusted_modules=[sleepy]", "optimizer._target_=sleepy.SleepyAdam"]
     endless = ["method.steps=10000000", "method.chunk=1000", "method.checkpoint_every=1000", "method.log_every=100000"]
     limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10"]
-    sweep = Sweep(slurm, tmp_path_factory.mktemp("timed"), *endless, *limit)
+    sweep = Sweep(slurm, folder, *sleepy, *endless, *limit)
     yield sweep
     sweep.process.kill()
     sweep.end()
@@ -69,7 +85,7 @@ def timed(slurm, tmp_path_factory):
 class Sweep:
     """The command of a sweep under way in a folder of its own."""
 
-    def __init__(self, environment: dict[str, str], folder: Path, *words: str, launcher: str = "slurm_cpu"):
+    def __init__(self, environment: dict[str, str], folder: Path, *words: str, launcher: str = "slurm_cpu") -> None:
         self.environment, self.folder = environment, folder
         command = [sys.executable, "-m", "pde_train", "--multirun", f"hydra/launcher={launcher}", *TINY, *words]
         with tempfile.NamedTemporaryFile(dir=folder, prefix="printed-", delete=False) as file:
@@ -124,7 +140,7 @@ def assert_one_whole_run_each(folder: Path, cells: int, steps: int) -> None:
         assert all(len(set(steps)) == len(steps) for steps in rows.values())
 
 
-def test_where_there_is_no_slurm_it_is_one_sentence(tmp_path):
+def test_where_there_is_no_slurm_it_is_one_sentence(tmp_path: Path) -> None:
     sweep = Sweep({**os.environ, "PATH": str(tmp_path)}, tmp_path)
     code, printed = sweep.end()
     assert code == 2
@@ -132,7 +148,7 @@ def test_where_there_is_no_slurm_it_is_one_sentence(tmp_path):
     assert len(printed.splitlines()) == 1
 
 
-def test_jobs_are_accounted_for(slurm):
+def test_jobs_are_accounted_for(slurm: dict[str, str]) -> None:
     """All of this file runs with real accounting where this passes: sacct tells what only a database knows."""
     if "accounting_storage/slurmdbd" not in Path(slurm["SLURM_CONF"]).read_text():
         pytest.skip(
@@ -155,7 +171,9 @@ def test_jobs_are_accounted_for(slurm):
     ("word", "reason"),
     [("partition=nowhere", "Invalid partition name specified"), ("gpus_per_node=3", "configuration is not available")],
 )
-def test_what_sbatch_refuses_is_its_own_sentence(slurm, timed, tmp_path, word, reason):
+def test_what_sbatch_refuses_is_its_own_sentence(
+    slurm: dict[str, str], timed: Sweep, tmp_path: Path, word: str, reason: str
+) -> None:
     sweep = Sweep(slurm, tmp_path, f"hydra.launcher.{word}")
     code, printed = sweep.end()
     assert code == 2
@@ -164,7 +182,7 @@ def test_what_sbatch_refuses_is_its_own_sentence(slurm, timed, tmp_path, word, r
     assert len(printed.splitlines()) <= 2  # after Hydra's count of cells
 
 
-def test_an_array_with_gpus_in_which_a_cell_fails(slurm, timed, tmp_path):
+def test_an_array_with_gpus_in_which_a_cell_fails(slurm: dict[str, str], timed: Sweep, tmp_path: Path) -> None:
     words = ["accelerator=cpu", "method.steps=20", "optimizer.lr=0.01,1e300"]
     sweep = Sweep(slurm, tmp_path, *words, launcher="slurm_gpu")
     code, printed = sweep.end()
@@ -180,7 +198,7 @@ def test_an_array_with_gpus_in_which_a_cell_fails(slurm, timed, tmp_path):
     assert gpus == ["gres:gpu:1"] * 2
 
 
-def test_stacks_of_cells_are_jobs_of_the_array(slurm, timed, tmp_path):
+def test_stacks_of_cells_are_jobs_of_the_array(slurm: dict[str, str], timed: Sweep, tmp_path: Path) -> None:
     words = ["hydra/launcher@hydra.launcher.through=slurm_cpu", "hydra.launcher.size=3", "seed=range(5)"]
     sweep = Sweep(slurm, tmp_path, *words, "method.steps=50", launcher="stacked")
     code, printed = sweep.end()
@@ -190,7 +208,9 @@ def test_stacks_of_cells_are_jobs_of_the_array(slurm, timed, tmp_path):
     assert_one_whole_run_each(tmp_path, cells=5, steps=50)
 
 
-def test_the_study_runs_unchanged_through_submitits_own_launcher(slurm, timed, tmp_path):
+def test_the_study_runs_unchanged_through_submitits_own_launcher(
+    slurm: dict[str, str], timed: Sweep, tmp_path: Path
+) -> None:
     words = ["--small", "--parts", "contour", "hydra/launcher=submitit_slurm", "pde=poisson_1d", "seed=0,1"]
     command = [sys.executable, "-m", "pde_train.study", *words]
     done = subprocess.run(command, cwd=tmp_path, env=slurm, capture_output=True, text=True, timeout=170)
@@ -199,7 +219,9 @@ def test_the_study_runs_unchanged_through_submitits_own_launcher(slurm, timed, t
     assert (tmp_path / "study-small/report/report.html").exists()
 
 
-def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launcher(slurm, timed, tmp_path):
+def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launcher(
+    slurm: dict[str, str], timed: Sweep, tmp_path: Path
+) -> None:
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
     reference = Sweep(slurm, undisturbed, *LONG, "seed=0,1", launcher="basic")
@@ -247,11 +269,12 @@ def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launche
     assert_one_whole_run_each(tmp_path, cells=4, steps=12000)
 
 
-def test_a_cell_that_runs_out_of_time_goes_on_and_outlives_its_launcher(timed):
+def test_a_cell_that_runs_out_of_time_goes_on_and_outlives_its_launcher(timed: Sweep) -> None:
     timed.wait(lambda: len(list(timed.folder.glob("multirun/cells/*/pde_train.log"))) == 1)
     (log,) = timed.folder.glob("multirun/cells/*/pde_train.log")
     timed.wait(lambda: log.read_text().count("from step") >= 2)
     stopped = re.search(r"stopped by signal 12 at step (\d+), a checkpoint was written", log.read_text())
+    assert stopped is not None
     assert f"from step {stopped[1]}\n" in log.read_text()
     assert "this job is timed-out" in log.read_text()
     timed.process.send_signal(signal.SIGINT)

@@ -1,15 +1,28 @@
 """SOAP against its published algorithm, written anew in numpy."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pde_train.derivatives import Field
 from pde_train.errors import UsageError
 from pde_train.optimizers.soap import SOAP
 
 
-def published(start, gradient, steps, lr=0.1, first=0.9, second=0.8, eps=1e-3, frequency=3):
+def published(
+    start: np.ndarray,
+    gradient: Callable[[np.ndarray], np.ndarray],
+    steps: int,
+    lr: float = 0.1,
+    first: float = 0.9,
+    second: float = 0.8,
+    eps: float = 1e-3,
+    frequency: int = 3,
+) -> np.ndarray:
     """Algorithm 3 for one matrix, with the first step only setting the bases."""
     w = start.copy()
     mean, square = np.zeros_like(w), np.zeros_like(w)
@@ -34,11 +47,11 @@ def published(start, gradient, steps, lr=0.1, first=0.9, second=0.8, eps=1e-3, f
     return w
 
 
-def target(w, a, b):
+def target(w: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return ((a @ w @ b - 1) ** 2).sum()
 
 
-def taken(start, function, steps, **options):
+def taken(start: np.ndarray, function: Field, steps: int, **options: Any) -> tuple[np.ndarray, SOAP]:
     w = nn.Parameter(torch.from_numpy(start.copy()))
     optimizer = SOAP([w], lr=0.1, betas=(0.9, 0.8), frequency=3, **options)
     for _ in range(steps):
@@ -48,11 +61,11 @@ def taken(start, function, steps, **options):
     return w.detach().numpy(), optimizer
 
 
-def test_steps_are_those_of_the_published_algorithm():
+def test_steps_are_those_of_the_published_algorithm() -> None:
     generator = np.random.default_rng(0)
     a, b, start = (generator.normal(size=s) for s in ((5, 3), (3, 6), (3, 3)))
 
-    def gradient(w):
+    def gradient(w: np.ndarray) -> np.ndarray:
         return 2 * a.T @ (a @ w @ b - 1) @ b.T
 
     ta, tb = torch.from_numpy(a), torch.from_numpy(b)
@@ -62,7 +75,7 @@ def test_steps_are_those_of_the_published_algorithm():
     assert np.abs(found - start).max() > 0.1
 
 
-def test_a_vector_is_left_to_adam():
+def test_a_vector_is_left_to_adam() -> None:
     """After the first step, which only sets the state, the steps are those of torch's Adam."""
     start = np.array([1.0, -2.0, 0.5])
     weights = torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)
@@ -76,14 +89,14 @@ def test_a_vector_is_left_to_adam():
     assert np.abs(found - w.detach().numpy()).max() < 1e-9
 
 
-def test_a_long_side_has_no_basis():
+def test_a_long_side_has_no_basis() -> None:
     start = np.random.default_rng(0).normal(size=(7, 3))
     _, optimizer = taken(start, lambda w: (w**4).sum(), 5, largest=4)
     (state,) = optimizer.state.values()
     assert [m.shape for m in state["matrices"]] == [(3, 3)]
 
 
-def test_the_state_goes_on_to_the_same_bits():
+def test_the_state_goes_on_to_the_same_bits() -> None:
     start = np.random.default_rng(1).normal(size=(4, 3))
     whole, _ = taken(start, lambda w: (w**4).sum(), 12)
     w = nn.Parameter(torch.from_numpy(start.copy()))
@@ -100,6 +113,6 @@ def test_the_state_goes_on_to_the_same_bits():
 
 
 @pytest.mark.parametrize("options", [{"lr": 0.0}, {"betas": (0.9, 1.0)}, {"frequency": 0}, {"eps": -1.0}])
-def test_numbers_out_of_range_are_refused(options):
+def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"optimizer\.(lr|betas|frequency)=.* expected"):
         SOAP([nn.Parameter(torch.zeros(2, 2))], **options)

@@ -1,17 +1,21 @@
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any
 
 import mpmath
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from pde_train import residuals
+from pde_train.derivatives import Jet
 from pde_train.diagnostics.spectrum import SpectrumProbe
+from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.differentiators.reverse import Reverse
 from pde_train.errors import UsageError
-from pde_train.geometry import Box
+from pde_train.geometry import Batch, Box
 from pde_train.models.mlp import MLP
 from pde_train.models.random_features import RandomFeatures
 from pde_train.pdes.base import PDE, on
@@ -26,18 +30,18 @@ EPS = torch.finfo(torch.float64).eps
 EVERYTHING = 10**9
 
 
-def orthonormal(rows, columns, seed):
+def orthonormal(rows: int, columns: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.linalg.qr(torch.randn(rows, columns, generator=generator, dtype=torch.float64)).Q
 
 
-def with_singular_values(values, n, p):
+def with_singular_values(values: Sequence[float] | np.ndarray, n: int, p: int) -> Tensor:
     """A dense (n, p) matrix with these singular values."""
     s = torch.as_tensor(np.array(values), dtype=torch.float64)
     return orthonormal(n, len(s), 0) @ torch.diag(s) @ orthonormal(p, len(s), 1).T
 
 
-def jacobian_of(matrix):
+def jacobian_of(matrix: Tensor) -> ResidualJacobian:
     """The residual Jacobian of a linear model: the matrix itself."""
     model = torch.nn.utils.skip_init(torch.nn.Linear, matrix.shape[1], 1, bias=False, dtype=matrix.dtype)
     return ResidualJacobian(model, lambda u: u(matrix))
@@ -47,14 +51,14 @@ def jacobian_of(matrix):
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (5, 9), (5, 5)])
-def test_known_singular_values_are_found_in_descending_order(shape):
+def test_known_singular_values_are_found_in_descending_order(shape: tuple[int, int]) -> None:
     known = np.array([7.0, 3.0, 2.0, 0.5, 0.25])
     found = singular_values(with_singular_values(known[::-1], *shape))
     # LAPACK is backward stable: an absolute error of a few eps s_1
     np.testing.assert_allclose(found, known, rtol=0, atol=20 * EPS * known[0])
 
 
-def test_small_singular_values_survive_that_squaring_would_lose():
+def test_small_singular_values_survive_that_squaring_would_lose() -> None:
     known = 10.0 ** -np.arange(13)
     matrix = with_singular_values(known, 40, 20)
     found = singular_values(matrix)
@@ -63,7 +67,7 @@ def test_small_singular_values_survive_that_squaring_would_lose():
     assert np.abs(np.sort(squared)[::-1][12] - known[12]) > 100 * known[12]
 
 
-def test_graded_rows_keep_singular_values_far_below_rounding():
+def test_graded_rows_keep_singular_values_far_below_rounding() -> None:
     # 30 rows: LAPACK's divide and conquer, which would replace all below 1e-16 s_1, starts at 26
     grades = 10 ** np.linspace(0, -24, 30)
     matrix = torch.from_numpy(grades)[:, None] * orthonormal(30, 30, 2)
@@ -74,14 +78,14 @@ def test_graded_rows_keep_singular_values_far_below_rounding():
     np.testing.assert_allclose(singular_values(matrix), exact, rtol=1e3 * EPS)
 
 
-def test_a_float32_matrix_is_decomposed_in_float64():
+def test_a_float32_matrix_is_decomposed_in_float64() -> None:
     matrix = with_singular_values([1.0, 1e-3, 1e-5], 6, 4).float()
     found = singular_values(matrix)
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, singular_values(matrix.double()))
 
 
-def test_a_matrix_with_a_graph_is_decomposed_all_the_same():
+def test_a_matrix_with_a_graph_is_decomposed_all_the_same() -> None:
     matrix = with_singular_values([2.0, 1.0], 3, 2).requires_grad_()
     np.testing.assert_allclose(singular_values(matrix), [2, 1], rtol=10 * EPS)
 
@@ -89,17 +93,23 @@ def test_a_matrix_with_a_graph_is_decomposed_all_the_same():
 # --- The residual Jacobian
 
 
-def problem(pde, hidden=(5, 4), interior=36, dtype=torch.float64, differentiator=None):
+def problem(
+    pde: PDE,
+    hidden: tuple[int, int] = (5, 4),
+    interior: int = 36,
+    dtype: torch.dtype = torch.float64,
+    differentiator: Differentiator | None = None,
+) -> Problem:
     model = MLP(pde.domain.dimension, list(hidden), "tanh", seed=3).to(dtype)
     return Problem(pde, model, differentiator or Reverse(), Uniform(interior, 8), dtype)
 
 
-def jacobian_and_batch(p):
+def jacobian_and_batch(p: Problem) -> tuple[ResidualJacobian, Batch]:
     batch = p.draw(np.random.default_rng(1))
     return p.jacobian(batch), batch
 
 
-def by_autograd(p, batch):
+def by_autograd(p: Problem, batch: Batch) -> Tensor:
     """J row by row, by plain backward passes through the module."""
     rows = []
     for r in p.residual_vector(p.model, batch)[:, 0]:
@@ -124,17 +134,17 @@ class Integral(PDE):
 
     coordinates = ("x",)
     domain = Box((-1.0,), (1.0,))
-    weights: ClassVar = {}
+    weights: Mapping[str, float] = {}
 
-    def exact(self, d):
+    def exact(self, d: Jet) -> Tensor:
         return 0 * d.x
 
     @on("interior", needs="u u_xx")
-    def equation(self, d):
+    def equation(self, d: Jet) -> Tensor:
         return d.u_xx + d.u.mean(0, keepdim=True)
 
 
-def test_residuals_that_look_beyond_their_point_are_not_differentiated_by_points():
+def test_residuals_that_look_beyond_their_point_are_not_differentiated_by_points() -> None:
     p = problem(Integral(), interior=12)
     jacobian, batch = jacobian_and_batch(p)
     assert jacobian.by_points is None
@@ -142,14 +152,14 @@ def test_residuals_that_look_beyond_their_point_are_not_differentiated_by_points
     assert problem(Poisson1D()).jacobian(problem(Poisson1D()).draw(np.random.default_rng(0))).by_points is not None
 
 
-def noise(differentiator):
+def noise(differentiator: Differentiator) -> float:
     """A relative error of sums of up to 200 rounded products, which finite differences divide by h^2."""
-    h = 1 if isinstance(differentiator, Reverse) else EPS ** (1 / (2 + differentiator.accuracy))
+    h = EPS ** (1 / (2 + differentiator.accuracy)) if isinstance(differentiator, FiniteDifference) else 1
     return 1e3 * EPS / h**2
 
 
 @every_problem
-def test_the_jacobian_is_that_of_autograd(pde, differentiator):
+def test_the_jacobian_is_that_of_autograd(pde: PDE, differentiator: Differentiator) -> None:
     p = problem(pde, differentiator=differentiator)
     jacobian, batch = jacobian_and_batch(p)
     expected = by_autograd(p, batch)
@@ -158,12 +168,12 @@ def test_the_jacobian_is_that_of_autograd(pde, differentiator):
     torch.testing.assert_close(found, expected, rtol=0, atol=noise(differentiator) * float(expected.norm()))
 
 
-def test_the_jacobian_is_that_of_differences_by_every_parameter():
+def test_the_jacobian_is_that_of_differences_by_every_parameter() -> None:
     p = problem(Poisson1D())
     jacobian, batch = jacobian_and_batch(p)
     flat = torch.nn.utils.parameters_to_vector(p.model.parameters()).detach()
 
-    def residual(parameters):
+    def residual(parameters: Tensor) -> Tensor:
         torch.nn.utils.vector_to_parameters(parameters, p.model.parameters())
         return p.residual_vector(p.model, batch).detach()[:, 0]
 
@@ -176,7 +186,7 @@ def test_the_jacobian_is_that_of_differences_by_every_parameter():
 
 
 @every_problem
-def test_rows_and_columns_are_products_with_the_dense_matrix(pde, differentiator):
+def test_rows_and_columns_are_products_with_the_dense_matrix(pde: PDE, differentiator: Differentiator) -> None:
     jacobian, _ = jacobian_and_batch(problem(pde, differentiator=differentiator))
     dense, generator = jacobian.dense(), torch.Generator().manual_seed(5)
     n, p = jacobian.shape
@@ -188,7 +198,7 @@ def test_rows_and_columns_are_products_with_the_dense_matrix(pde, differentiator
 
 
 @every_problem
-def test_columns_are_the_adjoint_of_rows(pde, differentiator):
+def test_columns_are_the_adjoint_of_rows(pde: PDE, differentiator: Differentiator) -> None:
     jacobian, _ = jacobian_and_batch(problem(pde, differentiator=differentiator))
     generator = torch.Generator().manual_seed(6)
     w = torch.randn(1, jacobian.shape[0], generator=generator, dtype=torch.float64)
@@ -199,22 +209,23 @@ def test_columns_are_the_adjoint_of_rows(pde, differentiator):
     assert abs(forth) > 1e-3
 
 
-def test_the_value_is_the_residual_at_the_present_parameters():
+def test_the_value_is_the_residual_at_the_present_parameters() -> None:
     p = problem(Poisson1D())
     jacobian, batch = jacobian_and_batch(p)
     torch.testing.assert_close(jacobian.value, p.residual_vector(p.model, batch).detach()[:, 0], rtol=0, atol=100 * EPS)
 
 
-def test_only_trainable_parameters_count():
+def test_only_trainable_parameters_count() -> None:
     p = problem(Poisson1D())
-    p.model.layers[0].requires_grad_(False)
+    first = p.model.get_submodule("layers.0")
+    first.requires_grad_(False)
     jacobian, batch = jacobian_and_batch(p)
     p.model.requires_grad_(True)
-    frozen = sum(q.numel() for q in p.model.layers[0].parameters())
+    frozen = sum(q.numel() for q in first.parameters())
     torch.testing.assert_close(jacobian.dense(), by_autograd(p, batch)[:, frozen:], rtol=0, atol=1e-11)
 
 
-def test_the_jacobian_of_random_features_is_their_system_matrix():
+def test_the_jacobian_of_random_features_is_their_system_matrix() -> None:
     pde, batch = Poisson1D(), Grid(20, 2).draw(Poisson1D().domain, np.random.default_rng(0))
     model = RandomFeatures(1, 15, "tanh", 3.0, seed=0)
     jacobian = ResidualJacobian(model, lambda u: residuals.stacked(residuals.evaluate(pde, u, Reverse(), batch)))
@@ -222,14 +233,14 @@ def test_the_jacobian_of_random_features_is_their_system_matrix():
     torch.testing.assert_close(jacobian.dense(), matrix.detach(), rtol=0, atol=100 * EPS * float(matrix.abs().max()))
 
 
-def test_what_wraps_the_blocks_of_rows_gets_each_of_them_once():
+def test_what_wraps_the_blocks_of_rows_gets_each_of_them_once() -> None:
     jacobian, seen = jacobian_of(with_singular_values([3.0, 2.0, 1.0], 70, 4)), []
     rows = jacobian.dense(lambda blocks: (seen.append(len(block)) or block for block in blocks))
     assert seen == [32, 32, 6]
     assert torch.equal(rows, jacobian.dense())
 
 
-def test_the_jacobian_leaves_no_gradients_behind():
+def test_the_jacobian_leaves_no_gradients_behind() -> None:
     p = problem(Poisson1D())
     jacobian_and_batch(p)[0].dense()
     assert [q.grad for q in p.model.parameters()] == [None] * len(list(p.model.parameters()))
@@ -238,13 +249,13 @@ def test_the_jacobian_leaves_no_gradients_behind():
 # --- Randomised singular values
 
 
-def test_a_dense_spectrum_says_so():
+def test_a_dense_spectrum_says_so() -> None:
     found = jacobian_of(with_singular_values([3.0, 2.0, 1.0], 6, 4)).spectrum(max_dense=24)
     assert (found.method, found.resolution) == ("dense", 0)
     np.testing.assert_allclose(found.values, [3, 2, 1, 0], rtol=0, atol=20 * EPS)
 
 
-def test_a_spectrum_above_the_budget_is_randomised():
+def test_a_spectrum_above_the_budget_is_randomised() -> None:
     found = jacobian_of(with_singular_values([3.0, 2.0, 1.0], 6, 4)).spectrum(max_dense=23)
     assert found.method == "randomised"
     np.testing.assert_allclose(found.values, [3, 2, 1], rtol=0, atol=100 * EPS)
@@ -262,14 +273,16 @@ def test_a_spectrum_above_the_budget_is_randomised():
     ],
     ids=["wide", "tall", "full rank", "square", "rank 50", "rank 3"],
 )
-def test_all_singular_values_are_found_where_the_rank_ends_before_the_budget(values, n, p):
+def test_all_singular_values_are_found_where_the_rank_ends_before_the_budget(
+    values: np.ndarray, n: int, p: int
+) -> None:
     found = randomised_svd(jacobian_of(with_singular_values(values, n, p)), EVERYTHING)
     # what was left outside is the rounding of one product with J, by vectors of length sqrt(p)
     assert found.resolution <= 1e-11
     np.testing.assert_allclose(found.values, values, rtol=0, atol=100 * EPS * values[0])
 
 
-def test_a_graded_spectrum_is_found_down_to_the_resolution():
+def test_a_graded_spectrum_is_found_down_to_the_resolution() -> None:
     values = 10 ** (-np.arange(80) / 4)
     found = randomised_svd(jacobian_of(with_singular_values(values, 120, 100)), EVERYTHING)
     assert found.resolution <= 2e-13
@@ -281,7 +294,7 @@ def test_a_graded_spectrum_is_found_down_to_the_resolution():
 
 
 @pytest.mark.parametrize("per_decade", [8, 20])
-def test_a_small_budget_resolves_less_and_says_how_much(per_decade):
+def test_a_small_budget_resolves_less_and_says_how_much(per_decade: int) -> None:
     values = 10 ** (-np.arange(80) / per_decade)
     found = randomised_svd(jacobian_of(with_singular_values(values, 120, 100)), max_dense=0)
     assert found.method == "randomised"
@@ -293,7 +306,7 @@ def test_a_small_budget_resolves_less_and_says_how_much(per_decade):
     np.testing.assert_allclose(found.values, values[: len(found.values)], rtol=0, atol=found.resolution)
 
 
-def test_a_larger_budget_resolves_more():
+def test_a_larger_budget_resolves_more() -> None:
     jacobian = jacobian_of(with_singular_values(10 ** (-np.arange(80) / 10), 120, 100))
     resolutions = [randomised_svd(jacobian, most * 220).resolution for most in (32, 48, 64, 100)]
     assert resolutions == sorted(resolutions, reverse=True)
@@ -301,13 +314,13 @@ def test_a_larger_budget_resolves_more():
 
 
 @pytest.mark.parametrize("values", [np.ones(100), np.zeros(3)], ids=["flat beyond the budget", "zero"])
-def test_a_randomised_spectrum_is_never_empty(values):
+def test_a_randomised_spectrum_is_never_empty(values: np.ndarray) -> None:
     found = randomised_svd(jacobian_of(with_singular_values(values, 100, 100)), max_dense=0)
     assert len(found.values) >= 1
 
 
 @every_problem
-def test_a_network_has_the_same_spectrum_either_way(pde, differentiator):
+def test_a_network_has_the_same_spectrum_either_way(pde: PDE, differentiator: Differentiator) -> None:
     jacobian, _ = jacobian_and_batch(problem(pde, (12, 12), 60, differentiator=differentiator))
     dense, randomised = (jacobian.spectrum(max_dense=m) for m in (EVERYTHING, 0))
     assert (dense.method, randomised.method) == ("dense", "randomised")
@@ -317,7 +330,7 @@ def test_a_network_has_the_same_spectrum_either_way(pde, differentiator):
     np.testing.assert_allclose(randomised.values, dense.values[:kept], rtol=0, atol=atol)
 
 
-def test_a_float32_network_is_resolved_to_float32():
+def test_a_float32_network_is_resolved_to_float32() -> None:
     p = problem(Poisson1D(), dtype=torch.float32)
     jacobian, _ = jacobian_and_batch(p)
     found = jacobian.spectrum(max_dense=0)
@@ -329,7 +342,7 @@ def test_a_float32_network_is_resolved_to_float32():
     )
 
 
-def test_the_seed_decides_the_randomised_spectrum():
+def test_the_seed_decides_the_randomised_spectrum() -> None:
     jacobian = jacobian_of(with_singular_values(10 ** (-np.arange(80) / 8), 120, 100))
     one, again, other = (randomised_svd(jacobian, 0, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.values, again.values)
@@ -353,23 +366,23 @@ def test_the_seed_decides_the_randomised_spectrum():
     ],
     ids=str,
 )
-def test_spectra_are_taken_at_the_named_steps(when, total, steps):
+def test_spectra_are_taken_at_the_named_steps(when: list[str | int], total: int, steps: set[int]) -> None:
     assert SpectrumProbe(when).steps(total) == steps
 
 
 @pytest.mark.parametrize("word", ["often", -1, 2.5])
-def test_an_unknown_moment_is_refused(word):
+def test_an_unknown_moment_is_refused(word: Any) -> None:
     with pytest.raises(UsageError, match=rf"diagnostics\.when has '?{word}'?: expected first, log, last or steps"):
         SpectrumProbe(["first", word])
 
 
-def test_the_probe_keeps_to_its_budget():
+def test_the_probe_keeps_to_its_budget() -> None:
     p = problem(Poisson1D())
     batch = p.draw(np.random.default_rng(1))
     entries = len(p.residual_vector(p.model, batch)) * sum(q.numel() for q in p.model.parameters())
     found = {}
     for budget in (entries, entries - 1):
-        record = SimpleNamespace(
+        record: Any = SimpleNamespace(
             spectra={}, tags={}, spectrum=lambda step, spectrum, budget=budget: found.update({budget: spectrum})
         )
         SpectrumProbe(max_dense=budget).measure(p, batch, 0, record)
@@ -380,7 +393,7 @@ def test_the_probe_keeps_to_its_budget():
 
 
 @pytest.mark.parametrize("weights", [{}, {"poisson": 3.0, "value": 0.5}])
-def test_the_kernel_of_the_jacobian_is_that_of_the_loss(weights):
+def test_the_kernel_of_the_jacobian_is_that_of_the_loss(weights: dict[str, float]) -> None:
     """The gradient of the loss is 2 J^T r, and gradient flow changes the rows r by -2 J J^T r."""
     p = problem(Poisson1D(weights=weights))
     batch = p.draw(np.random.default_rng(0))

@@ -4,16 +4,22 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
+from typing import Any
 
 import forked
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose, descent_of
 from omegaconf import OmegaConf
 from sweeping import SMALL, results, rows, runs, started, swept
+from torch import Tensor
 
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.experiment import build
+from pde_train.geometry import Batch
+from pde_train.problem import Problem
 from pde_train.runs.run import run
 from pde_train.runs.stack import shape
 from pde_train.tracking.record import Record
@@ -23,6 +29,7 @@ from pde_train.training.signals import StopSignals
 from pde_train.training.stacked import train_together, why_not
 from pde_train.training.stacked_steps import StackedSteps
 from pde_train.training.steps import EagerSteps
+from pde_train.training.training import Training
 from pde_train.training.updates import AdamUpdate
 
 NETWORK = ["model=two_layer", "model.width=6", "sampler=uniform", "sampler.interior=20", "optimizer.lr=1e-2"]
@@ -44,17 +51,20 @@ VARIANTS = [
 ]
 
 
-def posed(compose, words):
+def posed(compose: Compose, words: list[str]) -> tuple[Problem, torch.optim.Optimizer, Batch]:
     network = [word for word in NETWORK if "model=random_features" not in words or not word.startswith("model")]
     experiment = build(compose(*network, *words))
     problem = experiment.problem
-    return problem, experiment.method.optimizer(problem.model.parameters()), problem.draw(np.random.default_rng(0))
+    return problem, descent_of(experiment).optimizer(problem.model.parameters()), problem.draw(np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("variants", VARIANTS, ids=lambda v: " | ".join(" ".join(words) for words in v))
-def test_every_problem_of_a_stack_takes_the_steps_that_it_takes_alone(compose, variants):
+def test_every_problem_of_a_stack_takes_the_steps_that_it_takes_alone(
+    compose: Compose, variants: list[list[str]]
+) -> None:
     alone, together = ([posed(compose, words) for words in variants] for _ in range(2))
-    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), block=2)
+    problems, optimizers, batches = zip(*together, strict=True)
+    stack = StackedSteps(problems, optimizers, batches, StopSignals(), block=2)
     found = stack.advance(stack.batches, 3)
     assert found.shape == (len(variants), 3)
     for i, (problem, optimizer, batch) in enumerate(alone):
@@ -67,7 +77,7 @@ def test_every_problem_of_a_stack_takes_the_steps_that_it_takes_alone(compose, v
                 torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
 
 
-def test_new_points_reach_every_problem(compose):
+def test_new_points_reach_every_problem(compose: Compose) -> None:
     (one, first, _), (other, second, batch) = (posed(compose, []) for _ in range(2))
     stack = StackedSteps([other], [second], [batch], StopSignals(), block=1)
     stack.trace()
@@ -77,9 +87,10 @@ def test_new_points_reach_every_problem(compose):
     torch.testing.assert_close(stack.advance(stack.batches, 2)[0], expected, rtol=1e-12, atol=0)
 
 
-def test_what_a_stack_must_share_and_what_not(compose, tmp_path):
-    def shape_of(*words):
-        return shape(OmegaConf.to_container(compose(*NETWORK, *words), resolve=True))
+def test_what_a_stack_must_share_and_what_not(compose: Compose, tmp_path: Path) -> None:
+    def shape_of(*words: str) -> str:
+        config: Any = OmegaConf.to_container(compose(*NETWORK, *words), resolve=True)
+        return shape(config)
 
     same = shape_of()
     for words in (["seed=5"], ["optimizer.lr=0.5"], ["pde.frequency=3"], ["pde.weights={value: 2}"], ["model.seed=8"]):
@@ -90,7 +101,9 @@ def test_what_a_stack_must_share_and_what_not(compose, tmp_path):
     assert step[0] == step[1] != step[2]
 
 
-def test_a_function_that_makes_a_pde_says_nothing_of_its_numbers(compose, tmp_path, monkeypatch):
+def test_a_function_that_makes_a_pde_says_nothing_of_its_numbers(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its fields are known once it is called, so runs that differ in its arguments are of different shapes."""
     text = (
         "from pde_train.pdes.poisson_1d import Poisson1D\n\n\ndef make(frequency, weights):\n    return Poisson1D()\n"
@@ -98,7 +111,9 @@ def test_a_function_that_makes_a_pde_says_nothing_of_its_numbers(compose, tmp_pa
     (tmp_path / "made_by_function.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     words = ["pde._target_=made_by_function.make", "trusted_modules=[made_by_function]"]
-    configs = [OmegaConf.to_container(compose(*NETWORK, *words, f"pde.frequency={f}"), resolve=True) for f in (1, 2)]
+    configs: list[Any] = [
+        OmegaConf.to_container(compose(*NETWORK, *words, f"pde.frequency={f}"), resolve=True) for f in (1, 2)
+    ]
     assert shape(configs[0]) != shape(configs[1])
 
 
@@ -110,47 +125,48 @@ def test_a_function_that_makes_a_pde_says_nothing_of_its_numbers(compose, tmp_pa
         ([], None),
     ],
 )
-def test_what_cannot_be_stacked_says_why(compose, tmp_path, words, why):
+def test_what_cannot_be_stacked_says_why(compose: Compose, tmp_path: Path, words: list[str], why: str | None) -> None:
     experiment = build(compose("model=two_layer", "sampler.interior=20", *words))
-    assert why_not(experiment.problem, experiment.method.optimizer) == why
+    assert why_not(experiment.problem, descent_of(experiment).optimizer) == why
 
 
-def training_of(compose, folder, *words, diagnostics=None):
+def training_of(compose: Compose, folder: Path, *words: str, diagnostics: Diagnostics | None = None) -> Training:
     """The training of a run of five steps."""
     of = build(compose(*NETWORK, "method.steps=5", "diagnostics=none", *words))
-    return of.method.training(of.problem, Record(of.tracker, of.entropy), diagnostics or of.diagnostics, folder)
+    return descent_of(of).training(of.problem, Record(of.tracker, of.entropy), diagnostics or of.diagnostics, folder)
 
 
-def trained(trainings, memory=1e9):
+def trained(trainings: list[Training], memory: float = 1e9) -> dict[int, int | Exception]:
     """Train runs together: what each was told at its end, the number of its steps or an error."""
-    told = {}
+    told: dict[int, int | Exception] = {}
+
+    def tell(training: Training, word: int | Exception) -> None:
+        told.setdefault(trainings.index(training), word)
+
     with StopSignals() as signals:
-        train_together(
-            trainings,
-            signals,
-            ended=lambda training: told.setdefault(trainings.index(training), training.step),
-            failed=lambda training, error: told.setdefault(trainings.index(training), error),
-            memory=memory,
-        )
+        train_together(trainings, signals, lambda training: tell(training, training.step), tell, memory)
     return told
 
 
-def test_memory_bounds_the_number_of_cells_that_take_a_step_at_once(compose, tmp_path, monkeypatch):
+def test_memory_bounds_the_number_of_cells_that_take_a_step_at_once(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainings = [training_of(compose, tmp_path / str(seed), f"seed={seed}") for seed in range(5)]
     blocks = []
     original = StackedSteps.advance
     monkeypatch.setattr(
         StackedSteps, "advance", lambda self, *given: blocks.append(self.blocks) or original(self, *given)
     )
-    problem = StackedSteps(*zip(*[posed(compose, [])] * 2, strict=True), StopSignals(), block=2)
+    one, optimizer, batch = posed(compose, [])
+    problem = StackedSteps([one] * 2, [optimizer] * 2, [batch] * 2, StopSignals(), block=2)
     problem.trace()
     told = trained(trainings, memory=2.5 * problem.bytes_of_each)
     assert blocks == [[[0, 1], [2, 3], [4, 4]]]
     assert told == dict.fromkeys(range(5), 5)
 
 
-def test_peak_memory_counts_what_is_alive_at_the_same_time():
-    def function(x):
+def test_peak_memory_counts_what_is_alive_at_the_same_time() -> None:
+    def function(x: Tensor) -> list[Tensor]:
         y = x + 1
         z = y * 2
         return [z - x]
@@ -159,7 +175,7 @@ def test_peak_memory_counts_what_is_alive_at_the_same_time():
     assert peak_bytes(graph) == 3 * 8000  # x, y, z; then x, z and the result
 
 
-def alike(alone, together):
+def alike(alone: dict[str, Any], together: dict[str, Any]) -> None:
     """Two results of one cell, apart from rounding that five hundred steps of Adam have let grow, and from times."""
     assert alone["status"] == together["status"] == "finished"
     assert alone["config_hash"] == together["config_hash"]
@@ -170,7 +186,7 @@ def alike(alone, together):
 
 
 @pytest.mark.slow
-def test_a_stacked_sweep_is_the_sweep_whatever_fails_in_it(tmp_path):
+def test_a_stacked_sweep_is_the_sweep_whatever_fails_in_it(tmp_path: Path) -> None:
     """One cell turns nan, and stops alone; every other is the run that it is alone, with every row in the store."""
     words = [
         *SMALL,
@@ -208,7 +224,7 @@ def test_a_stacked_sweep_is_the_sweep_whatever_fails_in_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stack_that_was_killed_or_stopped_goes_on_stacked_or_alone(tmp_path):
+def test_a_stack_that_was_killed_or_stopped_goes_on_stacked_or_alone(tmp_path: Path) -> None:
     words = [*SMALL, "seed=0,1,2", "method.steps=3000", "method.checkpoint_every=50", "sampler=uniform"]
     for blow in (signal.SIGKILL, signal.SIGTERM):
         process = started(tmp_path, *words, *STACK)
@@ -232,7 +248,7 @@ def test_a_stack_that_was_killed_or_stopped_goes_on_stacked_or_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_cells_of_several_shapes_and_methods_are_several_stacks(tmp_path):
+def test_cells_of_several_shapes_and_methods_are_several_stacks(tmp_path: Path) -> None:
     out, _ = swept(tmp_path, *STACK, "model.features=10,20", "seed=0,1", "hydra.launcher.size=1", "tracking=none")
     assert "4 cells in 4 stacks" in out
     out, _ = swept(tmp_path, *STACK, "model.features=11", "seed=0,1,2", "tracking=none")
@@ -243,7 +259,7 @@ def test_cells_of_several_shapes_and_methods_are_several_stacks(tmp_path):
 
 
 @pytest.mark.slow
-def test_random_features_of_a_stack_are_bit_for_bit_those_of_a_run(compose, tmp_path):
+def test_random_features_of_a_stack_are_bit_for_bit_those_of_a_run(compose: Compose, tmp_path: Path) -> None:
     words = ["model.features=30", "seed=3", "differentiator=finite_difference"]
     tmp_path = tmp_path / "it's a folder, {with} signs"
     tmp_path.mkdir()
@@ -256,7 +272,7 @@ def test_random_features_of_a_stack_are_bit_for_bit_those_of_a_run(compose, tmp_
 
 
 @pytest.mark.slow
-def test_a_formula_that_wants_python_numbers_trains_one_by_one(tmp_path):
+def test_a_formula_that_wants_python_numbers_trains_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "import math\nfrom dataclasses import dataclass\nfrom pde_train.pdes.base import on\n"
         "from pde_train.pdes.poisson_1d import Poisson1D\n\n@dataclass(frozen=True)\nclass Own(Poisson1D):\n"
@@ -273,18 +289,20 @@ def test_a_formula_that_wants_python_numbers_trains_one_by_one(tmp_path):
 class Stumbling(Diagnostics):
     """Looks at the end, and raises there what no run is expected to raise, or nothing."""
 
-    def __init__(self, error):
+    def __init__(self, error: Exception | None) -> None:
         self.error = error
 
-    def steps(self, total):
+    def steps(self, total: int) -> frozenset[int]:
         return frozenset({total})
 
-    def measure(self, problem, batch, step, record, jacobian=None):
+    def measure(
+        self, problem: Problem, batch: Batch, step: int, record: Record, jacobian: Tensor | None = None
+    ) -> None:
         if self.error is not None:
             raise self.error
 
 
-def test_a_probe_that_raises_ends_its_own_run(compose, tmp_path):
+def test_a_probe_that_raises_ends_its_own_run(compose: Compose, tmp_path: Path) -> None:
     error = ArithmeticError("the probe stumbled")
     trainings = [
         training_of(compose, tmp_path / str(seed), f"seed={seed}", diagnostics=Stumbling(raised))
@@ -293,7 +311,7 @@ def test_a_probe_that_raises_ends_its_own_run(compose, tmp_path):
     assert trained(trainings) == {0: 5, 1: error, 2: 5}
 
 
-def test_a_run_that_diverges_at_its_first_step_ends_alone(compose, tmp_path):
+def test_a_run_that_diverges_at_its_first_step_ends_alone(compose: Compose, tmp_path: Path) -> None:
     told = trained(
         [training_of(compose, tmp_path / rate, f"optimizer.lr={rate}") for rate in ("1e-3", "1e308", "1e-2")]
     )
@@ -302,7 +320,7 @@ def test_a_run_that_diverges_at_its_first_step_ends_alone(compose, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stack_that_cannot_be_read_is_the_result_of_its_cells(tmp_path):
+def test_a_stack_that_cannot_be_read_is_the_result_of_its_cells(tmp_path: Path) -> None:
     """What a job raises before any cell has begun: none is tried three times without a word."""
     code = "\n".join(
         [
@@ -325,11 +343,13 @@ def test_a_stack_that_cannot_be_read_is_the_result_of_its_cells(tmp_path):
     assert [r["status"] for r in results(tmp_path).values()] == ["failed", "failed"]
 
 
-def test_stacked_steps_are_compared_with_those_of_a_run_alone(compose, tmp_path, monkeypatch):
+def test_stacked_steps_are_compared_with_those_of_a_run_alone(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The pure function of an optimiser in place of its own step: a slip in it is found before anything is trained."""
     right = AdamUpdate.step
 
-    def wrong(self, state, gradient, loss, hyper):
+    def wrong(self: AdamUpdate, state: list[Tensor], gradient: Tensor, loss: Tensor, hyper: Tensor) -> list[Tensor]:
         new, *rest = right(self, state, gradient, loss, hyper)
         return [new + 1e-6 * (new - state[0]), *rest]
 
@@ -344,16 +364,21 @@ def test_stacked_steps_are_compared_with_those_of_a_run_alone(compose, tmp_path,
 
 
 @pytest.mark.parametrize("optimizer", ["ssbroyden", "ssbfgs"])
-def test_line_searches_of_a_stack_are_those_of_the_runs_alone(compose, optimizer):
+def test_line_searches_of_a_stack_are_those_of_the_runs_alone(compose: Compose, optimizer: str) -> None:
     """Some accept a step while others shrink a bracket, each as it would by itself."""
 
-    def own(seed):
+    def own(seed: int) -> tuple[Problem, torch.optim.Optimizer, Batch]:
         experiment = build(compose(*NETWORK[:-1], f"optimizer={optimizer}", f"seed={seed}"))
         problem = experiment.problem
-        return problem, experiment.method.optimizer(problem.model.parameters()), problem.draw(np.random.default_rng(0))
+        return (
+            problem,
+            descent_of(experiment).optimizer(problem.model.parameters()),
+            problem.draw(np.random.default_rng(0)),
+        )
 
     alone, together = ([own(seed) for seed in (1, 2, 3)] for _ in range(2))
-    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), block=2)
+    problems, optimizers, batches = zip(*together, strict=True)
+    stack = StackedSteps(problems, optimizers, batches, StopSignals(), block=2)
     found = torch.cat([stack.advance(stack.batches, 6), stack.advance(stack.batches, 6)], dim=1)
     accepted = set()
     for i, (problem, optimiser, batch) in enumerate(alone):
@@ -365,11 +390,12 @@ def test_line_searches_of_a_stack_are_those_of_the_runs_alone(compose, optimizer
     assert len(accepted) > 1
 
 
-def test_scheduled_and_clipped_steps_of_a_stack_are_those_of_the_runs_alone(compose):
+def test_scheduled_and_clipped_steps_of_a_stack_are_those_of_the_runs_alone(compose: Compose) -> None:
     variants = [["optimizer=gradient", f"optimizer.lr={lr}"] for lr in ("1e-2", "1e-3", "3e-3")]
     alone, together = ([posed(compose, words) for words in variants] for _ in range(2))
     rates = torch.rand(3, 15, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    stack = StackedSteps(*zip(*together, strict=True), StopSignals(), block=2, clip=0.7)
+    problems, optimizers, batches = zip(*together, strict=True)
+    stack = StackedSteps(problems, optimizers, batches, StopSignals(), block=2, clip=0.7)
     found = stack.advance(stack.batches, 15, rates)
     for i, (problem, optimizer, batch) in enumerate(alone):
         expected = EagerSteps(problem, optimizer, StopSignals(), clip=0.7).take(batch, 15, rates[i])
@@ -377,7 +403,7 @@ def test_scheduled_and_clipped_steps_of_a_stack_are_those_of_the_runs_alone(comp
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_a_run_of_a_stack_that_has_a_reason_ends_while_the_others_go_on(compose, tmp_path):
+def test_a_run_of_a_stack_that_has_a_reason_ends_while_the_others_go_on(compose: Compose, tmp_path: Path) -> None:
     """Its numbers are those of the step at which it ended, and those of the others do not notice."""
     words = [*NETWORK, "method.steps=60", "method.log_every=10", "method.compile=never", "diagnostics=none"]
     seeds = range(3)
@@ -391,7 +417,7 @@ def test_a_run_of_a_stack_that_has_a_reason_ends_while_the_others_go_on(compose,
         record = Record(experiment.tracker, experiment.entropy)
         folder = tmp_path / f"stack{seed}"
         folder.mkdir()
-        trainings.append(experiment.method.training(experiment.problem, record, experiment.diagnostics, folder))
+        trainings.append(descent_of(experiment).training(experiment.problem, record, experiment.diagnostics, folder))
     with StopSignals() as signals:
         train_together(trainings, signals, lambda t: ended.append(t), lambda t, e: pytest.fail(str(e)), float("inf"))
     assert set(ended) == set(trainings)

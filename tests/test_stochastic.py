@@ -1,12 +1,17 @@
 """Random directions: right in the mean, exact where nothing is left to chance, good enough to train by."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose
+from torch import Tensor
 
-from pde_train.derivatives import Request
+from pde_train.derivatives import Field, Request
+from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.stochastic import Stochastic
 from pde_train.differentiators.taylor import Taylor
@@ -17,11 +22,11 @@ from pde_train.runs.run import run
 KINDS = ("random", "sparse")
 
 
-def coordinates(d):
+def coordinates(d: int) -> tuple[str, ...]:
     return tuple(f"x{i}" for i in range(1, d + 1))
 
 
-def field(d, columns=1):
+def field(d: int, columns: int = 1) -> Field:
     """A network of 8 tanh units on d coordinates, with weights of norm near 1, whose mixed derivatives are not 0."""
     generator = np.random.default_rng(d)
     w = torch.tensor(generator.normal(0, 1 / math.sqrt(d), (d, 8)))
@@ -29,15 +34,15 @@ def field(d, columns=1):
     return lambda x: torch.tanh(x @ w + b) @ a
 
 
-def points(n, d):
+def points(n: int, d: int) -> Tensor:
     return torch.tensor(np.random.default_rng(0).uniform(-1, 1, (n, d)))
 
 
-def exact(u, x, name):
+def exact(u: Field, x: Tensor, name: str) -> Tensor:
     return getattr(Taylor()(u, x, Request.parse(name, coordinates(x.shape[1]))), name)
 
 
-def estimates(differentiator, u, x, name, samples, seed=0):
+def estimates(differentiator: Differentiator, u: Field, x: Tensor, name: str, samples: int, seed: int = 0) -> Tensor:
     """That many independent estimates, (samples, n, m)."""
     torch.manual_seed(seed)
     asked = Request.parse(name, coordinates(x.shape[1]))
@@ -47,7 +52,7 @@ def estimates(differentiator, u, x, name, samples, seed=0):
 @pytest.mark.parametrize("d", [3, 10])
 @pytest.mark.parametrize("name", ["lap_u", "bih_u"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_estimates_are_unbiased(kind, name, d):
+def test_estimates_are_unbiased(kind: str, name: str, d: int) -> None:
     u, x = field(d), points(4, d)
     found = estimates(Stochastic(2, kind), u, x, name, 1000)
     error = found.mean(0) - exact(u, x, name)
@@ -62,7 +67,7 @@ def test_estimates_are_unbiased(kind, name, d):
 @pytest.mark.parametrize("d", [3, 10])
 @pytest.mark.parametrize("name", ["lap_u", "bih_u"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_variance_falls_as_one_over_the_probes(kind, name, d):
+def test_the_variance_falls_as_one_over_the_probes(kind: str, name: str, d: int) -> None:
     u, x = field(d), points(4, d)
     variances = [float(estimates(Stochastic(p, kind), u, x, name, 600).var(0).mean()) for p in (1, 2)]
     # sparse lap u draws without repetition: (1 - probes / d) times that
@@ -72,7 +77,7 @@ def test_the_variance_falls_as_one_over_the_probes(kind, name, d):
 
 
 @pytest.mark.parametrize("probes", [3, 10, 64])
-def test_a_laplacian_from_all_coordinates_is_exact(probes):
+def test_a_laplacian_from_all_coordinates_is_exact(probes: int) -> None:
     u, x = field(3, columns=2), points(5, 3)
     (found,) = estimates(Stochastic(probes, "sparse"), u, x, "lap_u", 1)
     torch.testing.assert_close(found, exact(u, x, "lap_u"), rtol=1e-14, atol=1e-14)
@@ -80,13 +85,13 @@ def test_a_laplacian_from_all_coordinates_is_exact(probes):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["lap_u", "bih_u"])
-def test_on_a_line_nothing_is_left_to_chance(name, kind):
+def test_on_a_line_nothing_is_left_to_chance(name: str, kind: str) -> None:
     u, x = field(1), points(5, 1)
     found = estimates(Stochastic(3, kind), u, x, name, 3)
     torch.testing.assert_close(found, exact(u, x, name).expand(3, 5, 1), rtol=1e-13, atol=1e-13)
 
 
-def test_signs_are_exact_for_a_sum_of_functions_of_one_coordinate():
+def test_signs_are_exact_for_a_sum_of_functions_of_one_coordinate() -> None:
     # Hutchinson's estimate with entries +-1 has the diagonal of the Hessian exactly; its variance is that of the rest
     x = points(5, 10)
     (found,) = estimates(Stochastic(1), lambda x: torch.sin(x).sum(1, keepdim=True), x, "lap_u", 1)
@@ -94,7 +99,7 @@ def test_signs_are_exact_for_a_sum_of_functions_of_one_coordinate():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_other_names_are_exact(kind):
+def test_all_other_names_are_exact(kind: str) -> None:
     u, x = field(3, columns=2), points(5, 3)
     asked = Request.parse("u u_x1 u_x2x3 u_x1x1 u_x1x1x3x3 lap_u bih_u", coordinates(3))
     found, reverse = Stochastic(1, kind)(u, x, asked), Reverse()(u, x, asked)
@@ -106,8 +111,8 @@ def test_all_other_names_are_exact(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_time_is_no_direction(kind):
-    def u(p):  # u_tt is 1000 times the rest
+def test_time_is_no_direction(kind: str) -> None:
+    def u(p: Tensor) -> Tensor:  # u_tt is 1000 times the rest
         return torch.sin(p[:, :1]) * torch.cos(p[:, 1:2]) + 500 * p[:, 2:] * p[:, 2:]
 
     x, asked = points(5, 3), Request.parse("lap_u u_t", ("x", "y", "t"))
@@ -119,7 +124,7 @@ def test_time_is_no_direction(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["lap_u", "bih_u"])
-def test_a_seed_repeats_the_directions_and_another_does_not(name, kind):
+def test_a_seed_repeats_the_directions_and_another_does_not(name: str, kind: str) -> None:
     u, x = field(10), points(3, 10)
     first, second, other = (estimates(Stochastic(2, kind), u, x, name, 2, seed) for seed in (0, 0, 1))
     assert torch.equal(first, second)
@@ -128,12 +133,12 @@ def test_a_seed_repeats_the_directions_and_another_does_not(name, kind):
 
 
 @pytest.mark.parametrize("probes", [0, -1, 2.0, "all", None])
-def test_no_number_of_directions_is_refused(probes):
+def test_no_number_of_directions_is_refused(probes: Any) -> None:
     with pytest.raises(UsageError, match=rf"differentiator\.probes={probes} leaves no direction: expected a positive"):
         Stochastic(probes)
 
 
-def test_an_unknown_kind_is_refused():
+def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(UsageError, match=r"differentiator\.kind=dense is unknown: expected one of random, sparse"):
         Stochastic(kind="dense")
 
@@ -158,7 +163,9 @@ TRAINING = [
         ("random", 1000, 80, ["sampler.interior=50", "model.activation=softplus", "model.weight_range=1"], 0.7, 0.2),
     ],
 )
-def test_poisson_in_many_dimensions_trains(compose, tmp_path, kind, d, steps, settings, loss, error):
+def test_poisson_in_many_dimensions_trains(
+    compose: Compose, tmp_path: Path, kind: str, d: int, steps: int, settings: list[str], loss: float, error: float
+) -> None:
     settings = [*settings, f"pde.dimension={d}", f"method.steps={steps}", f"differentiator.kind={kind}"]
     series = run(build(compose(*TRAINING, *settings)), tmp_path).series
     losses = [series["loss"][k] for k in range(steps)]

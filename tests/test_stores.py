@@ -1,14 +1,18 @@
 """sqlite, PostgreSQL, an MLflow server: every row arrives once, from many processes and after an absence."""
 
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import forked
 import pytest
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from sweeping import SMALL, results, started
 
 from benchmarks.stores import Server, postgres, postgres_programs, server
 from pde_train import sync
+from pde_train.run_folder import Status
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.reading import Reader
 
@@ -37,7 +41,7 @@ tracker.drain()
 
 
 @pytest.fixture(scope="module")
-def database():
+def database() -> Iterator[str]:
     if postgres_programs() is None:
         pytest.skip("no PostgreSQL server is installed: initdb is neither in PATH nor below /usr/lib/postgresql")
     with postgres() as uri:
@@ -45,20 +49,22 @@ def database():
 
 
 @pytest.fixture(scope="module")
-def mlflow_server(tmp_path_factory):
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with server(tmp_path_factory.mktemp("server")) as one:
         yield one.uri
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "server"])
-def uri(request, tmp_path, monkeypatch):
+def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'mlflow.db'}"
     return request.getfixturevalue("database" if request.param == "postgresql" else "mlflow_server")
 
 
-def found(uri, experiment, by=lambda run: run.info.run_name):
+def found(
+    uri: str, experiment: str, by: Callable[[Run], str] = lambda run: run.info.run_name
+) -> tuple[MlflowClient, dict[str, Run]]:
     """Every run of an experiment, by its name; none may be there twice."""
     client = MlflowClient(uri)
     runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], max_results=1000)
@@ -67,11 +73,11 @@ def found(uri, experiment, by=lambda run: run.info.run_name):
     return client, by_name
 
 
-def rows(client, run, key):
+def rows(client: MlflowClient, run: Run, key: str) -> list[tuple[int, float]]:
     return sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, key))
 
 
-def test_eight_processes_at_once_lose_nothing(uri, tmp_path):
+def test_eight_processes_at_once_lose_nothing(uri: str, tmp_path: Path) -> None:
     parent = MlflowTracker(uri, "many")
     parent.prepare()
     (tmp_path / "grid").mkdir()
@@ -81,7 +87,7 @@ def test_eight_processes_at_once_lose_nothing(uri, tmp_path):
     processes = [forked.started(*words, name, str(tmp_path / "grid"), folder=tmp_path) for name in names]
     said = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * PROCESSES, said
-    parent.finish("finished")
+    parent.finish(Status.FINISHED)
     parent.drain([tmp_path / name for name in names])
     client, runs = found(uri, "many")
     assert set(runs) == {"grid", *names}
@@ -99,13 +105,13 @@ def test_eight_processes_at_once_lose_nothing(uri, tmp_path):
             assert kept.read_text() == name
 
 
-def test_a_report_reads_runs_and_their_files_and_is_attached_to_them(uri, tmp_path):
+def test_a_report_reads_runs_and_their_files_and_is_attached_to_them(uri: str, tmp_path: Path) -> None:
     tracker = MlflowTracker(uri, "read")
     tracker.start("run", tmp_path, {"model.width": "5"}, {"pde": "p"})
     tracker.metrics([("loss", 1 / 2**k, k) for k in range(5)])
     (tmp_path / "history.csv").write_text("metric,step,value\n" + "".join(f"loss,{k},{1 / 2**k}\n" for k in range(5)))
     tracker.artifacts([tmp_path / "history.csv"])
-    tracker.finish("finished")
+    tracker.finish(Status.FINISHED)
     tracker.drain()
     reader = Reader(uri, "read")
     (run,) = reader.runs().to_dict("records")
@@ -120,7 +126,7 @@ def test_a_report_reads_runs_and_their_files_and_is_attached_to_them(uri, tmp_pa
     assert [f.path for f in MlflowClient(uri).list_artifacts(run["id"], "report")] == ["report/report.html"]
 
 
-def test_processes_that_make_a_new_database_at_once_all_succeed(database, tmp_path):
+def test_processes_that_make_a_new_database_at_once_all_succeed(database: str, tmp_path: Path) -> None:
     import psycopg
 
     with psycopg.connect(database, autocommit=True) as connection:
@@ -133,7 +139,9 @@ def test_processes_that_make_a_new_database_at_once_all_succeed(database, tmp_pa
 
 
 @pytest.mark.parametrize(("cells", "comes_back"), [(6, True), (2, False)])
-def test_a_sweep_whose_server_is_killed_ends_well_and_nothing_is_lost(tmp_path, capsys, cells, comes_back):
+def test_a_sweep_whose_server_is_killed_ends_well_and_nothing_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: int, comes_back: bool
+) -> None:
     (tmp_path / "server").mkdir()
     one = Server(tmp_path / "server")
     try:
@@ -168,7 +176,7 @@ def test_a_sweep_whose_server_is_killed_ends_well_and_nothing_is_lost(tmp_path, 
         one.kill()
 
 
-def until(happened, sweep):
+def until(happened: Callable[[], object], sweep: forked.Forked) -> None:
     while not happened():
         assert sweep.poll() is None, sweep.communicate()
         time.sleep(0.01)

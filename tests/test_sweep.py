@@ -15,7 +15,7 @@ from sweeping import SMALL, results, rows, runs, started, store, swept
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
 from pde_train.overrides import Overrides
-from pde_train.run_folder import lock
+from pde_train.run_folder import Status, lock
 from pde_train.runs.result import Result
 from pde_train.status import main as status
 from pde_train.sweeps.grid import Cell, Grid
@@ -23,18 +23,20 @@ from pde_train.sweeps.grid import Cell, Grid
 pytestmark = pytest.mark.slow
 
 
-def folders(where):
+def folders(where: Path) -> dict[str, Path]:
     return {f.name: f for f in where.glob("multirun/cells/*")}
 
 
-def trained(where):
+def trained(where: Path) -> dict[str, int]:
     """When each cell's model was written."""
     return {
         name: (f / "model.pt").stat().st_mtime_ns for name, f in folders(where).items() if (f / "model.pt").exists()
     }
 
 
-def test_a_grid_through_its_life(tmp_path, monkeypatch, capsys):
+def test_a_grid_through_its_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Failing cells, more cells, another entropy, a fresh start: each command trains only what is not done."""
     monkeypatch.chdir(tmp_path)
     words = [*SMALL, "seed=0,1", "optimizer.lr=1e-3,1e200"]
@@ -87,7 +89,7 @@ def test_a_grid_through_its_life(tmp_path, monkeypatch, capsys):
     assert len({name for name in after if again[name] != after[name]}) == 1
 
 
-def test_what_was_swept_names_a_cell(tmp_path):
+def test_what_was_swept_names_a_cell(tmp_path: Path) -> None:
     always = ["pde=poisson_1d", "method.steps=9"]
     sweeps = [["seed=0", "model.hidden=[4,3]", "entropy=relative"], ["seed=1", "model.hidden=[5]", "entropy=absolute"]]
     cells = [Cell(Overrides.parse([*always, "tracking.uri=a", *words]), words[0], tmp_path, {}) for words in sweeps]
@@ -95,7 +97,7 @@ def test_what_was_swept_names_a_cell(tmp_path):
     assert Grid("sweep", cells[:1], tmp_path).labels == {"seed=0": ""}
 
 
-def test_a_cell_is_what_the_same_words_give_alone(tmp_path):
+def test_a_cell_is_what_the_same_words_give_alone(tmp_path: Path) -> None:
     words = [*SMALL, "differentiator=finite_difference", "seed=3"]
     swept(tmp_path, *words, "sampler=uniform,grid", "tracking=none")
     command = ["-m", "pde_train", *words, "sampler=uniform", "tracking=none", "hydra.run.dir=alone"]
@@ -105,7 +107,7 @@ def test_a_cell_is_what_the_same_words_give_alone(tmp_path):
     assert all(torch.equal(alone[key], cell[key]) for key in alone)
 
 
-def test_a_launcher_that_is_killed_and_one_beside_it_leave_a_complete_grid(tmp_path):
+def test_a_launcher_that_is_killed_and_one_beside_it_leave_a_complete_grid(tmp_path: Path) -> None:
     """kill -9, then two launchers at once: each cell is one run whose numbers are those of a grid left in peace."""
     words = [*SMALL, "seed=0,1,2", "method.steps=2000", "method.checkpoint_every=100", "optimizer.lr=1e-3"]
     process = started(tmp_path, *words)
@@ -132,7 +134,7 @@ def test_a_launcher_that_is_killed_and_one_beside_it_leave_a_complete_grid(tmp_p
         assert found["metrics"]["error_l2"] == undisturbed[name]["metrics"]["error_l2"]
 
 
-def test_ctrl_c_ends_with_the_table_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_ends_with_the_table_and_the_same_command_goes_on(tmp_path: Path) -> None:
     words = [*SMALL, "seed=0,1", "method.steps=3000", "method.checkpoint_every=100"]
     process = started(tmp_path, *words)
     while not list(tmp_path.glob("multirun/cells/*/checkpoint.ckpt")):
@@ -152,7 +154,7 @@ def test_ctrl_c_ends_with_the_table_and_the_same_command_goes_on(tmp_path):
     assert len(children) == 2
 
 
-def test_several_processes_train_a_grid(tmp_path):
+def test_several_processes_train_a_grid(tmp_path: Path) -> None:
     processes = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     swept(tmp_path, *SMALL, *processes, "seed=range(6)", "optimizer.lr=1e-3,1e200", code=1)
     (parent,), children = runs(tmp_path)
@@ -171,20 +173,22 @@ def test_several_processes_train_a_grid(tmp_path):
         (["sweep.retry=maybe"], "sweep.retry=maybe does not fit: expected a valid boolean"),
     ],
 )
-def test_a_key_or_choice_that_does_not_exist_is_said_before_anything_runs(tmp_path, words, sentence):
+def test_a_key_or_choice_that_does_not_exist_is_said_before_anything_runs(
+    tmp_path: Path, words: list[str], sentence: str
+) -> None:
     _, err = swept(tmp_path, "seed=0,1", "tracking=none", *words, code=2)
     assert sentence in err
     assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.glob("multirun/cells/*"))
 
 
-def test_a_folder_is_claimed_by_one_process_until_it_ends(tmp_path):
+def test_a_folder_is_claimed_by_one_process_until_it_ends(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from pde_train.run_folder import lock\n"
         f"with lock(Path({str(tmp_path)!r})) as mine: print(mine)"
     )
 
-    def ask():
+    def ask() -> str:
         return forked.run("-c", code, folder=tmp_path).stdout.strip()
 
     with lock(tmp_path) as mine:
@@ -193,7 +197,7 @@ def test_a_folder_is_claimed_by_one_process_until_it_ends(tmp_path):
     assert ask() == "True"
 
 
-def test_status_says_what_is_no_grid(tmp_path, capsys):
+def test_status_says_what_is_no_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status([str(tmp_path)]) == 2
     assert "is no grid" in capsys.readouterr().err
     assert status(["--sweeps", str(tmp_path)]) == 2
@@ -207,13 +211,13 @@ LONG = ["seed=range(4)", "method.steps=1000000", "method.chunk=50", "method.chec
 LONG += ["method.log_every=1000000", "diagnostics=none"]
 
 
-def until_two_train(folder, process):
+def until_two_train(folder: Path, process: forked.Forked) -> None:
     while len(list(folder.glob("multirun/cells/*/checkpoint.ckpt"))) < 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
 
 
-def workers_of(folder):
+def workers_of(folder: Path) -> list[int]:
     """Processes whose working directory is this one."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -224,7 +228,7 @@ def workers_of(folder):
 
 
 @pytest.mark.parametrize(("number", "everybody"), [("SIGINT", True), ("SIGINT", False), ("SIGTERM", False)])
-def test_no_run_stays_open_where_several_processes_are_stopped(tmp_path, number, everybody):
+def test_no_run_stays_open_where_several_processes_are_stopped(tmp_path: Path, number: str, everybody: bool) -> None:
     """By Ctrl-C, which all processes of a terminal hear, or by a signal to the launcher: what trains saves and ends."""
     process = started(tmp_path, *JOBLIB, *LONG)
     until_two_train(tmp_path, process)
@@ -240,7 +244,7 @@ def test_no_run_stays_open_where_several_processes_are_stopped(tmp_path, number,
     assert not workers_of(tmp_path)
 
 
-def test_workers_end_with_a_launcher_that_is_killed(tmp_path):
+def test_workers_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
     process = started(tmp_path, *JOBLIB, *LONG)
     until_two_train(tmp_path, process)
     process.kill()
@@ -253,7 +257,9 @@ def test_workers_end_with_a_launcher_that_is_killed(tmp_path):
     assert len(saved) == 2, results(tmp_path)
 
 
-def test_a_result_that_cannot_be_read_is_that_of_a_failed_cell(tmp_path, capsys, monkeypatch):
+def test_a_result_that_cannot_be_read_is_that_of_a_failed_cell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     contents = [b"", b"{", b"\xff", b"[]", b"{}", b'{"status": "well"}', None]
     words = [*SMALL, f"seed=range({len(contents) + 1})", "tracking=none"]
@@ -278,7 +284,7 @@ def test_a_result_that_cannot_be_read_is_that_of_a_failed_cell(tmp_path, capsys,
     assert (whole / "model.pt").stat().st_mtime_ns == before
 
 
-def test_other_files_that_cannot_be_read_stop_no_sweep(tmp_path):
+def test_other_files_that_cannot_be_read_stop_no_sweep(tmp_path: Path) -> None:
     words = [*SMALL, "seed=0,1", "tracking=none"]
     swept(tmp_path, *words)
     first, _ = sorted(folders(tmp_path).values())
@@ -290,19 +296,19 @@ def test_other_files_that_cannot_be_read_stop_no_sweep(tmp_path):
     assert out.count("failed: ") == 1
 
 
-def test_a_result_is_on_the_disk_before_it_stands_in_its_place(tmp_path, monkeypatch):
+def test_a_result_is_on_the_disk_before_it_stands_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that loses power leaves the old result or the new one: the file first, then its name."""
     said = []
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda d: said.append(str(Path(f"/proc/self/fd/{d}").readlink())) or fsync(d))
     monkeypatch.setattr(Path, "replace", lambda self, to: said.append(str(to)) or replace(self, to))
-    Result("finished").write(tmp_path)
+    Result(Status.FINISHED).write(tmp_path)
     part, name, folder = said
     assert part.startswith(f"{tmp_path}/result.json.")
     assert (name, folder) == (f"{tmp_path}/result.json", str(tmp_path))
 
 
-def test_what_a_job_raises_is_said_and_is_the_result_of_its_cell(tmp_path):
+def test_what_a_job_raises_is_said_and_is_the_result_of_its_cell(tmp_path: Path) -> None:
     """A folder that no lock can be put into: three tries would not change it."""
     words = [*SMALL, "seed=0,1", "tracking=none"]
     swept(tmp_path, *words)

@@ -2,16 +2,19 @@
 
 import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import mpmath
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pde_train.derivatives import Request
+from pde_train.derivatives import Field, Request
+from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.directions import TRIAD, combination, polarised
 from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.series import RULES, Series
@@ -25,20 +28,22 @@ EPS = torch.finfo(torch.float64).eps
 F = torch.nn.functional
 
 
-def generator(seed=0):
+def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def some(*shape, seed=0, dtype=torch.float64):
+def some(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """Numbers between -1 and 1."""
     return (2 * torch.rand(*shape, generator=generator(seed), dtype=torch.float64) - 1).to(dtype)
 
 
-def jet(differentiator, u, x, names):
+def jet(differentiator: Differentiator, u: Field, x: Tensor, names: str) -> Mapping[str, Tensor]:
     return differentiator(u, x, Request.parse(names, ("x", "y", "z", "v", "w")[: x.shape[1]])).columns
 
 
-def close(found, expected, names=None, rounds=64):
+def close(
+    found: Mapping[Any, Tensor], expected: Mapping[Any, Tensor], names: Iterable[Any] | None = None, rounds: int = 64
+) -> None:
     """Equal to so many roundings of the largest column, which bounds what either side adds up on the way."""
     scale = max(1.0, *(float(c.detach().abs().max()) for c in expected.values()))
     for name in names or expected:
@@ -49,9 +54,11 @@ def close(found, expected, names=None, rounds=64):
 # --- Directions
 
 
-def monomials(weights, order):
+def monomials(
+    weights: Iterable[tuple[Sequence[float], float | Fraction]], order: int
+) -> dict[tuple[int, ...], Fraction]:
     """sum_v w_v (v . s)^n as {exponents: coefficient}, exactly."""
-    total = Counter()
+    total: dict[tuple[int, ...], Fraction] = defaultdict(Fraction)
     for direction, weight in weights:
         v = [Fraction(c) for c in direction]
         for exponents in itertools.product(range(order + 1), repeat=len(v)):
@@ -65,7 +72,7 @@ def monomials(weights, order):
 
 @pytest.mark.parametrize("order", range(1, 9))
 @pytest.mark.parametrize("dimension", range(1, 5))
-def test_polarised_weights_are_the_monomial_exactly(dimension, order):
+def test_polarised_weights_are_the_monomial_exactly(dimension: int, order: int) -> None:
     rng = np.random.default_rng(10 * dimension + order)
     for _ in range(3):
         axes = tuple(sorted(rng.integers(dimension, size=order).tolist()))
@@ -75,11 +82,11 @@ def test_polarised_weights_are_the_monomial_exactly(dimension, order):
 
 
 @pytest.mark.parametrize("order", range(1, 9))
-def test_a_pure_derivative_needs_its_own_direction_alone(order):
-    assert polarised((1,) * order, 3) == (((0.0, 1.0, 0.0), 1),)
+def test_a_pure_derivative_needs_its_own_direction_alone(order: int) -> None:
+    assert polarised((1,) * order, 3) == (((0.0, 1.0, 0.0), Fraction(1)),)
 
 
-def operator(name, dimension):
+def operator(name: str, dimension: int) -> dict[tuple[int, ...], int]:
     """The symbol of lap or bih, |s|^2 or |s|^4, as monomials."""
     units = [tuple(2 * (i == j) for j in range(dimension)) for i in range(dimension)]
     if name == "lap_u":
@@ -89,7 +96,7 @@ def operator(name, dimension):
 
 @pytest.mark.parametrize("name", ["lap_u", "bih_u"])
 @pytest.mark.parametrize("dimension", [1, 2, 3, 5])
-def test_operators_are_their_symbol(name, dimension):
+def test_operators_are_their_symbol(name: str, dimension: int) -> None:
     coordinates = tuple(f"x{i}" for i in range(dimension))
     weights = combination(Request.parse(name, coordinates).terms[name], dimension)
     order = {"lap_u": 2, "bih_u": 4}[name]
@@ -99,7 +106,7 @@ def test_operators_are_their_symbol(name, dimension):
         assert abs(float(found.get(exponents, 0) - expected.get(exponents, 0))) < 20 * EPS
 
 
-def test_the_biharmonic_in_the_plane_takes_three_directions_60_degrees_apart():
+def test_the_biharmonic_in_the_plane_takes_three_directions_60_degrees_apart() -> None:
     weights = combination(Request.parse("bih_u", ("x", "y")).terms["bih_u"], 2)
     assert tuple(weights) == TRIAD
     for a, b in itertools.combinations(np.array(TRIAD), 2):
@@ -107,7 +114,7 @@ def test_the_biharmonic_in_the_plane_takes_three_directions_60_degrees_apart():
         assert abs(a @ a - 1) < 2 * EPS
 
 
-def test_time_is_no_direction_of_the_biharmonic():
+def test_time_is_no_direction_of_the_biharmonic() -> None:
     weights = combination(Request.parse("bih_u", ("x", "t")).terms["bih_u"], 2)
     assert weights == {(1.0, 0.0): 1.0}
 
@@ -115,7 +122,7 @@ def test_time_is_no_direction_of_the_biharmonic():
 # --- Rules
 
 
-def phi(z):
+def phi(z: mpmath.mpf) -> mpmath.mpf:
     return mpmath.ncdf(z)
 
 
@@ -195,7 +202,7 @@ RESHAPING = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "ravel"}
 HIGHEST = 8
 
 
-def coefficients(u, x):
+def coefficients(u: Field, x: Tensor) -> Tensor:
     """u^(k)(x) / k! for k = 0 ... 8, (9, n)."""
     names = ["u", *("u_" + "x" * k for k in range(1, HIGHEST + 1))]
     found = jet(Taylor(), u, x, " ".join(names))
@@ -203,7 +210,7 @@ def coefficients(u, x):
 
 
 @pytest.mark.parametrize("name", sorted(set(RULES) - {"relu"} - PIECEWISE - RESHAPING))
-def test_every_rule_is_the_taylor_series_to_order_8(name):
+def test_every_rule_is_the_taylor_series_to_order_8(name: str) -> None:
     function, exactly, points = CASES[name]
     found = coefficients(function, torch.tensor(points, dtype=torch.float64).unsqueeze(1))
     for i, point in enumerate(points):
@@ -216,12 +223,12 @@ def test_every_rule_is_the_taylor_series_to_order_8(name):
             assert error <= (4 + 4 * degree) * EPS * size, (point, degree)
 
 
-def test_no_case_is_left_of_a_rule_that_is_gone():
+def test_no_case_is_left_of_a_rule_that_is_gone() -> None:
     assert set(CASES) | {"relu"} | PIECEWISE | RESHAPING == set(RULES)
     assert {name.split()[0] for name in PIECES} >= PIECEWISE
 
 
-def test_relu_has_the_slopes_that_torch_gives_it_and_no_curvature():
+def test_relu_has_the_slopes_that_torch_gives_it_and_no_curvature() -> None:
     x = torch.tensor([[-1.5], [0.0], [2.0]], dtype=torch.float64)
     found = coefficients(torch.relu, x)
     assert found[0].tolist() == [0, 0, 2]
@@ -229,14 +236,14 @@ def test_relu_has_the_slopes_that_torch_gives_it_and_no_curvature():
     assert not found[2:].any()
 
 
-def test_gelu_by_tanh_is_another_function():
+def test_gelu_by_tanh_is_another_function() -> None:
     x = some(4, 1)
     found, expected = (jet(d, nn.GELU("tanh"), x, "u u_x u_xx u_xxxx") for d in (Taylor(), Reverse()))
     close(found, expected)
     assert (found["u"] - F.gelu(x)).abs().max() > 1e-6
 
 
-def test_softplus_is_straight_where_torch_has_it_straight():
+def test_softplus_is_straight_where_torch_has_it_straight() -> None:
     x = torch.tensor([[9.9], [10.1], [30.0]], dtype=torch.float64)
     u = nn.Softplus(beta=2.0, threshold=20.0)
     found = jet(Taylor(), u, x, "u u_x u_xx")
@@ -248,7 +255,7 @@ def test_softplus_is_straight_where_torch_has_it_straight():
 
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "silu", "gelu", "softplus", "logsigmoid", "erf", "atan", "sin"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_far_out_everything_stays_finite(name, dtype):
+def test_far_out_everything_stays_finite(name: str, dtype: torch.dtype) -> None:
     x = torch.tensor([[-1e4], [-60.0], [60.0], [1e4]], dtype=dtype)
     found = jet(Taylor(), CASES[name][0], x, "u u_x u_xx u_xxx u_xxxx")
     assert all(column.isfinite().all() for column in found.values())
@@ -260,13 +267,13 @@ def test_far_out_everything_stays_finite(name, dtype):
 class Residual(nn.Module):
     """h + tanh of a layer, twice, and a last layer."""
 
-    def __init__(self, dimension):
+    def __init__(self, dimension: int) -> None:
         super().__init__()
         self.first = nn.Linear(dimension, 5)
         self.inner = nn.ModuleList([nn.Linear(5, 5), nn.Linear(5, 5, bias=False)])
         self.last = nn.Linear(5, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         h = self.first(x)
         for layer in self.inner:
             h = h + torch.tanh(layer(h))
@@ -276,11 +283,11 @@ class Residual(nn.Module):
 class Columns(nn.Module):
     """Columns apart and side by side again, with a constant among them."""
 
-    def __init__(self, dimension):
+    def __init__(self, dimension: int) -> None:
         super().__init__()
         self.layer = nn.Linear(dimension + 3, 4)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         wave = torch.sin(2 * x[:, :1])
         constant = torch.ones(len(x), 1, dtype=x.dtype, device=x.device)
         return self.layer(torch.cat([x, wave, constant, x[:, -1:] ** 2], dim=1)).tanh().mean(1, keepdim=True)
@@ -289,11 +296,11 @@ class Columns(nn.Module):
 class Rational(nn.Module):
     """Products, quotients, powers and an exponential of linear forms."""
 
-    def __init__(self, dimension):
+    def __init__(self, dimension: int) -> None:
         super().__init__()
         self.forms = nn.Linear(dimension, 4)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         a = self.forms(x)
         q = (1 - a[:, :1] * a[:, 1:2]) / (3 + a[:, 2:3].square()) - 2 / (4 + a[:, 3:])
         return q**3 + torch.exp(-(a[:, :2] ** 2)).sum(dim=1, keepdim=True) * torch.sin(q) - (2.5 + a[:, 1:2]) ** -1.5
@@ -302,7 +309,7 @@ class Rational(nn.Module):
 class Gated(nn.Module):
     """The modified network of Wang, Teng and Perdikaris: two encoders and a gate in between."""
 
-    def __init__(self, dimension):
+    def __init__(self, dimension: int) -> None:
         super().__init__()
         self.u, self.v, self.h, self.gate, self.last = (
             nn.Linear(dimension, 4),
@@ -312,13 +319,13 @@ class Gated(nn.Module):
             nn.Linear(4, 1),
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         u, v, h = torch.tanh(self.u(x)), torch.tanh(self.v(x)), torch.tanh(self.h(x))
         z = torch.tanh(self.gate(h))
         return self.last((1 - z) * u + z * v)
 
 
-def sequential(activation):
+def sequential(activation: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
     return lambda d: nn.Sequential(nn.Linear(d, 6), activation(), nn.Linear(6, 5), activation(), nn.Linear(5, 1))
 
 
@@ -333,7 +340,7 @@ PROGRAMS = {
 every_program = pytest.mark.parametrize("program", sorted(PROGRAMS))
 
 
-def made(program, dimension, dtype=torch.float64):
+def made(program: str, dimension: int, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A program with known weights between -1 and 1."""
     module = PROGRAMS[program](dimension).to(dtype)
     for i, parameter in enumerate(module.parameters()):
@@ -343,7 +350,7 @@ def made(program, dimension, dtype=torch.float64):
 
 @every_program
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_taylor_equals_reverse_in_the_plane(program, dtype):
+def test_taylor_equals_reverse_in_the_plane(program: str, dtype: torch.dtype) -> None:
     u, x = made(program, 2, dtype), some(5, 2, seed=9, dtype=dtype)
     found, expected = (jet(d, u, x, "u u_x u_xy u_xxyy lap_u bih_u") for d in (Taylor(), Reverse()))
     assert all(column.dtype == dtype and column.shape == (5, 1) for column in found.values())
@@ -351,7 +358,7 @@ def test_taylor_equals_reverse_in_the_plane(program, dtype):
 
 
 @every_program
-def test_taylor_equals_reverse_to_order_8_on_a_line(program):
+def test_taylor_equals_reverse_to_order_8_on_a_line(program: str) -> None:
     u, x = made(program, 1), some(3, 1, seed=9)
     found, expected = (jet(d, u, x, "u u_x u_xx u_xxx u_xxxx " + "u_" + "x" * 8) for d in (Taylor(), Reverse()))
     close(found, expected)
@@ -378,14 +385,14 @@ REQUESTS = [
 
 @pytest.mark.parametrize("names", REQUESTS)
 @pytest.mark.parametrize("program", ["residual", "rational", "columns"])
-def test_any_request_is_answered_as_reverse_answers_it(program, names):
+def test_any_request_is_answered_as_reverse_answers_it(program: str, names: str) -> None:
     u, x = made(program, 3), some(4, 3, seed=5)
     # polarisation of six derivatives adds up directional ones that are a few times as large
     close(jet(Taylor(), u, x, names), jet(Reverse(), u, x, names), rounds=256)
 
 
 @pytest.mark.parametrize("names", REQUESTS)
-def test_partials_are_those_of_reverse(names):
+def test_partials_are_those_of_reverse(names: str) -> None:
     u, x = made("residual", 3), some(4, 3, seed=5)
     axes = Request.parse(names, ("x", "y", "z")).axes
     found, expected = (d.partials(u, x, axes) for d in (Taylor(), Reverse()))
@@ -396,10 +403,11 @@ def test_partials_are_those_of_reverse(names):
 @pytest.mark.parametrize(
     ("names", "dimension", "top"), [("lap_u", 5, 1), ("lap_u u_x", 5, 1), ("bih_u", 3, 1), ("bih_u u_xxxx lap_u", 4, 2)]
 )
-def test_the_highest_coefficient_is_carried_as_one_sum_for_each_name(names, dimension, top):
-    u, x, seen = made("residual", dimension), some(4, dimension), []
+def test_the_highest_coefficient_is_carried_as_one_sum_for_each_name(names: str, dimension: int, top: int) -> None:
+    u, x = made("residual", dimension), some(4, dimension)
+    seen: list[Any] = []
 
-    def field(x):
+    def field(x: Tensor) -> Tensor:
         seen.append(torch.tanh(x))
         return u(x)
 
@@ -411,7 +419,7 @@ def test_the_highest_coefficient_is_carried_as_one_sum_for_each_name(names, dime
 
 
 @pytest.mark.parametrize("names", ["lap_u", "lap_u u_x0x0x0", "u lap_u u_x3 u_x1x2"])
-def test_many_dimensions(names):
+def test_many_dimensions(names: str) -> None:
     coordinates = tuple(f"x{i}" for i in range(12))
     u, x = made("residual", 12), some(3, 12)
     found, expected = (d(u, x, Request.parse(names, coordinates)).columns for d in (Taylor(), Reverse()))
@@ -419,10 +427,10 @@ def test_many_dimensions(names):
 
 
 @pytest.mark.parametrize("names", REQUESTS)
-def test_the_field_is_called_once(names):
+def test_the_field_is_called_once(names: str) -> None:
     called = []
 
-    def field(x):
+    def field(x: Tensor) -> Tensor:
         called.append(x)
         return torch.sin(x).sum(1, keepdim=True)
 
@@ -430,18 +438,18 @@ def test_the_field_is_called_once(names):
     assert len(called) == 1
 
 
-def test_u_alone_is_the_field_itself():
+def test_u_alone_is_the_field_itself() -> None:
     u, x = made("residual", 2), some(4, 2)
     assert torch.equal(jet(Taylor(), u, x, "u")["u"], u(x))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])
 @pytest.mark.parametrize("columns", [1, 2, 6])
-def test_banks_of_any_width_at_any_number_of_points(rows, columns):
+def test_banks_of_any_width_at_any_number_of_points(rows: int, columns: int) -> None:
     w, b = some(2, columns, seed=1), some(columns, seed=2)
     x, names = some(rows, 2, seed=3), "u u_x u_xy u_xx u_xxyy bih_u"
 
-    def bank(x):
+    def bank(x: Tensor) -> Tensor:
         return torch.tanh(x @ w + b) * torch.sin(x[:, :1])
 
     found, expected = (jet(d, bank, x, names) for d in (Taylor(), Reverse()))
@@ -449,7 +457,7 @@ def test_banks_of_any_width_at_any_number_of_points(rows, columns):
     close(found, expected)
 
 
-def test_a_permutation_of_the_points_permutes_the_rows():
+def test_a_permutation_of_the_points_permutes_the_rows() -> None:
     u, x = made("gated", 2), some(6, 2)
     order = torch.randperm(6, generator=generator())
     one, other = (jet(Taylor(), u, p, "u u_x bih_u") for p in (x, x[order]))
@@ -457,7 +465,7 @@ def test_a_permutation_of_the_points_permutes_the_rows():
 
 
 @pytest.mark.parametrize("names", ["u", "u_x", "u u_x lap_u", "bih_u u"])
-def test_a_field_that_does_not_depend_on_the_points_has_no_derivatives(names):
+def test_a_field_that_does_not_depend_on_the_points_has_no_derivatives(names: str) -> None:
     x, constant = some(4, 2), some(1, 3).expand(4, 3)
     found = jet(Taylor(), lambda x: constant, x, names)
     for name in names.split():
@@ -465,7 +473,7 @@ def test_a_field_that_does_not_depend_on_the_points_has_no_derivatives(names):
         assert torch.equal(found[name], constant if name == "u" else torch.zeros(4, 3, dtype=x.dtype))
 
 
-def test_a_linear_field_has_its_weights_for_slopes_and_exactly_no_curvature():
+def test_a_linear_field_has_its_weights_for_slopes_and_exactly_no_curvature() -> None:
     layer, x = nn.Linear(2, 3, dtype=torch.float64), some(4, 2)
     found = jet(Taylor(), layer, x, "u u_x u_y u_xy lap_u bih_u")
     close({"u": found["u"]}, {"u": layer(x)})
@@ -476,11 +484,11 @@ def test_a_linear_field_has_its_weights_for_slopes_and_exactly_no_curvature():
         assert not found[name].any()
 
 
-def test_a_polynomial_has_exactly_the_derivatives_that_it_has():
+def test_a_polynomial_has_exactly_the_derivatives_that_it_has() -> None:
     # x^3 y - 2 y^4 at small integers: every number on the way is an integer or a small fraction of one
     x = torch.tensor([[1.0, 2.0], [-2.0, 3.0]], dtype=torch.float64)
 
-    def u(p):
+    def u(p: Tensor) -> Tensor:
         return p[:, :1] ** 3 * p[:, 1:] - 2 * p[:, 1:].square() ** 2
 
     found = jet(Taylor(), u, x, "u u_x u_xx u_xxx u_y u_yyyy")
@@ -502,7 +510,7 @@ EXACTLY = {
 }
 
 
-def affine(layer, v):
+def affine(layer: nn.Linear, v: Sequence[mpmath.mpf]) -> list[mpmath.mpf]:
     w, b = layer.weight.detach().numpy(), layer.bias
     offsets = [0.0] * len(w) if b is None else b.tolist()
     return [
@@ -511,13 +519,14 @@ def affine(layer, v):
     ]
 
 
-def in_digits(module):
+def in_digits(module: Any) -> Callable[..., mpmath.mpf]:
     """A program as a function of numbers with many digits."""
 
-    def through(*v):
+    def through(*v: mpmath.mpf) -> mpmath.mpf:
         if isinstance(module, Residual):
             h = affine(module.first, v)
-            for layer in module.inner:
+            inner: Any = module.inner
+            for layer in inner:
                 h = [a + mpmath.tanh(b) for a, b in zip(h, affine(layer, h), strict=True)]
             return affine(module.last, h)[0]
         if isinstance(module, Rational):
@@ -525,7 +534,7 @@ def in_digits(module):
             q = (1 - a * b) / (3 + c**2) - 2 / (4 + d)
             bells = mpmath.exp(-(a**2)) + mpmath.exp(-(b**2))
             return q**3 + bells * mpmath.sin(q) - (b + 2.5) ** mpmath.mpf(-1.5)
-        h = v
+        h = list(v)
         for layer in module:
             h = affine(layer, h) if isinstance(layer, nn.Linear) else [EXACTLY[type(layer)](z) for z in h]
         return h[0]
@@ -537,7 +546,7 @@ in_many_digits = pytest.mark.parametrize("program", ["residual", "rational", "Ta
 
 
 @in_many_digits
-def test_a_program_on_a_line_has_its_taylor_series_to_order_8(program):
+def test_a_program_on_a_line_has_its_taylor_series_to_order_8(program: str) -> None:
     u, x = made(program, 1), some(2, 1, seed=9)
     found = coefficients(u, x)
     for i in range(len(x)):
@@ -550,7 +559,7 @@ def test_a_program_on_a_line_has_its_taylor_series_to_order_8(program):
 
 
 @in_many_digits
-def test_a_program_in_the_plane_has_its_partial_derivatives(program):
+def test_a_program_in_the_plane_has_its_partial_derivatives(program: str) -> None:
     u, x = made(program, 2), some(1, 2, seed=8)
     exact = {}
     with mpmath.workdps(DIGITS):
@@ -567,7 +576,7 @@ def test_a_program_in_the_plane_has_its_partial_derivatives(program):
 # --- Gradients by the parameters
 
 
-def by_parameters(differentiator, module, x, names):
+def by_parameters(differentiator: Differentiator, module: nn.Module, x: Tensor, names: str) -> dict[str, Tensor]:
     """The gradient of the sum of squares of all columns by each parameter."""
     module.zero_grad()
     columns = jet(differentiator, module, x, names)
@@ -577,7 +586,7 @@ def by_parameters(differentiator, module, x, names):
 
 @every_program
 @pytest.mark.parametrize("names", ["u u_x lap_u", "bih_u u", "u_xxy"])
-def test_gradients_by_the_parameters_are_those_through_reverse(program, names):
+def test_gradients_by_the_parameters_are_those_through_reverse(program: str, names: str) -> None:
     u, x = made(program, 2), some(5, 2, seed=9)
     found, expected = (by_parameters(d, u, x, names) for d in (Taylor(), Reverse()))
     assert max(float(g.abs().max()) for g in expected.values()) > 1e-6
@@ -586,12 +595,12 @@ def test_gradients_by_the_parameters_are_those_through_reverse(program, names):
 
 @pytest.mark.parametrize("names", ["u", "u_x u_xy", "lap_u", "bih_u"])
 @pytest.mark.parametrize("program", ["residual", "columns", "GELU"])
-def test_jacobians_by_the_parameters_are_those_through_reverse(program, names):
+def test_jacobians_by_the_parameters_are_those_through_reverse(program: str, names: str) -> None:
     u, x = made(program, 2), some(3, 2, seed=9)
     parameters = {k: p.detach() for k, p in u.named_parameters()}
 
-    def jacobian(differentiator):
-        def columns(parameters):
+    def jacobian(differentiator: Differentiator) -> dict[str, Tensor]:
+        def columns(parameters: dict[str, Tensor]) -> Tensor:
             found = jet(differentiator, lambda p: torch.func.functional_call(u, parameters, (p,)), x, names)
             return torch.cat([found[name] for name in names.split()])
 
@@ -602,11 +611,11 @@ def test_jacobians_by_the_parameters_are_those_through_reverse(program, names):
     close(found, expected)
 
 
-def test_many_networks_at_once_by_vmap():
+def test_many_networks_at_once_by_vmap() -> None:
     u, x = made("residual", 2), some(3, 2, seed=9)
     stacked = {k: torch.stack([p.detach(), 0.5 * p.detach()]) for k, p in u.named_parameters()}
 
-    def biharmonic(parameters):
+    def biharmonic(parameters: dict[str, Tensor]) -> Tensor:
         return jet(Taylor(), lambda p: torch.func.functional_call(u, parameters, (p,)), x, "bih_u")["bih_u"]
 
     found = torch.func.vmap(biharmonic)(stacked)
@@ -643,7 +652,7 @@ def test_many_networks_at_once_by_vmap():
         (lambda x: x.__setitem__((slice(None), 0), 1.0), r"changes nothing in place"),
     ],
 )
-def test_what_has_no_rule_is_refused_with_a_sentence(field, sentence):
+def test_what_has_no_rule_is_refused_with_a_sentence(field: Field, sentence: str) -> None:
     with pytest.raises(UsageError, match=r"differentiator=taylor .*" + sentence):
         jet(Taylor(), field, some(4, 2), "u lap_u")
 
@@ -652,12 +661,12 @@ def test_what_has_no_rule_is_refused_with_a_sentence(field, sentence):
 
 
 @pytest.mark.usefixtures("rules")
-def test_a_new_activation_is_one_small_function():
+def test_a_new_activation_is_one_small_function() -> None:
     with pytest.raises(UsageError, match="no rule for the operation 'asinh'"):
         jet(Taylor(), torch.asinh, some(4, 1), "u_x")
 
     @elementwise("asinh")
-    def asinh(z, order):
+    def asinh(z: Tensor, order: int) -> list[Tensor]:
         a = [torch.asinh(z), torch.rsqrt(1 + z * z)]  # (1 + z^2) y'' + z y' = 0
         for m in range(order - 1):
             a.append(-((2 * m + 1) * (m + 1) * z * a[m + 1] + m * m * a[m]) / ((1 + z * z) * (m + 1) * (m + 2)))
@@ -666,7 +675,7 @@ def test_a_new_activation_is_one_small_function():
     u, x = nn.Sequential(nn.Linear(2, 4), *[nn.Linear(4, 1)]).double(), some(4, 2)
     names = "u u_x u_xy u_xxyy bih_u"
 
-    def field(x):
+    def field(x: Tensor) -> Tensor:
         return u[1](torch.asinh(u[0](x)))
 
     close(jet(Taylor(), field, x, names), jet(Reverse(), field, x, names))
@@ -675,10 +684,10 @@ def test_a_new_activation_is_one_small_function():
     np.testing.assert_allclose(found.T.numpy(), exact, rtol=0, atol=64 * EPS)
 
 
-def test_a_series_knows_what_a_field_asks_of_its_points():
+def test_a_series_knows_what_a_field_asks_of_its_points() -> None:
     x, seen = some(4, 2), []
 
-    def field(x):
+    def field(x: Tensor) -> Tensor:
         seen.append((x.shape, x.size(), x.size(0), x.dim(), x.ndim, len(x), x.dtype, x.device, isinstance(x, Series)))
         return x[:, :1] * x.shape[0]
 
@@ -713,7 +722,7 @@ PIECES = {
 
 
 @pytest.mark.parametrize("name", PIECES)
-def test_common_operations_have_a_rule(name):
+def test_common_operations_have_a_rule(name: str) -> None:
     x = torch.linspace(-1, 1, 12, dtype=torch.float64).unsqueeze(1)
     axes = frozenset([(), (0,), (0, 0), (0, 0, 0)])
     found, expected = Taylor().partials(PIECES[name], x, axes), Reverse().partials(PIECES[name], x, axes)
@@ -734,6 +743,6 @@ def test_common_operations_have_a_rule(name):
         (lambda x: x[:, 0], r"expected x\[:, :1\] rather than x\[:, 0\]"),
     ],
 )
-def test_what_has_no_rule_is_named(field, sentence):
+def test_what_has_no_rule_is_named(field: Field, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         Taylor().partials(field, torch.zeros(3, 1, dtype=torch.float64), frozenset([(0, 0)]))

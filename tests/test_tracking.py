@@ -11,26 +11,30 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import forked
 import pytest
+from fixtures import Compose
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from sqlalchemy import make_url
 
 from pde_train import sync
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
-from pde_train.run_folder import DELIVERED
+from pde_train.run_folder import DELIVERED, Status
 from pde_train.runs.run import run
 from pde_train.tracking import mlflow
 from pde_train.tracking.delivery import Store
+from pde_train.tracking.follower import ASKED
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.none import NoTracker
 from pde_train.tracking.outbox import Mark, Outbox
-from pde_train.tracking.uploader import ASKED
 from pde_train.tracking.uris import absolute, encoded, holds_secret, masked, without_secrets
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
@@ -39,41 +43,45 @@ NETWORK = ["model=two_layer", "model.width=5", "method.steps=30", "method.log_ev
 
 
 @pytest.fixture
-def uri(tmp_path, monkeypatch):
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
-def runs_in(uri, experiment="pde_train"):
+def runs_in(uri: str, experiment: str = "pde_train") -> tuple[MlflowClient, list[Run]]:
     client = MlflowClient(uri)
     return client, client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
 
 
-def only_run(uri, experiment="pde_train"):
+def only_run(uri: str, experiment: str = "pde_train") -> tuple[MlflowClient, Run]:
     client, (found,) = runs_in(uri, experiment)
     return client, found
 
 
-def rows_of(uri, key="loss", experiment="pde_train"):
+def rows_of(uri: str, key: str = "loss", experiment: str = "pde_train") -> list[tuple[int, float]]:
     client, found = only_run(uri, experiment)
     return sorted((m.step, m.value) for m in client.get_metric_history(found.info.run_id, key))
 
 
-def run_of(uri, folder):
+def run_of(uri: str, folder: Path) -> str:
     """The id of a folder's run in a store."""
-    return Outbox(folder).mark(masked(uri)).run
+    run = Outbox(folder).mark(masked(uri)).run
+    assert run is not None
+    return run
 
 
-def opened(uri, folder, params=None, parent=None):
+def opened(
+    uri: str | None, folder: Path, params: dict[str, str] | None = None, parent: Path | None = None
+) -> MlflowTracker:
     """A tracker with an open run, of which nothing is delivered before it is drained."""
     tracker = MlflowTracker(uri, "pde_train")
-    tracker._follow = lambda: None
+    tracker._follow = lambda: None  # type: ignore[method-assign]  # nobody hears of what it writes
     folder.mkdir(exist_ok=True)
     tracker.start("run", folder, params or {}, {}, parent)
     return tracker
 
 
-def test_a_run_keeps_every_row_parameter_tag_and_artifact(compose, uri, tmp_path):
+def test_a_run_keeps_every_row_parameter_tag_and_artifact(compose: Compose, uri: str, tmp_path: Path) -> None:
     experiment = build(compose("tracking=mlflow", f"tracking.uri={uri}", *NETWORK))
     record = run(experiment, tmp_path / "run", {"pde": "poisson_1d"})
     client, found = only_run(uri)
@@ -94,7 +102,7 @@ def test_a_run_keeps_every_row_parameter_tag_and_artifact(compose, uri, tmp_path
     assert found.info.artifact_uri.startswith((tmp_path / "mlartifacts" / "pde_train").as_uri())
 
 
-def test_a_failed_run_is_marked_and_keeps_its_losses(compose, uri, tmp_path):
+def test_a_failed_run_is_marked_and_keeps_its_losses(compose: Compose, uri: str, tmp_path: Path) -> None:
     cfg = compose("tracking=mlflow", f"tracking.uri={uri}", *NETWORK, "optimizer.lr=1e200", "method.chunk=5")
     with pytest.raises(RunError, match="expected finite numbers"):
         run(build(cfg), tmp_path / "run")
@@ -104,13 +112,15 @@ def test_a_failed_run_is_marked_and_keeps_its_losses(compose, uri, tmp_path):
 
 
 @pytest.mark.parametrize("bad", ["sqlite:////proc/nowhere/mlflow.db", "gopher://127.0.0.1"])
-def test_a_store_that_can_never_be_used_is_one_sentence(compose, tmp_path, bad):
+def test_a_store_that_can_never_be_used_is_one_sentence(compose: Compose, tmp_path: Path, bad: str) -> None:
     cfg = compose("tracking=mlflow", f"tracking.uri={bad}")
     with pytest.raises(RunError, match=r"the tracking store .* cannot be used .*choose tracking=none"):
         run(build(cfg), tmp_path)
 
 
-def test_a_store_of_a_newer_schema_is_one_sentence_and_keeps_what_it_has(compose, uri, tmp_path):
+def test_a_store_of_a_newer_schema_is_one_sentence_and_keeps_what_it_has(
+    compose: Compose, uri: str, tmp_path: Path
+) -> None:
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'new').prepare()"
     done = forked.run("-c", code, folder=tmp_path)  # MLflow looks at a schema once a process
     assert done.returncode == 0, done.stderr
@@ -122,7 +132,9 @@ def test_a_store_of_a_newer_schema_is_one_sentence_and_keeps_what_it_has(compose
     assert (tmp_path / "mlflow.db").read_bytes() == before
 
 
-def test_a_run_without_its_store_ends_and_sync_delivers_it_once(compose, uri, tmp_path, caplog, capsys):
+def test_a_run_without_its_store_ends_and_sync_delivers_it_once(
+    compose: Compose, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     with caplog.at_level(logging.WARNING):
         record = run(
             build(compose("tracking=mlflow", "tracking.uri=http://127.0.0.1:9", *NETWORK)), tmp_path / "outputs" / "run"
@@ -137,7 +149,7 @@ def test_a_run_without_its_store_ends_and_sync_delivers_it_once(compose, uri, tm
     assert len(rows_of(uri)) == 30
 
 
-def test_an_offline_run_never_imports_mlflow_and_sync_nests_it_under_its_sweep(tmp_path):
+def test_an_offline_run_never_imports_mlflow_and_sync_nests_it_under_its_sweep(tmp_path: Path) -> None:
     words = ["model=random_features", "model.features=10", "seed=0,1", "tracking=offline"]
     code = (
         f"import sys; sys.argv[1:] = {['--multirun', *words]!r}\n"
@@ -156,7 +168,7 @@ def test_an_offline_run_never_imports_mlflow_and_sync_nests_it_under_its_sweep(t
     assert {r.info.status for r in found} == {"FINISHED"}
 
 
-def test_sync_says_what_is_wrong(uri, tmp_path, capsys):
+def test_sync_says_what_is_wrong(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match=r"nowhere is no folder: expected that of a run or a sweep"):
         sync.sync([tmp_path / "nowhere"], uri)
     MlflowTracker(None, "pde_train").start("run", tmp_path, {}, {})
@@ -170,13 +182,13 @@ def test_sync_says_what_is_wrong(uri, tmp_path, capsys):
 class Flaky:
     """A client that fails at one call: before it reaches the store, or after, when only the answer is lost."""
 
-    def __init__(self, client, at, after):
+    def __init__(self, client: MlflowClient, at: int, after: bool) -> None:
         self.client, self.at, self.after, self.calls = client, at, after, 0
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self.client, name)
 
-        def call(*arguments, **options):
+        def call(*arguments: Any, **options: Any) -> Any:
             self.calls += 1
             if self.calls == self.at and not self.after:
                 raise ConnectionError("away")
@@ -189,7 +201,7 @@ class Flaky:
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_whichever_call_fails_everything_arrives_once(uri, tmp_path, after):
+def test_whichever_call_fails_everything_arrives_once(uri: str, tmp_path: Path, after: bool) -> None:
     MlflowTracker(uri, "pde_train").prepare()
     client = MlflowClient(uri)
     (tmp_path / "config.yaml").write_text("seed: 0\n")
@@ -201,7 +213,7 @@ def test_whichever_call_fails_everything_arrives_once(uri, tmp_path, after):
         tracker.metrics([("loss", 1.0 / (k + 1), k) for k in range(2500)])
         tracker.tags({"b": "2"})
         tracker.artifacts([tmp_path / str(at) / "config.yaml"])
-        tracker.finish("finished")
+        tracker.finish(Status.FINISHED)
         store = Store(uri)
         store._connect()
         flaky = store._client = Flaky(client, at, after)
@@ -220,7 +232,7 @@ def test_whichever_call_fails_everything_arrives_once(uri, tmp_path, after):
     assert len(runs_in(uri)[1]) == at
 
 
-def test_special_numbers_that_are_sent_twice_stand_once(uri, tmp_path):
+def test_special_numbers_that_are_sent_twice_stand_once(uri: str, tmp_path: Path) -> None:
     tracker = opened(uri, tmp_path / "run")
     tracker.metrics([("loss", value, k) for k, value in enumerate([float("nan"), float("inf"), 1e-320, -0.0])])
     tracker.drain()
@@ -230,7 +242,7 @@ def test_special_numbers_that_are_sent_twice_stand_once(uri, tmp_path):
     assert len(client.get_metric_history(found.info.run_id, "loss")) == 4
 
 
-def test_a_reopened_run_takes_only_rows_that_it_has_not(uri, tmp_path):
+def test_a_reopened_run_takes_only_rows_that_it_has_not(uri: str, tmp_path: Path) -> None:
     first = opened(uri, tmp_path / "run", {"a": "1"})
     first.metrics([("loss", 1.0, 0), ("loss", 0.5, 1)])
     first.drain()
@@ -238,13 +250,13 @@ def test_a_reopened_run_takes_only_rows_that_it_has_not(uri, tmp_path):
         file.write('{"metrics": [["loss", 0.2')  # the process was killed
     again = opened(uri, tmp_path / "run", {"a": "1"})
     again.metrics([("loss", 0.5, 1), ("loss", 0.25, 2)])
-    again.finish("finished")
+    again.finish(Status.FINISHED)
     again.drain()
     assert rows_of(uri) == [(0, 1.0), (1, 0.5), (2, 0.25)]
     assert only_run(uri)[1].info.status == "FINISHED"
 
 
-def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path):
+def test_children_are_nested_under_the_sweep_that_names_its_folder(uri: str, tmp_path: Path) -> None:
     opened(uri, tmp_path / "grid")
     child = opened(uri, tmp_path / "child", parent=tmp_path / "grid")
     child.drain()  # delivers the parent first
@@ -255,7 +267,9 @@ def test_children_are_nested_under_the_sweep_that_names_its_folder(uri, tmp_path
     assert client.get_run(run_id).data.tags["mlflow.parentRunId"] == parent_id
 
 
-def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path, monkeypatch):
+def test_processes_that_make_a_new_store_at_once_all_succeed(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(forked.NEW_STORE)
     code = f"from pde_train.tracking.mlflow import MlflowTracker; MlflowTracker({uri!r}, 'many').prepare()"
     started = [forked.started("-c", code, folder=tmp_path) for _ in range(3)]
@@ -264,13 +278,15 @@ def test_processes_that_make_a_new_store_at_once_all_succeed(uri, tmp_path, monk
 
 
 @pytest.fixture
-def black_hole():
+def black_hole() -> Iterator[str]:
     """A server that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_a_store_that_hangs_delays_nothing_but_start_and_end(tmp_path, black_hole, caplog, monkeypatch):
+def test_a_store_that_hangs_delays_nothing_but_start_and_end(
+    tmp_path: Path, black_hole: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opening, ending = 1.0, 0.5
     monkeypatch.setattr(mlflow, "OPEN_SECONDS", opening)
     monkeypatch.setattr(mlflow, "SHORT_SECONDS", ending)
@@ -280,7 +296,7 @@ def test_a_store_that_hangs_delays_nothing_but_start_and_end(tmp_path, black_hol
         tracker.prepare,
         lambda: tracker.start("run", tmp_path, {}, {}),
         lambda: [tracker.metrics([("loss", 1.0, k)]) for k in range(200)],
-        lambda: tracker.finish("finished"),
+        lambda: tracker.finish(Status.FINISHED),
         tracker.drain,
     ):
         began = time.monotonic()
@@ -294,7 +310,9 @@ def test_a_store_that_hangs_delays_nothing_but_start_and_end(tmp_path, black_hol
     assert caplog.text.count("python -m pde_train.sync delivers it") == 1
 
 
-def test_a_file_that_another_process_keeps_locked_is_a_store_that_is_away(compose, uri, tmp_path, caplog):
+def test_a_file_that_another_process_keeps_locked_is_a_store_that_is_away(
+    compose: Compose, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     Store(uri).experiment_id("pde_train")
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -305,20 +323,20 @@ def test_a_file_that_another_process_keeps_locked_is_a_store_that_is_away(compos
     assert dict(rows_of(uri)) == record.series["loss"]
 
 
-def test_an_uploader_that_was_killed_is_replaced(uri, tmp_path):
+def test_an_uploader_that_was_killed_is_replaced(uri: str, tmp_path: Path) -> None:
     tracker = MlflowTracker(uri, "pde_train")
     tracker.start("run", tmp_path, {}, {})
     tracker.metrics([("loss", 1.0, 0)])
     tracker.uploader._process.kill()
     tracker.metrics([("loss", 0.5, 1)])
     tracker.uploader._process.kill()
-    tracker.finish("finished")
+    tracker.finish(Status.FINISHED)
     tracker.drain()
     assert rows_of(uri) == [(0, 1.0), (1, 0.5)]
     assert tracker.uploader._process is None  # and none is left behind
 
 
-def test_uris(tmp_path, monkeypatch):
+def test_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
     assert absolute("sqlite:////data/mlflow.db") == "sqlite:////data/mlflow.db"
@@ -332,7 +350,7 @@ PASSWORDS = ["s3cret", "sl/ash3s", "a@t/3", "qu?3st", "c:o:3", "p%2Fq3", "#has3h
 
 @pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("where", ["http://bob:{}@host:5000/a", "postgresql://bob:{}@host/db", "https://{}@host"])
-def test_no_sign_in_a_password_shows_any_of_it(where, password):
+def test_no_sign_in_a_password_shows_any_of_it(where: str, password: str) -> None:
     uri = where.format(password)
     assert not any(part in masked(uri) for part in re.split(r"[/@?:#%\[\]]", password) if len(part) > 2)
     assert holds_secret(uri)
@@ -356,7 +374,7 @@ def test_no_sign_in_a_password_shows_any_of_it(where, password):
         "http://${oc.env:USER,s3cret}@host",
     ],
 )
-def test_secrets_are_found_wherever_a_uri_holds_them(uri):
+def test_secrets_are_found_wherever_a_uri_holds_them(uri: str) -> None:
     assert holds_secret(uri)
     assert "s3cret" not in masked(uri)
 
@@ -372,29 +390,31 @@ def test_secrets_are_found_wherever_a_uri_holds_them(uri):
         "http://host/?token=${oc.env:TOKEN}",
     ],
 )
-def test_what_is_no_secret_may_be_typed(uri):
+def test_what_is_no_secret_may_be_typed(uri: str) -> None:
     assert not holds_secret(uri)
 
 
-def test_libraries_find_the_host_and_the_password_of_an_encoded_uri():
+def test_libraries_find_the_host_and_the_password_of_an_encoded_uri() -> None:
     for password in ("sl/ashes", "a@t", "#hash"):
         url = make_url(encoded(f"postgresql://bob:{password}@host:5/db"))
         assert (url.host, url.port, url.password, url.database) == ("host", 5, password, "db")
         assert urlsplit(encoded(f"http://bob:{password}@host:5/db")).hostname == "host"
 
 
-def finished_run(folder, uri, **options):
+def finished_run(folder: Path, uri: str, **options: Any) -> MlflowTracker:
     """A run with ten losses and a file, all delivered."""
     tracker = opened(uri, folder, **options)
     tracker.metrics([("loss", 1.0 / (k + 1), k) for k in range(10)])
     (folder / "note.txt").write_text("note")
     tracker.artifacts([folder / "note.txt"])
-    tracker.finish("finished")
+    tracker.finish(Status.FINISHED)
     tracker.drain()
     return tracker
 
 
-def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(uri, tmp_path, capsys):
+def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for k, spoiled in enumerate([b"", b"nonsense", b"17", b"99999", b'{"a": 3}', b"[1]", b"\xff\xfe"], start=1):
         folder = tmp_path / str(k)
         folder.mkdir()
@@ -410,10 +430,10 @@ def test_a_spoiled_mark_ends_no_sync_and_everything_stands_once(uri, tmp_path, c
         assert sync.main([str(folder), "--uri", uri]) == 0
 
 
-def test_a_spoiled_outbox_stops_no_other(uri, tmp_path, capsys):
+def test_a_spoiled_outbox_stops_no_other(uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b", "c"):
         tracker = opened(None, tmp_path / name)
-        tracker.finish("finished")
+        tracker.finish(Status.FINISHED)
     (tmp_path / "a" / "tracking.jsonl").write_text("nonsense\n")
     with (tmp_path / "b" / "tracking.jsonl").open("a") as file:
         file.write("7\n")
@@ -426,7 +446,9 @@ def test_a_spoiled_outbox_stops_no_other(uri, tmp_path, capsys):
     assert (tmp_path / "a" / "earlier-1" / "tracking.jsonl").read_text() == "nonsense\n"
 
 
-def test_sync_refills_a_store_that_was_deleted_and_copies_to_another(uri, tmp_path, monkeypatch, capsys):
+def test_sync_refills_a_store_that_was_deleted_and_copies_to_another(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     finished_run(tmp_path / "grid", uri)
     finished_run(tmp_path / "child", uri, parent=tmp_path / "grid")
     assert sync.main([str(tmp_path)]) == 0
@@ -450,7 +472,7 @@ def test_sync_refills_a_store_that_was_deleted_and_copies_to_another(uri, tmp_pa
             assert [a.path for a in client.list_artifacts(one.info.run_id)] == ["note.txt"]
 
 
-def test_a_run_goes_on_in_a_store_that_was_emptied_since(uri, tmp_path):
+def test_a_run_goes_on_in_a_store_that_was_emptied_since(uri: str, tmp_path: Path) -> None:
     tracker = finished_run(tmp_path / "run", uri)
     code = (
         "import sys; from mlflow.tracking import MlflowClient; from pde_train.tracking.delivery import Store; "
@@ -464,10 +486,12 @@ def test_a_run_goes_on_in_a_store_that_was_emptied_since(uri, tmp_path):
     assert [step for step, _ in rows_of(uri)] == list(range(11))
 
 
-def test_a_store_that_is_away_keeps_no_other_from_its_runs(uri, tmp_path, capsys):
-    opened("http://127.0.0.1:9", tmp_path / "a").finish("finished")
-    opened("http://127.0.0.1:9", tmp_path / "b").finish("finished")
-    opened(uri, tmp_path / "c").finish("finished")
+def test_a_store_that_is_away_keeps_no_other_from_its_runs(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened("http://127.0.0.1:9", tmp_path / "a").finish(Status.FINISHED)
+    opened("http://127.0.0.1:9", tmp_path / "b").finish(Status.FINISHED)
+    opened(uri, tmp_path / "c").finish(Status.FINISHED)
     assert sync.main([str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "delivered 1 runs" in said.out
@@ -475,7 +499,9 @@ def test_a_store_that_is_away_keeps_no_other_from_its_runs(uri, tmp_path, capsys
 
 
 @pytest.mark.parametrize("how", ["above", "absolute", "link", "link in a folder", "itself"])
-def test_an_outbox_names_only_files_of_its_own_folder(uri, tmp_path, capsys, how):
+def test_an_outbox_names_only_files_of_its_own_folder(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
     (tmp_path / "secret.txt").write_text("private")
     folder = tmp_path / "run"
     tracker = opened(uri, folder)
@@ -485,21 +511,21 @@ def test_an_outbox_names_only_files_of_its_own_folder(uri, tmp_path, capsys, how
         (folder / "figures" / "deep").symlink_to(tmp_path)
     names = {"above": "../secret.txt", "absolute": str(tmp_path / "secret.txt"), "link": "link", "itself": "."}
     tracker._tell(artifacts=[names.get(how, "figures")])
-    tracker.finish("finished")
+    tracker.finish(Status.FINISHED)
     assert sync.main([str(tmp_path)]) == 1
     assert "leads out of that folder: expected files of the run alone" in capsys.readouterr().err
     assert not list((tmp_path / "mlartifacts").rglob("secret.txt"))
 
 
-def test_outboxes_that_name_each_other_as_parents_end(uri, tmp_path):
+def test_outboxes_that_name_each_other_as_parents_end(uri: str, tmp_path: Path) -> None:
     for name, parent in (("a", "b"), ("b", "a")):
-        opened(uri, tmp_path / name, parent=tmp_path / parent).finish("finished")
+        opened(uri, tmp_path / name, parent=tmp_path / parent).finish(Status.FINISHED)
     assert sync.main([str(tmp_path)]) == 0
     assert len(runs_in(uri)[1]) == 2
 
 
 @pytest.mark.parametrize("name", ["../../x", "/x", "a/../../x", "", "a//b/.", ".."])
-def test_files_of_an_experiment_stay_in_their_folder(uri, tmp_path, name):
+def test_files_of_an_experiment_stay_in_their_folder(uri: str, tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="no name of an experiment"):
         MlflowTracker(uri, name)
     with pytest.raises(UsageError, match="no name of an experiment"):
@@ -508,7 +534,7 @@ def test_files_of_an_experiment_stay_in_their_folder(uri, tmp_path, name):
 
 
 @pytest.mark.parametrize("made", ["folder", "text"])
-def test_what_can_never_be_a_store_is_said_at_once(compose, uri, tmp_path, made):
+def test_what_can_never_be_a_store_is_said_at_once(compose: Compose, uri: str, tmp_path: Path, made: str) -> None:
     if made == "folder":
         (tmp_path / "mlflow.db").mkdir()
     else:
@@ -521,7 +547,7 @@ def test_what_can_never_be_a_store_is_said_at_once(compose, uri, tmp_path, made)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user that the system does not know")
-def test_a_user_whom_the_system_does_not_know_has_a_number():
+def test_a_user_whom_the_system_does_not_know_has_a_number() -> None:
     code = (
         "import os, sys; from pathlib import Path; from pde_train.tracking.mlflow import MlflowTracker; "
         "os.setuid(54321); MlflowTracker(None, 'x').start('run', Path(sys.argv[1]), {}, {})"
@@ -533,7 +559,7 @@ def test_a_user_whom_the_system_does_not_know_has_a_number():
         assert Outbox(Path(folder)).opening()["user"] == "54321"
 
 
-def test_an_uploader_that_does_nothing_blocks_no_training(uri, tmp_path):
+def test_an_uploader_that_does_nothing_blocks_no_training(uri: str, tmp_path: Path) -> None:
     """The end delivers what was written while the process was stopped."""
     tracker = MlflowTracker(uri, "pde_train")
     tracker.start("run", tmp_path, {}, {})
@@ -547,19 +573,19 @@ def test_an_uploader_that_does_nothing_blocks_no_training(uri, tmp_path):
     assert time.monotonic() - began < 10
     assert asked.stat().st_size == size  # nothing is said again of a run that is followed
     os.kill(stopped, signal.SIGCONT)
-    tracker.finish("finished")
+    tracker.finish(Status.FINISHED)
     tracker.drain()
     assert [step for step, _ in rows_of(uri)] == list(range(1000))
 
 
-def until(happened):
+def until(happened: Callable[[], object]) -> None:
     began = time.monotonic()
     while not happened():
         assert time.monotonic() - began < 60
         time.sleep(0.01)
 
 
-def test_what_a_run_writes_is_delivered_while_it_goes_on(uri, tmp_path):
+def test_what_a_run_writes_is_delivered_while_it_goes_on(uri: str, tmp_path: Path) -> None:
     tracker = MlflowTracker(uri, "pde_train")
     tracker.start("run", tmp_path, {}, {})
     for k in range(3):
@@ -569,7 +595,7 @@ def test_what_a_run_writes_is_delivered_while_it_goes_on(uri, tmp_path):
     assert only_run(uri)[1].info.status == "RUNNING"
 
 
-def test_an_uploader_delivers_what_a_killed_process_wrote_and_ends(uri, tmp_path):
+def test_an_uploader_delivers_what_a_killed_process_wrote_and_ends(uri: str, tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from pde_train.tracking.mlflow import MlflowTracker; "
         "t = MlflowTracker(sys.argv[1], 'pde_train'); t.start('run', Path(sys.argv[2]), {}, {}); "
@@ -584,17 +610,19 @@ def test_an_uploader_delivers_what_a_killed_process_wrote_and_ends(uri, tmp_path
     assert [step for step, _ in rows_of(uri)] == list(range(1000))
 
 
-def test_only_a_folder_of_a_run_is_followed(tmp_path, capsys):
+def test_only_a_folder_of_a_run_is_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sync.main(["--follow", str(tmp_path)]) == 2
     assert "names no runs to follow: expected a folder that a run has made" in capsys.readouterr().err
 
 
 class Breaking(NoTracker):
-    def drain(self, folders=()):
+    def drain(self, folders: Iterable[Path] = ()) -> None:
         raise BrokenPipeError("the delivery broke")
 
 
-def test_a_delivery_that_breaks_at_the_end_leaves_a_finished_run(compose, tmp_path, caplog):
+def test_a_delivery_that_breaks_at_the_end_leaves_a_finished_run(
+    compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     experiment = replace(build(compose(*NETWORK)), tracker=Breaking())
     record = run(experiment, tmp_path / "run")
     assert record.last()["steps"] == 30
@@ -602,7 +630,9 @@ def test_a_delivery_that_breaks_at_the_end_leaves_a_finished_run(compose, tmp_pa
     assert "python -m pde_train.sync delivers it" in caplog.text
 
 
-def test_an_uploader_that_cannot_be_started_fails_no_run(uri, tmp_path, caplog):
+def test_an_uploader_that_cannot_be_started_fails_no_run(
+    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     code = (
         "import resource, sys, logging; from pathlib import Path; "
         "from pde_train.tracking.mlflow import MlflowTracker; from pde_train.tracking.base import drained; "

@@ -1,10 +1,12 @@
 """Which code a configuration may name, and by whom."""
 
 import os
+from pathlib import Path
 
 import forked
 import pytest
 import torch
+from fixtures import Compose
 
 from pde_train.errors import UsageError
 from pde_train.experiment import build
@@ -25,7 +27,7 @@ def nothing(dimension, **_):
 
 
 @pytest.fixture
-def own_module(tmp_path, monkeypatch):
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_of_test.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -60,7 +62,7 @@ def own_module(tmp_path, monkeypatch):
         (None, "torch.nn.functional.tanh"),
     ],
 )
-def test_what_is_no_class_of_its_group_is_refused(group, target):
+def test_what_is_no_class_of_its_group_is_refused(group: str | None, target: str) -> None:
     with pytest.raises(UsageError, match=rf"_target_={target} (is not trusted|does not exist)"):
         locate(target, (), group or "model.nested")
 
@@ -76,16 +78,16 @@ def test_what_is_no_class_of_its_group_is_refused(group, target):
         (None, "torch.nn.Linear"),
     ],
 )
-def test_classes_of_a_group_are_trusted(group, target):
+def test_classes_of_a_group_are_trusted(group: str | None, target: str) -> None:
     assert callable(locate(target, (), group or "model.nested"))
 
 
-def test_a_refusal_comes_before_anything_is_built(compose):
+def test_a_refusal_comes_before_anything_is_built(compose: Compose) -> None:
     with pytest.raises(UsageError, match=r"lightning.pytorch.core.saving._load_from_checkpoint is not trusted"):
         build(compose("model._target_=lightning.pytorch.core.saving._load_from_checkpoint"))
 
 
-def test_of_a_module_that_is_trusted_only_what_is_defined_there(compose, own_module):
+def test_of_a_module_that_is_trusted_only_what_is_defined_there(compose: Compose, own_module: None) -> None:
     trusted = "trusted_modules=[own_of_test]"
     model = ["model=two_layer", "model.width=4"]
     assert isinstance(build(compose(*model, "model._target_=own_of_test.made", trusted)).problem.model, torch.nn.Module)
@@ -97,11 +99,11 @@ def test_of_a_module_that_is_trusted_only_what_is_defined_there(compose, own_mod
         build(compose(*model, "model._target_=own_of_test.nothing", trusted))
 
 
-def test_only_words_of_a_command_name_modules(compose):
+def test_only_words_of_a_command_name_modules(compose: Compose) -> None:
     check_trusted(compose(), [])
     own = compose("trusted_modules=[mine]")
-    for words in ("trusted_modules=[mine]", "++trusted_modules=[mine,other]", "trusted_modules=[a],[mine]"):
-        check_trusted(own, ["pde=rod", words])
+    for word in ("trusted_modules=[mine]", "++trusted_modules=[mine,other]", "trusted_modules=[a],[mine]"):
+        check_trusted(own, ["pde=rod", word])
     for words in ([], ["pde=rod"], ["trusted_modules=[other]"], ["model=trusted_modules"]):
         with pytest.raises(UsageError, match="stands in a file, and only the command line may widen trust"):
             check_trusted(own, words)
@@ -112,7 +114,7 @@ def test_only_words_of_a_command_name_modules(compose):
 @pytest.mark.parametrize("mode", [[], ["--multirun"]])
 @pytest.mark.parametrize("where", ["overlay", "sweeper"])
 @pytest.mark.parametrize("what", ["pde", "tracking"])
-def test_a_file_cannot_widen_trust(tmp_path, mode, where, what):
+def test_a_file_cannot_widen_trust(tmp_path: Path, mode: list[str], where: str, what: str) -> None:
     if where == "sweeper" and not mode:
         pytest.skip("choices of a sweep mean nothing in a single run")
     (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path('ran').write_text('x')\ndef made(**_): pass\n")

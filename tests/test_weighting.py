@@ -1,18 +1,23 @@
 """Weightings against brute force, and what they must leave alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose, descent_of
+from torch import Tensor
 
 from pde_train import residuals
 from pde_train.experiment import build
-from pde_train.geometry import without_factors
+from pde_train.geometry import Batch, without_factors
+from pde_train.problem import Problem
 from pde_train.runs.run import run
 from pde_train.tracking.record import Record
 from pde_train.training.loop import Loop
 from pde_train.training.signals import StopSignals
 from pde_train.weighting.balance import Balance
-from pde_train.weighting.base import initial, weighted
+from pde_train.weighting.base import Weighting, initial, weighted
 from pde_train.weighting.causal import Causal
 from pde_train.weighting.gradient_norm import GradientNorm
 from pde_train.weighting.ntk import NTK, traces
@@ -22,23 +27,23 @@ SMALL = ["model=two_layer", "model.width=5", "sampler=uniform", "sampler.interio
 ALL = [GradientNorm(momentum=0.0), NTK(), Balance(), SelfAdaptive(), Causal()]
 
 
-def posed(compose, pde="burgers_1d", *words):
+def posed(compose: Compose, pde: str = "burgers_1d", *words: str) -> tuple[Problem, Batch]:
     problem = build(compose(*SMALL, f"pde={pde}", *words)).problem
     return problem, problem.draw(np.random.default_rng(0))
 
 
-def columns(problem, batch):
+def columns(problem: Problem, batch: Batch) -> dict[str, Tensor]:
     return {
         k: v.detach() for k, v in residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch).items()
     }
 
 
-def gradient(problem, scalar):
+def gradient(problem: Problem, scalar: Tensor) -> Tensor:
     grads = torch.autograd.grad(scalar, list(problem.model.parameters()), retain_graph=True, materialize_grads=True)
     return torch.cat([g.flatten() for g in grads])
 
 
-def test_the_ntk_trace_is_that_of_the_true_kernel(compose):
+def test_the_ntk_trace_is_that_of_the_true_kernel(compose: Compose) -> None:
     """Row by row with autograd: K = J J^T / n, whose trace the squared norm of the loss's gradient is not."""
     problem, batch = posed(compose, "poisson_2d", "sampler.boundary=8")
     expected = {}
@@ -52,7 +57,7 @@ def test_the_ntk_trace_is_that_of_the_true_kernel(compose):
     assert {k: float(v) for k, v in weights.items()} == pytest.approx({k: total / v for k, v in expected.items()})
 
 
-def test_gradient_norms_are_made_equal(compose):
+def test_gradient_norms_are_made_equal(compose: Compose) -> None:
     problem, batch = posed(compose)
     weights = GradientNorm(momentum=0.0).update(problem, batch, initial(problem))
     terms = residuals.evaluate(problem.pde, problem.model, problem.differentiator, batch)
@@ -64,7 +69,7 @@ def test_gradient_norms_are_made_equal(compose):
     )
 
 
-def test_balance_equalises_terms_and_keeps_the_product(compose):
+def test_balance_equalises_terms_and_keeps_the_product(compose: Compose) -> None:
     problem, batch = posed(compose)
     weights = Balance(rate=1.0).update(problem, batch, initial(problem))
     terms = [float(weights[n] * r.square().mean()) for n, r in columns(problem, batch).items()]
@@ -72,7 +77,7 @@ def test_balance_equalises_terms_and_keeps_the_product(compose):
     assert float(torch.stack([w.log() for w in weights.values()]).sum()) == pytest.approx(0, abs=1e-12)
 
 
-def test_self_adaptive_weights_are_gradient_ascent_on_the_loss(compose):
+def test_self_adaptive_weights_are_gradient_ascent_on_the_loss(compose: Compose) -> None:
     """One step of ascent by autograd on l, with the loss sum of l^2 r^2."""
     problem, batch = posed(compose)
     weights = SelfAdaptive(rate=1e-2).update(problem, batch, initial(problem))
@@ -84,7 +89,7 @@ def test_self_adaptive_weights_are_gradient_ascent_on_the_loss(compose):
     assert max(float(w.max()) for w in bounded.values()) == 10
 
 
-def test_causal_weights_know_only_earlier_times(compose):
+def test_causal_weights_know_only_earlier_times(compose: Compose) -> None:
     problem, batch = posed(compose)
     weighting = Causal(slabs=4, steepness=0.3)
     weights = weighting.update(problem, batch, initial(problem))
@@ -103,7 +108,7 @@ def test_causal_weights_know_only_earlier_times(compose):
 
 
 @pytest.mark.parametrize("weighting", ALL, ids=lambda w: type(w).__name__)
-def test_weights_change_the_loss_alone(compose, weighting):
+def test_weights_change_the_loss_alone(compose: Compose, weighting: Weighting) -> None:
     problem, batch = posed(compose)
     weights = weighting.update(problem, batch, initial(problem))
     changed = weighted(problem, batch, weights)
@@ -123,7 +128,7 @@ def test_weights_change_the_loss_alone(compose, weighting):
 @pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("choice", ["gradient_norm", "ntk", "balance", "self_adaptive", "causal"])
 @pytest.mark.parametrize("method", ["gradient_descent", "gauss_newton"])
-def test_a_run_changes_and_logs_its_weights(compose, tmp_path, choice, method):
+def test_a_run_changes_and_logs_its_weights(compose: Compose, tmp_path: Path, choice: str, method: str) -> None:
     words = [f"method={method}", f"weighting={choice}", "weighting.every=4", "method.steps=9", "method.compile=never"]
     experiment = build(compose(*SMALL, "pde=burgers_1d", *words))
     record = run(experiment, tmp_path)
@@ -136,7 +141,7 @@ def test_a_run_changes_and_logs_its_weights(compose, tmp_path, choice, method):
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("choice", ["balance", "self_adaptive"])
-def test_compiled_steps_follow_the_weights(compose, tmp_path, choice):
+def test_compiled_steps_follow_the_weights(compose: Compose, tmp_path: Path, choice: str) -> None:
     words = [f"weighting={choice}", "weighting.every=3", "method.steps=12", "pde=burgers_1d"]
     losses = [
         list(run(build(compose(*SMALL, *words, f"method.compile={mode}")), tmp_path / mode).series["loss"].values())
@@ -146,22 +151,24 @@ def test_compiled_steps_follow_the_weights(compose, tmp_path, choice):
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_new_points_have_causal_weights_of_their_own_at_once(compose, tmp_path):
+def test_new_points_have_causal_weights_of_their_own_at_once(compose: Compose, tmp_path: Path) -> None:
     """The loss after a redraw is that of weights from the new points, not of the old order."""
     words = ["weighting=causal", "weighting.every=100", "sampler.resample_every=5", "method.steps=6"]
     experiment = build(compose(*SMALL, "pde=burgers_1d", "method.compile=never", *words))
     problem, generator = experiment.problem, np.random.default_rng(experiment.problem.sampler.seed)
     with StopSignals() as signals:
         record = Record(experiment.tracker, experiment.entropy)
-        training = experiment.method.training(problem, record, experiment.diagnostics, tmp_path)
+        training = descent_of(experiment).training(problem, record, experiment.diagnostics, tmp_path)
         loop = Loop([training], signals)
         loop.begin()
         for chunk in loop:
             loop.train(*chunk)
     problem.draw(generator)
     batch = problem.draw(generator)
-    assert torch.equal(training.batch["interior"].x, batch["interior"].x)
+    assert torch.equal(training.points.batch["interior"].x, batch["interior"].x)
     axis = problem.pde.coordinates.index("t")
     order = batch["interior"].x[:, axis].argsort()
-    weights = training.batch["interior"].factors[order, 0]
+    factors = training.points.batch["interior"].factors
+    assert factors is not None
+    weights = factors[order, 0]
     assert bool((weights.diff() <= 1e-12).all())  # later points have no larger weight

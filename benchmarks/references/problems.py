@@ -65,7 +65,7 @@ class Problem:
         if self.operator == "burgers":
             return -np.sin(np.pi * x[:, :1])
         power = {"poisson": 1, "biharmonic": 2}[self.operator]
-        return (self.dimension * np.pi**2) ** power * np.prod(np.sin(np.pi * x), axis=1, keepdims=True)
+        return np.asarray((self.dimension * np.pi**2) ** power * np.prod(np.sin(np.pi * x), axis=1, keepdims=True))
 
     def weights(self, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
         """Glorot uniform weights (out, in) and zero biases (out,) of every layer."""

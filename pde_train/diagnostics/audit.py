@@ -22,6 +22,9 @@ from pde_train.errors import PdeTrainError, UsageError
 from pde_train.geometry import Batch
 from pde_train.problem import Problem, steady_draws
 
+FEW_FEATURES = 4
+"""A linear model whose features have the solution among the combinations of so many has been given the solution."""
+
 FEW_POINTS, FEW_DERIVATIVES = 8, 12
 """Test points, and derivatives, at which the differentiator is compared with an independent exact one."""
 
@@ -63,18 +66,50 @@ class Audit:
         Returns:
             ``audit/on_points`` and ``audit/between_points``: relative residuals with exact derivatives,
             on the training points and on held-out points; ``audit/ratio``: the larger one divided by
-            `trained`; ``audit/derivatives``: see `derivative_error`. Nothing where `factor` is None.
+            `trained`; ``audit/derivatives``: see `derivative_error`; ``audit/features``, for models that are
+            linear in their parameters: see `error_of_few_features`. Nothing where `factor` is None.
         """
         if self.factor is None:
             return {}
         on, between = problem.residual_exact(batch), problem.residual_exact(problem.held_out())
         worst = max(on, between)
-        return {
+        numbers = {
             "audit/on_points": on,
             "audit/between_points": between,
             "audit/ratio": worst / trained if trained else math.inf if worst else 1.0,
             "audit/derivatives": derivative_error(problem),
         }
+        few = error_of_few_features(problem)
+        return numbers if few is None else {**numbers, "audit/features": few}
+
+
+def error_of_few_features(problem: Problem) -> float | None:
+    """How far the exact solution is from the combinations of at most FEW_FEATURES features of a linear model.
+
+    The features are chosen one after another by orthogonal matching pursuit (Pati, Rezaiifar, Krishnaprasad, 1993).
+
+    Args:
+        problem: With a model of any kind.
+
+    Returns:
+        The relative L2 error of the best combination on the test points, in float64. None where the model is not
+        linear in its parameters, or the solution is not known or 0.
+    """
+    model, x = problem.linear_form, problem.test_batch["interior"].x
+    if model is None or not problem.pde.has_exact:
+        return None
+    with torch.no_grad():
+        columns, solution = model.features(x).double(), problem.exact(x)
+    size = torch.linalg.vector_norm(solution)
+    directions = torch.nan_to_num(columns / torch.linalg.vector_norm(columns, dim=0))
+    if not size > 0:
+        return None
+    rest, chosen = solution, []
+    for _ in range(min(FEW_FEATURES, columns.shape[1])):
+        chosen.append(int((directions.T @ rest).abs().argmax()))
+        basis, _ = torch.linalg.qr(directions[:, chosen])
+        rest = solution - basis @ (basis.T @ solution)
+    return float(torch.linalg.vector_norm(rest) / size)
 
 
 def derivative_error(problem: Problem) -> float:

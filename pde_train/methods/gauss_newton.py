@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from pde_train.diagnostics.base import Diagnostics
+from pde_train.errors import UsageError
+from pde_train.geometry import Batch
 from pde_train.memory import check_memory
 from pde_train.methods.trained import Trained
 from pde_train.optimizers.gauss_newton import GaussNewton as Optimizer
@@ -17,6 +19,9 @@ from pde_train.training.training import Training
 
 COPIES = 6
 """Matrices of the size of the Jacobian that a step has in memory."""
+
+FEW_POINTS = 8
+"""Points of each region at which the Jacobian is looked at before the first step."""
 
 SQUARE = (0.75, 1.33)
 """Residual rows for each parameter that make a nearly square system."""
@@ -38,7 +43,7 @@ class GaussNewton(Trained):
         seed: The seed of random directions of `cg` and `sketched`.
 
     Raises:
-        UsageError: A value that cannot be used.
+        UsageError: A value, or a model, that cannot be used.
     """
 
     damping: str = "nielsen"
@@ -67,7 +72,8 @@ class GaussNewton(Trained):
             seed=self.seed,
         )
         training = Training(problem, record, diagnostics, optimizer, self.plan(), folder)
-        rows = sum(len(training.batch[e.region].x) for e in problem.pde.equations())
+        _check_derivatives(problem, training.points.batch)
+        rows = sum(len(training.points.batch[e.region].x) for e in problem.pde.equations())
         if SQUARE[0] * parameters <= rows <= SQUARE[1] * parameters:
             log.warning(
                 "%d residual rows for %d parameters are nearly a square system, which Gauss-Newton interpolates: the "
@@ -77,3 +83,14 @@ class GaussNewton(Trained):
                 parameters,
             )
         return training
+
+
+def _check_derivatives(problem: Problem, batch: Batch) -> None:
+    """Refuse a model whose derivatives by its parameters lead nowhere."""
+    few = {region: points.rows(0, FEW_POINTS) for region, points in batch.items()}
+    jacobian = problem.jacobian(few).dense()
+    if not (bool(jacobian.isfinite().all()) and bool(jacobian.any())):
+        raise UsageError(
+            f"the derivatives of the residual by the parameters of {type(problem.model).__name__} are 0 or not finite: "
+            "expected a model that is differentiable in its parameters, choose another one"
+        )

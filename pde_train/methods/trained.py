@@ -105,4 +105,4 @@ class Trained(Method):
             finally:
                 loop.close()
         loop.end()
-        return training.step, training.batch
+        return training.step, training.points.batch

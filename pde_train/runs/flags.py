@@ -20,7 +20,7 @@ SMALL_RESIDUAL, LARGE_ERROR = 1e-3, 0.5
 FAR = 100.0
 """A step with an error bound so many times the least one is far from the best."""
 
-NAMES = ("diverged", "unresolved", "inexact", "other_solution", "far_from_best_step")
+NAMES = ("diverged", "unresolved", "inexact", "other_solution", "far_from_best_step", "given_solution")
 
 
 def raised(
@@ -44,6 +44,7 @@ def raised(
         ``other_solution``: the exact residual is small and the error is large.
         ``far_from_best_step``: an automatic step of finite differences had a much larger error before
         training than the best step has.
+        ``given_solution``: a few features of a linear model are the solution.
     """
     sentences: dict[str, str] = {}
     residual, residual_exact = metrics["residual"], metrics["residual_exact"]
@@ -75,6 +76,11 @@ def raised(
         sentences["far_from_best_step"] = (
             f"before training the errors of differentiator.step=auto were {excess:.0e} times those of the best step: "
             "choose differentiator.step=optimal"
+        )
+    if metrics.get("audit/features", 1.0) < ROUNDING["float64"]:
+        sentences["given_solution"] = (
+            "a few of the model's features are the exact solution: its error says nothing of other equations; choose "
+            "features that do not hold it"
         )
     if residual_exact < SMALL_RESIDUAL and error > LARGE_ERROR:
         sentences["other_solution"] = (

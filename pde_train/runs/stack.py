@@ -181,7 +181,7 @@ def _fit_together(runs: Sequence[Run], memory: float, threads: int) -> str:
             train_together(
                 list(of),
                 signals,
-                ended=lambda training: of[training].finish(training.step, training.batch),
+                ended=lambda training: of[training].finish(training.step, training.points.batch),
                 failed=lambda training, error: _fail(of[training], error),
                 memory=memory,
                 threads=threads,

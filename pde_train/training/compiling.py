@@ -1,7 +1,8 @@
 """Ahead-of-time compilation of a function of tensors, kept on disk for the next process.
 
 The function is traced to a graph of torch operations (make_fx), what does not depend on its state is taken out and
-computed once, and the rest is compiled by AOTInductor to a shared library, which a later process loads in milliseconds.
+computed once, and the rest is compiled to a shared library (`pde_train.training.library`), which a later process loads
+in milliseconds.
 """
 
 from __future__ import annotations
@@ -9,28 +10,24 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from pde_train.training.decompositions import SPELLED_OUT
+from pde_train.training.library import Function, build
 
 CACHE = "PDE_TRAIN_CACHE"
 """Environment variable: where compiled code is kept; without it under the user's cache folder."""
 
-COMPILE_SECONDS = 30.0
-"""What it takes to compile an optimisation step."""
-
-SAVED = 0.7
-"""The part of an eager step's time that compiled code is expected to save; measured: 0.6 to 0.9."""
-
-Function = Callable[..., Any]
+COMPILE_SECONDS, COMPILE_SECONDS_A_NODE = 3.0, 0.008
+"""What it takes to compile a function, whatever it is, and for each node of its graph."""
 
 
 def cache_folder() -> Path:
@@ -57,33 +54,22 @@ class Traced:
         library = Path(mark.read_text()) if mark.exists() else None
         return library if library is not None and library.exists() else None
 
+    @property
+    def compile_seconds(self) -> float:
+        """What the compilation is expected to take; zero where a process has made the library before."""
+        if self.library is not None:
+            return 0.0
+        return COMPILE_SECONDS + COMPILE_SECONDS_A_NODE * len(self.step.graph.nodes)
+
     def compile(self, state: Sequence[Tensor], kept: Sequence[Tensor]) -> Path:
         """Make the library, from inputs like those that it will get."""
-        import torch._inductor
-
         cache_folder().mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{self.key}.", dir=cache_folder()))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own code warns of torch's own changes
-            made = torch._inductor.aot_compile(
-                self.step, (*state, *kept), options={"aot_inductor.output_path": str(folder / "step.so")}
-            )
+        library = build(self.step, [*state, *kept], folder)
         mark = folder / "path"
-        library = Path(str(made))
         mark.write_text(str(library))
         mark.replace(cache_folder() / f"{self.key}.path")  # last, and at once: another process may be looking
         return library
-
-
-def load(library: Path, device: str) -> Function:
-    """A function that takes and returns lists of tensors, from its library."""
-    runners: Any = torch._C._aoti
-    if device == "cuda":
-        runner = runners.AOTIModelContainerRunnerCuda(str(library), 1, device)
-    else:
-        runner = runners.AOTIModelContainerRunnerCpu(str(library), 1)
-    run: Function = runner.run
-    return run
 
 
 def trace(function: Function, state: Sequence[Tensor], data: Sequence[Tensor]) -> Traced:
@@ -170,7 +156,8 @@ def _key(step: fx.GraphModule) -> str:
         for n in step.graph.nodes
         if n.op == "placeholder"
     ]
-    compiler = [torch.__version__, _processor(), torch.get_num_threads()]  # the number of threads is part of the code
+    compiler = [torch.__version__, *sys.version_info[:2], _processor()]
+    compiler.append(torch.get_num_threads())  # which is part of the code
     if any("cuda" in device for _, _, device, _ in shapes):
         compiler.append(torch.cuda.get_device_capability())
     return hashlib.sha256(repr((step.code, shapes, compiler)).encode()).hexdigest()[:20]

@@ -84,7 +84,7 @@ class Loop:
         seconds = (time.perf_counter() - began) / len(self.trainings)
         self._each(Training.begin, [why] * len(self.trainings), [seconds] * len(self.trainings))
         first = self.trainings[0]
-        points = sum(len(p.x) for p in first.batch.values())
+        points = sum(len(p.x) for p in first.points.batch.values())
         parameters = sum(p.numel() for p in first.model.parameters())
         runs = "" if len(self.trainings) == 1 else f"{len(self.trainings)} runs of "
         log.info("training %s%d parameters on %d points from step %d", runs, parameters, points, first.step)
@@ -131,7 +131,9 @@ class Loop:
         losses = []
         for step in range(start, until, count):
             own = None if rates is None else rates[:, step - start : step - start + count]
-            losses.append(self._steps.advance([training.batch_of(step) for training in self.trainings], count, own))
+            losses.append(
+                self._steps.advance([training.points.of_step(step) for training in self.trainings], count, own)
+            )
             if self.signals.received is not None:
                 break
         return torch.cat(losses, dim=1)

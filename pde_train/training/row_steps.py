@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from pde_train.errors import brief
 from pde_train.geometry import Batch
 from pde_train.optimizers.base import flat
 from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.problem import Problem
-from pde_train.progress import waiting
 from pde_train.training.agreement import check_agreement
-from pde_train.training.compiling import SAVED
 from pde_train.training.rows import CompiledRows, EagerRows
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import SingleSteps
-
-ROWS_SECONDS = 8.0
-"""What it takes to compile residual and Jacobian."""
-
-log = logging.getLogger(__name__)
+from pde_train.training.when_to_compile import compile_where_it_pays
 
 
 class RowSteps(SingleSteps):
@@ -81,26 +73,16 @@ def choose_rows(
     if not problem.differentiator.compilable or not problem.row_wise(batch):
         return eager, "eager: the Jacobian is not computed point by point by functions that can be traced"
     rows, x = EagerRows(problem, batch), flat(own.parameters)
-    seconds = _seconds(rows, x)
-    saved = SAVED * seconds * steps
-    estimate = f"{steps} steps of {seconds:.1e} s for the Jacobian"
-    try:
-        with waiting("tracing the Jacobian"):
-            compiled = CompiledRows(problem, batch)
-        cached = compiled.cached
-        if mode == "auto" and not cached and saved < ROWS_SECONDS:
-            return eager, f"eager: compiling {estimate} would save {saved:.0f} s"
-        began = time.perf_counter()
-        with waiting("compiling the Jacobian"):
-            compiled.compile()
-        _compare(compiled, rows, x)
-    except Exception as error:  # whatever the compiler says, eager steps serve
-        log.warning("the Jacobian could not be compiled (%s): it is computed eagerly", brief(error))
-        return eager, "eager: the compilation failed"
-    finally:
-        rows.residual(x)  # the model has its parameters again
-    how = "compiled by an earlier run" if cached else f"compiled in {time.perf_counter() - began:.0f} s"
-    return RowSteps(problem, own, signals, compiled), f"compiled: {how}, expected to save {saved:.0f} s over {estimate}"
+    compiled, why = compile_where_it_pays(
+        mode,
+        "the Jacobian",
+        _seconds(rows, x),
+        steps,
+        lambda: CompiledRows(problem, batch),
+        lambda found: _compare(found, rows, x),
+    )
+    rows.residual(x)  # the model has its parameters again
+    return (eager if compiled is None else RowSteps(problem, own, signals, compiled)), why
 
 
 def _seconds(rows: EagerRows, x: Tensor) -> float:

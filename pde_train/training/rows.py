@@ -74,9 +74,9 @@ class CompiledRows(EagerRows):
         self.place(batch)
 
     @property
-    def cached(self) -> bool:
-        """Whether an earlier process has compiled all of it."""
-        return all(part.traced.library is not None for part in (*self.residuals, *self.jacobians))
+    def compile_seconds(self) -> float:
+        """What the compilation is expected to take; zero where an earlier process has done it."""
+        return sum(part.traced.compile_seconds for part in (*self.residuals, *self.jacobians))
 
     def compile(self) -> None:
         """Load what is compiled, compile what is not."""

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from pde_train.errors import brief
 from pde_train.progress import waiting
 from pde_train.training.agreement import TRIED, check_agreement, stepped, tolerance
-from pde_train.training.compiling import COMPILE_SECONDS, SAVED
 from pde_train.training.signals import StopSignals
 from pde_train.training.stacked_steps import StackedSteps
 from pde_train.training.steps import EagerSteps
 from pde_train.training.training import Training
+from pde_train.training.when_to_compile import compile_where_it_pays
 
 BLOCK = 8
 """Runs of a block on the CPU: more leave its cache. A stack of five is filled up to it, to share its compiled code."""
-
-log = logging.getLogger(__name__)
 
 
 class CannotStack(Exception):
@@ -50,7 +48,7 @@ def select_stacked(trainings: Sequence[Training], signals: StopSignals, memory: 
 def _traced(trainings: Sequence[Training], signals: StopSignals, memory: float) -> StackedSteps:
     """The steps of all runs, traced, in blocks that memory has room for."""
     problems = [training.problem for training in trainings]
-    batches = [training.batch_of(training.step) for training in trainings]
+    batches = [training.points.of_step(training.step) for training in trainings]
     optimizers = [training.optimizer for training in trainings]
     block = BLOCK if problems[0].device == "cpu" else math.ceil(len(trainings) / BLOCK) * BLOCK
     if len(trainings) <= BLOCK // 2:
@@ -80,25 +78,24 @@ def _compiled_where_it_pays(
     began = time.perf_counter()
     eager = steps.losses()
     seconds = (time.perf_counter() - began) * len(steps.blocks)
-    saved = SAVED * seconds * left
-    what = f"{left} steps of {seconds:.1e} s"
-    cached = steps.traced.library is not None
-    if schedule.compile == "auto" and not cached and saved < COMPILE_SECONDS / 2:
-        return steps, f"eager: compiling {what} would save {saved:.0f} s"
-    try:
-        nudged = steps.losses(nudge=torch.finfo(eager.dtype).eps)
-        began = time.perf_counter()
-        with waiting("compiling the optimisation step"):
-            steps.compile()
-        compiled = steps.losses()
-        close = (compiled - eager).abs() <= tolerance(eager, nudged, eager.dtype)
-        if not bool((close | (compiled.isnan() & eager.isnan())).all()):
-            raise ArithmeticError(f"the compiled losses are {compiled.tolist()}, the eager ones {eager.tolist()}")
-    except Exception as error:  # whatever the compiler says, eager steps serve
-        log.warning("the stacked steps could not be compiled (%s): they are taken eagerly", brief(error))
-        return _traced(trainings, signals, memory), "eager: the compilation failed"
-    how = "compiled by an earlier run" if cached else f"compiled in {time.perf_counter() - began:.0f} s"
-    return steps, f"{how}, expected to save {saved:.0f} s over {what}"
+    nudged = steps.losses(nudge=torch.finfo(eager.dtype).eps)
+    compiled, why = compile_where_it_pays(
+        schedule.compile,
+        "the optimisation step",
+        seconds,
+        left,
+        lambda: steps,
+        lambda found: _agree(found.losses(), eager, nudged),
+    )
+    if compiled is None and steps.compiled:
+        steps = _traced(trainings, signals, memory)
+    return steps, why.removeprefix("compiled: ")
+
+
+def _agree(compiled: Tensor, eager: Tensor, nudged: Tensor) -> None:
+    close = (compiled - eager).abs() <= tolerance(eager, nudged, eager.dtype)
+    if not bool((close | (compiled.isnan() & eager.isnan())).all()):
+        raise ArithmeticError(f"the compiled losses are {compiled.tolist()}, the eager ones {eager.tolist()}")
 
 
 def _compare(steps: StackedSteps, first: Training, signals: StopSignals) -> None:
@@ -115,7 +112,7 @@ def _compare(steps: StackedSteps, first: Training, signals: StopSignals) -> None
         CannotStack: They are not.
     """
     alone = EagerSteps(first.problem, first.optimizer, signals, first.schedule.clip)
-    batch = first.batch_of(first.step)
+    batch = first.points.of_step(first.step)
     expected, nudged = (stepped(alone, batch, roundings) for roundings in (0, 1))
     if all(bool(part.isfinite().all()) for part in (*expected, *nudged)):
         try:

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 
-from pde_train.errors import brief
 from pde_train.geometry import Batch
 from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.problem import Problem
 from pde_train.progress import waiting
 from pde_train.training.agreement import check_agreement, gradient_at, put_back, stepped
 from pde_train.training.compiled_steps import CompiledSteps
-from pde_train.training.compiling import COMPILE_SECONDS, SAVED
 from pde_train.training.row_steps import choose_rows
 from pde_train.training.select_stacked_steps import select_stacked
 from pde_train.training.sharded_steps import ShardedSteps, serve
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps, SingleSteps, Steps
 from pde_train.training.training import Training
+from pde_train.training.when_to_compile import compile_where_it_pays
 from pde_train.training.workers import Workers
 
 MODES = ("auto", "always", "never")
-
-TRACE_SECONDS = 1.0
-"""What it takes to look whether compiled code is there."""
-
-log = logging.getLogger(__name__)
 
 
 def select(trainings: Sequence[Training], signals: StopSignals, memory: float) -> tuple[Steps, str]:
@@ -52,7 +45,7 @@ def select(trainings: Sequence[Training], signals: StopSignals, memory: float) -
         return select_stacked(trainings, signals, memory)
     left = first.schedule.steps - first.step
     how = choose_rows if isinstance(first.optimizer, GaussNewton) else partial(choose, clip=first.schedule.clip)
-    steps, why = how(first.compile, first.problem, first.optimizer, signals, first.batch_of(first.step), left)
+    steps, why = how(first.compile, first.problem, first.optimizer, signals, first.points.of_step(first.step), left)
     first.compile = "always" if why.startswith("compiled") else "never"  # a resumed run goes on as it began
     return steps, why
 
@@ -101,25 +94,15 @@ def choose(
     if not all(map(torch.equal, problem.model.buffers(), buffers)):
         put_back(problem.model.buffers(), buffers)
         return eager, "eager: the model changes its buffers, which compiled code would not"
-    saved = SAVED * seconds * steps
-    estimate = f"{steps} steps of {seconds:.1e} s"
-    if mode == "auto" and saved < TRACE_SECONDS:
-        return eager, f"eager: compiling {estimate} would save {saved:.1f} s"
-    try:
-        with waiting("tracing the optimisation step"):
-            compiled = CompiledSteps(problem, optimizer, signals, batch, clip)
-        cached = compiled.cached
-        if mode == "auto" and not cached and saved < COMPILE_SECONDS:
-            return eager, f"eager: compiling {estimate} would save {saved:.0f} s and cost about {COMPILE_SECONDS:.0f} s"
-        began = time.perf_counter()
-        with waiting("compiling the optimisation step"):
-            compiled.compile()
-        _compare(compiled, eager, batch)
-    except Exception as error:  # whatever the compiler says, eager steps serve
-        log.warning("the steps could not be compiled (%s): they are taken eagerly", brief(error))
-        return eager, "eager: the compilation failed"
-    how = "compiled by an earlier run" if cached else f"compiled in {time.perf_counter() - began:.0f} s"
-    return compiled, f"compiled: {how}, expected to save {saved:.0f} s over {estimate}"
+    compiled, why = compile_where_it_pays(
+        mode,
+        "the optimisation step",
+        seconds,
+        steps,
+        lambda: CompiledSteps(problem, optimizer, signals, batch, clip),
+        lambda found: _compare(found, eager, batch),
+    )
+    return (eager if compiled is None else compiled), why
 
 
 def _seconds_of_gradient(eager: EagerSteps, batch: Batch) -> float:

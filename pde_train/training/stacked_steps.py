@@ -15,7 +15,8 @@ from pde_train.geometry import Batch
 from pde_train.pdes.base import PDE
 from pde_train.problem import Problem
 from pde_train.training.compiled_steps import Layout
-from pde_train.training.compiling import Function, Traced, load, peak_bytes, trace
+from pde_train.training.compiling import Traced, peak_bytes, trace
+from pde_train.training.library import Function, load
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import Steps
 from pde_train.training.updates import clipped, scaled, update_of
@@ -90,6 +91,11 @@ class StackedSteps(Steps):
     def bytes_of_each(self) -> float:
         """Memory that a problem takes in a step, at most."""
         return peak_bytes(self.traced.step) / len(self.blocks[0])
+
+    @property
+    def compile_seconds(self) -> float:
+        """What the compilation is expected to take; zero where an earlier process has done it."""
+        return self.traced.compile_seconds
 
     def compile(self) -> None:
         """Take steps by compiled code from now on."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import RunError, UsageError
-from pde_train.geometry import Batch, Points, without_factors
 from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.optimizers.quasi_newton import QuasiNewton
 from pde_train.problem import Problem
@@ -23,9 +21,9 @@ from pde_train.run_folder import CHECKPOINT
 from pde_train.spectra import Spectrum
 from pde_train.tracking.record import Record
 from pde_train.training.checkpoint import content, read, write
+from pde_train.training.points import TrainingPoints
 from pde_train.training.schedule import Schedule
 from pde_train.training.steps import Observation, needs_closure
-from pde_train.weighting.base import initial, weighted
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 """Makes an optimiser from parameters."""
@@ -34,9 +32,7 @@ MakeOptimizer = Callable[..., torch.optim.Optimizer]
 class Training:
     """Everything that decides the next number of one run, and everything that a checkpoint must hold.
 
-    `step` counts optimiser steps. The training points come from a generator of the run's own, whose state before the
-    last draw is part of a checkpoint, or the points themselves where they follow the residual. What an interrupted run
-    left in `folder` is restored.
+    `step` counts optimiser steps. What an interrupted run left in `folder` is restored.
 
     Args:
         problem: Equation, model, differentiator and sampler.
@@ -70,15 +66,10 @@ class Training:
         self.seconds = 0.0
         self.compile = schedule.compile
         self._saved_rng: tuple[Tensor, list[Tensor]] | None = None
-        self._generator = np.random.default_rng(problem.sampler.seed)
-        schedule.weighting.check(problem, bool(problem.sampler.resample_every or schedule.redraw))
-        self.weights = initial(problem)
-        self.batch: Batch
-        self._draw()
-        problem.begin(self.batch, self.model)
+        self.points = TrainingPoints(problem, schedule.weighting, redraws=schedule.redraw is not None)
+        problem.begin(self.points.batch, self.model)
         self.stopped: str | None = None
         self.seconds_compile = 0.0
-        self._weighed = -1
         self.optimizer = _made(make_optimizer, self.model)
         self._check()
         if self.checkpoint.exists():
@@ -109,28 +100,20 @@ class Training:
 
     def draw_when_due(self, start: int) -> None:
         """Draw new points where the steps from `start` on are to have them."""
-        every = self.problem.sampler.resample_every
-        if every and start and start % every == 0:
+        if self.points.are_due(start):
             self._redraw()
-
-    def batch_of(self, step: int) -> Batch:
-        """The points that a step sees: all that were drawn, or its mini-batch of them."""
-        return self.problem.sampler.mini_batch(self.batch, step)
 
     def adapt_when_due(self) -> None:
         """Let what depends on the model follow it: points, weights, and a differentiator that adapts itself."""
         if self.step and self.step % self.schedule.log_every == 0:
             if self._stands_still():
                 self._redraw()
-            self.problem.tune(self.model, self.batch)
+            self.problem.tune(self.model, self.points.batch)
             if self.problem.differentiator.adaptive:
                 self._loss_changed()
-        weighting = self.schedule.weighting
-        if not weighting.fixed and self.step % weighting.every == 0 and self.step != self._weighed:
-            self.weights = weighting.update(self.problem, self.batch, self.weights)
-            self._place(self.batch)
-            self.record.log(self.step, {f"weight/{name}": float(w.mean()) for name, w in self.weights.items()})
-            self._weighed = self.step
+        if self.points.weigh(self.step):
+            weights = self.points.weights
+            self.record.log(self.step, {f"weight/{name}": float(w.mean()) for name, w in weights.items()})
             self._loss_changed()
 
     def rates(self, count: int) -> Tensor | None:
@@ -177,18 +160,18 @@ class Training:
     def measure_when_due(self) -> None:
         """Let the diagnostics measure the model, at their steps."""
         if self.step in self.measured:
-            self.diagnostics.measure(self.problem, self.batch, self.step, self.record)
+            self.diagnostics.measure(self.problem, self.points.batch, self.step, self.record)
 
     def end(self) -> None:
         """Note what the fit took and the residual to which it came."""
         if self.stopped and self.schedule.steps in self.measured:
-            self.diagnostics.measure(self.problem, self.batch, self.step, self.record)
+            self.diagnostics.measure(self.problem, self.points.batch, self.step, self.record)
         self.record.tags["stopped"] = self.stopped or f"budget: method.steps={self.schedule.steps}"
         if not self.schedule.weighting.fixed:
             self.record.tags["weighting"] = type(self.schedule.weighting).__name__
         if self.problem.differentiator.adaptive:
             self.record.tags["differentiator_chosen"] = str(getattr(self.problem.differentiator, "chosen", ""))
-        self.record.log(self.step, {"seconds": self.seconds, "residual": self.problem.residual(self.batch)})
+        self.record.log(self.step, {"seconds": self.seconds, "residual": self.problem.residual(self.points.batch)})
 
     def save(self) -> None:
         """Write a checkpoint, from which a run goes on to the same bits; the record is delivered before it."""
@@ -197,15 +180,13 @@ class Training:
             "config_hash": self.record.config_hash,
             "step": self.step,
             "seconds": self.seconds,
-            **self._of_points(),
+            **self.points.state_dict(),
             "compile": self.compile,
             "excess": self.problem.excess,
             "chosen": getattr(self.problem.differentiator, "chosen", None),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "record": self.record.state_dict(),
-            "weights": dict(self.weights),
-            "weighed": self._weighed,
         }
         write(self.checkpoint, content(self.model, self.optimizer, own))
 
@@ -217,9 +198,7 @@ class Training:
         self.model.load_state_dict({k.removeprefix("model."): v for k, v in saved["state_dict"].items()})
         self.optimizer.load_state_dict(saved["optimizer_states"][0])
         self.step, self.seconds, self.compile = state["step"], state["seconds"], state["compile"]
-        self._generator.bit_generator.state = state["drawn_from"]
-        self.weights, self._weighed = state["weights"], state["weighed"]
-        self._draw(state.get("points"))
+        self.points.load_state_dict(state)
         self.problem.excess = state["excess"]
         if state["chosen"] is not None:
             self.problem.differentiator = replace(  # type: ignore[type-var]  # those that choose are dataclasses
@@ -235,28 +214,11 @@ class Training:
             self.optimizer.new_points()
 
     def _redraw(self) -> None:
-        """Draw other points, which may follow the residual of the model as it is."""
+        """Draw other points; the time that it takes is training time."""
         began = time.perf_counter()
-        self._drawn_from = self._generator.bit_generator.state
-        batch = self.problem.redraw(self._generator)
-        if any(weight.dim() for weight in self.weights.values()):  # weights of points, not of equations
-            self.weights = self.schedule.weighting.update(self.problem, batch, self.weights)
-        self._place(batch)
+        self.points.redraw()
         self._loss_changed()
         self.seconds += time.perf_counter() - began
-
-    def _draw(self, saved: Mapping[str, Mapping[str, Tensor]] | None = None) -> None:
-        """Draw points, remembering the generator's state before them; or take those of a checkpoint."""
-        self._drawn_from = self._generator.bit_generator.state
-        if saved is None:
-            self._place(self.problem.draw(self._generator))
-        else:
-            self._place(self.problem.placed({region: Points(**fields) for region, fields in saved.items()}))
-
-    def _place(self, batch: Batch) -> None:
-        """Take these points from now on, with the weights of their equations."""
-        fixed = self.schedule.weighting.fixed
-        self.batch = batch if fixed else weighted(self.problem, batch, self.weights)
 
     def _measure(self) -> None:
         self.record.log(self.step, self.problem.errors() | {"residual_held_out": self.problem.residual_held_out()})
@@ -295,21 +257,6 @@ class Training:
                 f"{kind} compares losses, and {type(self.problem.differentiator).__name__} draws other directions each "
                 "time: expected derivatives that stay, such as differentiator=taylor, or a first-order optimizer"
             )
-
-    def _of_points(self) -> dict[str, Any]:
-        """What gives the same points again.
-
-        Returns:
-            The generator's state before their draw. Where that depended on the model as it was, the
-            points and the state after it.
-        """
-        if not self.problem.sampler.adapts:
-            return {"drawn_from": self._drawn_from}
-        points = {
-            region: {name: tensor for name, tensor in vars(of_region).items() if tensor is not None}
-            for region, of_region in without_factors(self.batch).items()
-        }
-        return {"drawn_from": self._generator.bit_generator.state, "points": points}
 
 
 def _made(make_optimizer: MakeOptimizer, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -1,8 +1,11 @@
 """Every YAML choice of every group composes, builds, and keeps the contract of its kind."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose
 
 from pde_train.conf_dir import conf_dir
 from pde_train.diagnostics.base import Diagnostics
@@ -33,7 +36,7 @@ KINDS = {
 SMALL = ["sampler.interior=16", "sampler.boundary=8"]
 
 
-def choices(group):
+def choices(group: str) -> list[str]:
     folder = conf_dir() / group
     return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))
 
@@ -42,14 +45,14 @@ CHOICES = [(group, choice) for group in KINDS for choice in choices(group)]
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_choice_builds_its_kind(compose, group, choice):
+def test_choice_builds_its_kind(compose: Compose, group: str, choice: str) -> None:
     cfg = compose(f"{group}={choice}", *(["tracking.uri=sqlite:///mlflow.db"] if choice == "mlflow" else []))
     facts = {"dimension": 1} if group == "model" else {}
     assert isinstance(build_group(cfg, group, **facts), KINDS[group])
 
 
 @pytest.mark.parametrize("choice", choices("optimizer"))
-def test_optimizer_lowers_the_loss(compose, choice, tmp_path):
+def test_optimizer_lowers_the_loss(compose: Compose, choice: str, tmp_path: Path) -> None:
     small = ["model=two_layer", "model.width=5", "method.steps=60", "method.log_every=60", "diagnostics=none", *SMALL]
     experiment = build(compose(f"optimizer={choice}", *small))
     losses = run(experiment, tmp_path).series["loss"]
@@ -59,7 +62,9 @@ def test_optimizer_lowers_the_loss(compose, choice, tmp_path):
 @pytest.mark.parametrize("model", choices("model"))
 @pytest.mark.parametrize("pde", choices("pde"))
 @pytest.mark.parametrize("differentiator", ["reverse", "finite_difference", "taylor"])
-def test_every_pde_model_and_differentiator_run_together(compose, tmp_path, pde, model, differentiator):
+def test_every_pde_model_and_differentiator_run_together(
+    compose: Compose, tmp_path: Path, pde: str, model: str, differentiator: str
+) -> None:
     short = {
         "random_features": ["model.features=10"],
         "two_layer": ["model.width=4", "method.steps=2"],
@@ -85,17 +90,17 @@ def test_every_pde_model_and_differentiator_run_together(compose, tmp_path, pde,
 
 
 @pytest.mark.parametrize("experiment", choices("experiment"))
-def test_experiment_composes_and_builds(compose, experiment):
+def test_experiment_composes_and_builds(compose: Compose, experiment: str) -> None:
     assert build(compose(f"experiment={experiment}")).problem.pde.equations()
 
 
-def test_the_model_chooses_the_method_unless_said(compose):
+def test_the_model_chooses_the_method_unless_said(compose: Compose) -> None:
     assert "LeastSquares" in compose("model=random_features").method._target_
     assert "GradientDescent" in compose("model=two_layer").method._target_
     assert "GradientDescent" in compose("model=random_features", "method=gradient_descent").method._target_
 
 
-def test_steps_of_the_diagnostics(compose):
+def test_steps_of_the_diagnostics(compose: Compose) -> None:
     spectrum = build_group(compose("diagnostics.when=[first,log,50,last]"), "diagnostics")
     assert spectrum.steps(200) == {0, 1, 3, 10, 30, 50, 100, 200}
     assert build_group(compose("diagnostics=none"), "diagnostics").steps(200) == frozenset()

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections import Counter
+from dataclasses import dataclass
 
 import mpmath
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import sympy
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from reference_networks import (
     BIASES,
     DIGITS,
@@ -34,8 +36,11 @@ from reference_networks import (
     rounded,
     through_outer,
 )
+from torch import Tensor
 
 from pde_train.conf_dir import conf_dir
+from pde_train.derivatives import Axes, Field, Jet, Request
+from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.differentiators.difference_error import DifferenceError
 from pde_train.differentiators.finite_difference import FiniteDifference
@@ -65,7 +70,7 @@ CHOICES = [word for name in WORDS for word in (name, *(f"{name} {v}" for v in VA
 
 
 @functools.cache
-def built(choice, dimension=2):
+def built(choice: str, dimension: int = 2) -> Differentiator:
     """The differentiator of a choice and what follows it, on a grid of distance 0.05 where it takes one."""
     name, *settings = choice.split()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
@@ -74,7 +79,7 @@ def built(choice, dimension=2):
     return build_group(cfg, "differentiator").fitted((0.05,) * dimension)
 
 
-def configuration(choice):
+def configuration(choice: str) -> DictConfig:
     """The configuration of a choice."""
     name, *settings = choice.split()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
@@ -82,7 +87,7 @@ def configuration(choice):
         return compose("config", ["name=test", "tracking=none", *overrides]).differentiator
 
 
-def another_step(choice):
+def another_step(choice: str) -> bool:
     """Whether it is the same class as another choice, with another number."""
     return choice.startswith("finite_difference/1e-")
 
@@ -98,18 +103,18 @@ every_activation = pytest.mark.parametrize("activation", SMOOTH)
 
 
 @functools.cache
-def tuned(choice, activation, dimension, dtype):
+def tuned(choice: str, activation: str, dimension: int, dtype: torch.dtype) -> Differentiator:
     """A differentiator with its own choices made for a bank, which are good ones for its network too."""
     axes = request(" ".join(NAMES[dimension]), dimension).axes
     return built(choice, dimension).tuned_to(bank(activation, dimension, dtype), points(dimension, dtype), axes)
 
 
-def is_estimated(differentiator, name, dimension):
+def is_estimated(differentiator: Differentiator, name: str, dimension: int) -> bool:
     """Stochastic's lap u and bih u, which tests/test_stochastic.py judges by their mean."""
     return isinstance(differentiator, Stochastic) and name in ("lap_u", "bih_u") and dimension > 1
 
 
-def amplification(differentiator, name, dimension):
+def amplification(differentiator: Differentiator, name: str, dimension: int) -> float:
     """How many times the rounding of u, or of the largest of its directional derivatives, may come in.
 
     A mixed partial by polarisation has weights that add up to at most n^n / n! for unit vectors (that is n^n for its
@@ -124,7 +129,9 @@ def amplification(differentiator, name, dimension):
     return total
 
 
-def tolerance(differentiator, activation, dimension, dtype, name, shift=0):
+def tolerance(
+    differentiator: Differentiator, activation: str, dimension: int, dtype: torch.dtype, name: str, shift: int = 0
+) -> np.ndarray:
     """What a differentiator may be off by for each feature, (n, 3)."""
     _, size = oracle(activation, dimension, dtype, name)
     differences, before = differentiator, 0
@@ -137,7 +144,7 @@ def tolerance(differentiator, activation, dimension, dtype, name, shift=0):
     if isinstance(differences, FiniteDifference):
         x = points(dimension, dtype)
 
-        def step(orders):
+        def step(orders: tuple[int, ...]) -> float:
             inner = [i for i, n in enumerate(orders) for _ in range(n)]
             return differences.steps(tuple(inner[: len(inner) - before]), x)[0]
 
@@ -148,7 +155,7 @@ def tolerance(differentiator, activation, dimension, dtype, name, shift=0):
     return bound
 
 
-def refuses(differentiator, dtype):
+def refuses(differentiator: Differentiator, dtype: torch.dtype) -> bool:
     """Whether a fixed step is lost in the rounding of this dtype; if so the sentence has been seen to."""
     step = getattr(differentiator, "step", None)
     if not isinstance(step, float) or step > 100 * eps(dtype):
@@ -166,7 +173,9 @@ def refuses(differentiator, dtype):
     ("activation", "dimension"), [*((a, d) for a in SMOOTH for d in (1, 2)), ("tanh", 3), ("softplus", 3)]
 )
 @every_choice
-def test_derivatives_to_order_four_are_right_within_the_accuracy(choice, activation, dimension, dtype):
+def test_derivatives_to_order_four_are_right_within_the_accuracy(
+    choice: str, activation: str, dimension: int, dtype: torch.dtype
+) -> None:
     if another_step(choice) and (dimension > 1 or activation != "tanh"):
         return
     x, differentiator = points(dimension, dtype), built(choice, dimension)
@@ -191,7 +200,7 @@ def test_derivatives_to_order_four_are_right_within_the_accuracy(choice, activat
 @in_both_dtypes
 @every_activation
 @exact_choices
-def test_exact_ones_are_right_to_order_eight_on_a_line(choice, activation, dtype):
+def test_exact_ones_are_right_to_order_eight_on_a_line(choice: str, activation: str, dtype: torch.dtype) -> None:
     if choice == "forward" and activation != "tanh":
         return  # its cost doubles with the order; tests/test_forward.py holds it against reverse mode
     x, u, names = points(1, dtype), bank(activation, 1, dtype), ["u_" + "x" * n for n in range(1, 9)]
@@ -226,7 +235,7 @@ FIELDS = {
 
 
 @functools.cache
-def by_sympy(formula, dimension, name):
+def by_sympy(formula: str, dimension: int, name: str) -> np.ndarray:
     """The derivative of a formula at the points, (n, 1) in many digits."""
     symbols = sympy.symbols(LETTERS[:dimension])
     expression = sympy.sympify(formula, locals=dict(zip(LETTERS, symbols, strict=False)))
@@ -241,12 +250,13 @@ def by_sympy(formula, dimension, name):
 
 @pytest.mark.parametrize(("dimension", "formula"), [(d, f) for d in FIELDS for f in FIELDS[d]])
 @exact_choices
-def test_exact_ones_differentiate_any_formula_as_sympy_does(choice, dimension, formula):
+def test_exact_ones_differentiate_any_formula_as_sympy_does(choice: str, dimension: int, formula: str) -> None:
     x, u = points(dimension), FIELDS[dimension][formula]
     names = [n for n in NAMES[dimension] if not is_estimated(built(choice), n, dimension)]
     asked = request(" ".join(names), dimension)
     differentiator = built(choice).tuned_to(u, x, asked.axes)
     if "radius" in choice and "sqrt" in formula:  # its circle of 0.4 is 7 % of the way to a singularity, to the 32nd
+        assert isinstance(differentiator, ComplexStep)
         assert differentiator.circle == (0.4, 32)
     jet = differentiator(u, x, asked)
     largest = max(1.0, *(abs(by_sympy(formula, dimension, name)).max() for name in names))
@@ -260,24 +270,27 @@ def test_exact_ones_differentiate_any_formula_as_sympy_does(choice, dimension, f
 SEVERAL = "u u_x u_xy lap_u"
 
 
+@dataclass(frozen=True)
+class Seeded(Differentiator):
+    """A differentiator whose random numbers start at the same place in every call."""
+
+    made: Differentiator
+
+    def __call__(self, u: Field, x: Tensor, asked: Request) -> Jet:
+        torch.manual_seed(0)
+        return self.made(u, x, asked)
+
+    def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
+        return self.made.partials(u, x, axes)
+
+
 @pytest.fixture
-def differentiator(choice):
-    """A choice whose own choices are made, and whose random numbers start at the same place in every call."""
-    made = built(choice).tuned_to(bank("tanh", 2), points(2), request(SEVERAL, 2).axes)
-
-    class Seeded:
-        def __call__(self, *args):
-            torch.manual_seed(0)
-            return made(*args)
-
-        def partials(self, *args):
-            return made.partials(*args)
-
-    Seeded.made = made
-    return Seeded()
+def differentiator(choice: str) -> Seeded:
+    """A choice whose own choices are made."""
+    return Seeded(built(choice).tuned_to(bank("tanh", 2), points(2), request(SEVERAL, 2).axes))
 
 
-def roundings(differentiator, size=1.0, order=2):
+def roundings(differentiator: Seeded, size: float = 1.0, order: int = 2) -> float:
     """An error of a few roundings in a derivative of that order, for a function and derivatives of that size."""
     made = differentiator.made
     amplified = 1.0
@@ -291,12 +304,12 @@ def roundings(differentiator, size=1.0, order=2):
     return 20 * eps(torch.float64) * size * amplified
 
 
-def close(found, expected, atol):
+def close(found: Tensor, expected: Tensor, atol: float) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=atol)
 
 
 @every_class
-def test_derivatives_are_linear_in_the_field(differentiator):
+def test_derivatives_are_linear_in_the_field(differentiator: Seeded) -> None:
     x, several = points(2), request(SEVERAL, 2)
     f, g = bank("tanh", 2), bank("sin", 2)
     mixed = differentiator(lambda x: 0.7 * f(x) - 1.3 * g(x), x, several)
@@ -307,7 +320,7 @@ def test_derivatives_are_linear_in_the_field(differentiator):
 
 
 @every_class
-def test_derivatives_move_with_the_field(differentiator):
+def test_derivatives_move_with_the_field(differentiator: Seeded) -> None:
     x, several, shift = points(2), request(SEVERAL, 2), torch.tensor([0.3, -0.2], dtype=torch.float64)
     moved = differentiator(lambda x: bank("tanh", 2)(x + shift), x, several)
     there = differentiator(bank("tanh", 2), x + shift, several)
@@ -316,7 +329,7 @@ def test_derivatives_move_with_the_field(differentiator):
 
 
 @every_class
-def test_rows_do_not_see_each_other(differentiator):
+def test_rows_do_not_see_each_other(differentiator: Seeded) -> None:
     x = torch.rand(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     several, order, field = request(SEVERAL, 2), [3, 0, 6, 2, 5, 1, 4], network("tanh", 2)
     straight, permuted = differentiator(field, x, several), differentiator(field, x[order], several)
@@ -328,17 +341,21 @@ def test_rows_do_not_see_each_other(differentiator):
 
 
 @every_class
-def test_a_bank_is_its_columns_one_by_one(differentiator):
+def test_a_bank_is_its_columns_one_by_one(differentiator: Seeded) -> None:
     x, several, features = points(2), request(SEVERAL, 2), bank("gelu", 2)
     together = differentiator(features, x, several)
     for j in range(len(BIASES)):
-        alone = differentiator(lambda x, j=j: features(x)[:, j : j + 1], x, several)
+
+        def column(x: Tensor, j: int = j) -> Tensor:
+            return features(x)[:, j : j + 1]
+
+        alone = differentiator(column, x, several)
         for name in several.names:
             close(getattr(together, name)[:, j : j + 1], getattr(alone, name), roundings(differentiator, 4))
 
 
 @every_class
-def test_the_jet_has_coordinates_and_every_name_as_columns(differentiator):
+def test_the_jet_has_coordinates_and_every_name_as_columns(differentiator: Seeded) -> None:
     x = points(2)
     jet = differentiator(bank("tanh", 2), x, request(SEVERAL, 2))
     assert set(jet.columns) == {"x", "y", *SEVERAL.split()}
@@ -349,7 +366,7 @@ def test_the_jet_has_coordinates_and_every_name_as_columns(differentiator):
 
 @every_class
 @every_dimension
-def test_u_alone_is_the_field_itself(choice, dimension):
+def test_u_alone_is_the_field_itself(choice: str, dimension: int) -> None:
     x, u, differentiator = points(dimension), bank("silu", dimension), built(choice, dimension)
     jet = differentiator(u, x, request("u", dimension))
     assert set(jet.columns) == {*LETTERS[:dimension], "u"}
@@ -365,7 +382,7 @@ CONSTANTS = {
 
 
 @every_class
-def test_a_constant_field_has_no_derivatives(differentiator):
+def test_a_constant_field_has_no_derivatives(differentiator: Seeded) -> None:
     x = points(2)
     for label, field in CONSTANTS.items():
         jet = differentiator(field, x, request(SEVERAL, 2))
@@ -377,7 +394,7 @@ def test_a_constant_field_has_no_derivatives(differentiator):
 
 
 @every_class
-def test_constant_and_linear_fields_may_be_adapted_to(choice):
+def test_constant_and_linear_fields_may_be_adapted_to(choice: str) -> None:
     x, asked = points(2), request(SEVERAL, 2)
     for field in (*CONSTANTS.values(), lambda x: x[:, :1] - 2 * x[:, 1:]):
         made = built(choice).tuned_to(field, x, asked.axes)
@@ -385,7 +402,7 @@ def test_constant_and_linear_fields_may_be_adapted_to(choice):
 
 
 @every_class
-def test_points_are_only_read(differentiator):
+def test_points_are_only_read(differentiator: Seeded) -> None:
     x = points(2)
     before, version = x.clone(), x._version
     differentiator(network("tanh", 2), x, request(SEVERAL, 2))
@@ -395,28 +412,29 @@ def test_points_are_only_read(differentiator):
 
 
 @every_class
-def test_points_that_want_a_gradient_get_one(choice):
+def test_points_that_want_a_gradient_get_one(choice: str) -> None:
     # d/dx of sum u_x is u_xx, row by row
     x = points(1).requires_grad_()
     one(built(choice, 1), network("tanh", 1), x, "u_x").sum().backward()
     expected, _ = through_outer(*oracle("tanh", 1, torch.float64, "u_xx"), torch.float64)
+    assert x.grad is not None
     assert (difference(x.grad, expected) <= 0.02).all()  # of a difference of step 0.1, truncation is 0.1^2 / 6 of u_xxx
 
 
 # --- Gradients by the parameters
 
 
-def parameters(dtype=torch.float64):
+def parameters(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     given = {"w": WEIGHTS[2], "b": BIASES, "a": OUTER}
     return {k: torch.tensor(v, dtype=dtype) for k, v in given.items()}
 
 
-def with_parameters(activation, p):
+def with_parameters(activation: str, p: dict[str, Tensor]) -> Field:
     return lambda x: ACTIVATIONS[activation].function(x @ p["w"].T + p["b"]) @ p["a"].unsqueeze(1)
 
 
 @functools.cache
-def exact_gradient(activation, name):
+def exact_gradient(activation: str, name: str) -> dict[str, np.ndarray]:
     """The gradient of a derivative of the network by its weights at each point, in many digits.
 
     D u = sum_j a_j w_j^k s^(n)(z_j): by a_j, by b_j one more derivative of s, by w_ji also that of the power.
@@ -430,7 +448,7 @@ def exact_gradient(activation, name):
     found["a"] = np.zeros((2, 3), dtype=object)
     with mpmath.workdps(DIGITS):
         for i, j in np.ndindex(z.shape):
-            s = derivatives(activation, z[i, j])
+            s = derivatives(activation, z.item(i, j))
             for orders, c in partials_of(name, 2).items():
                 n, power = sum(orders), c * math.prod(w[j] ** orders)
                 found["a"][i, j] += power * s[n]
@@ -441,14 +459,14 @@ def exact_gradient(activation, name):
     return found
 
 
-def by_jacrev(differentiator, activation, name):
-    def derivative(p):
+def by_jacrev(differentiator: Seeded, activation: str, name: str) -> dict[str, Tensor]:
+    def derivative(p: dict[str, Tensor]) -> Tensor:
         return one(differentiator, with_parameters(activation, p), points(2), name)
 
     return {k: jacobian[:, 0] for k, jacobian in torch.func.jacrev(derivative)(parameters()).items()}
 
 
-def by_backward(differentiator, activation, name):
+def by_backward(differentiator: Seeded, activation: str, name: str) -> dict[str, Tensor]:
     rows = []
     for i in range(len(points(2))):
         p = {k: v.requires_grad_() for k, v in parameters().items()}
@@ -460,13 +478,15 @@ def by_backward(differentiator, activation, name):
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu"])
 @every_class
-def test_gradients_by_the_parameters_are_exact_within_the_accuracy(choice, differentiator, activation):
+def test_gradients_by_the_parameters_are_exact_within_the_accuracy(
+    choice: str, differentiator: Seeded, activation: str
+) -> None:
     for name in ("u", "u_x", "u_xy", "lap_u", "u_xxy", "u_yyyy"):
         if not is_estimated(differentiator.made, name, 2):
             check_gradients(differentiator, activation, name)
 
 
-def check_gradients(differentiator, activation, name):
+def check_gradients(differentiator: Seeded, activation: str, name: str) -> None:
     exact = exact_gradient(activation, name)
     order = max(map(sum, partials_of(name, 2)))
     # a gradient is a derivative of s or of s', times x or a, all of them at most 1.2, or of a power of w
@@ -479,7 +499,7 @@ def check_gradients(differentiator, activation, name):
 
 
 @every_class
-def test_the_loss_of_many_derivatives_has_a_gradient_for_each_weight(differentiator):
+def test_the_loss_of_many_derivatives_has_a_gradient_for_each_weight(differentiator: Seeded) -> None:
     p = {k: v.requires_grad_() for k, v in parameters().items()}
     jet = differentiator(with_parameters("tanh", p), points(2), request(SEVERAL, 2))
     loss = sum(getattr(jet, name).square().sum() for name in sorted(SEVERAL.split()))
@@ -487,14 +507,14 @@ def test_the_loss_of_many_derivatives_has_a_gradient_for_each_weight(differentia
     assert all(v.grad.isfinite().all() and v.grad.abs().min() > 0 for v in p.values())
 
 
-def test_choices_are_found():
+def test_choices_are_found() -> None:
     assert Counter(c.split()[0].split("/")[0] for c in CHOICES).keys() >= {
         *("reverse", "forward", "taylor", "finite_difference", "hybrid", "complex_step", "stochastic")
     }
 
 
 @every_choice
-def test_the_label_of_a_choice_is_that_which_its_parameters_give(choice):
+def test_the_label_of_a_choice_is_that_which_its_parameters_give(choice: str) -> None:
     """Runs stored before the label was a tag are named by their parameters: both names must be one."""
-    settings = {f"params.differentiator.{k}": str(v) for k, v in configuration(choice).items()}
+    settings = {f"params.differentiator.{k!s}": str(v) for k, v in configuration(choice).items()}
     assert built(choice).label == scheme_of(settings)

@@ -8,6 +8,7 @@ to the rounding of the values of u; so a change of a stencil, of a step or of a 
 
 import functools
 import math
+from typing import Any
 
 import mpmath
 import pytest
@@ -16,6 +17,8 @@ from hydra import compose, initialize_config_dir
 
 from pde_train.conf_dir import conf_dir
 from pde_train.derivatives import Request
+from pde_train.differentiators.base import Differentiator
+from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.errors import UsageError
 from pde_train.instantiate import build_group
 
@@ -53,7 +56,7 @@ EXACT = ("complex_step", "forward", "reverse", "stochastic", "taylor")
 RADIUS, NODES = 2 * 0.7**5, 64
 """The radius r and the number of nodes that `complex_step` chooses for this network."""
 
-STEPS = {
+STEPS: dict[str, Any] = {
     "finite_difference": "auto",
     "finite_difference/1e-1": 1e-1,
     "finite_difference/1e-2": 1e-2,
@@ -120,26 +123,26 @@ def expected(choice: str, x: float, order: int, eps: float) -> tuple[mpmath.mpf,
 
 
 @functools.cache
-def built(choice: str):
+def built(choice: str) -> Differentiator:
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         cfg = compose("config", ["name=test", "tracking=none", f"differentiator={choice}"])
     return build_group(cfg, "differentiator").fitted((SPACING,))
 
 
-def test_every_choice_is_pinned():
+def test_every_choice_is_pinned() -> None:
     folder = conf_dir() / "differentiator"
     assert {str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml")} == {*EXACT, *STEPS}
 
 
 @pytest.mark.parametrize("order", range(5))
-def test_the_derivatives_of_the_network_are_pinned(order):
+def test_the_derivatives_of_the_network_are_pinned(order: int) -> None:
     with mpmath.workdps(DIGITS):
         assert [mpmath.nstr(exact(mpmath.mpf(x), order), 20) for x in POINTS] == PINNED[order]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("choice", [*EXACT, *STEPS])
-def test_digits_are_those_of_exact_arithmetic_to_rounding(choice, precision):
+def test_digits_are_those_of_exact_arithmetic_to_rounding(choice: str, precision: str) -> None:
     x = torch.tensor(POINTS, dtype=PRECISIONS[precision]).unsqueeze(1)
     eps = torch.finfo(x.dtype).eps
     request = Request.parse("u u_x u_xx u_xxx u_xxxx", ("x",))
@@ -149,7 +152,8 @@ def test_digits_are_those_of_exact_arithmetic_to_rounding(choice, precision):
             differentiator(network, x, request)
         return
     if choice == "complex_step":
-        assert differentiator.circle == (pytest.approx(RADIUS), NODES)
+        assert isinstance(differentiator, ComplexStep)
+        assert differentiator.circle == pytest.approx((RADIUS, NODES))
     jet = differentiator(network, x, request)
     for order in range(5):
         found = getattr(jet, "u_" + "x" * order if order else "u")
