@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def write_task(problem: str, seed: int, path: Path) -> None:
     for i, layer in enumerate(linears):
         arrays |= {f"weight{i}": layer.weight.detach(), f"bias{i}": layer.bias.detach()}
     loss = setup.loss(batch).item()
-    given = {name: tensor.numpy() for name, tensor in arrays.items()}
+    given: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
     np.savez(path, problem=np.array(problem), seed=seed, layers=len(linears), loss=loss, **given)
     zero = residuals.evaluate(setup.pde, lambda x: 0 * x[:, :1], setup.differentiator, batch)
     task = Task.read(path)
@@ -125,6 +126,7 @@ def main(words: Sequence[str] | None = None) -> None:
         with side_by_side.RESULTS.open("a") as file:
             file.write(json.dumps(line) + "\n")
         accuracy.PAGE.write_text(accuracy.page())
+    accuracy.PAGE.write_text(accuracy.page())
 
 
 if __name__ == "__main__":

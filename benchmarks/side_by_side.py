@@ -81,9 +81,10 @@ def section() -> str:
 
 
 TEXT = """
-Our own package and other libraries on one machine, seed by seed in turns. Written by `make
-accuracy-references`; every run stands in `accuracy_references.jsonl`. Relative L2 errors in float64 on 101 x
-101 or 1001 test points after so many CPU seconds of one core: median (smallest ... largest) over the seeds.
+Our own package and other libraries on one machine, one run after another. Written by
+`make accuracy-references`; every run stands in `accuracy_references.jsonl`, versions of JAX and torch in
+`references/requirements-*.txt`. Relative L2 errors in float64 on 101 x 101 or 1001 test points after so many
+CPU seconds of one core: median (smallest ... largest) over the seeds.
 Seconds are counted from the built problem on, as above: tracing, compilation and measurements of the error are
 part of them. An error is the first one that was measured after so many seconds; where compilation takes longer
 than that, it is the error after compilation and the first steps. Other programs ran on the machine meanwhile.
@@ -113,5 +114,6 @@ from the same seed.
 - Networks: Scimba returns the best network so far, all others the last one.
 
 A run that met a loss or a parameter that is not finite has ended by itself ("ended"). Its last finite error
-then stands for the later seconds.
+then stands for the later seconds. The restarts of Scimba with H = I are an addition of its script; jinns has
+none, because each call of its `solve` compiles anew. Our package restarts by itself.
 """

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,12 @@ class Task:
         with np.load(path) as file:
             layers = [(file[f"weight{i}"], file[f"bias{i}"]) for i in range(int(file["layers"]))]
             points = {name: file[name] for name in ("interior", "boundary", "test", "exact")}
-            numbers = {"loss": float(file["loss"]), "seed": int(file["seed"]), "budgets": budgets, "own": own}
+            numbers: dict[str, Any] = {
+                "loss": float(file["loss"]),
+                "seed": int(file["seed"]),
+                "budgets": budgets,
+                "own": own,
+            }
             return cls(str(file["problem"]), layers=layers, **points, **numbers)
 
     @property
@@ -83,7 +89,7 @@ class Task:
     def parameters(self) -> int:
         return sum(weight.size + bias.size for weight, bias in self.layers)
 
-    def source(self, x, sin):
+    def source(self, x: Any, sin: Callable[[Any], Any]) -> Any:
         """f, of points with coordinates in the last axis, by the sine of any library; u = product of sin(pi x_i)."""
         factor = {"poisson_2d": 2 * math.pi**2, "beam": math.pi**4}[self.problem]
         value = factor * sin(math.pi * x[..., :1])
