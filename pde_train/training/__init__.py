@@ -5,7 +5,8 @@ takes the steps of one run or of several, and does what is due between them: new
 checkpoints, a wish to stop. How steps are computed is decided once, in `select_steps.py`:
 
 - `steps`: operation by operation.
-- `compiled_steps`: code compiled ahead of time (`compiling`, `decompositions`), with the optimiser's step (`updates`).
+- `compiled_steps`: code compiled ahead of time (`when_to_compile`, `compiling`, `library`, `decompositions`), with the
+  optimiser's step (`updates`).
 - `sharded_steps`: by several processes that share the points (`workers`).
 - `stacked_steps`: of several runs as one, by `vmap` (`select_stacked_steps`, `stacked`).
 

@@ -71,9 +71,9 @@ def test_every_pde_model_and_differentiator_run_together(
         "mlp": ["model.hidden=[4,3]", "method.steps=2"],
         "fourier_features": ["model.hidden=[4]", "model.frequencies=3", "method.steps=2"],
         "modified_mlp": ["model.width=4", "method.steps=2"],
-        "pirate_net": ["model.width=4", "method.steps=2"],
+        "pirate_net": ["model.width=4", "model.blocks=1", "method.steps=2"],
         "siren": ["model.hidden=[4,3]", "model.omega=3", "method.steps=2"],
-        "residual": ["model.width=4", "method.steps=2"],
+        "residual": ["model.width=4", "model.blocks=1", "method.steps=2"],
     }
     cfg = compose(f"pde={pde}", f"model={model}", f"differentiator={differentiator}", *SMALL, *short.get(model, []))
     if (pde, model) == ("burgers_1d", "random_features"):
