@@ -64,7 +64,13 @@ SCHEMES = {
 }
 ROWS = {
     "poisson_2d": Row("Poisson 2D, 2-64-1 tanh, 900 + 120, soft boundary", f"{POISSON} {SSB}", (15, 30, 60), SCIMBA),
-    "poisson_2d_gn": Row("the same, gauss_newton", f"{POISSON} {GN}", (15, 30, 60), "ENGD 6.2e-8 (774 s GPU)"),
+    "poisson_2d_exact": Row(
+        "the same, exact boundary x (1 - x) y (1 - y)",
+        f"{POISSON} {SSB} pde.conditions=exact",
+        (15, 30, 60),
+        "Scimba 1.4.1 1.2e-9 ... 5.9e-9 (15 s), 1.8e-10 (30 s), 1.4e-10 (60 s)",
+    ),
+    "poisson_2d_gn": Row("soft boundary, gauss_newton", f"{POISSON} {GN}", (15, 30, 60), "ENGD 6.2e-8 (774 s GPU)"),
     "poisson_2d_32": Row(
         "Poisson 2D, 2-32-1 tanh",
         f"{POISSON} {SSB} model.hidden=[32]",

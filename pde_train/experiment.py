@@ -8,26 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from threadpoolctl import threadpool_limits
-from torch import nn
+from torch import Tensor, nn
 
-from pde_train import schema
+from pde_train import residuals, schema
 from pde_train.diagnostics.audit import Audit
 from pde_train.diagnostics.base import Diagnostics
+from pde_train.differentiators.reverse import Reverse
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
 from pde_train.instantiate import build_group, build_options, plain
 from pde_train.methods.base import Method
+from pde_train.models.ansatz import behind_ansatz
 from pde_train.models.base import smoothness_of
 from pde_train.models.options import Options
 from pde_train.pdes.base import PDE
+from pde_train.pdes.options import Options as PdeOptions
 from pde_train.problem import Problem, fitted
 from pde_train.tracking.base import Tracker
 from pde_train.training.parameters import take_parameters
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
+
+FEW_POINTS = 16
+"""Points of each region at which an ansatz is looked at."""
 
 LEAST_LIMIT = 8
 """Threads, or processes, that every machine may be asked for, however few processors it has."""
@@ -82,6 +89,8 @@ def build(cfg: DictConfig) -> Experiment:
     torch.manual_seed(cfg.seed)  # of the directions of differentiator=stochastic
     pde = build_group(cfg, "pde")
     pde.check()
+    conditions: PdeOptions = build_options(cfg, "pde")
+    soft, pde = pde, conditions.of(pde)
     sampler = build_group(cfg, "sampler")
     model = _model(cfg, pde, dtype, device)
     smoothness = smoothness_of(model)
@@ -90,6 +99,8 @@ def build(cfg: DictConfig) -> Experiment:
             f"model.activation={cfg.model.get('activation')} has useful derivatives up to order {smoothness:g}, and "
             f"{type(pde).__name__} needs order {pde.order}: choose a smooth activation such as tanh, sin or gelu"
         )
+    if pde.has_exact_conditions:
+        _check_ansatz(Problem(soft, model, Reverse(), sampler))
     differentiator = fitted(build_group(cfg, "differentiator"), pde, sampler)
     if differentiator.reach > min(pde.domain.lengths):
         raise UsageError(
@@ -123,9 +134,31 @@ def _model(cfg: DictConfig, pde: PDE, dtype: torch.dtype, device: str) -> nn.Mod
     inputs = options.inputs(pde.domain, pde.coordinates)
     dimension = pde.domain.dimension if inputs is None else inputs.width
     model = options.around(build_group(cfg, "model", dimension=dimension), inputs).to(device=device, dtype=dtype)
+    if pde.has_exact_conditions:
+        some = pde.domain.place(np.random.default_rng(0).random((FEW_POINTS, pde.domain.dimension)))
+        model = behind_ansatz(model, pde.ansatz_at, torch.as_tensor(some, dtype=dtype, device=device))
     if options.start is not None:
         take_parameters(model, options.start, device, "model.start")
     return model
+
+
+def _check_ansatz(soft: Problem) -> None:
+    """Refuse an ansatz that does not fulfil what it says, seen at some points with a function other than 0."""
+    pde = soft.pde
+    few = {}
+    for region, points in soft.draw(np.random.default_rng(0)).items():  # the points of a face stand together
+        few[region] = points.at(torch.linspace(0, len(points.x) - 1, FEW_POINTS).long())
+
+    def u(x: Tensor) -> Tensor:
+        return pde.ansatz_at(x, torch.sin(x.sum(1, keepdim=True) + 1))
+
+    for name, values in residuals.evaluate(pde, u, soft.differentiator, few).items():
+        largest = float(values.detach().abs().max())
+        if name in pde.fulfilled and not largest < 1e-8:
+            raise UsageError(
+                f"the ansatz of {type(pde).__name__} is said to fulfil {name!r}, and misses it by {largest:.1e}: "
+                "correct its formula or the names in @fulfils, or choose pde.conditions=soft"
+            )
 
 
 def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:

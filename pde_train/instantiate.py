@@ -37,7 +37,7 @@ BASES = {
 }
 """What a group is built from, or something nested in it that is called so."""
 
-OPTIONS = {"model": "pde_train.models.options.Options"}
+OPTIONS = {"model": "pde_train.models.options.Options", "pde": "pde_train.pdes.options.Options"}
 """What a group holds beside the fields of its class: the fields of another one, for which code finds a use."""
 
 

@@ -95,7 +95,7 @@ every_closed_form = pytest.mark.parametrize(  # the quadrature of Burgers' solut
 
 def built(file: Path, overrides: dict[str, Any]) -> PDE:
     node = OmegaConf.load(file)
-    return instantiate({k: v for k, v in node.items() if k != "defaults"}, **overrides)
+    return instantiate({k: v for k, v in node.items() if k not in ("defaults", "conditions")}, **overrides)
 
 
 def exactly(monkeypatch: pytest.MonkeyPatch, pde: Any) -> Any:

@@ -46,6 +46,7 @@ VARIANTS = [
     [["differentiator=hybrid", "differentiator.step=0.1"], ["differentiator=hybrid", "differentiator.step=0.01"]],
     [["differentiator=reverse", "pde=biharmonic_1d"], ["differentiator=reverse", "pde=biharmonic_1d", "seed=9"]],
     [["pde=convection_1d", "pde.beta=1"], ["pde=convection_1d", "pde.beta=3.0", "pde.weights={seam: 2.0}"]],
+    [["pde=burgers_1d", "pde.conditions=exact"], ["pde=burgers_1d", "pde.conditions=exact", "seed=3"]],
     [["pde=burgers_1d", "pde.viscosity=0.1"], ["pde=burgers_1d", "pde.viscosity=0.2"]],
     [["model=random_features", "model.features=9", f"seed={k}", "method=gradient_descent"] for k in range(3)],
 ]

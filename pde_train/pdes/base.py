@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from torch import Tensor
 
-from pde_train.derivatives import COORDINATE, Jet, Request
+from pde_train.derivatives import COORDINATE, Jet, Request, coordinate_columns
 from pde_train.errors import UsageError
 from pde_train.geometry import Box, Face, faces_of
 
@@ -66,6 +66,23 @@ def on(region: str, needs: str, when: Callable[[Any], bool] = lambda pde: True) 
     return mark
 
 
+def fulfils(*conditions: str) -> Callable[[Method], Method]:
+    """Mark the method `ansatz` of a PDE with the names of the equations that it fulfils.
+
+    Args:
+        conditions: Names of boundary and initial conditions. Those that do not belong to an instance are passed over.
+
+    Returns:
+        The decorator.
+    """
+
+    def mark(method: Method) -> Method:
+        method.fulfils = conditions  # type: ignore[attr-defined]  # functions take attributes
+        return method
+
+    return mark
+
+
 class PDE(ABC):
     """A differential equation with its boundary and initial conditions, on a box, for one unknown u.
 
@@ -84,6 +101,8 @@ class PDE(ABC):
     coordinates: tuple[str, ...]
     domain: Box
     weights: Mapping[str, float] = MappingProxyType({})
+
+    _exact_conditions = False
 
     def __post_init__(self) -> None:
         self.check()
@@ -143,6 +162,42 @@ class PDE(ABC):
         """Whether the exact solution is known, so that errors can be measured."""
         return type(self).exact is not PDE.exact
 
+    def ansatz(self, d: Jet, raw: Tensor) -> Tensor:
+        """A function that fulfils conditions whatever the model is.
+
+        It is affine in the model, such as g(x) + b(x) raw, where g fulfils the conditions and b is 0 where they hold
+        (Lagaris, Likas, Fotiadis, IEEE Trans. Neural Networks 9, 1998, section II). `@fulfils` names those conditions.
+
+        Args:
+            d: A jet with the coordinates (n, 1).
+            raw: The model (n, 1), or the features (n, P) of a linear one.
+
+        Returns:
+            u, of the shape of `raw`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no ansatz")
+
+    def ansatz_at(self, x: Tensor, raw: Tensor) -> Tensor:
+        """The ansatz at points (n, d)."""
+        return self.ansatz(Jet(coordinate_columns(x, self.coordinates)), raw)
+
+    @property
+    def fulfilled(self) -> tuple[str, ...]:
+        """The names of the equations of this instance that its ansatz fulfils."""
+        names: tuple[str, ...] = getattr(type(self).ansatz, "fulfils", ())
+        return tuple(name for name, (_, _, when) in self._marked().items() if name in names and when(self))
+
+    @property
+    def has_exact_conditions(self) -> bool:
+        """Whether the equations that the ansatz fulfils are none of this instance's, see `with_exact_conditions`."""
+        return self._exact_conditions
+
+    def with_exact_conditions(self) -> Self:
+        """This PDE without the equations that its ansatz fulfils."""
+        exact = self._without_cache()
+        vars(exact)["_exact_conditions"] = True  # the dataclass is frozen
+        return exact
+
     def equations(self) -> tuple[Equation, ...]:
         """The equations of this instance, those of the interior first, in the order of their definition."""
         return self._equations
@@ -173,16 +228,20 @@ class PDE(ABC):
         Returns:
             The varied PDE.
         """
-        varied = copy.copy(self)
-        # Cached properties of the copy, such as the equations with their weights, were computed from the old numbers.
-        for base in type(self).__mro__:
-            for name, attribute in vars(base).items():
-                if isinstance(attribute, cached_property):
-                    vars(varied).pop(name, None)
+        varied = self._without_cache()
         weights = {name.removeprefix(WEIGHTS): v for name, v in values.items() if name.startswith(WEIGHTS)}
         parameters = {name: v for name, v in values.items() if not name.startswith(WEIGHTS)}
         vars(varied).update(parameters, weights={**self.weights, **weights})  # the dataclass is frozen
         return varied
+
+    def _without_cache(self) -> Self:
+        """A copy without its cached properties, such as the equations with their weights, which are computed anew."""
+        copied = copy.copy(self)
+        for base in type(self).__mro__:
+            for name, attribute in vars(base).items():
+                if isinstance(attribute, cached_property):
+                    vars(copied).pop(name, None)
+        return copied
 
     @cached_property
     def regions(self) -> dict[str, tuple[list[Equation], Request]]:
@@ -201,7 +260,7 @@ class PDE(ABC):
     def _equations(self) -> tuple[Equation, ...]:
         equations = []
         for name, (region, needs, when) in self._marked().items():
-            if when(self):
+            if when(self) and not (self._exact_conditions and name in self.fulfilled):
                 weight = self.weights.get(name, 1.0)
                 weight = weight if isinstance(weight, Tensor) else float(weight)
                 equations.append(Equation(name, region, self._request(name, needs), getattr(self, name), weight))

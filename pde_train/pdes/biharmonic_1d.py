@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import pi
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pde_train.derivatives import Jet
 from pde_train.geometry import Box
-from pde_train.pdes.base import PDE, check_boundary, check_frequency, on
+from pde_train.pdes.base import PDE, check_boundary, check_frequency, fulfils, on
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class Biharmonic1D(PDE):
 
     def exact(self, d: Jet) -> Tensor:
         return torch.sin(self.frequency * pi * d.x)
+
+    @fulfils("value", "slope")
+    def ansatz(self, d: Jet, raw: Tensor) -> Tensor:
+        k, b = self.frequency * pi, (1 - d.x) * (1 + d.x)
+        value, slope = math.sin(k), k * math.cos(k)
+        if self.boundary == "clamped":  # the odd cubic with these values and slopes at both ends
+            return (3 * value - slope) / 2 * d.x + (slope - value) / 2 * d.x**3 + b**2 * raw
+        return value * d.x + b * raw
 
     @on("interior", needs="u_xxxx")
     def biharmonic(self, d: Jet) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pde_train.derivatives import Jet
 from pde_train.geometry import Box
-from pde_train.pdes.base import PDE, check_boundary, on
+from pde_train.pdes.base import PDE, check_boundary, fulfils, on
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Biharmonic2D(PDE):
     def exact(self, d: Jet) -> Tensor:
         u = torch.sin(pi * d.x) * torch.sin(pi * d.y)
         return u**2 if self.clamped else u
+
+    @fulfils("value", "slope")
+    def ansatz(self, d: Jet, raw: Tensor) -> Tensor:
+        b = d.x * (1 - d.x) * d.y * (1 - d.y)
+        return (b**2 if self.clamped else b) * raw
 
     @on("interior", needs="bih_u")
     def biharmonic(self, d: Jet) -> Tensor:

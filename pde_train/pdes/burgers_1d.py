@@ -14,7 +14,7 @@ from torch import Tensor
 from pde_train.derivatives import Jet
 from pde_train.errors import UsageError
 from pde_train.geometry import Box
-from pde_train.pdes.base import PDE, on
+from pde_train.pdes.base import PDE, fulfils, on
 
 SPACING, TAIL = 0.1, 8.0
 """The spacing of the trapezoidal rule in z, and its reach beyond the last maximum, where the
@@ -78,6 +78,10 @@ class Burgers1D(PDE):
             w = torch.softmax(-(z**2) - torch.cos(y) / (2 * pi * self.viscosity), dim=1)
             blocks.append(-(torch.sin(y) * w).sum(1, keepdim=True))
         return torch.cat(blocks).to(d.x.dtype)
+
+    @fulfils("start", "walls")
+    def ansatz(self, d: Jet, raw: Tensor) -> Tensor:
+        return -torch.sin(pi * d.x) + d.t * (1 - d.x) * (1 + d.x) * raw
 
     @on("interior", needs="u u_t u_x u_xx")
     def burgers(self, d: Jet) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pde_train.derivatives import Jet
 from pde_train.errors import UsageError
 from pde_train.geometry import Box
-from pde_train.pdes.base import PDE, on
+from pde_train.pdes.base import PDE, fulfils, on
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Convection1D(PDE):
 
     def exact(self, d: Jet) -> Tensor:
         return torch.sin(d.x - self.beta * d.t)
+
+    @fulfils("start")
+    def ansatz(self, d: Jet, raw: Tensor) -> Tensor:
+        return torch.sin(d.x) + d.t * raw
 
     @on("interior", needs="u_t u_x")
     def convection(self, d: Jet) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pde_train.derivatives import Jet
 from pde_train.geometry import Box
-from pde_train.pdes.base import PDE, on
+from pde_train.pdes.base import PDE, fulfils, on
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class LinearKdV1D(PDE):
 
     def exact(self, d: Jet) -> Tensor:
         return torch.sin(d.x + d.t)
+
+    @fulfils("start")
+    def ansatz(self, d: Jet, raw: Tensor) -> Tensor:
+        return torch.sin(d.x) + d.t * raw
 
     @on("interior", needs="u_t u_xxx")
     def linear_kdv(self, d: Jet) -> Tensor:

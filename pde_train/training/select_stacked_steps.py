@@ -48,6 +48,8 @@ def select_stacked(trainings: Sequence[Training], signals: StopSignals, memory: 
 def _traced(trainings: Sequence[Training], signals: StopSignals, memory: float) -> StackedSteps:
     """The steps of all runs, traced, in blocks that memory has room for."""
     problems = [training.problem for training in trainings]
+    if problems[0].pde.has_exact_conditions and len({tuple(p.pde.numbers().items()) for p in problems}) > 1:
+        raise CannotStack("the ansatz of pde.conditions=exact has the numbers of one PDE")
     batches = [training.points.of_step(training.step) for training in trainings]
     optimizers = [training.optimizer for training in trainings]
     block = BLOCK if problems[0].device == "cpu" else math.ceil(len(trainings) / BLOCK) * BLOCK

@@ -1,0 +1,85 @@
+"""A model behind the ansatz of a PDE, which fulfils its conditions whatever the parameters are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pde_train.errors import UsageError
+from pde_train.models.base import LinearForm, Model, linear_form, smoothness_of
+
+Ansatz = Callable[[Tensor, Tensor], Tensor]
+"""u from points (n, d) and a model's values (n, 1), or its features (n, P), at them: `PDE.ansatz_at`."""
+
+
+def behind_ansatz(model: nn.Module, ansatz: Ansatz, x: Tensor) -> nn.Module:
+    """The function that an ansatz makes of a model.
+
+    Args:
+        model: The model.
+        ansatz: The ansatz.
+        x: Some points (n, d).
+
+    Returns:
+        The function, with the parameters of the model.
+
+    Raises:
+        UsageError: The model is linear in its parameters, and the ansatz of a zero model is not zero, so that the
+            function would not be linear.
+    """
+    if linear_form(model) is None:
+        return BehindAnsatz(model, ansatz)
+    with torch.no_grad():
+        offset = ansatz(x, torch.zeros_like(x[:, :1]))
+    if bool(offset.abs().max() > 100 * torch.finfo(x.dtype).eps):
+        raise UsageError(
+            f"pde.conditions=exact adds a function to the features of {type(model).__name__}, because the conditions "
+            "are not zero, and least squares wants features alone: expected a network, choose model=mlp, or "
+            "pde.conditions=soft"
+        )
+    return LinearBehindAnsatz(model, ansatz)
+
+
+class BehindAnsatz(Model):
+    """The function u(x) = ansatz(x, model(x)).
+
+    Its parameters are those of the model, see `pde_train.models.options.Mapped` for their names.
+
+    Args:
+        model: The model.
+        ansatz: The ansatz.
+    """
+
+    def __init__(self, model: nn.Module, ansatz: Ansatz):
+        super().__init__()
+        self.model = model
+        self.ansatz = ansatz
+
+    @property
+    def smoothness(self) -> float:
+        """The highest order of derivative of u that is useful, that of the model."""
+        return smoothness_of(self.model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ansatz(x, self.model(x))
+
+
+class LinearBehindAnsatz(BehindAnsatz):
+    """The same of a model that is linear in its coefficients (P, 1), and an ansatz that is 0 where the model is."""
+
+    @property
+    def coefficients(self) -> Tensor:
+        """The coefficients (P, 1) of the model."""
+        return self._form.coefficients
+
+    def features(self, x: Tensor) -> Tensor:
+        """The features (n, P)."""
+        return self.ansatz(x, self._form.features(x))
+
+    @property
+    def _form(self) -> LinearForm:
+        form = linear_form(self.model)
+        assert form is not None, "chosen for models that are linear"
+        return form
