@@ -103,7 +103,7 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path: Path) -> 
             2,
             "optimizer.max_eval=0 is of no use",
         ),
-        (["pde.speed=1"], 2, "pde.speed is no key of this configuration: expected one of frequency, weights, conditions"),
+        (["pde.speed=1"], 2, "pde.speed is no key of this configuration: expected one of frequency, weights"),
         (["differentiator=finite_difference", "differentiator.accuracy=3"], 2, "expected 2, 4, 6 or 8, choose one"),
         (["tracking.uri=gopher://127.0.0.1"], 1, "cannot be used ('gopher'): expected a store of this version"),
         (["tracking.uri=http://bob:s3cret@127.0.0.1"], 2, "tracking.uri holds a password or a token"),
