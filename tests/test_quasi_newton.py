@@ -16,6 +16,7 @@ from pde_train.derivatives import Field
 from pde_train.errors import UsageError
 from pde_train.experiment import build
 from pde_train.optimizers.quasi_newton import SSBFGS, QuasiNewton, SSBroyden
+from pde_train.runs.run import run
 
 CHOICES = [SSBroyden, SSBFGS]
 
@@ -246,3 +247,21 @@ def test_conditions_that_make_no_line_search_are_refused(
 def test_an_inverse_hessian_beyond_memory_is_refused_before_it_is_made() -> None:
     with pytest.raises(UsageError, match=r"the inverse Hessian of the optimizer asks for .* choose fewer"):
         SSBroyden([nn.Parameter(torch.zeros(10**6, dtype=torch.float64))])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["differentiator=finite_difference", "differentiator.accuracy=8", "differentiator.step=optimal"],
+        ["differentiator=complex_step"],
+    ],
+)
+@pytest.mark.usefixtures("without_figures")
+def test_a_differentiator_that_adapts_waits_for_the_line_search(
+    compose: Compose, words: list[str], tmp_path: Path
+) -> None:
+    """Searches take more than four evaluations here: adapting in the middle of each would let none of them end."""
+    beam = ["pde=biharmonic_1d", "model=two_layer", "model.width=20", "sampler.interior=40", "optimizer=ssbroyden"]
+    often = ["method.steps=200", "method.log_every=4", "method.chunk=4", "method.compile=never", "diagnostics=none"]
+    losses = run(build(compose(*beam, *often, *words, "seed=1")), tmp_path).series["loss"]
+    assert losses[199] < 1e-2 * losses[0]

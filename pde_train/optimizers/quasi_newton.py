@@ -227,6 +227,12 @@ class QuasiNewton(torch.optim.Optimizer):
         self.update.put_back(self, parameters, after)
         return self.update.loss_before(state, loss)
 
+    @property
+    def in_search(self) -> bool:
+        """Whether a line search has evaluated trials that it would lose if the loss became another one."""
+        remembered = self.state[self._parameters[0]].get(REMEMBERED)
+        return remembered is not None and float(Search(*Memory(*remembered).search.unbind()).evaluations) > 0
+
     def new_points(self) -> None:
         """Evaluate the accepted parameters again before the next search, because the loss has become another one."""
         parameters = self._parameters

@@ -108,8 +108,8 @@ class Training:
         if self.step and self.step % self.schedule.log_every == 0:
             if self._stands_still():
                 self._redraw()
-            self.problem.tune(self.model, self.points.batch)
-            if self.problem.differentiator.adaptive:
+            if self.problem.differentiator.adaptive and not self._in_search():
+                self.problem.tune(self.model, self.points.batch)
                 self._loss_changed()
         if self.points.weigh(self.step):
             weights = self.points.weights
@@ -212,6 +212,10 @@ class Training:
         """Tell an optimiser that remembers losses and gradients that the loss is another one from now on."""
         if isinstance(self.optimizer, QuasiNewton):
             self.optimizer.new_points()
+
+    def _in_search(self) -> bool:
+        """Whether another loss would undo a line search: where searches are long, none would ever end."""
+        return isinstance(self.optimizer, QuasiNewton) and self.optimizer.in_search
 
     def _redraw(self) -> None:
         """Draw other points; the time that it takes is training time."""
