@@ -17,6 +17,7 @@ from pde_train.errors import UsageError
 from pde_train.experiment import build
 from pde_train.optimizers.quasi_newton import SSBFGS, QuasiNewton, SSBroyden
 from pde_train.runs.run import run
+from pde_train.tracking.record import Record
 
 CHOICES = [SSBroyden, SSBFGS]
 
@@ -265,3 +266,23 @@ def test_a_differentiator_that_adapts_waits_for_the_line_search(
     often = ["method.steps=200", "method.log_every=4", "method.chunk=4", "method.compile=never", "diagnostics=none"]
     losses = run(build(compose(*beam, *often, *words, "seed=1")), tmp_path).series["loss"]
     assert losses[199] < 1e-2 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sampler.resample_every=5"], "sampler.resample_every=5 makes another loss before a line search of up to"),
+        (["weighting=balance", "weighting.every=24"], "choose weighting.every=25 or more"),
+        (["weighting=balance", "weighting.every=25", "sampler.resample_every=100"], None),
+        ([], None),
+    ],
+)
+def test_a_loss_that_changes_within_a_line_search_is_said(
+    compose: Compose, words: list[str], said: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = ["model=two_layer", "sampler=uniform", "optimizer=ssbroyden", "sampler.interior=10"]
+    experiment = build(compose(*small, *words))
+    record = Record(experiment.tracker, experiment.entropy)
+    descent_of(experiment).training(experiment.problem, record, experiment.diagnostics, tmp_path)
+    assert [said in r.getMessage() for r in caplog.records if r.levelname == "WARNING" and said] == [True] * bool(said)
+    assert said or not caplog.records

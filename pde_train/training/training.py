@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from pde_train.training.checkpoint import content, read, write
 from pde_train.training.points import TrainingPoints
 from pde_train.training.schedule import Schedule
 from pde_train.training.steps import Observation, needs_closure
+
+log = logging.getLogger(__name__)
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 """Makes an optimiser from parameters."""
@@ -261,6 +264,25 @@ class Training:
                 f"{kind} compares losses, and {type(self.problem.differentiator).__name__} draws other directions each "
                 "time: expected derivatives that stay, such as differentiator=taylor, or a first-order optimizer"
             )
+        if isinstance(self.optimizer, QuasiNewton):
+            self._warn_of_short_periods(self.optimizer.defaults["max_eval"])
+
+    def _warn_of_short_periods(self, most: int) -> None:
+        """Say that a line search of up to `most` evaluations may begin anew before it has ended."""
+        weighting = self.schedule.weighting
+        periods = {"sampler.resample_every": self.problem.sampler.resample_every or most}
+        periods["weighting.every"] = most if weighting.fixed else weighting.every
+        for name, period in periods.items():
+            if period < most:
+                log.warning(
+                    "%s=%d makes another loss before a line search of up to optimizer.max_eval=%d evaluations has "
+                    "ended, which then begins anew: choose %s=%d or more",
+                    name,
+                    period,
+                    most,
+                    name,
+                    most,
+                )
 
 
 def _made(make_optimizer: MakeOptimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
