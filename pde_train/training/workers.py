@@ -120,6 +120,9 @@ class Workers:
         running = {process.sentinel for process in self.processes}
         while running and not codes:
             ended = connection.wait(running, PATIENCE)
+            for process in self.processes:
+                if process.sentinel in ended:
+                    process.join(PATIENCE)  # its files are closed a moment before its exit code is there
             codes = [process.exitcode for process in self.processes if process.exitcode]
             running = running.difference(ended) if ended else set()
         if not codes:
