@@ -223,7 +223,7 @@ def run(name: str, seed: int, cache: str | None = None, budgets: Sequence[int] =
 
 def results() -> list[dict[str, Any]]:
     """Everything that was run."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return side_by_side.results(RESULTS)
 
 
 def page() -> str:
@@ -247,8 +247,7 @@ def page() -> str:
             continue
         cells = []
         for budget in row.budgets:
-            found = sorted(float(r["errors"][str(budget)]) for r in runs)
-            cells.append(f"{budget} s: **{median(found):.1e}** ({found[0]:.1e} ... {found[-1]:.1e})")
+            cells.append(f"{budget} s: {side_by_side.spread([float(r['errors'][str(budget)]) for r in runs])}")
         numbers = {k: median(float(r[k]) for r in runs) for k in ("loss", "held_out", "steps")}
         seeds = f"{len(runs)}" + (f", {failed} failed" if failed else "")
         lines.append(

@@ -34,9 +34,9 @@ OF = {
 """What is run of a problem."""
 
 
-def results() -> list[dict[str, Any]]:
-    """Everything that was run."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+def results(file: Path = RESULTS) -> list[dict[str, Any]]:
+    """Everything that was run, from a file with one run a line."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def spread(values: list[float]) -> str:

@@ -160,7 +160,8 @@ class Problem:
         return self.pde.exact(Jet(coordinate_columns(x.double(), self.pde.coordinates)))
 
     @cached_property
-    def _exact_on_test_points(self) -> Tensor:
+    def exact_on_test_points(self) -> Tensor:
+        """The exact solution (n, 1) on the test points, in float64."""
         return self.exact(self.test_batch["interior"].x)
 
     def loss(self, batch: Batch, rows: Mapping[str, int] | None = None, u: Field | None = None) -> Tensor:
@@ -247,7 +248,7 @@ class Problem:
         if not self.pde.has_exact:
             return {}
         x = self.test_batch["interior"].x
-        exact = self._exact_on_test_points
+        exact = self.exact_on_test_points
         with torch.no_grad():
             difference = self.model(x).double() - exact
         size, largest = float(torch.linalg.vector_norm(exact)), float(exact.abs().max())

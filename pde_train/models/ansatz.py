@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pde_train.errors import UsageError
-from pde_train.models.base import LinearForm, Model, linear_form, smoothness_of
+from pde_train.models.base import LinearWrapper, Wrapper, linear_form
 
 Ansatz = Callable[[Tensor, Tensor], Tensor]
 """u from points (n, d) and a model's values (n, 1), or its features (n, P), at them: `PDE.ansatz_at`."""
@@ -42,10 +42,8 @@ def behind_ansatz(model: nn.Module, ansatz: Ansatz, x: Tensor) -> nn.Module:
     return LinearBehindAnsatz(model, ansatz)
 
 
-class BehindAnsatz(Model):
+class BehindAnsatz(Wrapper):
     """The function u(x) = ansatz(x, model(x)).
-
-    Its parameters are those of the model, see `pde_train.models.options.Mapped` for their names.
 
     Args:
         model: The model.
@@ -53,33 +51,16 @@ class BehindAnsatz(Model):
     """
 
     def __init__(self, model: nn.Module, ansatz: Ansatz):
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.ansatz = ansatz
-
-    @property
-    def smoothness(self) -> float:
-        """The highest order of derivative of u that is useful, that of the model."""
-        return smoothness_of(self.model)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.ansatz(x, self.model(x))
 
 
-class LinearBehindAnsatz(BehindAnsatz):
+class LinearBehindAnsatz(BehindAnsatz, LinearWrapper):
     """The same of a model that is linear in its coefficients (P, 1), and an ansatz that is 0 where the model is."""
-
-    @property
-    def coefficients(self) -> Tensor:
-        """The coefficients (P, 1) of the model."""
-        return self._form.coefficients
 
     def features(self, x: Tensor) -> Tensor:
         """The features (n, P)."""
         return self.ansatz(x, self._form.features(x))
-
-    @property
-    def _form(self) -> LinearForm:
-        form = linear_form(self.model)
-        assert form is not None, "chosen for models that are linear"
-        return form

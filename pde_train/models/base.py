@@ -87,3 +87,38 @@ def smoothness_of(model: nn.Module) -> float:
     """The highest useful order of derivative of a model; infinite for a module that does not state it."""
     smoothness: float = getattr(model, "smoothness", math.inf)
     return smoothness
+
+
+class Wrapper(Model):
+    """A function made of another model, whose parameters it has.
+
+    Their names in files begin with `model.`, which `pde_train.training.parameters` passes over, so that runs with and
+    without a wrapper can take each other's parameters.
+
+    Args:
+        model: The inner model.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    @property
+    def smoothness(self) -> float:
+        """The highest order of derivative of u that is useful, that of the inner model."""
+        return smoothness_of(self.model)
+
+
+class LinearWrapper(Wrapper):
+    """The same of a model that is linear in its coefficients (P, 1), and so is this one."""
+
+    @property
+    def coefficients(self) -> Tensor:
+        """The coefficients (P, 1) of the inner model."""
+        return self._form.coefficients
+
+    @property
+    def _form(self) -> LinearForm:
+        form = linear_form(self.model)
+        assert form is not None, "chosen for models that are linear"
+        return form

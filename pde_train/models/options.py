@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pde_train.errors import UsageError
 from pde_train.geometry import Box
 from pde_train.memory import check_memory
-from pde_train.models.base import LinearForm, Model, linear_form, smoothness_of
+from pde_train.models.base import LinearWrapper, Wrapper, linear_form
 from pde_train.models.inputs import Inputs
 
 
@@ -78,12 +78,8 @@ class Options:
         return kind(model, inputs or nn.Identity(), self.output_scale)
 
 
-class Mapped(Model):
+class Mapped(Wrapper):
     """The model u(x) = scale model(inputs(x)).
-
-    Its parameters are those of the inner model. Their names in files begin with `model.`, which
-    `pde_train.training.parameters` passes over, so that runs with and without options can take each
-    other's parameters.
 
     Args:
         model: The inner model.
@@ -92,15 +88,9 @@ class Mapped(Model):
     """
 
     def __init__(self, model: nn.Module, inputs: nn.Module, scale: float):
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.inputs = inputs
         self.scale = scale
-
-    @property
-    def smoothness(self) -> float:
-        """The highest order of derivative of u that is useful, that of the inner model."""
-        return smoothness_of(self.model)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._scaled(self.model(self.inputs(x)))
@@ -109,20 +99,9 @@ class Mapped(Model):
         return values if self.scale == 1 else self.scale * values
 
 
-class MappedLinear(Mapped):
+class MappedLinear(Mapped, LinearWrapper):
     """The same of a model that is linear in its coefficients (P, 1), and so is this one."""
-
-    @property
-    def coefficients(self) -> Tensor:
-        """The coefficients (P, 1) of the inner model."""
-        return self._form.coefficients
 
     def features(self, x: Tensor) -> Tensor:
         """The features (n, P), the scale included."""
         return self._scaled(self._form.features(self.inputs(x)))
-
-    @property
-    def _form(self) -> LinearForm:
-        form = linear_form(self.model)
-        assert form is not None, "chosen for models that are linear"
-        return form

@@ -15,7 +15,7 @@ MODEL = "model.pt"
 """The file of the parameters with which a run ended."""
 
 OUTER = "model."
-"""Begins the names of parameters in a checkpoint, and those of a model with options (`models.options.Mapped`)."""
+"""Begins the names of parameters in a checkpoint, and those of a model inside another (`models.base.Wrapper`)."""
 
 
 def take_parameters(model: nn.Module, path: str, device: str, key: str) -> None:
