@@ -29,6 +29,7 @@ ARGUMENTS = [
     "method.log_every=100",
     "method.checkpoint_every=50",
     "diagnostics.when=[first,100,last]",
+    "method.compile=never",  # two runs whose bits are compared: auto goes by the time of one step, and may decide twice
 ]
 
 
