@@ -29,6 +29,8 @@ RESULTS = Path(__file__).with_name("accuracy.jsonl")
 PAGE = Path(__file__).with_name("ACCURACY.md")
 CHUNK = 250
 """Steps between two measurements of the error."""
+SPACING = 1.1
+"""CPU seconds between two points of a curve of errors, as a factor."""
 
 
 @dataclass(frozen=True)
@@ -128,16 +130,47 @@ ROWS = {
         f"beam_gn {name}": Row(f"biharmonic 1D, gauss_newton, {name}", f"{BEAM} {GN} {words}", (15, 30))
         for name, words in SCHEMES.items()
     },
+    "poisson_5d": Row(
+        "Poisson 5D, 5-64-1, 3000 + 500",
+        f"pde=poisson_nd model=mlp model.hidden=[64] sampler.interior=3000 sampler.boundary=500 {SSB}",
+        (60, 300),
+        "ENGD 5.6e-8 (43 s GPU)",
+    ),
+    "poisson_5d deep": Row(
+        "Poisson 5D, 64-64-48-48, 3000 + 500, gauss_newton",
+        "pde=poisson_nd model=mlp model.hidden=[64,64,48,48] sampler.interior=3000 sampler.boundary=500 "
+        f"{GN} method.solver=dual",
+        (300, 1200),
+        "2.6e-7 (883 s GPU)",
+    ),
+    "poisson_10d deep": Row(
+        "Poisson 10D, 256-256-128-128, 2000 + 500, gauss_newton cg",
+        "pde=poisson_nd pde.dimension=10 model=mlp model.hidden=[256,256,128,128] sampler.interior=2000 "
+        f"sampler.boundary=500 {GN} method.solver=cg",
+        (300, 1200),
+        "1.2e-5 (1150 s GPU)",
+    ),
     **{
-        f"poisson_2d by {name}": Row(f"Poisson 2D, 2-64-1, {name}", f"{POISSON} {words}", (15, 30))
+        f"{row} by {name}": Row(f"{title}, {name}", f"{problem} {words}", budgets)
+        for row, (title, problem, budgets) in {
+            "poisson_2d": ("Poisson 2D, 2-64-1", POISSON, (15, 30)),
+            "beam": ("biharmonic 1D, 1-50-1", BEAM, (15, 30)),
+            "burgers": ("Burgers 0.01 / pi, 2-20-20-20-1", BURGERS, (60,)),
+        }.items()
         for name, words in {
             "adam": "optimizer=adam schedule=cosine",
             "soap": "optimizer=soap schedule=cosine",
             "lbfgs": "optimizer=lbfgs",
-            "ssbfgs": "optimizer=ssbfgs",
         }.items()
     },
+    "burgers_gn": Row("Burgers, gauss_newton", f"{BURGERS} {GN}", (60,)),
 }
+CURVES = {
+    "Poisson 2D, 2-64-1": ("poisson_2d", "poisson_2d_gn"),
+    "biharmonic 1D, 1-50-1": ("beam", "beam_gn"),
+    "Burgers, 2-20-20-20-1": ("burgers", "burgers_gn"),
+}
+"""The panels of the figure: problem, and its rows with ssbroyden and with gauss_newton."""
 
 
 def spent() -> float:
@@ -182,11 +215,14 @@ def measure(name: str, seed: int, budgets: Sequence[int]) -> None:
         training = experiment.method.training(problem, record, experiment.diagnostics, Path(folder))
         loop = Loop([training], signals)
         loop.begin()
-        left, errors = list(budgets), {}
+        left, errors, trace = list(budgets), {}, []
         for chunk in loop:
             loop.train(*chunk)
-            while left and spent() - began >= left[0]:
-                errors[left.pop(0)] = record.last()["error_l2"]
+            now, error = spent() - began, record.last()["error_l2"]
+            if not trace or now >= SPACING * trace[-1][0]:
+                trace.append([now, error])
+            while left and now >= left[0]:
+                errors[left.pop(0)] = error
             if not left:
                 break
         for budget in left:  # it stopped before
@@ -197,6 +233,7 @@ def measure(name: str, seed: int, budgets: Sequence[int]) -> None:
         "row": name,
         "seed": seed,
         "errors": errors,
+        "trace": [[round(seconds, 2), error] for seconds, error in trace],
         "loss": last["loss"],
         "held_out": last["residual_held_out"],
         "steps": training.step,
