@@ -215,7 +215,8 @@ def measure(name: str, seed: int, budgets: Sequence[int]) -> None:
         training = experiment.method.training(problem, record, experiment.diagnostics, Path(folder))
         loop = Loop([training], signals)
         loop.begin()
-        left, errors, trace = list(budgets), {}, []
+        left, errors = list(budgets), {}
+        trace: list[list[float]] = []
         for chunk in loop:
             loop.train(*chunk)
             now, error = spent() - began, record.last()["error_l2"]

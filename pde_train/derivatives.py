@@ -2,7 +2,9 @@
 
 Both sides use names such as `u_xx`. A request translates them once into `Axes`, the sorted
 coordinate indices that differentiators understand, and a differentiator returns one column for each
-of them.
+of them. A differentiator knows one field u. Where a PDE has several unknowns, they are the columns of that
+field: `Request.of_field` asks for the derivatives of all columns at once, and `Request.split` hands them out
+by the names of the unknowns.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ Axes = tuple[int, ...]
 """Sorted coordinate indices of one partial derivative: () is u itself, (1, 1) two derivatives along coordinate 1."""
 
 Field = Callable[[Tensor], Tensor]
-"""A row-wise map of points (n, d) to values (n, m): a network (m = 1), or m random features."""
+"""A row-wise map of points (n, d) to values (n, m): a network of m unknowns, or m random features."""
 
 TIME = "t"
 """The coordinate that `lap_u` and `bih_u` leave out."""
@@ -27,44 +29,99 @@ TIME = "t"
 COORDINATE = r"[A-Za-z]\d*"
 """The pattern of a coordinate's name: a letter, or a letter and a number, so that `u_x1x12` has one reading only."""
 
+UNKNOWN = r"(?!(n|lap|bih|across)$)[A-Za-z][A-Za-z0-9]*"
+"""The pattern of an unknown's name: letters and digits, but none of the words that begin other names."""
+
+ACROSS = "across_"
+"""Prefix of the columns at the opposite points of a periodic region."""
+
+SUMS = ("lap", "bih")
+"""What begins the names of sums of derivatives, such as `lap_u`."""
+
+FIELD = "u"
+"""The name of the field that a differentiator knows."""
+
 
 @dataclass(frozen=True)
 class Request:
     """The derivatives that an equation needs, by name, over named coordinates.
 
-    A name is `u`; `u_` and coordinates in any order (`u_xxy`, `u_x1x12`); `lap_u`, the sum of
-    second derivatives over the spatial coordinates; or `bih_u`, the Laplacian of the Laplacian.
+    A name is that of an unknown, `u`; `u_` and coordinates in any order (`u_xxy`, `u_x1x12`); `lap_u`, the
+    sum of second derivatives over the spatial coordinates; or `bih_u`, the Laplacian of the Laplacian.
     `a | b` joins two requests, so that one pass of a differentiator serves both.
 
     Attributes:
         names: The names of the derivatives.
         coordinates: The names of the coordinates, in the order of the columns of points (n, d).
+        unknowns: The names of the unknowns, in the order of the columns of the field (n, m). One alone
+            takes all columns.
 
     Raises:
-        ValueError: There is no name, or one that names no derivative over these coordinates.
+        ValueError: There is no name, or one that names no derivative of these unknowns over these
+            coordinates.
     """
 
     names: frozenset[str]
     coordinates: tuple[str, ...]
+    unknowns: tuple[str, ...] = (FIELD,)
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise ValueError("a request names no derivative: expected at least one, such as u")
+            raise ValueError(f"a request names no derivative: expected at least one, such as {self.unknowns[0]}")
         for name in self.names:
-            _terms(name, self.coordinates)
+            self._parsed(name)
 
     @classmethod
-    def parse(cls, names: str, coordinates: tuple[str, ...]) -> Request:
+    def parse(cls, names: str, coordinates: tuple[str, ...], unknowns: tuple[str, ...] = (FIELD,)) -> Request:
         """Make a request from names that are separated by blanks, as in `"u u_xx"`."""
-        return cls(frozenset(names.split()), coordinates)
+        return cls(frozenset(names.split()), coordinates, unknowns)
 
     def __or__(self, other: Request) -> Request:
-        return Request(self.names | other.names, self.coordinates)
+        return Request(self.names | other.names, self.coordinates, self.unknowns)
+
+    @cached_property
+    def of_field(self) -> Request:
+        """The same derivatives of the whole field, whose name is `u`, for a differentiator."""
+        if self.unknowns == (FIELD,):
+            return self
+        return Request(frozenset(of_field for _, of_field in self._columns.values()), self.coordinates)
+
+    def split(self, columns: Mapping[str, Tensor], shared: bool = False) -> dict[str, Tensor]:
+        """The columns of each unknown.
+
+        Args:
+            columns: The answer (n, m) to `of_field` by name, and coordinates.
+            shared: Whether every unknown has all m columns, as those of features.
+
+        Returns:
+            The coordinates, and the column (n, 1) of every name; (n, m) where columns are shared, and of
+            one unknown.
+        """
+        if self.unknowns == (FIELD,):
+            return dict(columns)
+        found = {c: columns[c] for c in self.coordinates}
+        for name, (place, of_field) in self._columns.items():
+            whole = columns[of_field]
+            found[name] = whole if shared or len(self.unknowns) == 1 else whole[:, place : place + 1]
+        return found
+
+    @cached_property
+    def _columns(self) -> dict[str, tuple[int, str]]:
+        """The place of each name's unknown, and the name of the derivative of the field."""
+        return {name: self._parsed(name) for name in sorted(self.names)}
+
+    def _parsed(self, name: str) -> tuple[int, str]:
+        unknown = unknown_of(name, self.unknowns)
+        if unknown is None:
+            raise ValueError(_no_derivative(name, self.coordinates, self.unknowns))
+        of_field = FIELD + name[len(unknown) :] if name.startswith(unknown) else name[: -len(unknown)] + FIELD
+        _terms(of_field, self.coordinates, unknown)
+        return self.unknowns.index(unknown), of_field
 
     @cached_property
     def terms(self) -> dict[str, dict[Axes, float]]:
-        """Each name as a weighted sum of partial derivatives."""
-        return {name: _terms(name, self.coordinates) for name in sorted(self.names)}
+        """Each name as a weighted sum of partial derivatives of its unknown."""
+        return {name: _terms(of_field, self.coordinates) for name, (_, of_field) in self._columns.items()}
 
     @cached_property
     def axes(self) -> frozenset[Axes]:
@@ -77,8 +134,8 @@ class Request:
         return max(map(len, self.axes), default=0)
 
 
-def _terms(name: str, coordinates: tuple[str, ...]) -> dict[Axes, float]:
-    """The partial derivatives whose weighted sum a name means."""
+def _terms(name: str, coordinates: tuple[str, ...], unknown: str = FIELD) -> dict[Axes, float]:
+    """The partial derivatives whose weighted sum a name of a derivative of the field means; `unknown` is for errors."""
     space = [i for i, c in enumerate(coordinates) if c != TIME]
     if name == "u":
         return {(): 1.0}
@@ -88,12 +145,25 @@ def _terms(name: str, coordinates: tuple[str, ...]) -> dict[Axes, float]:
         return dict(Counter(tuple(sorted((i, i, j, j))) for i in space for j in space))
     along = re.findall(COORDINATE, name[2:])
     if not along or name != "u_" + "".join(along) or not set(along) <= set(coordinates):
-        listed = coordinates if len(coordinates) <= 5 else (*coordinates[:3], "...", coordinates[-1])
-        raise ValueError(
-            f"{name!r} names no derivative over the coordinates {', '.join(listed)}: "
-            f"expected u, u_{coordinates[0]}, u_{coordinates[0] * 2}, ..., lap_u or bih_u"
-        )
+        raise ValueError(_no_derivative(unknown + name[1:], coordinates, (unknown,)))
     return {tuple(sorted(coordinates.index(c) for c in along)): 1.0}
+
+
+def unknown_of(name: str, unknowns: Sequence[str]) -> str | None:
+    """The unknown of which a column is a value or a derivative; None of a coordinate or a normal."""
+    prefix, _, last = name.removeprefix(ACROSS).rpartition("_")
+    unknown = last if prefix in SUMS else name.removeprefix(ACROSS).partition("_")[0]
+    return unknown if unknown in unknowns else None
+
+
+def _no_derivative(name: str, coordinates: tuple[str, ...], unknowns: tuple[str, ...]) -> str:
+    listed = coordinates if len(coordinates) <= 5 else (*coordinates[:3], "...", coordinates[-1])
+    among = "" if len(unknowns) == 1 else f"of {', '.join(unknowns)} "
+    u, x = unknowns[0], coordinates[0]
+    return (
+        f"{name!r} names no derivative {among}over the coordinates {', '.join(listed)}: "
+        f"expected {u}, {u}_{x}, {u}_{x * 2}, ..., lap_{u} or bih_{u}"
+    )
 
 
 class Jet:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,11 +20,12 @@ from pde_train.diagnostics.base import Diagnostics
 from pde_train.differentiators.reverse import Reverse
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
-from pde_train.instantiate import build_group, build_options, plain
+from pde_train.instantiate import build_group, build_options, fields, locate, plain
 from pde_train.methods.base import Method
 from pde_train.models.ansatz import behind_ansatz
-from pde_train.models.base import smoothness_of
+from pde_train.models.base import linear_form, smoothness_of
 from pde_train.models.options import Options
+from pde_train.models.separate import Separate
 from pde_train.pdes.base import PDE
 from pde_train.pdes.options import Options as PdeOptions
 from pde_train.problem import Problem, fitted
@@ -35,6 +36,9 @@ PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
 FEW_POINTS = 16
 """Points of each region at which an ansatz is looked at."""
+
+APART = 10**6
+"""The distance between the seeds of separate networks, so that no run has a network of another run's seed."""
 
 LEAST_LIMIT = 8
 """Threads, or processes, that every machine may be asked for, however few processors it has."""
@@ -133,13 +137,30 @@ def _model(cfg: DictConfig, pde: PDE, dtype: torch.dtype, device: str) -> nn.Mod
     options: Options = build_options(cfg, "model")
     inputs = options.inputs(pde.domain, pde.coordinates)
     dimension = pde.domain.dimension if inputs is None else inputs.width
-    model = options.around(build_group(cfg, "model", dimension=dimension), inputs).to(device=device, dtype=dtype)
+    inner = _inner_model(cfg, dimension, len(pde.unknowns), options.separate)
+    model = options.around(inner, inputs).to(device=device, dtype=dtype)
     if pde.has_exact_conditions:
         some = pde.domain.place(np.random.default_rng(0).random((FEW_POINTS, pde.domain.dimension)))
         model = behind_ansatz(model, pde.ansatz_at, torch.as_tensor(some, dtype=dtype, device=device))
     if options.start is not None:
         take_parameters(model, options.start, device, "model.start")
     return model
+
+
+def _inner_model(cfg: DictConfig, dimension: int, unknowns: int, separate: bool) -> nn.Module:
+    """The model of the configuration: with an output for each unknown, or once for each of them."""
+    takes = fields(locate(cfg.model["_target_"], tuple(cfg.trusted_modules), "model"), "model")
+    if not separate or unknowns == 1:
+        outputs = {"outputs": unknowns} if unknowns > 1 and "outputs" in takes else {}
+        return cast(nn.Module, build_group(cfg, "model", dimension=dimension, **outputs))
+    seeds = [{"seed": cfg.model.seed + i * APART} for i in range(unknowns)] if "seed" in takes else [{}] * unknowns
+    models = [build_group(cfg, "model", dimension=dimension, **seed) for seed in seeds]
+    if linear_form(models[0]) is not None:
+        raise UsageError(
+            f"model.separate=true is for networks, and all unknowns share the features of {type(models[0]).__name__}: "
+            "expected false, choose it"
+        )
+    return Separate(models)
 
 
 def _check_ansatz(soft: Problem) -> None:
@@ -150,7 +171,8 @@ def _check_ansatz(soft: Problem) -> None:
         few[region] = points.at(torch.linspace(0, len(points.x) - 1, FEW_POINTS).long())
 
     def u(x: Tensor) -> Tensor:
-        return pde.ansatz_at(x, torch.sin(x.sum(1, keepdim=True) + 1))
+        shifts = torch.arange(1, len(pde.unknowns) + 1, dtype=x.dtype)
+        return pde.ansatz_at(x, torch.sin(x.sum(1, keepdim=True) + shifts))
 
     for name, values in residuals.evaluate(pde, u, soft.differentiator, few).items():
         largest = float(values.detach().abs().max())

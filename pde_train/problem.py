@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pde_train import residuals
-from pde_train.derivatives import Axes, Field, Jet, coordinate_columns
+from pde_train.derivatives import Axes, Field
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.taylor import Taylor
@@ -26,6 +27,8 @@ from pde_train.samplers.grid import Grid
 from pde_train.samplers.sobol import Sobol
 from pde_train.samplers.uniform import Uniform
 from pde_train.spectra import ResidualJacobian
+
+log = logging.getLogger(__name__)
 
 TEST_POINTS: dict[int, Sampler] = {1: Grid(1001, 2), 2: Grid(101**2, 404, initial=101)}
 """Samplers of the points on which errors are measured, by dimension."""
@@ -52,7 +55,7 @@ class Problem:
 
     Attributes:
         pde: The equation.
-        model: The model of its solution, from points (n, d) to values (n, 1).
+        model: The model of its solution, from points (n, d) to values (n, k) of the k unknowns.
         differentiator: What takes derivatives of the model.
         sampler: What draws the training points.
         dtype: The precision of points and parameters.
@@ -91,7 +94,8 @@ class Problem:
 
         Raises:
             UsageError: A region has no points, a value is not one finite number for each point (see
-                `residuals.check`), or the exact solution is not finite at a test point.
+                `residuals.check`), or the exact solution is not finite at a test point, or has not the
+                columns of the model.
         """
         if missing := set(self.pde.regions) - set(batch):
             raise UsageError(
@@ -103,8 +107,20 @@ class Problem:
         with steady_draws():
             residuals.check(self.pde, self.model, self.differentiator, batch)
         if self.pde.has_exact:
-            x = self.test_batch["interior"].x
-            residuals.check_column("the exact solution", lambda: self.exact(x), x, "correct `exact` or leave it out")
+            self._check_exact()
+
+    def _check_exact(self) -> None:
+        x, remedy = self.test_batch["interior"].x, "correct `exact` or leave it out"
+        known = residuals.check_columns("the exact solution", lambda: self.exact(x), x, remedy, None).shape[1]
+        with torch.no_grad():
+            columns = self.model(x[:1]).shape[1]
+        if known > columns or known != len(self.pde.unknowns) > 1:
+            raise UsageError(
+                f"the exact solution has {known} columns and the model {columns}: expected one for each unknown, "
+                f"{', '.join(self.pde.unknowns)}, {remedy}"
+            )
+        if known < columns:
+            log.warning("the model has %d columns, and errors are those of the first %d alone", columns, known)
 
     def draw(self, generator: np.random.Generator) -> Batch:
         """Training points from the sampler."""
@@ -156,12 +172,12 @@ class Problem:
         return self.placed(sampler.draw(self.pde.domain, np.random.default_rng(0), self.pde.faces))
 
     def exact(self, x: Tensor) -> Tensor:
-        """The exact solution (n, 1) at points (n, d), in float64 even if the points are not."""
-        return self.pde.exact(Jet(coordinate_columns(x.double(), self.pde.coordinates)))
+        """The exact solution (n, k) of the k unknowns at points (n, d), in float64 even if the points are not."""
+        return self.pde.exact_at(x.double())
 
     @cached_property
     def exact_on_test_points(self) -> Tensor:
-        """The exact solution (n, 1) on the test points, in float64."""
+        """The exact solution (n, k) on the test points, in float64."""
         return self.exact(self.test_batch["interior"].x)
 
     def loss(self, batch: Batch, rows: Mapping[str, int] | None = None, u: Field | None = None) -> Tensor:
@@ -222,7 +238,7 @@ class Problem:
 
     @property
     def field(self) -> Field:
-        """The features (n, P) of a model that is linear in its parameters; otherwise the model (n, 1) itself."""
+        """The features (n, P) of a model that is linear in its parameters; otherwise the model (n, k) itself."""
         linear = self.linear_form
         return self.model if linear is None else linear.features
 
@@ -242,20 +258,21 @@ class Problem:
 
         Returns:
             `error_l2` = |u - u*|_2 / |u*|_2 and `error_max` = max|u - u*| / max|u*|. Where u* is 0
-            at all test points, the root mean square and the maximum of |u|. Nothing where u* is not
-            known.
+            at all test points, the root mean square and the maximum of |u|. Of several unknowns, the
+            same over all of them together, and of each by its name, as `error_l2/v`. Nothing where u*
+            is not known.
         """
         if not self.pde.has_exact:
             return {}
-        x = self.test_batch["interior"].x
         exact = self.exact_on_test_points
         with torch.no_grad():
-            difference = self.model(x).double() - exact
-        size, largest = float(torch.linalg.vector_norm(exact)), float(exact.abs().max())
-        return {
-            "error_l2": float(torch.linalg.vector_norm(difference)) / (size or len(x) ** 0.5),
-            "error_max": float(difference.abs().max()) / (largest or 1.0),
-        }
+            difference = self.model(self.test_batch["interior"].x).double()[:, : exact.shape[1]] - exact
+        errors = _errors(difference, exact)
+        if exact.shape[1] > 1:
+            for i, name in enumerate(self.pde.names_of_columns(exact.shape[1])):
+                own = _errors(difference[:, i : i + 1], exact[:, i : i + 1])
+                errors |= {f"{metric}/{name}": value for metric, value in own.items()}
+        return errors
 
     def residual(self, batch: Batch) -> float:
         """The relative residual of the model on the training points by the run's own differentiator."""
@@ -299,6 +316,15 @@ class Problem:
     def placed(self, batch: Batch) -> Batch:
         """The points in the run's precision and on its device."""
         return {region: points.to(dtype=self.dtype, device=self.device) for region, points in batch.items()}
+
+
+def _errors(difference: Tensor, exact: Tensor) -> dict[str, float]:
+    """The relative errors of some columns, see `Problem.errors`."""
+    size, largest = float(torch.linalg.vector_norm(exact)), float(exact.abs().max())
+    return {
+        "error_l2": float(torch.linalg.vector_norm(difference)) / (size or exact.numel() ** 0.5),
+        "error_max": float(difference.abs().max()) / (largest or 1.0),
+    }
 
 
 def fitted(differentiator: Differentiator, pde: PDE, sampler: Sampler) -> Differentiator:

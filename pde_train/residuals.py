@@ -7,14 +7,15 @@ residuals and Jacobians are then linear algebra on the residual columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pde_train.derivatives import Field, Jet, Request
+from pde_train.derivatives import ACROSS, Field, Jet, Request, unknown_of
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.reverse import Reverse
 from pde_train.errors import PdeTrainError, UsageError, sentence
@@ -22,9 +23,6 @@ from pde_train.geometry import Batch, Points, without_factors
 from pde_train.pdes.base import PDE, Equation
 
 Columns = dict[str, Tensor]
-
-ACROSS = "across_"
-"""Prefix of the columns at the opposite points of a periodic region."""
 
 POINTS = 512
 """The number of points whose rows of a Jacobian are computed at once."""
@@ -43,7 +41,7 @@ def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -
         batch: The points of each region. Equations of regions that it lacks are left out.
 
     Returns:
-        The residual (n_e, m) of each equation e at the n_e points of its region, by name.
+        The residual (n_e, k) of each equation e at the n_e points of its region, by name.
     """
     residuals = {}
     for equations, jet in _jets(pde, u, differentiator, batch):
@@ -55,7 +53,7 @@ def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -
 
 
 def check(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> None:
-    """Refuse what cannot be trained: at every point of a batch, u and each residual must be one finite number.
+    """Refuse what cannot be trained: at every point of a batch, the unknowns and each residual must be finite.
 
     Everything is evaluated with gradients, as in training, so that code which loses them is found.
 
@@ -66,18 +64,24 @@ def check(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> N
         batch: The training points.
 
     Raises:
-        UsageError: The sentence names the equation. The field or a residual is no column (n, 1), as
-            where (n, 1) and (n,) were broadcast to (n, n); it is nan or infinite; a formula uses
-            what its `needs` lack; or the weights make the loss infinite.
+        UsageError: The sentence names the equation. The field has not one column for each unknown; a
+            residual is no column (n, 1), as where (n, 1) and (n,) were broadcast to (n, n); one of them is
+            nan or infinite; a formula uses what its `needs` lack; or the weights make the loss infinite.
     """
     remedy = "correct its formula or the region where it holds"
     for part in _blocks(batch, 1):
         (points,) = part.values()
-        check_column("the model", partial(u, points.x), points.x, "correct the model")
+        columns = check_columns("the model", partial(u, points.x), points.x, "correct the model").shape[1]
+        if columns != len(pde.unknowns) > 1 or columns < 1:
+            raise UsageError(
+                f"the model has {columns} columns, and {type(pde).__name__} the unknowns {', '.join(pde.unknowns)}: "
+                "expected one for each, correct the model"
+            )
+        widths = _widths(pde, u, differentiator, part) if columns > 1 else {}
         for equations, jet in _jets(pde, u, differentiator, part):
             for e in equations:
                 what = f"the residual of {e.name!r} of {type(pde).__name__}"
-                residual = check_column(what, partial(e.residual, jet), points.x, remedy)
+                residual = check_columns(what, partial(e.residual, jet), points.x, remedy, widths.get(e.name, 1))
                 if not bool(_weighted(e, residual).square().sum().isfinite()):
                     raise UsageError(
                         f"the loss of {e.name!r} of {type(pde).__name__} is infinite before any training: expected a "
@@ -85,17 +89,24 @@ def check(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> N
                     )
 
 
-def check_column(what: str, formula: Callable[[], Any], x: Tensor, remedy: str) -> Tensor:
-    """Evaluate a formula that must give one finite number at each point.
+def _widths(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> dict[str, int]:
+    """The number of residuals of each equation, seen at one point, where nothing can be broadcast to more points."""
+    first = {region: points.rows(0, 1) for region, points in batch.items()}
+    return {name: r.shape[-1] for name, r in evaluate(pde, u, differentiator, first).items() if r.dim() == 2}
+
+
+def check_columns(what: str, formula: Callable[[], Any], x: Tensor, remedy: str, width: int | None = None) -> Tensor:
+    """Evaluate a formula that must give finite numbers at each point.
 
     Args:
         what: The name of the formula in the error.
         formula: Computes the values.
         x: The points (n, d) at which it does.
         remedy: What the error tells the user to do.
+        width: The number k of columns; None for any.
 
     Returns:
-        The values (n, 1).
+        The values (n, k).
 
     Raises:
         PdeTrainError: Whatever error with a sentence the formula raises.
@@ -110,29 +121,31 @@ def check_column(what: str, formula: Callable[[], Any], x: Tensor, remedy: str) 
             f"{what} cannot be evaluated ({type(error).__name__}: {sentence(error)}): expected torch functions of the "
             f"columns that it needs, {remedy}"
         ) from error
-    expected = (len(x), 1)
-    if not isinstance(values, Tensor) or tuple(values.shape) != expected:
+    expected = (len(x), 1 if width is None else width)
+    fits = isinstance(values, Tensor) and values.dim() == 2 and len(values) == len(x) and values.shape[1] > 0
+    if not isinstance(values, Tensor) or not fits or width not in (None, values.shape[1]):
         came = f"the shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"type {type(values).__name__}"
         raise UsageError(
             f"{what} has {came} at {len(x)} points: expected one column {expected}, as slices such as x[:, :1] and "
             f"keepdim=True give, {remedy}"
         )
-    bad = values.isfinite().logical_not().flatten()
+    bad = values.isfinite().all(dim=1).logical_not()
     if bool(bad.any()):
         first = int(bad.int().argmax())
         place = ", ".join(f"{c:.4g}" for c in x[first].tolist())
+        worst = next(v for v in values.detach()[first].tolist() if not math.isfinite(v))
         raise UsageError(
-            f"{what} is {float(values.detach()[first])} at {int(bad.sum())} of {len(x)} points, first at ({place}), "
+            f"{what} is {worst} at {int(bad.sum())} of {len(x)} points, first at ({place}), "
             f"before any training: expected finite numbers, {remedy}"
         )
     return values
 
 
 def loss(residuals: Mapping[str, Tensor], rows: Mapping[str, int] | None = None) -> Tensor:
-    """The sum over equations of the mean square of their residuals.
+    """The sum over equations of the mean square of their residuals; of several columns, the sum over them.
 
     Args:
-        residuals: The residual (n_e, m) of each equation.
+        residuals: The residual (n_e, k) of each equation.
         rows: The number of points of each equation, where `residuals` are those of some of the
             points alone. The result is then the part that these points have in the loss.
 
@@ -140,13 +153,26 @@ def loss(residuals: Mapping[str, Tensor], rows: Mapping[str, int] | None = None)
         The loss, a scalar.
     """
     if rows is None:
-        return torch.stack([r.square().mean() for r in residuals.values()]).sum()
+        return torch.stack([mean_square(r) for r in residuals.values()]).sum()
     return torch.stack([r.square().sum() / rows[name] for name, r in residuals.items()]).sum()
 
 
+def mean_square(residual: Tensor) -> Tensor:
+    """The mean over points of the squares of a residual (n, k), summed over its k columns, a scalar."""
+    mean = residual.square().mean()
+    return mean if residual.shape[1] == 1 else mean * residual.shape[1]
+
+
 def stacked(residuals: Mapping[str, Tensor]) -> Tensor:
-    """All residuals as one tensor (sum of n_e, m), in the order of the equations."""
-    return torch.cat(list(residuals.values()))
+    """All residuals in one column, or their Jacobians in one matrix, equation by equation and point by point.
+
+    Args:
+        residuals: The residual (n_e, k) of each equation, or its Jacobian (n_e, k, p).
+
+    Returns:
+        The column (sum of n_e k, 1), or the matrix (sum of n_e k, p).
+    """
+    return torch.cat([r.reshape(-1, 1) if r.dim() == 2 else r.flatten(0, 1) for r in residuals.values()])
 
 
 def jacobian_by_points(
@@ -165,7 +191,7 @@ def jacobian_by_points(
         batch: The points of each region.
 
     Returns:
-        The Jacobian (n_e, p) of each equation e, by name.
+        The Jacobian (n_e, k, p) of each equation e with k columns, by name.
     """
     jacobians: dict[str, Tensor] = {}
     for region, points in batch.items():
@@ -181,7 +207,7 @@ def jacobian_by_points(
 
         rows = torch.func.vmap(torch.func.jacrev(at), in_dims=(None, 0), chunk_size=POINTS)(dict(parameters), fields)
         for name, blocks in rows.items():
-            jacobians[name] = torch.cat([blocks[k].reshape(len(points.x), -1) for k in parameters], dim=1)
+            jacobians[name] = torch.cat([blocks[k].flatten(2) for k in parameters], dim=2)
     return {e.name: jacobians[e.name] for e in pde.equations() if e.name in jacobians}
 
 
@@ -206,9 +232,9 @@ def row_wise(pde: PDE, u: Field, batch: Batch) -> bool:
     return all(float((among[k][:1] - r).abs().max()) <= tolerance[k] for k, r in alone.items())
 
 
-def zero_field(x: Tensor) -> Tensor:
-    """The field that is 0 everywhere; relative residuals are relative to its residual."""
-    return 0 * x[:, :1]
+def zero_field(columns: int) -> Field:
+    """The field (n, columns) that is 0 everywhere; relative residuals are relative to its residual."""
+    return lambda x: torch.cat([0 * x[:, :1]] * columns, dim=1)
 
 
 def sizes(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> Tensor:
@@ -231,7 +257,8 @@ def relative_residual(pde: PDE, u: Field, differentiator: Differentiator, batch:
     """The norm |r(u)| / |r(0)| over all residuals; for a linear system A a = f this is |A a - f| / |f|."""
     batch = without_factors(batch)
     residual = torch.cat([stacked(evaluate(pde, u, differentiator, part)) for part in _blocks(batch, 1)])
-    scale = torch.cat([stacked(evaluate(pde, zero_field, differentiator, part)) for part in _blocks(batch, 1)])
+    zero = zero_field(u(next(iter(batch.values())).x[:1]).shape[1])
+    scale = torch.cat([stacked(evaluate(pde, zero, differentiator, part)) for part in _blocks(batch, 1)])
     size = float(torch.linalg.vector_norm(scale))
     return float(torch.linalg.vector_norm(residual)) / (size or 1.0)
 
@@ -247,7 +274,8 @@ def assemble(
 
     Column j of A is the linear part of the residual along feature j. It is computed as the
     derivative of the residual with respect to the jet at the zero jet, so that the forcing never
-    enters A, not even as rounding.
+    enters A, not even as rounding. Each of k unknowns has the same features and its own coefficients:
+    the first P columns of A are those of the first unknown.
 
     Args:
         pde: The equations, which must be linear in u.
@@ -257,24 +285,26 @@ def assemble(
         wrap: Wraps the iteration over blocks of points, for example in a progress bar.
 
     Returns:
-        A (rows, P) and b (rows, 1). Rows come equation by equation and are scaled by the weights of
+        A (rows, k P) and b (rows, 1). Rows come equation by equation and are scaled by the weights of
         the equations.
 
     Raises:
-        UsageError: An equation is not linear in u.
+        UsageError: An equation is not linear in the unknowns, or is no single column.
     """
     columns = features(next(iter(batch.values())).x[:1]).shape[1]
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {e.name: [] for e in pde.equations()}
     for part in wrap(list(_blocks(batch, columns))):
-        for equations, jet in _jets(pde, features, differentiator, part):
+        for equations, jet in _jets(pde, features, differentiator, part, shared=True):
             for equation in equations:
-                linear, constant = _affine(equation, jet)
+                linear, constant = _affine(equation, jet, pde.unknowns)
                 parts[equation.name].append((linear, -constant))
     blocks = [block for name in parts for block in parts[name]]
     return torch.cat([a for a, _ in blocks]), torch.cat([b for _, b in blocks])
 
 
-def jet_at(pde: PDE, u: Field, differentiator: Differentiator, points: Points, request: Request) -> Jet:
+def jet_at(
+    pde: PDE, u: Field, differentiator: Differentiator, points: Points, request: Request, shared: bool = False
+) -> Jet:
     """The jet of a field at the points of one region.
 
     Args:
@@ -283,30 +313,31 @@ def jet_at(pde: PDE, u: Field, differentiator: Differentiator, points: Points, r
         differentiator: What takes the derivatives.
         points: The points of the region.
         request: The derivatives that are needed.
+        shared: Whether the columns of the field are features, which every unknown shares.
 
     Returns:
-        The requested columns (n, m), with the components of the normals (n, 1) where the points
-        have them, and with the same columns at the opposite points, named `across_...`, on a
-        periodic region.
+        The requested columns (n, 1), or (n, m) of features and of one unknown. With them the components
+        of the normals (n, 1) where the points have them and, on a periodic region, the same columns at
+        the opposite points, named `across_...`.
     """
-    if points.across is None:
-        jet = differentiator(u, points.x, request)
-    else:
-        columns = differentiator(u, torch.cat([points.x, points.across]), request).columns
+    x = points.x if points.across is None else torch.cat([points.x, points.across])
+    columns = request.split(differentiator(u, x, request.of_field).columns, shared)
+    if points.across is not None:
         halves = {name: column.chunk(2) for name, column in columns.items()}
-        jet = Jet({prefix + k: v[i] for i, prefix in enumerate(("", ACROSS)) for k, v in halves.items()})
-    if points.normals is None:
-        return jet
-    normals = {f"n_{c}": points.normals[:, i : i + 1] for i, c in enumerate(pde.coordinates)}
-    return Jet({**jet.columns, **normals})
+        columns = {prefix + k: v[i] for i, prefix in enumerate(("", ACROSS)) for k, v in halves.items()}
+    if points.normals is not None:
+        columns |= {f"n_{c}": points.normals[:, i : i + 1] for i, c in enumerate(pde.coordinates)}
+    return Jet(columns)
 
 
-def _jets(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> Iterator[tuple[list[Equation], Jet]]:
-    """Yield the equations of each region of the batch, and the jet of u that they need."""
+def _jets(
+    pde: PDE, u: Field, differentiator: Differentiator, batch: Batch, shared: bool = False
+) -> Iterator[tuple[list[Equation], Jet]]:
+    """Yield the equations of each region of the batch, and the jet of u that they need, see `jet_at`."""
     for region, points in batch.items():
         if region in pde.regions:
             equations, request = pde.regions[region]
-            yield equations, jet_at(pde, u, differentiator, points, request)
+            yield equations, jet_at(pde, u, differentiator, points, request, shared)
 
 
 def _weighted(equation: Equation, residual: Tensor) -> Tensor:
@@ -314,37 +345,50 @@ def _weighted(equation: Equation, residual: Tensor) -> Tensor:
     return residual if isinstance(weight, float) and weight == 1 else weight * residual
 
 
-def _affine(equation: Equation, jet: Jet) -> tuple[Tensor, Tensor]:
-    """The linear part (n, m) of an equation's residual at a jet, and its constant part (n, 1), both weighted.
+def _affine(equation: Equation, jet: Jet, unknowns: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """The linear part (n, k m) of an equation's residual at a jet, and its constant part (n, 1), both weighted.
 
     The residual r of a linear equation is affine in the unknown columns c of the jet: r(c) = r(0) +
-    r' c. The linear part is the push-forward of c at the zero jet. The push-forward at c itself
-    agrees up to rounding if r is indeed affine.
+    r' c. The linear part along an unknown is the push-forward of its columns at the zero jet. The
+    push-forward at c itself agrees up to rounding if r is indeed affine.
 
     Args:
         equation: The equation.
-        jet: The jet of the features (n, m).
+        jet: The jet of the features (n, m), which the k unknowns share.
+        unknowns: The names of the unknowns.
 
     Returns:
         Both parts.
 
     Raises:
-        UsageError: The equation is not linear in u.
+        UsageError: The equation is not linear in the unknowns, or is no single column.
     """
-    fixed = {k: v for k, v in jet.columns.items() if not _unknown(k)}
-    unknown = {k: v for k, v in jet.columns.items() if _unknown(k)}
+    of = {name: unknown for name in jet.columns if (unknown := unknown_of(name, unknowns))}
+    fixed = {name: v for name, v in jet.columns.items() if name not in of}
+    columns = {name: jet.columns[name] for name in of}
+    zeros = {name: torch.zeros_like(v) for name, v in columns.items()}
 
     def residual(columns: Columns) -> Tensor:
         return equation.residual(Jet({**fixed, **columns}))
 
-    constant, linear = _push_forward(residual, {k: torch.zeros_like(v) for k, v in unknown.items()}, unknown)
-    _, elsewhere = _push_forward(residual, unknown, unknown)
-    rounding = 1e3 * torch.finfo(linear.dtype).eps * float(linear.abs().max())
-    if not bool(((elsewhere - linear).abs() <= rounding).all()):
-        raise UsageError(
-            f"method=least_squares solves linear equations, and {equation.name!r} of this PDE is not linear in u: "
-            "choose method=gradient_descent"
-        )
+    parts = []
+    for unknown in unknowns:
+        tangent = {name: columns[name] if of[name] == unknown else zeros[name] for name in of}
+        constant, linear = _push_forward(residual, zeros, tangent)
+        _, elsewhere = _push_forward(residual, columns, tangent)
+        rounding = 1e3 * torch.finfo(linear.dtype).eps * float(linear.abs().max())
+        if not bool(((elsewhere - linear).abs() <= rounding).all()):
+            raise UsageError(
+                f"method=least_squares solves linear equations, and {equation.name!r} of this PDE is not linear in "
+                f"{', '.join(unknowns)}: choose method=gradient_descent"
+            )
+        if linear.shape[1] != next(iter(columns.values())).shape[1]:
+            raise UsageError(
+                f"method=least_squares wants equations of one column, and {equation.name!r} of this PDE has several: "
+                "expected a method for each, split it"
+            )
+        parts.append(linear)
+    linear = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return _weighted(equation, linear), _weighted(equation, constant[:, :1])
 
 
@@ -354,12 +398,6 @@ def _push_forward(residual: Callable[[Columns], Tensor], at: Columns, tangent: C
     zero = torch.zeros_like(value)
     _, push_forward = torch.func.vjp(lambda c: pull_back(c)[0], zero)  # type: ignore[misc]  # typed as 2 or 3
     return value, push_forward(tangent)[0]
-
-
-def _unknown(name: str) -> bool:
-    """Whether a column is u or a derivative of it, rather than a coordinate or a normal."""
-    name = name.removeprefix(ACROSS)
-    return name == "u" or name.startswith("u_") or name.endswith("_u")
 
 
 def _blocks(batch: Batch, columns: int) -> Iterator[dict[str, Points]]:

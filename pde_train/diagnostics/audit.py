@@ -92,24 +92,27 @@ def error_of_few_features(problem: Problem) -> float | None:
         problem: With a model of any kind.
 
     Returns:
-        The relative L2 error of the best combination on the test points, in float64. None where the model is not
-        linear in its parameters, or the solution is not known or 0.
+        The relative L2 error of the best combination on the test points, in float64; of several unknowns, the
+        smallest of theirs. None where the model is not linear in its parameters, or the solution is not known or 0.
     """
     model = problem.linear_form
     if model is None or not problem.pde.has_exact:
         return None
     with torch.no_grad():
-        columns, solution = model.features(problem.test_batch["interior"].x).double(), problem.exact_on_test_points
-    size = torch.linalg.vector_norm(solution)
+        columns, solutions = model.features(problem.test_batch["interior"].x).double(), problem.exact_on_test_points
     directions = torch.nan_to_num(columns / torch.linalg.vector_norm(columns, dim=0))
-    if not size > 0:
-        return None
+    distances = [_pursued(directions, solution) for solution in solutions.split(1, dim=1) if bool(solution.any())]
+    return min(distances, default=None)
+
+
+def _pursued(directions: Tensor, solution: Tensor) -> float:
+    """The relative distance of a column (n, 1) from the combinations of FEW_FEATURES of some unit columns (n, P)."""
     rest, chosen = solution, []
-    for _ in range(min(FEW_FEATURES, columns.shape[1])):
+    for _ in range(min(FEW_FEATURES, directions.shape[1])):
         chosen.append(int((directions.T @ rest).abs().argmax()))
         basis, _ = torch.linalg.qr(directions[:, chosen])
         rest = solution - basis @ (basis.T @ solution)
-    return float(torch.linalg.vector_norm(rest) / size)
+    return float(torch.linalg.vector_norm(rest) / torch.linalg.vector_norm(solution))
 
 
 def derivative_error(problem: Problem) -> float:
@@ -147,7 +150,7 @@ def derivative_error(problem: Problem) -> float:
 
 def _some_names(problem: Problem) -> list[str]:
     """Derivatives that equations need, by name; in many dimensions a few partial derivatives of the highest order."""
-    request = reduce(or_, (request for _, request in problem.pde.regions.values()))
+    request = reduce(or_, (request for _, request in problem.pde.regions.values())).of_field
     names = sorted(request.names - {"u"})
     if problem.pde.domain.dimension >= MANY_DIMENSIONS:
         highest = sorted(axes for axes in request.axes if len(axes) == request.order)

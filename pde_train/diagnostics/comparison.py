@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pde_train import residuals
-from pde_train.derivatives import Request
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.forward import Forward
 from pde_train.differentiators.reverse import Reverse
@@ -133,11 +133,12 @@ def _spectrum(problem: Problem, batch: Batch, max_dense: int, rows: str) -> Spec
 
 
 def _derivatives(problem: Problem, batch: Batch) -> dict[str, Tensor]:
-    """Every derivative that some equation names, of the field or of all features, (n, m) at the interior points."""
-    names = frozenset().union(*(request.names for _, request in problem.pde.regions.values())) - {"u"}
+    """Every derivative that some equation names at the interior points: (n, 1), or (n, P) of all features."""
+    request = reduce(or_, (request for _, request in problem.pde.regions.values()))
     with torch.no_grad():
-        jet = problem.differentiator(problem.field, batch["interior"].x, Request(names, problem.pde.coordinates))
-    return {name: jet.columns[name] for name in sorted(names)}
+        jet = problem.differentiator(problem.field, batch["interior"].x, request.of_field)
+    columns = request.split(jet.columns, shared=problem.linear_form is not None)
+    return {name: columns[name] for name in sorted(request.names - set(problem.pde.unknowns))}
 
 
 def _gradient(problem: Problem, batch: Batch) -> Tensor:

@@ -55,11 +55,11 @@ class LeastSquares(Method):
         start = time.perf_counter()
         with torch.no_grad():
             a, f = residuals.assemble(problem.pde, model.features, problem.differentiator, batch, blocks("assembling"))
-        coefficients = torch.from_numpy(solve(finite_array(a), finite_array(f), self.rcond))
+        solution = torch.from_numpy(solve(finite_array(a), finite_array(f), self.rcond))  # (k P, 1), unknown by unknown
         seconds = time.perf_counter() - start
         with torch.no_grad():
-            model.coefficients.copy_(coefficients)
-            left = torch.linalg.vector_norm(a @ model.coefficients - f) / torch.linalg.vector_norm(f)
+            model.coefficients.copy_(solution.reshape(model.coefficients.T.shape).T)
+            left = torch.linalg.vector_norm(a @ model.coefficients.T.reshape(-1, 1) - f) / torch.linalg.vector_norm(f)
             loss = problem.loss(batch)
         record.log(0, {"seconds": seconds, "residual": float(left), "loss": float(loss)})
         if diagnostics.steps(0):

@@ -1,7 +1,7 @@
 """Models: fields u(x) with parameters. One file and one YAML file in `conf/model/` each.
 
 `base.Model` promises that values are computed row by row and says up to which order derivatives of
-u are useful. `base.LinearModel` adds features (n, P) and coefficients (P, 1) with u = features @
+u are useful. `base.LinearModel` adds features (n, P) and coefficients (P, k) with u = features @
 coefficients; least squares solves for the coefficients, and diagnostics take the spectrum of the
 system matrix instead of a Jacobian. A model of a user may be any `torch.nn.Module`: without these
 attributes it counts as smooth and as not linear.

@@ -11,7 +11,7 @@ from pde_train.errors import UsageError
 from pde_train.models.base import LinearWrapper, Wrapper, linear_form
 
 Ansatz = Callable[[Tensor, Tensor], Tensor]
-"""u from points (n, d) and a model's values (n, 1), or its features (n, P), at them: `PDE.ansatz_at`."""
+"""u from points (n, d) and a model's values (n, k), or its features (n, P), at them: `PDE.ansatz_at`."""
 
 
 def behind_ansatz(model: nn.Module, ansatz: Ansatz, x: Tensor) -> nn.Module:
@@ -59,7 +59,7 @@ class BehindAnsatz(Wrapper):
 
 
 class LinearBehindAnsatz(BehindAnsatz, LinearWrapper):
-    """The same of a model that is linear in its coefficients (P, 1), and an ansatz that is 0 where the model is."""
+    """The same of a model that is linear in its coefficients (P, k), and an ansatz that is 0 where the model is."""
 
     def features(self, x: Tensor) -> Tensor:
         """The features (n, P)."""

@@ -14,7 +14,7 @@ from pde_train.derivatives import Field
 
 
 class Model(nn.Module):
-    """A model u(x) of the solution; `forward` maps points (n, d) to values (n, 1), row by row.
+    """A model u(x) of the solution; `forward` maps points (n, d) to values (n, k) of the k unknowns, row by row.
 
     Row i of the values depends on row i of the points alone, because derivatives are taken row by
     row.
@@ -30,7 +30,7 @@ class LinearModel(Model, ABC):
     """A model u(x) = features(x) @ coefficients that is linear in its only parameters, the coefficients.
 
     Attributes:
-        coefficients: The parameters (P, 1).
+        coefficients: The parameters (P, k) of the k unknowns.
     """
 
     coefficients: nn.Parameter
@@ -49,7 +49,7 @@ class LinearForm:
 
     Attributes:
         features: The map from points (n, d) to columns (n, P).
-        coefficients: The parameters (P, 1).
+        coefficients: The parameters (P, k) of the k unknowns.
     """
 
     features: Field
@@ -60,7 +60,7 @@ def linear_form(model: nn.Module) -> LinearForm | None:
     """The features and coefficients of a model that is linear in its parameters.
 
     A model need not derive from LinearModel: any module with a method `features` and parameters
-    `coefficients` of shape (P, 1) is linear. A method `bank`, the former name of `features`, is
+    `coefficients` of shape (P, k) is linear. A method `bank`, the former name of `features`, is
     accepted with a warning.
 
     Args:
@@ -110,11 +110,11 @@ class Wrapper(Model):
 
 
 class LinearWrapper(Wrapper):
-    """The same of a model that is linear in its coefficients (P, 1), and so is this one."""
+    """The same of a model that is linear in its coefficients (P, k), and so is this one."""
 
     @property
     def coefficients(self) -> Tensor:
-        """The coefficients (P, 1) of the inner model."""
+        """The coefficients (P, k) of the inner model."""
         return self._form.coefficients
 
     @property

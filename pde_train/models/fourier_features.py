@@ -27,6 +27,7 @@ class FourierFeatures(Model):
         frequency_scale: The standard deviation of frequencies, in cycles per unit of length.
         seed: The seed of frequencies and weights.
         weight_range: The range of the weights of hidden layers, see `MLP`.
+        outputs: The number of unknowns.
 
     Raises:
         UsageError: A number, the scale or the range is not positive, or the activation is unknown.
@@ -41,10 +42,11 @@ class FourierFeatures(Model):
         frequency_scale: float,
         seed: int,
         weight_range: float | None = None,
+        outputs: int = 1,
     ):
         super().__init__()
         self.embedding = FourierEmbedding(dimension, frequencies, 2 * math.pi * frequency_scale, seed)
-        self.mlp = MLP(2 * frequencies, hidden, activation, seed, weight_range)
+        self.mlp = MLP(2 * frequencies, hidden, activation, seed, weight_range, outputs)
 
     @property
     def smoothness(self) -> float:

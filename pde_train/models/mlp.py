@@ -15,7 +15,7 @@ from pde_train.models.network import Network, dense, glorot
 
 
 class MLP(Network):
-    """A fully connected network with one output and an activation after every hidden layer.
+    """A fully connected network with an activation after every hidden layer.
 
     Weights are drawn layer by layer by `numpy.random.default_rng(seed)`, in float64. Without
     `weight_range` they are Glorot uniform and biases are 0. With it, the weights and then the
@@ -28,19 +28,26 @@ class MLP(Network):
         activation: A key of `activations.ACTIVATIONS`.
         seed: The seed of the weights.
         weight_range: See above.
+        outputs: The number of unknowns.
 
     Raises:
         UsageError: A width or the range is not positive, or the activation is unknown.
     """
 
     def __init__(
-        self, dimension: int, hidden: Sequence[int], activation: str, seed: int, weight_range: float | None = None
+        self,
+        dimension: int,
+        hidden: Sequence[int],
+        activation: str,
+        seed: int,
+        weight_range: float | None = None,
+        outputs: int = 1,
     ):
         super().__init__(activation)
         if not hidden or min(hidden) < 1:
             raise UsageError(f"hidden layers {list(hidden)} make no network: expected positive widths, such as [64,64]")
         check_weight_range(weight_range)
-        sizes = [dimension, *hidden, 1]
+        sizes = [dimension, *hidden, outputs]
         check_memory("model", sum((i + 1) * o for i, o in itertools.pairwise(sizes)))
         generator = np.random.default_rng(seed)
         self.layers = nn.ModuleList()

@@ -27,19 +27,20 @@ class ModifiedMLP(Network):
         layers: The number L of hidden layers.
         activation: A key of `activations.ACTIVATIONS`.
         seed: The seed of the weights.
+        outputs: The number of unknowns.
 
     Raises:
         UsageError: A number is not positive, or the activation is unknown.
     """
 
-    def __init__(self, dimension: int, width: int, layers: int, activation: str, seed: int):
+    def __init__(self, dimension: int, width: int, layers: int, activation: str, seed: int, outputs: int = 1):
         super().__init__(activation)
         check_counts({"width": width, "layers": layers})
         check_memory("model", width * (3 * dimension + layers * (width + 1) + 4))
         generator = np.random.default_rng(seed)
         self.encoders = nn.ModuleList(glorot(generator, dimension, width) for _ in range(2))
         self.hidden = nn.ModuleList(glorot(generator, width if i else dimension, width) for i in range(layers))
-        self.last = glorot(generator, width, 1)
+        self.last = glorot(generator, width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         u, v = (self.activated(encoder, x) for encoder in self.encoders)

@@ -25,6 +25,7 @@ class Options:
         periodic: The names of the coordinates in which u is periodic over the domain.
         harmonics: The number of waves along each of them.
         start: The folder of a run, or a file with its parameters, with which this model begins.
+        separate: Whether each unknown of a system has a network of its own, instead of an output of one network.
 
     Raises:
         UsageError: A number is out of its range.
@@ -35,6 +36,7 @@ class Options:
     periodic: Sequence[str] = ()
     harmonics: int = 1
     start: str | None = None
+    separate: bool = False
 
     def __post_init__(self) -> None:
         if self.output_scale == 0 or not math.isfinite(self.output_scale):
@@ -100,7 +102,7 @@ class Mapped(Wrapper):
 
 
 class MappedLinear(Mapped, LinearWrapper):
-    """The same of a model that is linear in its coefficients (P, 1), and so is this one."""
+    """The same of a model that is linear in its coefficients (P, k), and so is this one."""
 
     def features(self, x: Tensor) -> Tensor:
         """The features (n, P), the scale included."""

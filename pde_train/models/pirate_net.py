@@ -57,13 +57,23 @@ class PirateNet(Network):
         activation: A key of `activations.ACTIVATIONS`.
         frequency_scale: The standard deviation of frequencies, in radians per unit of length.
         seed: The seed of frequencies and weights.
+        outputs: The number of unknowns.
 
     Raises:
         UsageError: A number or the scale is not positive, the width is odd, or the activation is
             unknown.
     """
 
-    def __init__(self, dimension: int, width: int, blocks: int, activation: str, frequency_scale: float, seed: int):
+    def __init__(
+        self,
+        dimension: int,
+        width: int,
+        blocks: int,
+        activation: str,
+        frequency_scale: float,
+        seed: int,
+        outputs: int = 1,
+    ):
         super().__init__(activation)
         check_counts({"width": width, "blocks": blocks})
         if width % 2:
@@ -75,7 +85,7 @@ class PirateNet(Network):
         generator = np.random.default_rng(seed)
         self.encoders = nn.ModuleList(glorot(generator, width, width) for _ in range(2))
         self.blocks = nn.ModuleList(PirateBlock(width, activation, generator) for _ in range(blocks))
-        self.last = glorot(generator, width, 1, bias=False)
+        self.last = glorot(generator, width, outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embedding(x)

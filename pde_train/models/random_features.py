@@ -25,6 +25,7 @@ class RandomFeatures(LinearModel):
         activation: A key of `activations.ACTIVATIONS`.
         weight_range: The range of weights and biases.
         seed: The seed of the features.
+        outputs: The number of unknowns, which share the features.
 
     Raises:
         UsageError: The number of features or the range is not positive, or the activation is
@@ -34,7 +35,9 @@ class RandomFeatures(LinearModel):
     weights: Tensor
     biases: Tensor
 
-    def __init__(self, dimension: int, features: int, activation: str, weight_range: float, seed: int):
+    def __init__(
+        self, dimension: int, features: int, activation: str, weight_range: float, seed: int, outputs: int = 1
+    ):
         super().__init__()
         if features < 1:
             raise UsageError(f"model.features={features} makes no model: expected a positive number, choose one")
@@ -46,7 +49,7 @@ class RandomFeatures(LinearModel):
         self.register_buffer("weights", torch.from_numpy(weights))
         self.register_buffer("biases", torch.from_numpy(biases))
         self.activation = activation_named(activation)
-        self.coefficients = nn.Parameter(torch.zeros(features, 1, dtype=torch.float64))
+        self.coefficients = nn.Parameter(torch.zeros(features, outputs, dtype=torch.float64))
 
     @property
     def smoothness(self) -> float:

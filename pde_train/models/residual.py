@@ -23,19 +23,20 @@ class Residual(Network):
         blocks: The number of blocks, of two layers each.
         activation: A key of `activations.ACTIVATIONS`.
         seed: The seed of the weights.
+        outputs: The number of unknowns.
 
     Raises:
         UsageError: A number is not positive, or the activation is unknown.
     """
 
-    def __init__(self, dimension: int, width: int, blocks: int, activation: str, seed: int):
+    def __init__(self, dimension: int, width: int, blocks: int, activation: str, seed: int, outputs: int = 1):
         super().__init__(activation)
         check_counts({"width": width, "blocks": blocks})
         check_memory("model", width * (dimension + 2 * blocks * (width + 1) + 2))
         generator = np.random.default_rng(seed)
         self.first = glorot(generator, dimension, width)
         self.blocks = nn.ModuleList(glorot(generator, width, width) for _ in range(2 * blocks))
-        self.last = glorot(generator, width, 1)
+        self.last = glorot(generator, width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)

@@ -31,18 +31,19 @@ class Siren(Model):
         hidden: The widths of the hidden layers.
         omega: The factor of every argument of a sine.
         seed: The seed of the weights.
+        outputs: The number of unknowns.
 
     Raises:
         UsageError: A width or the factor is not positive.
     """
 
-    def __init__(self, dimension: int, hidden: Sequence[int], omega: float, seed: int):
+    def __init__(self, dimension: int, hidden: Sequence[int], omega: float, seed: int, outputs: int = 1):
         super().__init__()
         if not hidden or min(hidden) < 1:
             raise UsageError(f"hidden layers {list(hidden)} make no network: expected positive widths, such as [64,64]")
         if not 0 < omega < math.inf:
             raise UsageError(f"model.omega={omega} makes no waves: expected a positive number, such as 30")
-        sizes = [dimension, *hidden, 1]
+        sizes = [dimension, *hidden, outputs]
         check_memory("model", sum((i + 1) * o for i, o in itertools.pairwise(sizes)))
         generator = np.random.default_rng(seed)
         self.omega = omega

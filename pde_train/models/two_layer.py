@@ -5,7 +5,9 @@ from __future__ import annotations
 from pde_train.models.mlp import MLP
 
 
-def two_layer(dimension: int, width: int, activation: str, seed: int, weight_range: float | None = None) -> MLP:
+def two_layer(
+    dimension: int, width: int, activation: str, seed: int, weight_range: float | None = None, outputs: int = 1
+) -> MLP:
     """The network u(x) = sum_j a_j s(w_j . x + b_j) + c with every weight a parameter (arXiv 2405.14099, claim 2).
 
     Args:
@@ -14,8 +16,9 @@ def two_layer(dimension: int, width: int, activation: str, seed: int, weight_ran
         activation: A key of `activations.ACTIVATIONS`.
         seed: The seed of the weights.
         weight_range: The range of the hidden layer's weights, see `MLP`.
+        outputs: The number of unknowns, each of which has its own a_j and c.
 
     Returns:
         The network.
     """
-    return MLP(dimension, [width], activation, seed, weight_range)
+    return MLP(dimension, [width], activation, seed, weight_range, outputs)

@@ -14,9 +14,10 @@ from operator import or_
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
+import torch
 from torch import Tensor
 
-from pde_train.derivatives import COORDINATE, Jet, Request, coordinate_columns
+from pde_train.derivatives import COORDINATE, FIELD, UNKNOWN, Jet, Request, coordinate_columns
 from pde_train.errors import UsageError
 from pde_train.geometry import Box, Face, faces_of
 
@@ -34,7 +35,8 @@ class Equation:
         name: The name of the method that is its formula.
         region: The region where it holds, see `pde_train.geometry.faces_of`.
         request: The derivatives that it needs.
-        residual: Its formula, from a jet of columns (n, m) to the residual (n, m).
+        residual: Its formula, from a jet of columns (n, 1) to the residual (n, k). Every column is a
+            residual of its own. A linear formula of one column also takes columns (n, m) of m functions.
         weight: The factor of its residual in the loss and in the rows of a linear system; a scalar
             tensor where the weights of many problems are varied at once, see `PDE.with_numbers`.
     """
@@ -84,21 +86,24 @@ def fulfils(*conditions: str) -> Callable[[Method], Method]:
 
 
 class PDE(ABC):
-    """A differential equation with its boundary and initial conditions, on a box, for one unknown u.
+    """A differential equation, or a system of them, with its boundary and initial conditions on a box.
 
     A subclass is a frozen dataclass of its parameters with methods marked by `@on`. Each method
-    takes a jet of columns (n, m) and returns the residual (n, m). Equations are inherited: a method
-    of the same name replaces the inherited formula, on the inherited region where it has no mark of
-    its own, and `name = None` removes the equation.
+    takes a jet of columns (n, 1) and returns the residual (n, 1), or several residuals as columns
+    (n, k). Equations are inherited: a method of the same name replaces the inherited formula, on the
+    inherited region where it has no mark of its own, and `name = None` removes the equation.
 
     Attributes:
         coordinates: The names of the coordinates, in the order of the columns of points (n, d).
+        unknowns: The names of the unknowns, in the order of the model's columns. Of one unknown alone,
+            `d.u` has all columns of the model.
         domain: The box in which the equation holds.
         weights: The factors of the residuals of equations, by name, in the loss and in the rows of
             a linear system; 1 where an equation is not named.
     """
 
     coordinates: tuple[str, ...]
+    unknowns: tuple[str, ...] = (FIELD,)
     domain: Box
     weights: Mapping[str, float] = MappingProxyType({})
 
@@ -111,8 +116,8 @@ class PDE(ABC):
         """Refuse a declaration that no run could use.
 
         Raises:
-            UsageError: The class is no dataclass, the coordinates are no names or do not fit the
-                domain, the domain is empty, there is no equation in the interior, `needs` has
+            UsageError: The class is no dataclass, coordinates or unknowns are no names, the coordinates do
+                not fit the domain, the domain is empty, there is no equation in the interior, `needs` has
                 unknown names, or a weight has no equation.
         """
         kind = type(self).__name__
@@ -134,11 +139,19 @@ class PDE(ABC):
             )
 
     def _check_coordinates(self, kind: str) -> None:
-        for coordinate in self.coordinates:
-            if not re.fullmatch(COORDINATE, coordinate) or coordinate == "u":
+        if isinstance(self.unknowns, str) or len(self.unknowns) != len(set(self.unknowns)) or not self.unknowns:
+            raise UsageError(f'{kind} has the unknowns {self.unknowns!r}: expected different names, such as ("u", "v")')
+        for unknown in self.unknowns:
+            if not re.fullmatch(UNKNOWN, unknown):
                 raise UsageError(
-                    f"{kind} has a coordinate {coordinate!r}: expected a letter other than u, or a letter and a "
-                    "number, such as x, t or x12"
+                    f"{kind} has an unknown {unknown!r}: expected letters and digits, such as u or psi, but not n, "
+                    "lap, bih or across, with which other names begin"
+                )
+        for coordinate in self.coordinates:
+            if not re.fullmatch(COORDINATE, coordinate) or coordinate in self.unknowns:
+                raise UsageError(
+                    f"{kind} has a coordinate {coordinate!r}: expected a letter other than "
+                    f"{', '.join(self.unknowns)}, or a letter and a number, such as x, t or x12"
                 )
         lower, upper = self.domain.lower, self.domain.upper
         if not len(self.coordinates) == len(set(self.coordinates)) == len(lower) == len(upper):
@@ -153,16 +166,27 @@ class PDE(ABC):
                     "a finite upper one, correct its Box"
                 )
 
-    def exact(self, d: Jet) -> Tensor:
-        """The exact solution (n, 1) at the coordinates of the jet; a PDE without this method has none."""
+    def exact(self, d: Jet) -> Tensor | tuple[Tensor, ...]:
+        """The exact solution at the coordinates of a jet; a PDE without this method has none.
+
+        Args:
+            d: A jet with the coordinates (n, 1).
+
+        Returns:
+            The column (n, 1) of the unknown, or a column for each of several unknowns.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no exact solution")
+
+    def exact_at(self, x: Tensor) -> Tensor:
+        """The exact solution (n, k) of k unknowns at points (n, d)."""
+        return joined(self.exact(Jet(coordinate_columns(x, self.coordinates))))
 
     @property
     def has_exact(self) -> bool:
         """Whether the exact solution is known, so that errors can be measured."""
         return type(self).exact is not PDE.exact
 
-    def ansatz(self, d: Jet, raw: Tensor) -> Tensor:
+    def ansatz(self, d: Jet, raw: Tensor) -> Tensor | tuple[Tensor, ...]:
         """A function that fulfils conditions whatever the model is.
 
         It is affine in the model, such as g(x) + b(x) raw, where g fulfils the conditions and b is 0 where they hold
@@ -170,16 +194,16 @@ class PDE(ABC):
 
         Args:
             d: A jet with the coordinates (n, 1).
-            raw: The model (n, 1), or the features (n, P) of a linear one.
+            raw: The model (n, k) of the k unknowns, or the features (n, P) of a linear one.
 
         Returns:
-            u, of the shape of `raw`.
+            u, of the shape of `raw`; or a column for each of several unknowns.
         """
         raise NotImplementedError(f"{type(self).__name__} has no ansatz")
 
     def ansatz_at(self, x: Tensor, raw: Tensor) -> Tensor:
         """The ansatz at points (n, d)."""
-        return self.ansatz(Jet(coordinate_columns(x, self.coordinates)), raw)
+        return joined(self.ansatz(Jet(coordinate_columns(x, self.coordinates)), raw))
 
     @property
     def fulfilled(self) -> tuple[str, ...]:
@@ -197,6 +221,12 @@ class PDE(ABC):
         exact = self._without_cache()
         vars(exact)["_exact_conditions"] = True  # the dataclass is frozen
         return exact
+
+    def names_of_columns(self, count: int) -> tuple[str, ...]:
+        """The names of the columns of a model: the unknowns, or of one unknown alone `u.0`, `u.1`, ..."""
+        if count == len(self.unknowns):
+            return self.unknowns
+        return tuple(f"{self.unknowns[0]}.{i}" for i in range(count))
 
     def equations(self) -> tuple[Equation, ...]:
         """The equations of this instance, those of the interior first, in the order of their definition."""
@@ -268,7 +298,7 @@ class PDE(ABC):
 
     def _request(self, name: str, needs: str) -> Request:
         try:
-            return Request.parse(needs, self.coordinates)
+            return Request.parse(needs, self.coordinates, self.unknowns)
         except ValueError as error:
             raise UsageError(f"needs={needs!r} of the equation {name!r} of {type(self).__name__}: {error}") from error
 
@@ -287,6 +317,11 @@ class PDE(ABC):
     def order(self) -> int:
         """The highest order of derivative that an equation of this instance asks for."""
         return max(equation.request.order for equation in self.equations())
+
+
+def joined(columns: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Columns (n, 1) beside each other, as (n, k)."""
+    return torch.cat(columns, dim=1) if isinstance(columns, tuple) else columns
 
 
 BOUNDARIES = ("simply_supported", "clamped")

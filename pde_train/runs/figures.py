@@ -65,30 +65,26 @@ def history(series: Mapping[str, Mapping[int, float]]) -> Figure:
 
 
 def solution(problem: Problem) -> Figure:
-    """The model, beside the exact solution where it is known."""
+    """The model, beside the exact solution where it is known; a row of panels for each unknown."""
     x, fields = _sampled(problem)
+    names = problem.pde.names_of_columns(fields["model"].shape[1])
     if x.shape[1] > 1:
-        return _maps(problem, x, fields)
-    figure, axes = single(problem.pde.coordinates[0], "u", "Solution")
-    order = np.argsort(x[:, 0])
-    if "exact" in fields:
-        axes.plot(x[order, 0], fields["exact"][order], color=COLOURS[1], lw=3, alpha=0.5, label="exact")
-    axes.plot(x[order, 0], fields["model"][order], color=COLOURS[0], lw=1, label="model")
-    axes.legend()
-    return figure
+        titles = fields if len(names) == 1 else {f"{name}, {field}": () for name in names for field in fields}
+        panels = [values[:, i] for i in range(len(names)) for values in fields.values()]
+        return _maps(problem, x, dict(zip(titles, panels, strict=True)), len(fields))
+    return _curves(
+        problem, x, "Solution", {name: {f: v[:, i] for f, v in fields.items()} for i, name in enumerate(names)}
+    )
 
 
 def error(problem: Problem) -> Figure:
-    """The difference between the model and the exact solution, which must be known."""
+    """The difference between the model and the exact solution, which must be known; a panel for each unknown."""
     x, fields = _sampled(problem)
-    difference = fields["model"] - fields["exact"]
+    names = problem.pde.names_of_columns(fields["exact"].shape[1])
+    differences = {f"{name} - exact": fields["model"][:, i] - fields["exact"][:, i] for i, name in enumerate(names)}
     if x.shape[1] > 1:
-        return _maps(problem, x, {"u - exact": difference})
-    figure, axes = single(problem.pde.coordinates[0], "u - exact", "Error")
-    order = np.argsort(x[:, 0])
-    axes.plot(x[order, 0], difference[order], color=COLOURS[0], lw=1)
-    axes.axhline(0, color="grey", lw=0.5)
-    return figure
+        return _maps(problem, x, differences, 1)
+    return _curves(problem, x, "Error", {name: {"model": values} for name, values in differences.items()})
 
 
 def comparison(numbers: Mapping[str, Mapping[str, float]]) -> Figure:
@@ -118,14 +114,17 @@ def _sampled(problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         problem: With its trained model.
 
     Returns:
-        Points (n, d), and by name ``model`` and, where it is known, ``exact``, each (n,).
+        Points (n, d), and by name ``exact``, where it is known, and ``model``, with a column for each unknown.
     """
     x = problem.test_batch["interior"].x
     if x.shape[1] > 2 and not problem.sampler.places_points:
         x = x.new_tensor(_plane(problem.pde.domain))
     with torch.no_grad():
-        fields = {"model": problem.model(x)} | ({"exact": problem.exact(x)} if problem.pde.has_exact else {})
-    return x.cpu().numpy(), {name: values.cpu().numpy()[:, 0] for name, values in fields.items()}
+        fields = {"model": problem.model(x)}
+        if problem.pde.has_exact:
+            fields["exact"] = problem.exact(x)
+            fields["model"] = fields["model"][:, : fields["exact"].shape[1]]
+    return x.cpu().numpy(), {name: values.cpu().numpy() for name, values in fields.items()}
 
 
 def _plane(box: Box) -> np.ndarray:
@@ -135,11 +134,28 @@ def _plane(box: Box) -> np.ndarray:
     return box.place(unit)
 
 
-def _maps(problem: Problem, x: np.ndarray, fields: Mapping[str, np.ndarray]) -> Figure:
+def _curves(problem: Problem, x: np.ndarray, title: str, panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Lines over the only coordinate: by the label of a y-axis, the field of the model and what is known of it."""
+    order = np.argsort(x[:, 0])
+    figure = Figure(figsize=(6, 4 * len(panels)), layout="constrained")
+    for axes, (label, lines) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
+        axes.set(xlabel=problem.pde.coordinates[0], ylabel=label, title=title)
+        axes.grid(alpha=0.3)
+        if "exact" in lines:
+            axes.plot(x[order, 0], lines["exact"][order], color=COLOURS[1], lw=3, alpha=0.5, label="exact")
+        axes.plot(x[order, 0], lines["model"][order], color=COLOURS[0], lw=1, label="model")
+        if len(lines) > 1:
+            axes.legend()
+    return figure
+
+
+def _maps(problem: Problem, x: np.ndarray, fields: Mapping[str, np.ndarray], columns: int) -> Figure:
     """Fields over the first two coordinates: on a square grid, or at the points of a sampler that places its own."""
     box, side = problem.pde.domain, round(len(x) ** 0.5)
-    figure = Figure(figsize=(5 * len(fields), 4), layout="constrained")
-    for axes, (title, values) in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True):
+    rows = len(fields) // columns
+    figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (title, values) in zip(panels, fields.items(), strict=True):
         extent = (box.lower[0], box.upper[0], box.lower[1], box.upper[1])
         if problem.sampler.places_points:
             image = axes.scatter(x[:, 0], x[:, 1], c=values, s=8, cmap="viridis")

@@ -9,6 +9,7 @@ import torch
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
+from pde_train.residuals import mean_square
 from pde_train.weighting.base import LEAST, Weighting, Weights, plain_residuals
 
 
@@ -35,7 +36,7 @@ class Balance(Weighting):
     def update(self, problem: Problem, batch: Batch, weights: Weights) -> Weights:
         with torch.no_grad():
             terms = {
-                name: weights[name] * residual.square().mean() + LEAST
+                name: weights[name] * mean_square(residual) + LEAST
                 for name, residual in plain_residuals(problem, batch).items()
             }
             mean = torch.stack(list(terms.values())).log().mean().exp()

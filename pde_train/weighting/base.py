@@ -90,7 +90,7 @@ def column(problem: Problem, batch: Batch, weight: Tensor, equation: str) -> Ten
 
 
 def plain_residuals(problem: Problem, batch: Batch) -> dict[str, Tensor]:
-    """The residual (n, 1) of each equation, times its weight in `pde.weights` alone; differentiable by parameters."""
+    """The residual (n, k) of each equation, times its weight in `pde.weights` alone; differentiable by parameters."""
     return residuals.evaluate(problem.pde, problem.model, problem.differentiator, without_factors(batch))
 
 

@@ -52,7 +52,7 @@ class Causal(Weighting):
         slab = ((time - lower) / length * self.slabs).long().clamp(0, self.slabs - 1)
         updated = dict(weights)
         with torch.no_grad():
-            squares = {name: r.square().flatten() for name, r in plain_residuals(problem, batch).items()}
+            squares = {name: r.square().sum(dim=1) for name, r in plain_residuals(problem, batch).items()}
             for equation in problem.pde.equations():
                 if equation.region != "interior":
                     continue

@@ -8,6 +8,7 @@ import torch
 
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
+from pde_train.residuals import mean_square
 from pde_train.weighting.base import Weighting, Weights, check_momentum, equalising, plain_residuals
 
 
@@ -33,7 +34,7 @@ class GradientNorm(Weighting):
         norms = {}
         with torch.enable_grad():
             for name, residual in plain_residuals(problem, batch).items():
-                loss = residual.square().mean()
+                loss = mean_square(residual)
                 gradients = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
                 norms[name] = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
         return equalising(norms, weights, self.momentum)

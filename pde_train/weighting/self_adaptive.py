@@ -48,6 +48,6 @@ class SelfAdaptive(Weighting):
             updated = {}
             for name, residual in plain_residuals(problem, batch).items():
                 number = column(problem, batch, weights[name], name).sqrt()
-                number = number * (1 + 2 * self.rate * residual.square())
+                number = number * (1 + 2 * self.rate * residual.square().sum(dim=1, keepdim=True))
                 updated[name] = number.square().clamp(max=self.largest)
             return updated
