@@ -69,15 +69,17 @@ def check(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> N
             nan or infinite; a formula uses what its `needs` lack; or the weights make the loss infinite.
     """
     remedy = "correct its formula or the region where it holds"
+    widths: dict[str, int] = {}
     for part in _blocks(batch, 1):
         (points,) = part.values()
         columns = check_columns("the model", partial(u, points.x), points.x, "correct the model").shape[1]
-        if columns != len(pde.unknowns) > 1 or columns < 1:
+        if columns != len(pde.unknowns) > 1:
             raise UsageError(
                 f"the model has {columns} columns, and {type(pde).__name__} the unknowns {', '.join(pde.unknowns)}: "
                 "expected one for each, correct the model"
             )
-        widths = _widths(pde, u, differentiator, part) if columns > 1 else {}
+        if columns > 1 and not widths:
+            widths = _widths(pde, u, differentiator, {region: points.rows(0, 1) for region, points in batch.items()})
         for equations, jet in _jets(pde, u, differentiator, part):
             for e in equations:
                 what = f"the residual of {e.name!r} of {type(pde).__name__}"
@@ -90,9 +92,35 @@ def check(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> N
 
 
 def _widths(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> dict[str, int]:
-    """The number of residuals of each equation, seen at one point, where nothing can be broadcast to more points."""
-    first = {region: points.rows(0, 1) for region, points in batch.items()}
-    return {name: r.shape[-1] for name, r in evaluate(pde, u, differentiator, first).items() if r.dim() == 2}
+    """The number of residuals of each equation, seen at one point, where nothing can be broadcast to more points.
+
+    Args:
+        pde: The equations.
+        u: The field, with several columns.
+        differentiator: What takes the derivatives.
+        batch: One point of every region.
+
+    Returns:
+        The number of columns by the name of the equation.
+
+    Raises:
+        UsageError: The columns are those of one unknown, and each could be solved for without the others.
+    """
+    whole = evaluate(pde, u, differentiator, batch)
+    if len(pde.unknowns) == 1:
+
+        def others_changed(x: Tensor) -> Tensor:
+            values = u(x)
+            return torch.cat([values[:, :1], 2 * values[:, 1:] + 1], dim=1)
+
+        columns = u(next(iter(batch.values())).x).shape[1]
+        changed = evaluate(pde, others_changed, differentiator, batch)
+        if all(r.shape == (1, columns) and torch.equal(r[:, 0], changed[name][:, 0]) for name, r in whole.items()):
+            raise UsageError(
+                f"the model has {columns} columns, and no equation of {type(pde).__name__} couples them: expected one "
+                f"column, or names of several unknowns, such as unknowns = ({pde.unknowns[0]!r}, 'v')"
+            )
+    return {name: r.shape[-1] for name, r in whole.items() if r.dim() == 2}
 
 
 def check_columns(what: str, formula: Callable[[], Any], x: Tensor, remedy: str, width: int | None = None) -> Tensor:

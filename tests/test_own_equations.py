@@ -201,7 +201,7 @@ def test_a_model_with_two_columns_is_refused() -> None:
         return torch.cat([x, x], dim=1)
 
     problem = Problem(Own(), twice, Taylor(), Grid(9, 2))  # type: ignore[arg-type]  # it is only called
-    with pytest.raises(UsageError, match=r"the model has the shape \(9, 2\) at 9 points: expected one column"):
+    with pytest.raises(UsageError, match=r"the model has 2 columns, and no equation of Own couples them: expected one"):
         problem.begin(problem.draw(np.random.default_rng(0)))
 
 
