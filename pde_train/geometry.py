@@ -1,9 +1,11 @@
-"""The geometry of a PDE: boxes, their faces, and the points that are drawn on them."""
+"""The geometry of a PDE: points, domains with the parts of their boundaries, and boxes; `domains` has other shapes."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -55,6 +57,9 @@ def without_factors(batch: Batch) -> Batch:
     return {region: replace(points, factors=None) for region, points in batch.items()}
 
 
+LOOKED_AT = 4096
+"""The number of parameters at which the length of a curve is measured; 64 along each of several."""
+
 Face = tuple[int, int]
 """A face of a box as (axis, side); side -1 is the lower face perpendicular to that axis, +1 the upper one."""
 
@@ -99,7 +104,102 @@ def faces_of(region: str, coordinates: Sequence[str]) -> list[Face]:
 
 
 @dataclass(frozen=True)
-class Box:
+class Part:
+    """A set of points as the image of a unit cube, such as a piece of a boundary.
+
+    Attributes:
+        parameters: The dimension p of the cube.
+        place: The map from parameters (n, p) to points (n, d) and outward unit normals (n, d). Equal parts
+            of the cube have images of equal length or area.
+        size: The length or area of the image of the whole cube.
+        keeps: Which of points (n, d) with their normals (n, d) belong to the set, as a mask (n,).
+    """
+
+    parameters: int
+    place: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    size: float
+    keeps: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda x, normals: np.ones(len(x), dtype=bool)
+
+    def share(self) -> float:
+        """The length or area of what belongs to the set, from many equidistant parameters."""
+        if not self.parameters:
+            return self.size
+        axis = (np.arange(LOOKED_AT) + 0.5) / LOOKED_AT if self.parameters == 1 else (np.arange(64) + 0.5) / 64
+        unit = np.stack(np.meshgrid(*[axis] * self.parameters), axis=-1).reshape(-1, self.parameters)
+        return self.size * float(self.keeps(*self.place(unit)).mean())
+
+
+class Domain(ABC):
+    """A bounded set of points in d dimensions.
+
+    Attributes:
+        lower: The lower limits (d) of a box around it.
+        upper: The upper limits (d) of that box.
+    """
+
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+
+    @abstractmethod
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        """Which of the points (n, d) lie in the domain, as a mask (n,)."""
+
+    @abstractmethod
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        """The pieces of the boundary by name.
+
+        Args:
+            coordinates: The names of the d coordinates.
+
+        Returns:
+            Every piece, and `initial` where the last coordinate is time.
+        """
+
+    def region(self, name: str, coordinates: Sequence[str]) -> list[Part]:
+        """The pieces that make up a region in which equations hold.
+
+        Args:
+            name: `interior`, which has none; `boundary`, all but the initial time; the name of a piece; or
+                that of a hole, whose pieces begin with it.
+            coordinates: The names of the coordinates.
+
+        Returns:
+            The pieces.
+
+        Raises:
+            UsageError: There is no region of that name.
+        """
+        parts = self.parts(coordinates)
+        if name == "interior":
+            return []
+        if name == "boundary":
+            return [part for key, part in parts.items() if key != "initial"]
+        found = [part for key, part in parts.items() if key == name or key.startswith(f"{name}_")]
+        if not found:
+            raise UsageError(
+                f"{name!r} is no region of this PDE: expected interior, boundary, {', '.join(parts)}, name one of them "
+                "in @on"
+            )
+        return found
+
+    @property
+    def dimension(self) -> int:
+        """The number d of coordinates."""
+        return len(self.lower)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The lengths of the sides (d,) of the box around it."""
+        return np.subtract(self.upper, self.lower)
+
+    def place(self, unit: np.ndarray) -> np.ndarray:
+        """Map points (n, d) of the unit cube to the box around the domain."""
+        points: np.ndarray = np.asarray(self.lower) + unit * self.lengths
+        return points
+
+
+@dataclass(frozen=True)
+class Box(Domain):
     """A box: the points with lower_i <= x_i <= upper_i; an interval for d = 1.
 
     Attributes:
@@ -110,20 +210,23 @@ class Box:
     lower: tuple[float, ...]
     upper: tuple[float, ...]
 
-    @property
-    def dimension(self) -> int:
-        """The number d of coordinates."""
-        return len(self.lower)
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        inside: np.ndarray = np.all((x >= self.lower) & (x <= self.upper), axis=1)
+        return inside
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """The lengths of the sides (d,)."""
-        return np.subtract(self.upper, self.lower)
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        found = {}
+        for axis, side in self.faces():
+            name = f"{coordinates[axis]}_{'lower' if side < 0 else 'upper'}"
+            size = float(np.prod(np.delete(self.lengths, axis)))
+            found[name] = Part(self.dimension - 1, partial(self._on_face, axis, side), size)
+        return found
 
-    def place(self, unit: np.ndarray) -> np.ndarray:
-        """Map points (n, d) of the unit cube to the box."""
-        points: np.ndarray = np.asarray(self.lower) + unit * self.lengths
-        return points
+    def _on_face(self, axis: int, side: int, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x = self.place(np.insert(unit, axis, 0.0 if side < 0 else 1.0, axis=1))
+        normals = np.zeros_like(x)
+        normals[:, axis] = side
+        return x, normals
 
     def faces(self) -> list[Face]:
         """All faces, axis by axis."""

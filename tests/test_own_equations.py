@@ -16,7 +16,7 @@ from pde_train.differentiators.reverse import Reverse
 from pde_train.differentiators.taylor import Taylor
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
-from pde_train.geometry import Box, Points
+from pde_train.geometry import Box, Domain, Points
 from pde_train.methods.least_squares import LeastSquares
 from pde_train.models.random_features import RandomFeatures
 from pde_train.pdes.base import PDE, on
@@ -214,7 +214,7 @@ def declared(**about: object) -> type[Own]:
     ("about", "sentence"),
     [
         ({"heat": None}, "Declared has no equation in the interior"),
-        ({"coordinates": ("x", "t")}, r"the coordinates \(x, t\) on a box with 1 lower and 1 upper limits"),
+        ({"coordinates": ("x", "t")}, r"the coordinates \(x, t\) on a domain with 1 lower and 1 upper limits"),
         ({"coordinates": ("u",)}, "a coordinate 'u': expected a letter other than u"),
         ({"domain": Box((1.0,), (0.0,))}, "goes from x=1.0 to 0.0: expected a finite lower limit below"),
         ({"domain": Box((0.0,), (float("inf"),))}, "goes from x=0.0 to inf"),
@@ -268,7 +268,7 @@ class Disc(PDE):
 
 @dataclass(frozen=True)
 class DiscPoints(Uniform):
-    def draw(self, box: Box, generator: np.random.Generator, regions: Any = None) -> dict[str, Points]:
+    def draw(self, box: Domain, generator: np.random.Generator, regions: Any = None) -> dict[str, Points]:
         r, a = np.sqrt(generator.uniform(size=self.interior)), generator.uniform(0, 2 * np.pi, self.interior)
         b = generator.uniform(0, 2 * np.pi, self.boundary)
         rim = torch.from_numpy(np.stack([np.cos(b), np.sin(b)], axis=1))
@@ -280,7 +280,7 @@ class DiscPoints(Uniform):
 
 @dataclass(frozen=True)
 class NoRim(DiscPoints):
-    def draw(self, box: Box, generator: np.random.Generator, regions: Any = None) -> dict[str, Points]:
+    def draw(self, box: Domain, generator: np.random.Generator, regions: Any = None) -> dict[str, Points]:
         return {"interior": super().draw(box, generator, regions)["interior"]}
 
 

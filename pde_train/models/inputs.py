@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pde_train.geometry import Box
+from pde_train.geometry import Domain
 
 
 class Inputs(nn.Module):
@@ -37,7 +37,7 @@ class Inputs(nn.Module):
     offset: Tensor
     waves: Tensor
 
-    def __init__(self, box: Box, scaled: bool, periodic: Sequence[int], harmonics: int):
+    def __init__(self, box: Domain, scaled: bool, periodic: Sequence[int], harmonics: int):
         super().__init__()
         others = [axis for axis in range(box.dimension) if axis not in periodic]
         each = np.eye(box.dimension) / box.lengths

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pde_train.errors import UsageError
-from pde_train.geometry import Box
+from pde_train.geometry import Domain
 from pde_train.memory import check_memory
 from pde_train.models.base import LinearWrapper, Wrapper, linear_form
 from pde_train.models.inputs import Inputs
@@ -46,7 +46,7 @@ class Options:
         if self.harmonics < 1:
             raise UsageError(f"model.harmonics={self.harmonics} makes no wave: expected a positive integer, choose one")
 
-    def inputs(self, box: Box, coordinates: Sequence[str]) -> Inputs | None:
+    def inputs(self, box: Domain, coordinates: Sequence[str]) -> Inputs | None:
         """The map from points to the inputs of the model.
 
         Args:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pde_train.derivatives import COORDINATE, FIELD, UNKNOWN, Jet, Request, coordinate_columns
 from pde_train.errors import UsageError
-from pde_train.geometry import Box, Face, faces_of
+from pde_train.geometry import Box, Domain, Face, Part, faces_of
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -86,7 +86,7 @@ def fulfils(*conditions: str) -> Callable[[Method], Method]:
 
 
 class PDE(ABC):
-    """A differential equation, or a system of them, with its boundary and initial conditions on a box.
+    """A differential equation, or a system of them, with its boundary and initial conditions on a domain.
 
     A subclass is a frozen dataclass of its parameters with methods marked by `@on`. Each method
     takes a jet of columns (n, 1) and returns the residual (n, 1), or several residuals as columns
@@ -97,14 +97,14 @@ class PDE(ABC):
         coordinates: The names of the coordinates, in the order of the columns of points (n, d).
         unknowns: The names of the unknowns, in the order of the model's columns. Of one unknown alone,
             `d.u` has all columns of the model.
-        domain: The box in which the equation holds.
+        domain: Where the equation holds: a box, or one of `pde_train.domains`.
         weights: The factors of the residuals of equations, by name, in the loss and in the rows of
             a linear system; 1 where an equation is not named.
     """
 
     coordinates: tuple[str, ...]
     unknowns: tuple[str, ...] = (FIELD,)
-    domain: Box
+    domain: Domain
     weights: Mapping[str, float] = MappingProxyType({})
 
     _exact_conditions = False
@@ -156,7 +156,7 @@ class PDE(ABC):
         lower, upper = self.domain.lower, self.domain.upper
         if not len(self.coordinates) == len(set(self.coordinates)) == len(lower) == len(upper):
             raise UsageError(
-                f"{kind} has the coordinates ({', '.join(self.coordinates)}) on a box with {len(lower)} lower and "
+                f"{kind} has the coordinates ({', '.join(self.coordinates)}) on a domain with {len(lower)} lower and "
                 f"{len(upper)} upper limits: expected as many of each, correct coordinates or domain"
             )
         for coordinate, low, high in zip(self.coordinates, lower, upper, strict=True):
@@ -282,9 +282,11 @@ class PDE(ABC):
         return {region: (here, reduce(or_, [e.request for e in here])) for region, here in by_region.items()}
 
     @cached_property
-    def faces(self) -> dict[str, list[Face]]:
-        """The faces of every region in which equations of this instance hold, except the interior."""
-        return {region: faces_of(region, self.coordinates) for region in self.regions if region != "interior"}
+    def faces(self) -> dict[str, list[Face] | list[Part]]:
+        """The faces, or pieces of the boundary, of every region with equations of this instance but the interior."""
+        if isinstance(self.domain, Box):
+            return {region: faces_of(region, self.coordinates) for region in self.regions if region != "interior"}
+        return {r: self.domain.region(r, self.coordinates) for r in self.regions if r != "interior"}
 
     @cached_property
     def _equations(self) -> tuple[Equation, ...]:

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from pde_train.entropy import Entropy
-from pde_train.geometry import Box
+from pde_train.geometry import Box, Domain
 from pde_train.plots import COLOURS, positive, single
 from pde_train.problem import Problem
 
@@ -118,7 +118,8 @@ def _sampled(problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """
     x = problem.test_batch["interior"].x
     if x.shape[1] > 2 and not problem.sampler.places_points:
-        x = x.new_tensor(_plane(problem.pde.domain))
+        plane = _plane(problem.pde.domain)
+        x = x.new_tensor(plane[problem.pde.domain.contains(plane)])
     with torch.no_grad():
         fields = {"model": problem.model(x)}
         if problem.pde.has_exact:
@@ -127,7 +128,7 @@ def _sampled(problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return x.cpu().numpy(), {name: values.cpu().numpy() for name, values in fields.items()}
 
 
-def _plane(box: Box) -> np.ndarray:
+def _plane(box: Domain) -> np.ndarray:
     """A grid of 101 x 101 points over the first two coordinates, with the others in the middle of the box."""
     unit = np.full((101**2, box.dimension), 0.5)
     unit[:, :2] = np.stack(np.meshgrid(*[np.linspace(0, 1, 101)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -150,14 +151,14 @@ def _curves(problem: Problem, x: np.ndarray, title: str, panels: Mapping[str, Ma
 
 
 def _maps(problem: Problem, x: np.ndarray, fields: Mapping[str, np.ndarray], columns: int) -> Figure:
-    """Fields over the first two coordinates: on a square grid, or at the points of a sampler that places its own."""
+    """Fields over the first two coordinates: on a square grid, or at scattered points of a domain that is no box."""
     box, side = problem.pde.domain, round(len(x) ** 0.5)
     rows = len(fields) // columns
     figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (title, values) in zip(panels, fields.items(), strict=True):
         extent = (box.lower[0], box.upper[0], box.lower[1], box.upper[1])
-        if problem.sampler.places_points:
+        if problem.sampler.places_points or not isinstance(box, Box):
             image = axes.scatter(x[:, 0], x[:, 1], c=values, s=8, cmap="viridis")
             axes.set(xlim=extent[:2], ylim=extent[2:])
         else:

@@ -10,13 +10,16 @@ import numpy as np
 import torch
 
 from pde_train.errors import UsageError
-from pde_train.geometry import Batch, Box, Face, Points
+from pde_train.geometry import Batch, Box, Domain, Face, Part, Points
 
 MOST_SHARED = 6
 """The largest number of faces that share their points equally; with more faces, each point is drawn on a random face.
 
 A box in three dimensions has that many.
 """
+
+MOST_ROUNDS = 200
+"""How often points in a box are drawn until enough of them lie in a domain."""
 
 STREAM = 2
 """Distinguishes the generators of mini-batches from others of the same seed."""
@@ -27,9 +30,10 @@ Sizes = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """Draws points in a box and on its faces, from a generator that the caller owns.
+    """Draws points in a domain and on its boundary, from a generator that the caller owns.
 
-    A subclass implements `fill`, which draws points in a box of any dimension. It may also have a
+    A subclass implements `fill`, which draws points in a box of any dimension. Those of another domain are what
+    lies in it of points in the box around it. A sampler may also have a
     `draw` of its own, for equations that hold in a part of the box alone, and an `adapted`, for points
     that follow the residual.
 
@@ -79,6 +83,11 @@ class Sampler(ABC):
         return type(self).draw is not Sampler.draw
 
     @property
+    def repeats_itself(self) -> bool:
+        """Whether `fill` gives the same points each time."""
+        return False
+
+    @property
     def adapts(self) -> bool:
         """Whether points that are drawn in the place of others follow the residual."""
         return type(self).adapted is not Sampler.adapted
@@ -96,8 +105,8 @@ class Sampler(ABC):
             The points (n, d), in float64.
         """
 
-    def spacing(self, box: Box) -> tuple[float, ...]:
-        """The distance between points along each coordinate if they formed a grid."""
+    def spacing(self, box: Domain) -> tuple[float, ...]:
+        """The distance between points along each coordinate if they formed a grid in the box around the domain."""
         per_axis = self.total ** (1 / box.dimension)
         return tuple(float(length) / max(per_axis - 1, 1) for length in box.lengths)
 
@@ -107,38 +116,113 @@ class Sampler(ABC):
         return int(np.prod(self.interior))
 
     def draw(
-        self, box: Box, generator: np.random.Generator, regions: Mapping[str, Sequence[Face]] | None = None
+        self,
+        domain: Domain,
+        generator: np.random.Generator,
+        regions: Mapping[str, Sequence[Face] | Sequence[Part]] | None = None,
     ) -> Batch:
         """Draw the points of the interior and of other regions.
 
         Args:
-            box: The domain.
+            domain: The domain.
             generator: The source of all randomness.
-            regions: The faces of each region; by default all faces of the box, as `boundary`.
+            regions: The faces of each region of a box, or the pieces of the boundary of another domain; by
+                default all faces of the box, as `boundary`.
 
         Returns:
             The points of each region in float64. Those on faces have outward normals, and those of
             the region `periodic` also the opposite points.
+
+        Raises:
+            UsageError: A region has no points, or no equal number of points on each face.
         """
-        batch = {"interior": Points(torch.from_numpy(self.fill(box, self.interior, generator)))}
-        for region, faces in ({"boundary": box.faces()} if regions is None else regions).items():
-            x, normals = self._on(box, faces, self.initial if region == "initial" else self.boundary, generator)
-            across = torch.from_numpy(np.where(normals < 0, box.upper, x)) if region == "periodic" else None
+        batch = {"interior": Points(torch.from_numpy(self.inside(domain, self.interior, generator)))}
+        if regions is None:
+            regions = {"boundary": domain.faces()} if isinstance(domain, Box) else {}
+        for region, pieces in regions.items():
+            count = self.initial if region == "initial" else self.boundary
+            if isinstance(domain, Box):
+                faces = [piece for piece in pieces if not isinstance(piece, Part)]
+                x, normals = self._on(domain, faces, count, generator)
+            else:
+                parts = [piece for piece in pieces if isinstance(piece, Part)]
+                x, normals = self._on_parts(region, parts, count, generator)
+            across = None
+            if region == "periodic":
+                across = torch.from_numpy(np.where(normals < 0, domain.upper, x))
             batch[region] = Points(torch.from_numpy(x), torch.from_numpy(normals), across)
         return batch
 
-    def adapted(self, box: Box, generator: np.random.Generator, sizes: Sizes) -> np.ndarray:
+    def inside(self, domain: Domain, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
+        """Draw points in a domain.
+
+        Args:
+            domain: The domain.
+            count: The number n of points.
+            generator: The source of all randomness.
+
+        Returns:
+            The points (n, d); of a grid those that lie in the domain.
+
+        Raises:
+            UsageError: None lies in it.
+        """
+        if isinstance(domain, Box):
+            return self.fill(domain, count, generator)
+        around = Part(domain.dimension, lambda unit: (domain.place(unit), unit), 1.0, lambda x, _: domain.contains(x))
+        return self._on_part("interior", around, count, generator)[0]
+
+    def _on_parts(
+        self, region: str, parts: Sequence[Part], count: int, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw points on pieces of a boundary, as many on each as it has of their length or area, at least one."""
+        lengths = {part: part.share() for part in parts}
+        lengths = {part: length for part, length in lengths.items() if length > 0}
+        if not lengths:
+            raise UsageError(f"the region {region!r} of the domain has no points: expected some, correct the domain")
+        total = sum(lengths.values())
+        counts = {part: max(1, int(count * length / total)) for part, length in lengths.items()}
+        counts[max(counts, key=lambda part: counts[part])] += max(0, count - sum(counts.values()))
+        found = []
+        for part, n in counts.items():
+            if self.repeats_itself and part.parameters == 1:  # of whose points on the whole curve some are left
+                n = round(n * part.size / lengths[part])
+            found.append(self._on_part(region, part, n, generator))
+        return np.concatenate([x for x, _ in found]), np.concatenate([normals for _, normals in found])
+
+    def _on_part(
+        self, region: str, part: Part, count: int | Sequence[int], generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw points of a set, again and again until there are enough; a grid gives what it has."""
+        cube = Box((0.0,) * part.parameters, (1.0,) * part.parameters)
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        total, wanted = 0, int(np.prod(count))
+        for _ in range(MOST_ROUNDS):
+            x, normals = part.place(self.fill(cube, count, generator))
+            kept = part.keeps(x, normals)
+            found.append((x[kept], normals[kept]))
+            total += int(kept.sum())
+            if total >= wanted or self.repeats_itself:
+                break
+        if not total or not (total >= wanted or self.repeats_itself):
+            raise UsageError(
+                f"{total} points were found in the region {region!r}, and {wanted} were asked for: expected a domain "
+                "that fills more of the box around it, correct it or choose more points"
+            )
+        return np.concatenate([x for x, _ in found])[:wanted], np.concatenate([n for _, n in found])[:wanted]
+
+    def adapted(self, domain: Domain, generator: np.random.Generator, sizes: Sizes) -> np.ndarray:
         """Draw the points of the interior where the residual asks for them, in the place of earlier ones.
 
         Args:
-            box: The domain.
+            domain: The domain.
             generator: The source of all randomness.
             sizes: The size of the residual of the model as it is.
 
         Returns:
             As many points (n, d) as `draw` has drawn, in float64; here they follow no residual.
         """
-        return self.fill(box, self.interior, generator)
+        return self.inside(domain, self.interior, generator)
 
     def mini_batch(self, batch: Batch, step: int) -> Batch:
         """The points that one optimiser step sees.
@@ -157,7 +241,7 @@ class Sampler(ABC):
         if not self.batch_size:
             return batch
         generator = np.random.default_rng([self.seed, step, STREAM])
-        rows = generator.choice(len(interior.x), self.batch_size, replace=False)
+        rows = generator.choice(len(interior.x), min(self.batch_size, len(interior.x)), replace=False)
         return {**batch, "interior": interior.at(torch.from_numpy(rows).to(interior.x.device))}
 
     def _on(

@@ -8,13 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from pde_train.errors import UsageError
-from pde_train.geometry import Box
+from pde_train.geometry import Box, Domain
 from pde_train.samplers.base import Sampler
 
 
 @dataclass(frozen=True)
 class Grid(Sampler):
-    """A tensor-product grid of equidistant points; `interior` may be a list with the number of points on each axis."""
+    """A tensor-product grid of equidistant points; `interior` may be a list with the number of points on each axis.
+
+    Of a grid in the box around another domain, the points in the domain are left.
+    """
+
+    @property
+    def repeats_itself(self) -> bool:
+        return True
 
     def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
         axes = [
@@ -23,7 +30,7 @@ class Grid(Sampler):
         ]
         return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, box.dimension)
 
-    def spacing(self, box: Box) -> tuple[float, ...]:
+    def spacing(self, box: Domain) -> tuple[float, ...]:
         counts = _per_axis(self.interior, box.dimension)
         return tuple(float(length) / max(n - 1, 1) for length, n in zip(box.lengths, counts, strict=True))
 

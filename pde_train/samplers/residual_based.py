@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pde_train.errors import RunError, UsageError
-from pde_train.geometry import Box
+from pde_train.geometry import Box, Domain
 from pde_train.memory import check_memory
 from pde_train.samplers.base import Sampler, Sizes, number
 
@@ -50,8 +50,8 @@ class ResidualBased(Sampler):
     def fill(self, box: Box, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
         return box.place(generator.random((number(count), box.dimension)))
 
-    def adapted(self, box: Box, generator: np.random.Generator, sizes: Sizes) -> np.ndarray:
-        candidates = self.fill(box, self.candidates, generator)
+    def adapted(self, domain: Domain, generator: np.random.Generator, sizes: Sizes) -> np.ndarray:
+        candidates = self.inside(domain, self.candidates, generator)
         p = density(sizes(candidates), self.k, self.c)
         points: np.ndarray = candidates[generator.choice(len(p), self.total, replace=False, p=p)]
         return points

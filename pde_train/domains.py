@@ -1,0 +1,332 @@
+"""Domains other than boxes: discs, balls, polygons, what holes leave of them, unions, and each of them in time.
+
+A domain says which points it contains, and describes the pieces of its boundary as images of unit cubes, so that every
+sampler serves each of them (`pde_train.samplers.base`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import shapely
+
+from pde_train.derivatives import TIME
+from pde_train.errors import UsageError
+from pde_train.geometry import Domain, Part
+
+RESERVED = ("interior", "boundary", "initial", "periodic")
+"""Names of regions that no hole may have."""
+
+NEAR = 1e-9
+"""The distance from a boundary, relative to the size of the domain, at which its two sides are looked at."""
+
+Limits = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Disc(Domain):
+    """A disc in the plane, whose boundary is `circle`.
+
+    Attributes:
+        center: The center (2).
+        radius: The radius.
+
+    Raises:
+        UsageError: The radius is not positive, or a number is not finite.
+    """
+
+    center: tuple[float, float]
+    radius: float
+    lower: Limits = field(init=False)
+    upper: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_radius(self)
+        _bound(self, np.subtract(self.center, self.radius), np.add(self.center, self.radius))
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        return _distance(x, self.center) <= self.radius
+
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        return {"circle": Part(1, self._on_circle, 2 * math.pi * self.radius)}
+
+    def _on_circle(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        angle = 2 * math.pi * unit[:, 0]
+        normals = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        return self.center + self.radius * normals, normals
+
+
+@dataclass(frozen=True)
+class Ball(Domain):
+    """A ball in three dimensions, whose boundary is `sphere`.
+
+    Attributes:
+        center: The center (3).
+        radius: The radius.
+
+    Raises:
+        UsageError: The radius is not positive, or a number is not finite.
+    """
+
+    center: tuple[float, float, float]
+    radius: float
+    lower: Limits = field(init=False)
+    upper: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_radius(self)
+        _bound(self, np.subtract(self.center, self.radius), np.add(self.center, self.radius))
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        return _distance(x, self.center) <= self.radius
+
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        return {"sphere": Part(2, self._on_sphere, 4 * math.pi * self.radius**2)}
+
+    def _on_sphere(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Equal areas by the cylindrical projection of Archimedes."""
+        height, angle = 2 * unit[:, 0] - 1, 2 * math.pi * unit[:, 1]
+        across = np.sqrt(1 - height**2)
+        normals = np.stack([across * np.cos(angle), across * np.sin(angle), height], axis=1)
+        return self.center + self.radius * normals, normals
+
+
+@dataclass(frozen=True)
+class Polygon(Domain):
+    """A polygon in the plane, whose edges are `edge_0`, from the first corner to the second, `edge_1`, ...
+
+    Attributes:
+        corners: The corners (k, 2) in their order, either way round.
+
+    Raises:
+        UsageError: They are fewer than three, or the polygon intersects itself.
+    """
+
+    corners: Sequence[tuple[float, float]]
+    lower: Limits = field(init=False)
+    upper: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        if len(self.corners) < 3 or not np.isfinite(self.corners).all():
+            raise UsageError(
+                f"a polygon of the corners {self.corners} is none: expected three or more points of finite numbers"
+            )
+        shape = self._shape()
+        if not shape.is_valid:
+            raise UsageError(
+                f"a polygon is not simple ({shapely.is_valid_reason(shape)}): expected corners in their order around "
+                "it, correct them"
+            )
+        _bound(self, np.min(self.corners, axis=0), np.max(self.corners, axis=0))
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        inside: np.ndarray = shapely.intersects_xy(self._shape(), x[:, 0], x[:, 1])
+        return inside
+
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        corners = np.asarray(self.corners, dtype=float)
+        around = 1.0 if shapely.is_ccw(self._shape().exterior) else -1.0
+        found = {}
+        for i, (start, end) in enumerate(zip(corners, np.roll(corners, -1, axis=0), strict=True)):
+            along = end - start
+            length = float(np.hypot(*along))
+            normal = around * np.array([along[1], -along[0]]) / length
+            found[f"edge_{i}"] = Part(1, partial(_on_edge, start, along, normal), length)
+        return found
+
+    def _shape(self) -> shapely.Polygon:
+        return shapely.Polygon(self.corners)
+
+
+@dataclass(frozen=True)
+class Difference(Domain):
+    """A domain without some holes.
+
+    The boundary has the pieces of the domain outside of the holes. The pieces of a hole inside the domain
+    have its name where it has one, and otherwise names that begin with it: `cylinder`, or `step_x_upper`.
+
+    Attributes:
+        whole: The domain.
+        holes: The holes by name.
+
+    Raises:
+        UsageError: The name of a hole is that of another region.
+    """
+
+    whole: Domain
+    holes: Mapping[str, Domain]
+    lower: Limits = field(init=False)
+    upper: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_names(self.holes)
+        _bound(self, self.whole.lower, self.whole.upper)
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        holes = [hole.contains(x) for hole in self.holes.values()]
+        inside: np.ndarray = self.whole.contains(x) & ~np.any(holes, axis=0)
+        return inside
+
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        found = dict(self.whole.parts(coordinates))
+        for name, hole in self.holes.items():
+            found |= {key: _turned(part) for key, part in _named(name, hole.parts(coordinates)).items()}
+        return _on_boundary(self, found)
+
+
+@dataclass(frozen=True)
+class Union(Domain):
+    """All points of some domains; their pieces outside of the others have names as those of holes, see `Difference`.
+
+    Attributes:
+        members: The domains by name.
+
+    Raises:
+        UsageError: The name of a domain is that of another region.
+    """
+
+    members: Mapping[str, Domain]
+    lower: Limits = field(init=False)
+    upper: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_names(self.members)
+        limits = [[getattr(m, side) for m in self.members.values()] for side in ("lower", "upper")]
+        _bound(self, np.min(limits[0], axis=0), np.max(limits[1], axis=0))
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        inside: np.ndarray = np.any([member.contains(x) for member in self.members.values()], axis=0)
+        return inside
+
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        found: dict[str, Part] = {}
+        for name, member in self.members.items():
+            found |= _named(name, member.parts(coordinates))
+        return _on_boundary(self, found)
+
+
+@dataclass(frozen=True)
+class InTime(Domain):
+    """A domain during an interval of time, which is the last coordinate.
+
+    The pieces of the boundary are those of the domain at all times. `initial` is the domain at the start.
+
+    Attributes:
+        shape: The domain in space.
+        start: The initial time.
+        end: The final time.
+
+    Raises:
+        UsageError: The end is not after the start.
+    """
+
+    shape: Domain
+    start: float
+    end: float
+    lower: Limits = field(init=False)
+    upper: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.start < self.end < math.inf:
+            raise UsageError(f"time from {self.start} to {self.end} is no interval: expected a start before the end")
+        _bound(self, (*self.shape.lower, self.start), (*self.shape.upper, self.end))
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        inside: np.ndarray = self.shape.contains(x[:, :-1]) & (x[:, -1] >= self.start) & (x[:, -1] <= self.end)
+        return inside
+
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        if coordinates[-1] != TIME:
+            raise UsageError(
+                f"a domain in time has the coordinates ({', '.join(coordinates)}): expected {TIME} as the last one"
+            )
+        found = {name: self._at_all_times(part) for name, part in self.shape.parts(coordinates[:-1]).items()}
+        area = float(np.prod(self.shape.lengths))
+        return {**found, "initial": Part(self.shape.dimension, self._at_start, area, self._starts)}
+
+    def _at_all_times(self, part: Part) -> Part:
+        def place(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            x, normals = part.place(unit[:, :-1])
+            times = self.start + unit[:, -1:] * (self.end - self.start)
+            return np.hstack([x, times]), np.hstack([normals, np.zeros_like(times)])
+
+        def keeps(x: np.ndarray, normals: np.ndarray) -> np.ndarray:
+            return part.keeps(x[:, :-1], normals[:, :-1])
+
+        return Part(part.parameters + 1, place, part.size * (self.end - self.start), keeps)
+
+    def _at_start(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x = self.shape.place(unit)
+        x = np.insert(x, x.shape[1], self.start, axis=1)
+        normals = np.zeros_like(x)
+        normals[:, -1] = -1
+        return x, normals
+
+    def _starts(self, x: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        return self.contains(x)
+
+
+def _bound(domain: Domain, lower: Sequence[float] | np.ndarray, upper: Sequence[float] | np.ndarray) -> None:
+    """Give a frozen domain the box around it."""
+    object.__setattr__(domain, "lower", tuple(map(float, lower)))
+    object.__setattr__(domain, "upper", tuple(map(float, upper)))
+
+
+def _check_radius(domain: Disc | Ball) -> None:
+    if not (np.isfinite(domain.center).all() and 0 < domain.radius < math.inf):
+        raise UsageError(
+            f"a {type(domain).__name__.lower()} at {domain.center} of radius {domain.radius} has no points: expected "
+            "finite numbers, and a positive radius"
+        )
+
+
+def _check_names(domains: Mapping[str, Domain]) -> None:
+    for name in domains:
+        if not name.isidentifier() or name in RESERVED:
+            raise UsageError(
+                f"{name!r} names no piece of a boundary: expected a word other than {', '.join(RESERVED)}, such as hole"
+            )
+
+
+def _distance(x: np.ndarray, center: Sequence[float]) -> np.ndarray:
+    distances: np.ndarray = np.linalg.norm(x - np.asarray(center), axis=1)
+    return distances
+
+
+def _on_edge(
+    start: np.ndarray, along: np.ndarray, normal: np.ndarray, unit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    return start + unit * along, np.repeat(normal[None, :], len(unit), axis=0)
+
+
+def _named(name: str, parts: Mapping[str, Part]) -> dict[str, Part]:
+    """The pieces of a hole under its name."""
+    return {name if len(parts) == 1 else f"{name}_{key}": part for key, part in parts.items()}
+
+
+def _turned(part: Part) -> Part:
+    """A piece with its normals the other way."""
+
+    def place(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, normals = part.place(unit)
+        return x, -normals
+
+    return Part(part.parameters, place, part.size, lambda x, normals: part.keeps(x, -normals))
+
+
+def _on_boundary(domain: Domain, parts: Mapping[str, Part]) -> dict[str, Part]:
+    """What of some pieces lies on the boundary of a domain: with the domain on one side and not on the other."""
+    step = NEAR * float(max(domain.lengths))
+
+    def kept(part: Part) -> Part:
+        def keeps(x: np.ndarray, normals: np.ndarray) -> np.ndarray:
+            inner, outer = domain.contains(x - step * normals), domain.contains(x + step * normals)
+            return np.logical_and.reduce([inner, ~outer, part.keeps(x, normals)])
+
+        return replace(part, keeps=keeps)
+
+    return {name: kept(part) for name, part in parts.items()}

@@ -1,0 +1,240 @@
+"""Domains: which points they contain, lengths, areas and normals of their boundaries, and training on them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+import torch
+from torch import Tensor
+
+from pde_train.derivatives import Jet
+from pde_train.diagnostics.none import NoDiagnostics
+from pde_train.differentiators.taylor import Taylor
+from pde_train.domains import Ball, Difference, Disc, InTime, Polygon, Union
+from pde_train.entropy import Entropy
+from pde_train.errors import UsageError
+from pde_train.geometry import Box, Domain, Points
+from pde_train.methods.least_squares import LeastSquares
+from pde_train.models.random_features import RandomFeatures
+from pde_train.pdes.base import PDE, on
+from pde_train.problem import Problem
+from pde_train.runs import figures
+from pde_train.samplers.base import Sampler
+from pde_train.samplers.grid import Grid
+from pde_train.samplers.latin_hypercube import LatinHypercube
+from pde_train.samplers.residual_based import ResidualBased
+from pde_train.samplers.sobol import Sobol
+from pde_train.samplers.uniform import Uniform
+from pde_train.tracking.none import NoTracker
+from pde_train.tracking.record import Record
+
+SQUARE = Box((-1.0, -1.0), (1.0, 1.0))
+L_SHAPE = Difference(SQUARE, {"step": Box((0.0, 0.0), (1.0, 1.0))})
+CHANNEL = Difference(Box((0.0, 0.0), (2.0, 1.0)), {"cylinder": Disc((0.5, 0.5), 0.2), "bump": Disc((1.5, 0.0), 0.3)})
+RING = Difference(Disc((1.0, 0.0), 2.0), {"inner": Disc((1.0, 0.0), 0.5)})
+STAR = Polygon([(0, 0), (2, 0), (2, 1), (1, 0.4), (0.3, 1.5)])
+KEYHOLE = Union({"head": Disc((0.0, 1.0), 0.6), "slot": Box((-0.2, -0.5), (0.2, 1.0))})
+
+
+def disc(x: float, y: float, radius: float) -> shapely.Geometry:
+    return shapely.Point(x, y).buffer(radius, quad_segs=4096)
+
+
+SHAPES: dict[str, tuple[Domain, shapely.Geometry]] = {
+    "disc": (Disc((1.0, -2.0), 1.5), disc(1, -2, 1.5)),
+    "ring": (RING, disc(1, 0, 2).difference(disc(1, 0, 0.5))),
+    "polygon": (STAR, shapely.Polygon(STAR.corners)),
+    "turned polygon": (Polygon(list(STAR.corners)[::-1]), shapely.Polygon(STAR.corners)),
+    "l": (L_SHAPE, shapely.box(-1, -1, 1, 1).difference(shapely.box(0, 0, 1, 1))),
+    "channel": (CHANNEL, shapely.box(0, 0, 2, 1).difference(disc(0.5, 0.5, 0.2)).difference(disc(1.5, 0, 0.3))),
+    "keyhole": (KEYHOLE, disc(0, 1, 0.6).union(shapely.box(-0.2, -0.5, 0.2, 1))),
+}
+SAMPLERS: dict[str, Sampler] = {
+    "uniform": Uniform(4000, 3000),
+    "sobol": Sobol(4000, 3000),
+    "latin_hypercube": LatinHypercube(4000, 3000),
+    "grid": Grid(90**2, 3000),
+}
+every_shape = pytest.mark.parametrize("name", SHAPES)
+
+
+def normals_of(points: Points) -> Tensor:
+    assert points.normals is not None
+    return points.normals
+
+
+@every_shape
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_areas_lengths_and_normals_agree_with_shapely(name: str, sampler: str) -> None:
+    """By Gauss, the mean of x . n over the boundary times its length is twice the area, and the mean of n is 0."""
+    domain, shape = SHAPES[name]
+    regions = {"boundary": domain.region("boundary", ("x", "y"))}
+    batch = SAMPLERS[sampler].draw(domain, np.random.default_rng(0), regions)
+    inside, on = batch["interior"].x.numpy(), batch["boundary"].x.numpy()
+    normals = normals_of(batch["boundary"]).numpy()
+    assert np.allclose(np.linalg.norm(normals, axis=1), 1, rtol=0, atol=1e-14)
+    assert shapely.intersects_xy(shape.buffer(1e-6), inside[:, 0], inside[:, 1]).all()
+    distances = shapely.distance(shape.boundary, shapely.points(on))
+    assert distances.max() < 1e-6  # the polygon of a disc has 16384 corners
+    length = sum(part.share() for part in regions["boundary"])
+    assert length == pytest.approx(shape.length, rel=2e-3)
+    noise = 5 / len(on) ** 0.5 if sampler == "uniform" else 0.02
+    size = float(np.abs(on).max()) * length
+    assert length * (on * normals).sum(axis=1).mean() == pytest.approx(2 * shape.area, abs=noise * size)
+    assert np.abs(normals.mean(axis=0)).max() < noise
+    box = shape.bounds
+    share = np.mean(domain.contains(np.random.default_rng(1).uniform(box[:2], box[2:], (40000, 2))))
+    assert share * (box[2] - box[0]) * (box[3] - box[1]) == pytest.approx(shape.area, rel=0.03)
+
+
+@every_shape
+def test_points_are_uniform_in_the_domain_and_along_its_boundary(name: str) -> None:
+    domain, shape = SHAPES[name]
+    batch = Uniform(20000, 20000).draw(
+        domain, np.random.default_rng(0), {"boundary": domain.region("boundary", ("x", "y"))}
+    )
+    centre, edge = shape.centroid, shape.boundary
+    for points, whole in ((batch["interior"], shape), (batch["boundary"], edge)):
+        for half in (shapely.box(-9, -9, centre.x, 9), shapely.box(-9, -9, 9, centre.y)):
+            part = whole.intersection(half)
+            expected = part.area / whole.area if whole is shape else part.length / whole.length
+            found = shapely.intersects_xy(half, points.x[:, 0].numpy(), points.x[:, 1].numpy()).mean()
+            assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_a_ball_and_its_sphere() -> None:
+    ball = Ball((1.0, 2.0, 3.0), 2.0)
+    batch = Uniform(20000, 20000).draw(ball, np.random.default_rng(0), {"boundary": ball.region("boundary", "xyz")})
+    for points, moment in ((batch["interior"].x, 3 / 5), (batch["boundary"].x, 1.0)):  # the mean of r^2 / R^2
+        offsets = points.numpy() - ball.center
+        assert np.abs(offsets.mean(axis=0)).max() < 0.05
+        assert (offsets**2).sum(axis=1).mean() / 4 == pytest.approx(moment, abs=0.02)
+        assert (offsets**2).mean(axis=0) == pytest.approx([4 * moment / 3] * 3, rel=0.05)
+    on = batch["boundary"]
+    assert torch.allclose(on.x - torch.tensor(ball.center), 2 * normals_of(on), rtol=0, atol=1e-14)
+    assert ball.parts("xyz")["sphere"].share() == pytest.approx(16 * math.pi)
+
+
+def test_pieces_have_the_names_of_what_they_belong_to() -> None:
+    assert set(CHANNEL.parts("xy")) == {"x_lower", "x_upper", "y_lower", "y_upper", "cylinder", "bump"}
+    lengths = {name: part.share() for name, part in CHANNEL.parts("xy").items()}
+    assert lengths["cylinder"] == pytest.approx(2 * math.pi * 0.2)
+    assert lengths["bump"] == pytest.approx(math.pi * 0.3, rel=1e-3)
+    assert lengths["y_lower"] == pytest.approx(2 - 0.6, rel=1e-3)
+    steps = {name: part.share() for name, part in L_SHAPE.parts("xy").items()}
+    assert [name for name, length in steps.items() if length == 0] == ["step_x_upper", "step_y_upper"]
+    assert steps["step_x_lower"] == steps["step_y_lower"] == 1
+    assert sum(part.share() for part in L_SHAPE.region("step", "xy")) == 2
+    hole = Uniform(5, 200).draw(CHANNEL, np.random.default_rng(0), {"cylinder": CHANNEL.region("cylinder", "xy")})
+    offset = hole["cylinder"].x - torch.tensor([0.5, 0.5])
+    assert torch.allclose(normals_of(hole["cylinder"]), -offset / 0.2, rtol=0, atol=1e-12)  # out of the domain
+
+
+def test_a_domain_in_time_has_its_pieces_at_all_times_and_starts_everywhere() -> None:
+    domain = InTime(CHANNEL, 1.0, 3.0)
+    names = ("x", "y", "t")
+    assert domain.lower == (0.0, 0.0, 1.0)
+    assert set(domain.parts(names)) == {*CHANNEL.parts("xy"), "initial"}
+    regions = {name: domain.region(name, names) for name in ("boundary", "cylinder", "initial")}
+    batch = Uniform(2000, 2000, initial=300).draw(domain, np.random.default_rng(0), regions)
+    assert CHANNEL.contains(batch["interior"].x[:, :2].numpy()).all()
+    assert float(batch["interior"].x[:, 2].mean()) == pytest.approx(2, abs=0.1)
+    first = batch["initial"]
+    assert first.x.shape == (300, 3)
+    assert bool((first.x[:, 2] == 1).all())
+    assert CHANNEL.contains(first.x[:, :2].numpy()).all()
+    for name in ("boundary", "cylinder"):
+        assert bool((normals_of(batch[name])[:, 2] == 0).all())
+        assert {round(float(t)) for t in batch[name].x[:, 2]} == {1, 2, 3}
+    radii = torch.linalg.vector_norm(batch["cylinder"].x[:, :2] - 0.5, dim=1)
+    assert torch.allclose(radii, torch.full_like(radii, 0.2), rtol=1e-12, atol=0)
+
+
+@dataclass(frozen=True)
+class OnDisc(PDE):
+    """-lap u = 4 on the unit disc, u = 0 on the circle: u = 1 - x^2 - y^2."""
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    coordinates = ("x", "y")
+    domain = Disc((0.0, 0.0), 1.0)
+
+    @on("interior", needs="lap_u")
+    def poisson(self, d: Jet) -> Tensor:
+        return -d.lap_u - 4
+
+    @on("circle", needs="u")
+    def rim(self, d: Jet) -> Tensor:
+        return d.u
+
+    def exact(self, d: Jet) -> Tensor:
+        return 1 - d.x**2 - d.y**2
+
+
+@dataclass(frozen=True)
+class Flux(OnDisc):
+    """The same with its flux u_n = -2 in place of the value, and the value at the centre of gravity of an edge."""
+
+    @on("circle", needs="u_x u_y")
+    def rim(self, d: Jet) -> Tensor:
+        return d.n_x * d.u_x + d.n_y * d.u_y + 2
+
+
+@pytest.mark.parametrize(
+    "sampler", [Uniform(900, 120), Grid(900, 120), Sobol(900, 120)], ids=lambda s: type(s).__name__
+)
+def test_least_squares_on_a_disc(sampler: Sampler) -> None:
+    problem = Problem(OnDisc(), RandomFeatures(2, 150, "tanh", 1.0, 0), Taylor(), sampler)
+    LeastSquares().fit(problem, Record(NoTracker(), Entropy([1e-8])), NoDiagnostics(), Path())
+    assert problem.errors()["error_l2"] < 1e-6
+    x = problem.test_batch["interior"].x
+    assert 7000 < len(x) < 101**2  # pi / 4 of the grid around it
+    assert float(torch.linalg.vector_norm(x, dim=1).max()) <= 1
+    assert problem.residual_held_out() < 1e-6
+    assert figures.solution(problem).axes[0].collections  # scattered points, no image of a square
+
+
+def test_fluxes_through_a_circle_use_its_normals() -> None:
+    problem = Problem(Flux(), RandomFeatures(2, 150, "tanh", 1.0, 0), Taylor(), Uniform(900, 120))
+    LeastSquares().fit(problem, Record(NoTracker(), Entropy([1e-8])), NoDiagnostics(), Path())
+    x = problem.test_batch["interior"].x
+    with torch.no_grad():
+        difference = problem.model(x) - problem.exact(x)
+    assert float((difference - difference.mean()).abs().max()) < 1e-6  # known up to a constant
+
+
+def test_points_that_follow_the_residual_stay_in_the_domain() -> None:
+    sampler = ResidualBased(50, 20, candidates=200)
+    x = sampler.adapted(RING, np.random.default_rng(0), lambda x: x[:, 0] ** 2)
+    assert x.shape == (50, 2)
+    assert RING.contains(x).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Disc((0.0, 0.0), 0.0), r"a disc at \(0.0, 0.0\) of radius 0.0 has no points: expected finite numbers"),
+        (lambda: Ball((0.0, math.nan, 0.0), 1.0), "a ball at .* of radius 1.0 has no points"),
+        (lambda: Polygon([(0, 0), (1, 1), (1, 0), (0, 1)]), r"a polygon is not simple \(Self-intersection.*: expected"),
+        (lambda: Polygon([(0, 0), (1, 1)]), "expected three or more points of finite numbers"),
+        (lambda: Difference(SQUARE, {"interior": SQUARE}), "'interior' names no piece of a boundary: expected a word"),
+        (lambda: InTime(SQUARE, 1.0, 1.0), "time from 1.0 to 1.0 is no interval: expected a start before the end"),
+        (lambda: InTime(SQUARE, 0.0, 1.0).parts(("x", "y", "z")), "expected t as the last one"),
+        (lambda: CHANNEL.region("wall", "xy"), "'wall' is no region of this PDE: expected interior, boundary, x_lower"),
+        (
+            lambda: Uniform(5, 5).draw(L_SHAPE, np.random.default_rng(0), {"e": [L_SHAPE.parts("xy")["step_x_upper"]]}),
+            "the region 'e' of the domain has no points: expected some",
+        ),
+        (
+            lambda: Uniform(5, 5).draw(Difference(SQUARE, {"all": SQUARE}), np.random.default_rng(0), {}),
+            "0 points were found in the region 'interior', and 5 were asked for: expected a domain",
+        ),
+    ],
+)
+def test_what_is_no_domain_is_refused(make: object, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        make()  # type: ignore[operator]  # each is a function
