@@ -325,7 +325,8 @@ def _on_boundary(domain: Domain, parts: Mapping[str, Part]) -> dict[str, Part]:
     def kept(part: Part) -> Part:
         def keeps(x: np.ndarray, normals: np.ndarray) -> np.ndarray:
             inner, outer = domain.contains(x - step * normals), domain.contains(x + step * normals)
-            return np.logical_and.reduce([inner, ~outer, part.keeps(x, normals)])
+            kept: np.ndarray = inner & ~outer & part.keeps(x, normals)
+            return kept
 
         return replace(part, keeps=keeps)
 

@@ -24,6 +24,7 @@ from pde_train.instantiate import build_group, build_options, fields, locate, pl
 from pde_train.methods.base import Method
 from pde_train.models.ansatz import behind_ansatz
 from pde_train.models.base import linear_form, smoothness_of
+from pde_train.models.numbers import WithNumbers
 from pde_train.models.options import Options
 from pde_train.models.separate import Separate
 from pde_train.pdes.base import PDE
@@ -142,6 +143,8 @@ def _model(cfg: DictConfig, pde: PDE, dtype: torch.dtype, device: str) -> nn.Mod
     if pde.has_exact_conditions:
         some = pde.domain.place(np.random.default_rng(0).random((FEW_POINTS, pde.domain.dimension)))
         model = behind_ansatz(model, pde.ansatz_at, torch.as_tensor(some, dtype=dtype, device=device))
+    if pde.learned:
+        model = WithNumbers(model, pde.learned).to(device=device, dtype=dtype)
     if options.start is not None:
         take_parameters(model, options.start, device, "model.start")
     return model

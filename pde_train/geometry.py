@@ -24,12 +24,14 @@ class Points:
         normals: The outward unit normals (n, d) of points on faces.
         across: The opposite points (n, d) of a periodic region.
         factors: Factors (n, k) of the residuals of the k equations of the region in the loss; None for 1.
+        given: Measured values (n, m) of m unknowns.
     """
 
     x: Tensor
     normals: Tensor | None = None
     across: Tensor | None = None
     factors: Tensor | None = None
+    given: Tensor | None = None
 
     def to(self, *, dtype: torch.dtype, device: torch.device | str) -> Points:
         """The points in another precision and on another device."""
@@ -44,7 +46,7 @@ class Points:
         return self._each(lambda t: t[rows])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Points:
-        others = (self.normals, self.across, self.factors)
+        others = (self.normals, self.across, self.factors, self.given)
         return Points(change(self.x), *(None if t is None else change(t) for t in others))
 
 

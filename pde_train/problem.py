@@ -113,7 +113,7 @@ class Problem:
         x, remedy = self.test_batch["interior"].x, "correct `exact` or leave it out"
         known = residuals.check_columns("the exact solution", lambda: self.exact(x), x, remedy, None).shape[1]
         with torch.no_grad():
-            columns = self.model(x[:1]).shape[1]
+            columns = self.model(x[:1]).shape[1] - len(self.pde.learned)
         if known > columns or known != len(self.pde.unknowns) > 1:
             raise UsageError(
                 f"the exact solution has {known} columns and the model {columns}: expected one for each unknown, "
@@ -123,8 +123,9 @@ class Problem:
             log.warning("the model has %d columns, and errors are those of the first %d alone", columns, known)
 
     def draw(self, generator: np.random.Generator) -> Batch:
-        """Training points from the sampler."""
-        return self.placed(self.sampler.draw(self.pde.domain, generator, self.pde.faces))
+        """Training points from the sampler, and those with measured values."""
+        drawn = self.sampler.draw(self.pde.domain, generator, self.pde.faces)
+        return self.placed({**drawn, **self.pde.measured_points()})
 
     def redraw(self, generator: np.random.Generator) -> Batch:
         """Training points in the place of earlier ones, by a sampler that may follow the residual of the model."""
@@ -260,10 +261,12 @@ class Problem:
             `error_l2` = |u - u*|_2 / |u*|_2 and `error_max` = max|u - u*| / max|u*|. Where u* is 0
             at all test points, the root mean square and the maximum of |u|. Of several unknowns, the
             same over all of them together, and of each by its name, as `error_l2/v`. Nothing where u*
-            is not known.
+            is not known. `number/<name>` is a number that is learnt. `error/<name>` is how far it is from
+            the one of the configuration, relative to it, where u* is known and with it that number.
         """
+        numbers = self._numbers()
         if not self.pde.has_exact:
-            return {}
+            return numbers
         exact = self.exact_on_test_points
         with torch.no_grad():
             difference = self.model(self.test_batch["interior"].x).double()[:, : exact.shape[1]] - exact
@@ -272,7 +275,20 @@ class Problem:
             for i, name in enumerate(self.pde.names_of_columns(exact.shape[1])):
                 own = _errors(difference[:, i : i + 1], exact[:, i : i + 1])
                 errors |= {f"{metric}/{name}": value for metric, value in own.items()}
-        return errors
+        return errors | numbers
+
+    def _numbers(self) -> dict[str, float]:
+        """The numbers that are learnt, and their errors."""
+        if not self.pde.learned:
+            return {}
+        with torch.no_grad():
+            values = self.model(self.test_batch["interior"].x[:1])[0, -len(self.pde.learned) :].tolist()
+        found = dict(zip(self.pde.learned, values, strict=True))
+        numbers = {f"number/{name}": value for name, value in found.items()}
+        if self.pde.has_exact:
+            true = self.pde.numbers()
+            numbers |= {f"error/{n}": abs(v - true[n]) / (abs(true[n]) or 1.0) for n, v in found.items()}
+        return numbers
 
     def residual(self, batch: Batch) -> float:
         """The relative residual of the model on the training points by the run's own differentiator."""

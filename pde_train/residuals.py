@@ -73,6 +73,7 @@ def check(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> N
     for part in _blocks(batch, 1):
         (points,) = part.values()
         columns = check_columns("the model", partial(u, points.x), points.x, "correct the model").shape[1]
+        columns -= len(pde.learned)
         if columns != len(pde.unknowns) > 1:
             raise UsageError(
                 f"the model has {columns} columns, and {type(pde).__name__} the unknowns {', '.join(pde.unknowns)}: "
@@ -260,9 +261,24 @@ def row_wise(pde: PDE, u: Field, batch: Batch) -> bool:
     return all(float((among[k][:1] - r).abs().max()) <= tolerance[k] for k, r in alone.items())
 
 
-def zero_field(columns: int) -> Field:
-    """The field (n, columns) that is 0 everywhere; relative residuals are relative to its residual."""
-    return lambda x: torch.cat([0 * x[:, :1]] * columns, dim=1)
+def zero_field(pde: PDE, u: Field, x: Tensor) -> Field:
+    """The field whose unknowns are 0 everywhere; relative residuals are relative to its residual.
+
+    Args:
+        pde: The PDE.
+        u: A field with as many columns, whose numbers that are learnt this one has.
+        x: Some points.
+
+    Returns:
+        The field.
+    """
+    columns = _unknowns(pde, u, x).shape[1]
+
+    def zero(x: Tensor) -> Tensor:
+        zeros = [0 * x[:, :1]] * columns
+        return torch.cat([*zeros, u(x)[:, columns:]] if pde.learned else zeros, dim=1)
+
+    return zero
 
 
 def sizes(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> Tensor:
@@ -285,7 +301,7 @@ def relative_residual(pde: PDE, u: Field, differentiator: Differentiator, batch:
     """The norm |r(u)| / |r(0)| over all residuals; for a linear system A a = f this is |A a - f| / |f|."""
     batch = without_factors(batch)
     residual = torch.cat([stacked(evaluate(pde, u, differentiator, part)) for part in _blocks(batch, 1)])
-    zero = zero_field(u(next(iter(batch.values())).x[:1]).shape[1])
+    zero = zero_field(pde, u, next(iter(batch.values())).x[:1])
     scale = torch.cat([stacked(evaluate(pde, zero, differentiator, part)) for part in _blocks(batch, 1)])
     size = float(torch.linalg.vector_norm(scale))
     return float(torch.linalg.vector_norm(residual)) / (size or 1.0)
@@ -353,6 +369,8 @@ def jet_at(
     if points.across is not None:
         halves = {name: column.chunk(2) for name, column in columns.items()}
         columns = {prefix + k: v[i] for i, prefix in enumerate(("", ACROSS)) for k, v in halves.items()}
+    if points.given is not None and pde.measurements is not None:
+        columns |= {f"given_{n}": points.given[:, i : i + 1] for i, n in enumerate(pde.measurements.names)}
     if points.normals is not None:
         columns |= {f"n_{c}": points.normals[:, i : i + 1] for i, c in enumerate(pde.coordinates)}
     return Jet(columns)
@@ -361,11 +379,26 @@ def jet_at(
 def _jets(
     pde: PDE, u: Field, differentiator: Differentiator, batch: Batch, shared: bool = False
 ) -> Iterator[tuple[list[Equation], Jet]]:
-    """Yield the equations of each region of the batch, and the jet of u that they need, see `jet_at`."""
+    """Yield the equations of each region of the batch, and the jet of u that they need, see `jet_at`.
+
+    The last columns of u are the numbers that are learnt, where there are any. The equations yielded have
+    them in place of those of the PDE.
+    """
     for region, points in batch.items():
-        if region in pde.regions:
-            equations, request = pde.regions[region]
+        if region not in pde.regions:
+            continue
+        equations, request = pde.regions[region]
+        if not pde.learned:
             yield equations, jet_at(pde, u, differentiator, points, request, shared)
+            continue
+        numbers = u(points.x)[:, -len(pde.learned) :].split(1, dim=1)
+        varied = pde.with_numbers(dict(zip(pde.learned, numbers, strict=True)))
+        yield varied.regions[region][0], jet_at(pde, partial(_unknowns, pde, u), differentiator, points, request)
+
+
+def _unknowns(pde: PDE, u: Field, x: Tensor) -> Tensor:
+    """The columns of a field that are unknowns."""
+    return u(x)[:, : -len(pde.learned)] if pde.learned else u(x)
 
 
 def _weighted(equation: Equation, residual: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ ALLOWED = {  # what each module or folder may import from the package
         "tracking",
         "training",
     },
+    "domains": {"derivatives", "errors", "geometry"},
     "sweeps": GROUND
     | {
         "entropy",

@@ -19,9 +19,13 @@ from torch import Tensor
 
 from pde_train.derivatives import COORDINATE, FIELD, UNKNOWN, Jet, Request, coordinate_columns
 from pde_train.errors import UsageError
-from pde_train.geometry import Box, Domain, Face, Part, faces_of
+from pde_train.geometry import Box, Domain, Face, Part, Points, faces_of
+from pde_train.pdes.inverse import Data, Learned, Measurements
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+DATA = "data"
+"""The region of measured points."""
 
 WEIGHTS = "weights."
 """Prefix of the weights of equations among the numbers of a PDE."""
@@ -100,12 +104,17 @@ class PDE(ABC):
         domain: Where the equation holds: a box, or one of `pde_train.domains`.
         weights: The factors of the residuals of equations, by name, in the loss and in the rows of
             a linear system; 1 where an equation is not named.
+        learned: The numbers of this PDE, among its `float` fields, that are learnt with the network.
+        data: Measured values. Without an equation in the region `data`, which has the columns
+            `d.given_u`, there is one for each unknown that was measured: u - given u = 0.
     """
 
     coordinates: tuple[str, ...]
     unknowns: tuple[str, ...] = (FIELD,)
     domain: Domain
     weights: Mapping[str, float] = MappingProxyType({})
+    learned: Mapping[str, Learned] = MappingProxyType({})
+    data: Data | None = None
 
     _exact_conditions = False
 
@@ -133,10 +142,21 @@ class PDE(ABC):
         for name, weight in self.weights.items():
             if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
                 raise UsageError(f"pde.weights.{name}={weight} is no weight: expected a finite number, such as 1.0")
+        self._check_learned(kind)
         if not any(equation.region == "interior" for equation in self._equations):
             raise UsageError(
                 f'{kind} has no equation in the interior: expected a method marked by @on("interior", needs=...)'
             )
+
+    def _check_learned(self, kind: str) -> None:
+        for name in self.learned:
+            if name not in self.number_fields():
+                raise UsageError(
+                    f"{kind} has no number {name!r} that could be learnt: expected one of "
+                    f"{', '.join(self.number_fields()) or 'its float fields, of which it has none'}"
+                )
+        if self.data is None and any(region == DATA for region, _, _ in self._marked().values()):
+            raise UsageError(f"{kind} has an equation for measured values and no file of them: expected pde.data.path")
 
     def _check_coordinates(self, kind: str) -> None:
         if isinstance(self.unknowns, str) or len(self.unknowns) != len(set(self.unknowns)) or not self.unknowns:
@@ -228,6 +248,43 @@ class PDE(ABC):
             return self.unknowns
         return tuple(f"{self.unknowns[0]}.{i}" for i in range(count))
 
+    def with_inverse(self, learned: Mapping[str, Learned], data: Data | None) -> Self:
+        """This PDE with numbers that are learnt, and with measured values.
+
+        Args:
+            learned: The numbers by name.
+            data: The values; None for those of the class.
+
+        Returns:
+            The PDE.
+
+        Raises:
+            UsageError: A number is none of its `float` fields, or the data cannot be used.
+        """
+        changed = self._without_cache()
+        vars(changed).update(learned={**self.learned, **learned}, data=data or self.data)  # the dataclass is frozen
+        vars(changed).pop("_measurements", None)
+        changed._check_learned(type(self).__name__)
+        return changed
+
+    @property
+    def measurements(self) -> Measurements | None:
+        """The measured values, which are read once; None where there are none."""
+        if self.data is None:
+            return None
+        own = vars(self)
+        if "_measurements" not in own:  # no cached property, which a varied PDE would compute anew
+            own["_measurements"] = self.data.read(self.coordinates, self.unknowns, self.domain)
+        found: Measurements = own["_measurements"]
+        return found
+
+    def measured_points(self) -> dict[str, Points]:
+        """The points of the region `data` with their values, in float64; nothing where there are none."""
+        measured = self.measurements
+        if measured is None:
+            return {}
+        return {DATA: Points(torch.from_numpy(measured.x), given=torch.from_numpy(measured.values))}
+
     def equations(self) -> tuple[Equation, ...]:
         """The equations of this instance, those of the interior first, in the order of their definition."""
         return self._equations
@@ -284,9 +341,10 @@ class PDE(ABC):
     @cached_property
     def faces(self) -> dict[str, list[Face] | list[Part]]:
         """The faces, or pieces of the boundary, of every region with equations of this instance but the interior."""
+        drawn = [region for region in self.regions if region not in ("interior", DATA)]
         if isinstance(self.domain, Box):
-            return {region: faces_of(region, self.coordinates) for region in self.regions if region != "interior"}
-        return {r: self.domain.region(r, self.coordinates) for r in self.regions if r != "interior"}
+            return {region: faces_of(region, self.coordinates) for region in drawn}
+        return {region: self.domain.region(region, self.coordinates) for region in drawn}
 
     @cached_property
     def _equations(self) -> tuple[Equation, ...]:
@@ -296,7 +354,19 @@ class PDE(ABC):
                 weight = self.weights.get(name, 1.0)
                 weight = weight if isinstance(weight, Tensor) else float(weight)
                 equations.append(Equation(name, region, self._request(name, needs), getattr(self, name), weight))
+        if self.data is not None and not any(equation.region == DATA for equation in equations):
+            measured = self.measurements
+            equations += [self._fit(name, self.data.weight) for name in (measured.names if measured else ())]
         return tuple(sorted(equations, key=lambda equation: equation.region != "interior"))
+
+    def _fit(self, unknown: str, weight: float) -> Equation:
+        """The equation u - given u = 0 of measured values."""
+
+        def misfit(d: Jet) -> Tensor:
+            measured: Tensor = getattr(d, unknown) - getattr(d, f"given_{unknown}")
+            return measured
+
+        return Equation(f"{DATA}_{unknown}", DATA, self._request(DATA, unknown), misfit, weight)
 
     def _request(self, name: str, needs: str) -> Request:
         try:

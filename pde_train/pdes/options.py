@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from pde_train.errors import UsageError
 from pde_train.pdes.base import PDE
+from pde_train.pdes.inverse import Data, Learned
+
+Made = TypeVar("Made")
 
 CONDITIONS = ("soft", "exact")
 
@@ -17,12 +22,17 @@ class Options:
     Attributes:
         conditions: `soft`, which are terms of the loss; or `exact`, where those that the ansatz of the PDE fulfils hold
             whatever the parameters are, see `PDE.ansatz`.
+        learn: Numbers of the PDE that are learnt with the network, each with `start` and, where it has bounds, `lower`
+            and `upper`, see `Learned`.
+        data: Measured values, see `Data`.
 
     Raises:
-        UsageError: The word is neither.
+        UsageError: A word or a key is unknown, or a value cannot be used.
     """
 
     conditions: str = "soft"
+    learn: Mapping[str, Mapping[str, float]] | None = None
+    data: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.conditions not in CONDITIONS:
@@ -31,17 +41,22 @@ class Options:
             )
 
     def of(self, pde: PDE) -> PDE:
-        """The PDE with conditions of this kind.
+        """The PDE with these options.
 
         Args:
             pde: The PDE with soft conditions.
 
         Returns:
-            The PDE without the equations that its ansatz fulfils, where conditions are exact.
+            The PDE with measured values and numbers to learn, and without the equations that its ansatz fulfils,
+            where conditions are exact.
 
         Raises:
-            UsageError: It has no ansatz.
+            UsageError: It has no ansatz or no such number, or the values cannot be read.
         """
+        if self.learn or self.data is not None:
+            learned = {name: made(Learned, f"pde.learn.{name}", given) for name, given in (self.learn or {}).items()}
+            data = None if self.data is None else made(Data, "pde.data", self.data)
+            pde = pde.with_inverse(learned, data)
         if self.conditions == "soft":
             return pde
         if not pde.fulfilled:
@@ -50,3 +65,24 @@ class Options:
                 "`ansatz` marked by @fulfils, choose pde.conditions=soft"
             )
         return pde.with_exact_conditions()
+
+
+def made(kind: type[Made], path: str, given: Mapping[str, Any]) -> Made:
+    """An object from its keys in the configuration.
+
+    Args:
+        kind: Its class.
+        path: Where the keys stand.
+        given: The keys.
+
+    Returns:
+        The object.
+
+    Raises:
+        UsageError: A key is unknown, or one is missing.
+    """
+    try:
+        return kind(**given)
+    except TypeError as error:
+        known = ", ".join(kind.__annotations__)
+        raise UsageError(f"{path}={dict(given)} is no {kind.__name__} ({error}): expected the keys {known}") from error

@@ -121,7 +121,8 @@ def _sampled(problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         plane = _plane(problem.pde.domain)
         x = x.new_tensor(plane[problem.pde.domain.contains(plane)])
     with torch.no_grad():
-        fields = {"model": problem.model(x)}
+        values = problem.model(x)
+        fields = {"model": values[:, : values.shape[1] - len(problem.pde.learned)]}
         if problem.pde.has_exact:
             fields["exact"] = problem.exact(x)
             fields["model"] = fields["model"][:, : fields["exact"].shape[1]]

@@ -1,0 +1,168 @@
+"""Inverse problems: measured values that the unknowns must meet, and numbers of a PDE that are learnt with it."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pde_train.errors import UsageError
+from pde_train.geometry import Domain
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A number of a PDE that is learnt.
+
+    Attributes:
+        start: Its value before training.
+        lower: Its lower bound, which it approaches and never crosses; None for none.
+        upper: Its upper bound; there are both or none.
+
+    Raises:
+        UsageError: The start is not finite, not between the bounds, or there is one bound alone.
+    """
+
+    start: float
+    lower: float | None = None
+    upper: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.lower is None) != (self.upper is None):
+            raise UsageError(
+                f"a learnt number between {self.lower} and {self.upper} has one bound: expected both, or null for both"
+            )
+        lower, upper = (-math.inf, math.inf) if self.lower is None or self.upper is None else (self.lower, self.upper)
+        if not lower < self.start < upper:
+            raise UsageError(
+                f"a learnt number that starts at {self.start} is not between its bounds {self.lower} and {self.upper}: "
+                "expected a finite start between them"
+            )
+
+
+@dataclass(frozen=True)
+class Data:
+    """Measured values of unknowns at points, from columns of a file.
+
+    Attributes:
+        path: A .csv file with names in its first line, or a .npz file with an array (n,) for each name.
+        columns: The names in the file of coordinates and unknowns that have other names there.
+        unknowns: The names of the unknowns that were measured; by default all that the file has.
+        noise: The standard deviation of normal noise that is added, relative to the root mean square of each column.
+        count: How many of the rows are taken at random; None for all of them.
+        weight: The factor of the residuals `u - measured u`.
+        seed: The seed of noise and choice.
+
+    Raises:
+        UsageError: A number is out of its range.
+    """
+
+    path: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    unknowns: Sequence[str] | None = None
+    noise: float = 0.0
+    count: int | None = None
+    weight: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise < math.inf:
+            raise UsageError(f"pde.data.noise={self.noise} is no size of noise: expected a number >= 0, such as 0.01")
+        if self.count is not None and self.count < 1:
+            raise UsageError(f"pde.data.count={self.count} leaves no row: expected a positive integer, or null for all")
+        if not math.isfinite(self.weight):
+            raise UsageError(f"pde.data.weight={self.weight} is no weight: expected a finite number, such as 1.0")
+
+    def read(self, coordinates: Sequence[str], unknowns: Sequence[str], domain: Domain) -> Measurements:
+        """The points and values.
+
+        Args:
+            coordinates: The names of the coordinates.
+            unknowns: The names of all unknowns of the PDE.
+            domain: Where the points must lie.
+
+        Returns:
+            The rows that were chosen, with noise.
+
+        Raises:
+            UsageError: The file cannot be read, lacks a column, or holds values that are not finite or points
+                outside of the domain.
+        """
+        table = self._table()
+        measured = [u for u in unknowns if self.columns.get(u, u) in table] if self.unknowns is None else self.unknowns
+        if not measured or not set(measured) <= set(unknowns):
+            raise UsageError(
+                f"pde.data.path={self.path} has the columns {', '.join(table)}, and no unknown was measured: expected "
+                f"some of {', '.join(unknowns)}, or their names in pde.data.columns"
+            )
+        x, values = (self._columns(table, names) for names in (coordinates, measured))
+        outside = ~domain.contains(x)
+        if outside.any():
+            place = ", ".join(f"{c:.4g}" for c in x[outside][0])
+            raise UsageError(
+                f"pde.data.path={self.path} has {int(outside.sum())} of {len(x)} points outside of the domain, first "
+                f"({place}): expected points of the domain, leave the others out"
+            )
+        generator = np.random.default_rng(self.seed)
+        if self.count is not None:
+            if self.count > len(x):
+                raise UsageError(
+                    f"pde.data.count={self.count} is more than the {len(x)} rows of {self.path}: expected at most those"
+                )
+            rows = np.sort(generator.choice(len(x), self.count, replace=False))
+            x, values = x[rows], values[rows]
+        size = np.sqrt(np.mean(values**2, axis=0))
+        values = values + self.noise * size * generator.standard_normal(values.shape)
+        return Measurements(tuple(measured), x, values)
+
+    def _table(self) -> Mapping[str, np.ndarray]:
+        file = Path(self.path)
+        try:
+            if file.suffix == ".npz":
+                with np.load(file, allow_pickle=False) as arrays:
+                    return {name: arrays[name].reshape(-1) for name in arrays.files}
+            with file.open(newline="") as lines:
+                names, *rows = csv.reader(lines, skipinitialspace=True)
+            values = np.array([[float(entry or "nan") for entry in row] for row in rows if row])
+            return dict(zip(names, values.T, strict=True))
+        except Exception as error:  # a file may hold anything
+            raise UsageError(
+                f"pde.data.path={self.path} cannot be read ({type(error).__name__}: {error}): expected a .csv file of "
+                "numbers with names in its first line, or a .npz file with an array for each name"
+            ) from error
+
+    def _columns(self, table: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+        keys = [self.columns.get(name, name) for name in names]
+        missing = [key for key in keys if key not in table]
+        if missing or len({len(table[key]) for key in keys}) != 1:
+            raise UsageError(
+                f"pde.data.path={self.path} lacks {', '.join(missing) or 'rows in some columns'}, and has "
+                f"{', '.join(table)}: expected a column for each of {', '.join(names)}, or its name in pde.data.columns"
+            )
+        values = np.stack([table[key].astype(float) for key in keys], axis=1)
+        bad = ~np.isfinite(values).all(axis=1)
+        if bad.any():
+            raise UsageError(
+                f"pde.data.path={self.path} has {int(bad.sum())} rows with an empty, nan or infinite "
+                f"{', '.join(keys)}, first row {int(bad.argmax()) + 1}: expected finite numbers, leave them out"
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Measured values.
+
+    Attributes:
+        names: The k unknowns that were measured.
+        x: The points (n, d).
+        values: Their values (n, k).
+    """
+
+    names: tuple[str, ...]
+    x: np.ndarray
+    values: np.ndarray
