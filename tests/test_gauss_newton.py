@@ -1,5 +1,6 @@
 """Damped least squares against dense formulas, and the steps that are built on them."""
 
+import copy
 import itertools
 import math
 from pathlib import Path
@@ -16,7 +17,7 @@ from pde_train.experiment import build
 from pde_train.methods.trained import Trained
 from pde_train.optimizers import damped
 from pde_train.optimizers.conjugate_gradients import Product
-from pde_train.optimizers.gauss_newton import GaussNewton
+from pde_train.optimizers.gauss_newton import GaussNewton, Step
 from pde_train.runs.run import run
 from pde_train.tracking.record import Record
 from pde_train.training.rows import CompiledRows, EagerRows
@@ -136,6 +137,9 @@ OPTIONS = [
     {"damping": "ladder"},
     {"damping": "fixed", "initial": 1e-8},
     {"momentum": 0.5},
+    {"first_precision": "float32"},
+    {"first_precision": "float32", "momentum": 0.5},
+    {"first_precision": "float32", "damping": "ladder"},
 ]
 
 
@@ -172,6 +176,92 @@ def test_nielsens_damping_follows_the_gain_ratio() -> None:
     optimizer = GaussNewton([x], initial=1e-2)
     dampings = [optimizer.step(Linear()).damping for _ in range(4)]
     assert np.allclose(dampings, 1e-2 * 0.1 ** np.arange(1, 5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["svd", "qr", "cholesky", "dual"])
+def test_a_first_round_rounds_the_decomposition_and_nothing_else(solver: str) -> None:
+    """Its step is the exact one up to the condition times eps of float32; residual and loss have all digits."""
+    j, r = matrix(30, 5)
+
+    class Linear:
+        def residual(self, x: Tensor) -> Tensor:
+            return j @ x + r
+
+        def jacobian(self, x: Tensor) -> Tensor:
+            return j
+
+        def products(self, x: Tensor) -> tuple[Product, Product]:
+            return products(j)
+
+    x = nn.Parameter(torch.zeros(5, dtype=torch.float64))
+    step = GaussNewton([x], solver=solver, initial=0.1, first_precision="float32").step(Linear())
+    expected = exact_step(j, r, 0.1 * float(j.square().sum(0).max()))
+    difference = np.abs(x.detach().numpy() - expected).max() / np.abs(expected).max()
+    assert step.rounded
+    assert x.dtype == step.residual.dtype == torch.float64
+    assert (
+        1e-12 < difference < 1e-4
+    )  # the condition of the damped system is at most 1 / 0.1 + 1, squared by two solvers
+    assert step.loss == float(r @ r)
+    assert torch.equal(step.residual, Linear().residual(x.detach()))
+
+
+def test_float64_goes_on_where_float32_ends() -> None:
+    """The rows of small singular values are beyond float32, and found in the second round."""
+    j, _ = matrix(40, 10, smallest=1e-10)
+
+    class Hidden:
+        solution = torch.linspace(-1, 1, 10, dtype=torch.float64)
+
+        def residual(self, x: Tensor) -> Tensor:
+            return j @ (x - self.solution)
+
+        def jacobian(self, x: Tensor) -> Tensor:
+            return j
+
+        def products(self, x: Tensor) -> tuple[Product, Product]:
+            return products(j)
+
+    def steps(optimizer: GaussNewton, count: int) -> list[Step]:
+        return [optimizer.step(Hidden()) for _ in range(count)]
+
+    x, other = (nn.Parameter(torch.zeros(10, dtype=torch.float64)) for _ in range(2))
+    optimizer = GaussNewton([x], first_precision="float32")
+    taken = steps(optimizer, 200)
+    first = [step.rounded for step in taken].index(False)
+    assert 0 < first < 150
+    assert not any(step.rounded for step in taken[first:])
+    losses = [step.loss for step in taken]
+    assert all(b <= a for a, b in itertools.pairwise(losses))
+    assert losses[-1] < 1e-4 * losses[first]
+    assert float((x.detach() - Hidden.solution).norm()) < 1e-3
+
+    resumed = GaussNewton([other], first_precision="float32")
+    steps(resumed, first - 1)
+    saved = copy.deepcopy(resumed.state_dict())
+    resumed = GaussNewton([other], first_precision="float32")
+    resumed.load_state_dict(saved)
+    assert [step.loss for step in steps(resumed, 200 - first + 1)] == losses[first - 1 :]
+    assert torch.equal(x, other)
+
+
+def test_a_first_round_that_fails_leaves_the_damping() -> None:
+    """All trials of its last step fail; the damping of the next round is that before them."""
+    start = torch.tensor([0.5, 0.5, 0.1, 1.0], dtype=torch.float64)
+
+    class Walled(Exponentials):
+        def residual(self, x: Tensor) -> Tensor:
+            return super().residual(x) + (0.0 if torch.equal(x, start) else 1e9)
+
+        def jacobian(self, x: Tensor) -> Tensor:
+            return Exponentials().jacobian(x)
+
+    x = nn.Parameter(start.clone())
+    optimizer = GaussNewton([x], initial=0.25, first_precision="float32")
+    step = optimizer.step(Walled())
+    assert (step.lowered, step.rounded, optimizer.in_first_round) == (False, True, False)
+    assert step.damping == pytest.approx(0.25)
+    assert torch.equal(x.detach(), start)
 
 
 def test_spring_is_its_published_form() -> None:
@@ -288,6 +378,15 @@ def test_the_logged_spectrum_is_that_of_the_diagnostics(compose: Compose, tmp_pa
         (["method.sketch=2.0"], r"method\.sketch=2\.0 is no part of the parameters"),
         (["method.damping=ladder", "method.solver=qr"], r"damping=ladder needs a singular value decomposition"),
         (["method.solver=sketched", "method.momentum=0.5"], r"solver=sketched has another subspace in each step"),
+        (["method.first_precision=float16"], r"method\.first_precision=float16 is no lower precision than float64"),
+        (
+            ["method.first_precision=float32", "method.solver=cg"],
+            r"solver=cg takes products with J, and method\.first_precision=float32 rounds J itself",
+        ),
+        (
+            ["method.first_precision=float32", "accelerator.precision=float32"],
+            r"first_precision=float32 begins below float64, and the parameters are in float32",
+        ),
         (["differentiator=stochastic", "pde=poisson_2d"], r"GaussNewton compares losses, and Stochastic draws other"),
         (["model.width=5000000", "sampler.interior=200", "method.solver=svd"], r"asks for .* choose fewer"),
     ],

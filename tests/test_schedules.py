@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pde_train.errors import UsageError
 from pde_train.experiment import build
+from pde_train.optimizers import gauss_newton
 from pde_train.runs.run import run
 from pde_train.schedules.base import LearningRate
 from pde_train.schedules.constant import Constant
@@ -151,6 +152,26 @@ def test_gauss_newton_goes_on_to_the_same_bits(
     cut = run(build(compose(*settings)), tmp_path / "cut")
     assert cut.series["loss"] == whole.series["loss"]
     assert cut.series["damping"] == whole.series["damping"]
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_round_of_precision_ends_at_the_same_step_after_an_interruption(
+    compose: Compose, tmp_path: Path, killed_at: KilledAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step counts as slow here, so that the first round has PATIENCE steps; the run is cut within it."""
+    monkeypatch.setattr(gauss_newton, "SLOW", 2.0)
+    monkeypatch.setattr(gauss_newton, "PATIENCE", 15)
+    settings = [*SMALL, "method=gauss_newton", "method.steps=30", "method.chunk=10", "method.checkpoint_every=10"]
+    settings.append("method.first_precision=float32")
+    whole = run(build(compose(*settings)), tmp_path / "whole")
+    with killed_at(10):
+        run(build(compose(*settings)), tmp_path / "cut")
+    cut = run(build(compose(*settings)), tmp_path / "cut")
+    for name in ("loss", "damping", "bits", "error_l2"):
+        assert cut.series[name] == whole.series[name]
+    assert list(whole.series["bits"].values()) == [32] * 15 + [64] * 15
+    assert cut.tags["first_precision"] == "float32 in the first 15 steps"
+    assert [whole.spectra[k].resolution > 1e-10 * whole.spectra[k].values[0] for k in (14, 15)] == [True, False]
 
 
 @pytest.mark.usefixtures("without_figures")

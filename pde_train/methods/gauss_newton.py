@@ -41,6 +41,7 @@ class GaussNewton(Trained):
         momentum: The part of the last step that is taken again (SPRING); 0 for none.
         sketch: The size of the subspace of `sketched`, relative to the number of parameters.
         seed: The seed of random directions of `cg` and `sketched`.
+        first_precision: `float32` for a first round whose decompositions are computed in it; None for none.
 
     Raises:
         UsageError: A value, or a model, that cannot be used.
@@ -52,6 +53,7 @@ class GaussNewton(Trained):
     momentum: float = 0.0
     sketch: float = 0.5
     seed: int = 0
+    first_precision: str | None = None
 
     def training(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> Training:
         parameters = sum(p.numel() for p in problem.model.parameters() if p.requires_grad)
@@ -70,6 +72,7 @@ class GaussNewton(Trained):
             momentum=self.momentum,
             sketch=self.sketch,
             seed=self.seed,
+            first_precision=self.first_precision,
         )
         training = Training(problem, record, diagnostics, optimizer, self.plan(), folder)
         _check_derivatives(problem, training.points.batch)

@@ -53,7 +53,7 @@ class Dense(Damped):
         self.scale = float(jacobian.square().sum(0).max())
 
     def image(self, step: Tensor) -> Tensor:
-        image: Tensor = self.jacobian @ step
+        image: Tensor = self.jacobian @ step.to(self.jacobian)
         return image
 
 

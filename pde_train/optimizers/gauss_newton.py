@@ -30,6 +30,12 @@ from pde_train.optimizers.dampings import DAMPINGS, LARGEST, Rows, Trial
 
 SOLVERS = ("auto", "svd", "qr", "cholesky", "dual", "cg", "sketched")
 
+PRECISIONS = (None, "float32")
+"""Precisions in which the decompositions of a first round may be computed; None for no such round."""
+
+SLOW, PATIENCE = 1e-3, 10
+"""A first round ends after PATIENCE steps in a row that each lower the loss by less than the part SLOW."""
+
 DENSE: dict[str, Callable[[Tensor, Tensor], Damped]] = {"svd": SVD, "qr": QR, "cholesky": Cholesky, "dual": Dual}
 
 
@@ -48,6 +54,9 @@ class GaussNewton(torch.optim.Optimizer):
             Comput. Phys. 516, 2024): d = m d_last + the damped solution for the residual r + m J d_last.
         sketch: The size of the subspace of `sketched`, relative to the number of parameters.
         seed: The seed of random directions of `cg` and `sketched`.
+        first_precision: `float32` for a first round of steps in which J and r are rounded to float32 before the
+            decomposition; J, r and the loss of every trial are computed in float64 all the time. The round ends after
+            a step that finds no lower loss, or after PATIENCE slow ones. None for no such round.
 
     Raises:
         UsageError: A word is unknown, a number is out of range, or they do not go together.
@@ -62,6 +71,7 @@ class GaussNewton(torch.optim.Optimizer):
         momentum: float = 0.0,
         sketch: float = 0.5,
         seed: int = 0,
+        first_precision: str | None = None,
     ):
         for name, word, known in (("damping", damping, tuple(DAMPINGS)), ("solver", solver, SOLVERS)):
             if word not in known:
@@ -81,15 +91,37 @@ class GaussNewton(torch.optim.Optimizer):
             )
         if solver == "sketched" and momentum:
             raise UsageError("method.solver=sketched has another subspace in each step: expected method.momentum=0")
+        if first_precision not in PRECISIONS:
+            raise UsageError(
+                f"method.first_precision={first_precision} is no lower precision than float64: expected float32, or "
+                "null for float64 from the first step on"
+            )
+        if first_precision and solver in ("cg", "sketched"):
+            raise UsageError(
+                f"method.solver={solver} takes products with J, and method.first_precision={first_precision} rounds J "
+                "itself: expected svd, qr, cholesky or dual, or first_precision=null"
+            )
         super().__init__(params, {})
+        if first_precision and any(p.dtype != torch.float64 for p in self.parameters):
+            raise UsageError(
+                f"method.first_precision={first_precision} begins below float64, and the parameters are in float32: "
+                "expected accelerator.precision=float64, or first_precision=null"
+            )
         self.kind = damping
         self.damping = DAMPINGS[damping]
         self.initial, self.solver, self.momentum, self.sketch, self.seed = initial, solver, momentum, sketch, seed
+        self.first_precision = first_precision
 
     @property
     def parameters(self) -> list[Tensor]:
         """The parameters, in the order of x."""
         return list(self.param_groups[0]["params"])
+
+    @property
+    def in_first_round(self) -> bool:
+        """Whether the next step decomposes J in the first precision."""
+        remembered = self.state[self.parameters[0]].get(REMEMBERED)
+        return self.first_precision is not None and (remembered is None or int(remembered[0][-1]) < PATIENCE)
 
     def step(self, rows: Rows, residual: Tensor | None = None) -> Step:  # type: ignore[override]  # no closure serves
         """Take one step; the parameters stay where no step lowers the loss.
@@ -102,33 +134,46 @@ class GaussNewton(torch.optim.Optimizer):
             What happened.
         """
         x = flat(self.parameters)
-        taken, numbers, last = self._remembered(x)
+        taken, numbers, slow, last = self._remembered(x)
+        rounded = self.in_first_round
         residual = rows.residual(x) if residual is None else residual
         shift = self.momentum * last
-        linear = self._linear(rows, x, residual, shift, taken)
+        linear = self._linear(rows, x, residual, shift, taken, torch.float32 if rounded else x.dtype)
         if numbers[0] < 0:
             numbers = [self.initial * linear.scale, 0.0 if self.kind == "ladder" else 2.0]
         loss = float(residual @ residual)
+        before = list(numbers)
         found = self.damping.take(Trial(rows, x, residual, loss, linear, shift), numbers)
         last = torch.zeros_like(x)
         if found is not None:
-            last, residual, _ = found
+            last, residual, after = found
+            if rounded:
+                slow = slow + 1 if after > (1 - SLOW) * loss else 0
+        elif rounded:
+            numbers, slow = before, PATIENCE  # rounding refused all trials, and says nothing of the damping
         write(self.parameters, x + last)  # evaluations may have left a trial there
         self.state[self.parameters[0]] = {
-            REMEMBERED: [torch.tensor([float(taken + 1), *numbers], dtype=torch.float64), last]
+            REMEMBERED: [torch.tensor([float(taken + 1), *numbers, float(slow)], dtype=torch.float64), last]
         }
         damping = numbers[0] if self.kind == "ladder" else numbers[0] / linear.scale
-        return Step(loss, residual, damping, found is not None, linear.values)
+        return Step(loss, residual, damping, found is not None, linear.values, rounded)
 
-    def _remembered(self, x: Tensor) -> tuple[int, list[float], Tensor]:
-        """Steps that were taken, the numbers of the damping (negative before the first step), and the last step."""
+    def _remembered(self, x: Tensor) -> tuple[int, list[float], int, Tensor]:
+        """What earlier steps have left.
+
+        Returns:
+            Steps that were taken, the numbers of the damping (negative before the first step), slow steps in a row
+            (PATIENCE of them from the end of the first round on), and the last step.
+        """
         remembered: Sequence[Tensor] | None = self.state[self.parameters[0]].get(REMEMBERED)
         if remembered is None:
-            return 0, [-1.0, 0.0], torch.zeros_like(x)
-        taken, *numbers = remembered[0].tolist()
-        return int(taken), numbers, remembered[1]
+            return 0, [-1.0, 0.0], 0, torch.zeros_like(x)
+        taken, *numbers, slow = remembered[0].tolist()
+        return int(taken), numbers, int(slow), remembered[1]
 
-    def _linear(self, rows: Rows, x: Tensor, residual: Tensor, shift: Tensor, taken: int) -> Damped:
+    def _linear(
+        self, rows: Rows, x: Tensor, residual: Tensor, shift: Tensor, taken: int, precision: torch.dtype
+    ) -> Damped:
         n, p = len(residual), len(x)
         solver = self.solver
         if solver == "auto":
@@ -142,7 +187,7 @@ class GaussNewton(torch.optim.Optimizer):
             return Conjugate(forward, back, residual + forward(shift), p, generator)
         jacobian = rows.jacobian(x)
         moved = residual + jacobian @ shift if self.momentum else residual
-        return DENSE[solver](jacobian, moved)
+        return DENSE[solver](jacobian.to(precision), moved.to(precision))
 
     def state_dict(self) -> dict[str, Any]:
         remembered = self.state[self.parameters[0]].get(REMEMBERED)
@@ -164,6 +209,7 @@ class Step:
             of a ladder.
         lowered: Whether the loss is lower after it.
         values: The singular values of J before it, where the solver has them.
+        rounded: Whether it was a step of a first round.
     """
 
     loss: float
@@ -171,3 +217,4 @@ class Step:
     damping: float
     lowered: bool
     values: Tensor | None
+    rounded: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import cast
 
@@ -17,6 +18,8 @@ from pde_train.training.rows import CompiledRows, EagerRows
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import SingleSteps
 from pde_train.training.when_to_compile import compile_where_it_pays
+
+log = logging.getLogger(__name__)
 
 
 class RowSteps(SingleSteps):
@@ -48,7 +51,10 @@ class RowSteps(SingleSteps):
             step = self.optimizer.step(self.rows, self.at)
             self.at = step.residual
             losses.append(step.loss)
-            self.seen.append(({"damping": step.damping}, step.values))
+            bits = {} if self.optimizer.first_precision is None else {"bits": 32.0 if step.rounded else 64.0}
+            self.seen.append(({"damping": step.damping, **bits}, step.values))
+            if step.rounded and not self.optimizer.in_first_round:
+                log.info("float32 no longer serves at a loss of %.1e: decompositions in float64 from now on", step.loss)
             if self.signals.received is not None:
                 break
         return torch.tensor(losses, dtype=torch.float64)

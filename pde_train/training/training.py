@@ -174,6 +174,8 @@ class Training:
             self.record.tags["weighting"] = type(self.schedule.weighting).__name__
         if self.problem.differentiator.adaptive:
             self.record.tags["differentiator_chosen"] = str(getattr(self.problem.differentiator, "chosen", ""))
+        if bits := self.record.series.get("bits"):
+            self.record.tags["first_precision"] = f"float32 in the first {sum(b == 32 for b in bits.values())} steps"
         self.record.log(self.step, {"seconds": self.seconds, "residual": self.problem.residual(self.points.batch)})
 
     def save(self) -> None:
