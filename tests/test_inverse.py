@@ -1,0 +1,254 @@
+"""Inverse problems: measured values, and numbers of a PDE that are learnt with the network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fixtures import Compose, KilledAt
+from torch import Tensor
+
+from pde_train import residuals
+from pde_train.derivatives import Jet
+from pde_train.differentiators.base import Differentiator
+from pde_train.differentiators.complex_step import ComplexStep
+from pde_train.differentiators.finite_difference import FiniteDifference
+from pde_train.differentiators.forward import Forward
+from pde_train.differentiators.hybrid import Hybrid
+from pde_train.differentiators.reverse import Reverse
+from pde_train.differentiators.taylor import Taylor
+from pde_train.errors import UsageError
+from pde_train.experiment import build
+from pde_train.geometry import Box
+from pde_train.models.mlp import MLP
+from pde_train.models.numbers import WithNumbers
+from pde_train.pdes.base import PDE, on
+from pde_train.pdes.burgers_1d import Burgers1D
+from pde_train.pdes.inverse import Data, Learned
+from pde_train.problem import Problem
+from pde_train.runs.run import run, run_config
+from pde_train.samplers.uniform import Uniform
+
+EPS = 2.0**-52
+
+
+@dataclass(frozen=True)
+class Rod(PDE):
+    """-k u'' = 1 on [0, 1], u = 0 at both ends: u = x (1 - x) / (2 k)."""
+
+    k: float = 2.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    coordinates = ("x",)
+    domain = Box((0.0,), (1.0,))
+
+    @on("interior", needs="u_xx")
+    def heat(self, d: Jet) -> Tensor:
+        return -self.k * d.u_xx - 1
+
+    @on("boundary", needs="u")
+    def ends(self, d: Jet) -> Tensor:
+        return d.u
+
+    def exact(self, d: Jet) -> Tensor:
+        return d.x * (1 - d.x) / (2 * self.k)
+
+
+def measured(folder: Path, name: str = "rod.csv", k: float = 2.0, rows: int = 9) -> str:
+    """A file of values of the rod's solution."""
+    x = np.linspace(0.1, 0.9, rows)
+    u = x * (1 - x) / (2 * k)
+    if name.endswith(".npz"):
+        np.savez(folder / name, x=x, u=u)
+    else:
+        np.savetxt(folder / name, np.stack([x, u], axis=1), delimiter=",", header="x,u", comments="")
+    return str(folder / name)
+
+
+def posed(pde: PDE, differentiator: Differentiator | None = None) -> Problem:
+    model = WithNumbers(MLP(pde.domain.dimension, [6, 5], "tanh", 0), pde.learned)
+    return Problem(pde, model, differentiator or Taylor(), Uniform(12, 8, initial=8))
+
+
+DIFFERENTIATORS = [Reverse(), Forward(), Taylor(), ComplexStep(), Hybrid(), FiniteDifference(4, 1e-2)]
+
+
+@pytest.mark.parametrize("differentiator", DIFFERENTIATORS, ids=lambda d: type(d).__name__)
+def test_residuals_are_those_of_the_pde_with_the_learnt_number(differentiator: Differentiator) -> None:
+    learning = Burgers1D(viscosity=0.01).with_inverse({"viscosity": Learned(0.15, 0.1, 0.7)}, None)
+    problem = posed(learning, differentiator)
+    plain = Problem(Burgers1D(viscosity=0.15), problem.model.get_submodule("model"), differentiator, problem.sampler)
+    batch = problem.draw(np.random.default_rng(0))
+    found = residuals.evaluate(learning, problem.model, differentiator, batch)
+    expected = residuals.evaluate(plain.pde, plain.model, differentiator, batch)
+    for name, values in expected.items():
+        torch.testing.assert_close(
+            found[name], values, rtol=0, atol=1e3 * EPS * (1e8 if not differentiator.exact else 1)
+        )
+    assert problem.residual(batch) == pytest.approx(plain.residual(batch), rel=1e-9 if differentiator.exact else 1e-6)
+
+
+def test_the_gradient_by_a_learnt_number_is_that_of_the_formula() -> None:
+    pde = Rod().with_inverse({"k": Learned(1.5)}, None)
+    problem = posed(pde)
+    batch = problem.draw(np.random.default_rng(0))
+    model = problem.model
+    assert isinstance(model, WithNumbers)
+    (found,) = torch.autograd.grad(problem.loss(batch), [model.numbers])
+    u_xx = Reverse().partials(model.get_submodule("model"), batch["interior"].x, frozenset({(0, 0)}))[0, 0].detach()
+    by_hand = (2 * (-1.5 * u_xx - 1) * -u_xx).mean()
+    assert float(found) == pytest.approx(float(by_hand), rel=1e-12)
+    rows = problem.jacobian(batch).dense()
+    place = next(i for i, (name, _) in enumerate(model.named_parameters()) if name == "numbers")
+    assert place == 0
+    torch.testing.assert_close(rows[:12, 0], -u_xx.flatten() / 12**0.5, rtol=1e-12, atol=0)
+    assert bool((rows[12:, 0] == 0).all())
+
+
+def test_a_number_approaches_its_bounds_and_never_crosses_them() -> None:
+    model = WithNumbers(MLP(1, [3], "tanh", 0), {"a": Learned(0.3, 0.1, 0.7), "b": Learned(-2.0)})
+    assert model.values().tolist() == pytest.approx([0.3, -2.0], rel=1e-15)
+    with torch.no_grad():
+        for p, expected in ((-50.0, 0.1), (50.0, 0.7)):
+            model.numbers.copy_(torch.tensor([p, p]))
+            assert model.values().tolist() == pytest.approx([expected, p], rel=1e-15)
+
+
+OWN = ["trusted_modules=[test_inverse]", "pde._target_=test_inverse.Rod", "~pde.weights", "~pde.frequency"]
+TRAINED = ["model=two_layer", "model.width=8", "sampler=uniform", "sampler.interior=40", "diagnostics=none"]
+LEARNT = ["++pde.k=2.0", "pde.learn={k: {start: 0.5, lower: 0.1, upper: 10}}", "method.compile=never"]
+
+
+@pytest.mark.parametrize(
+    "method", [["method=gauss_newton", "method.steps=60"], ["optimizer=ssbroyden", "method.steps=600"]]
+)
+@pytest.mark.parametrize("name", ["rod.csv", "rod.npz"])
+def test_nine_values_give_the_conductivity(compose: Compose, tmp_path: Path, method: list[str], name: str) -> None:
+    data = f"pde.data={{path: {measured(tmp_path, name)}}}"
+    record = run(build(compose(*OWN, *TRAINED, *LEARNT, *method, data)), tmp_path / "run")
+    last = record.last()
+    assert last["number/k"] == pytest.approx(2.0, rel=1e-3)
+    assert last["error/k"] == pytest.approx(abs(last["number/k"] - 2) / 2, rel=1e-9)
+    assert record.series["number/k"][0] == pytest.approx(0.5)
+    assert last["error_l2"] < 1e-3
+
+
+def test_a_resumed_run_learns_on_to_the_same_bits(compose: Compose, tmp_path: Path, killed_at: KilledAt) -> None:
+    data = f"pde.data={{path: {measured(tmp_path)}}}"
+    words = ["method.steps=40", "method.chunk=7", "method.log_every=5", "method.checkpoint_every=10"]
+    cfg = compose(*OWN, *TRAINED, *LEARNT, *words, data)
+    run_config(cfg, tmp_path / "whole", {}, [])
+    with killed_at(21):
+        run_config(cfg, tmp_path / "killed", {}, [])
+    cfg.resume = True
+    run_config(cfg, tmp_path / "killed", {}, [])
+    whole, killed = (
+        [line for line in (tmp_path / name / "history.csv").read_text().splitlines() if line.startswith("number/k")]
+        for name in ("whole", "killed")
+    )
+    assert len(whole) == 9
+    assert whole == killed
+
+
+def test_an_equation_of_ones_own_sees_the_given_values(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Flux(Rod):
+        """The values are slopes of u."""
+
+        data = Data(measured(tmp_path), noise=0.0)
+
+        @on("data", needs="u_x")
+        def slope(self, d: Jet) -> Tensor:
+            return d.u_x - 3 * d.given_u
+
+    pde = Flux()
+    assert [e.name for e in pde.equations()] == ["heat", "ends", "slope"]
+    problem = Problem(pde, MLP(1, [4], "tanh", 0), Taylor(), Uniform(5, 2))
+    batch = problem.draw(np.random.default_rng(0))
+    problem.begin(batch)
+    x = batch["data"].x
+    assert x.flatten().tolist() == pytest.approx(np.linspace(0.1, 0.9, 9))
+    u_x = Reverse().partials(problem.model, x, frozenset({(0,)}))[(0,)]
+    expected = u_x - 3 * x * (1 - x) / 4
+    torch.testing.assert_close(residuals.evaluate(pde, problem.model, Taylor(), batch)["slope"], expected)
+
+
+def test_noise_has_its_size_and_rows_are_chosen_once(tmp_path: Path) -> None:
+    path = measured(tmp_path, rows=4001)
+    exact, noisy, few = (
+        Data(path, **words).read(("x",), ("u",), Rod().domain)
+        for words in ({}, {"noise": 0.1, "seed": 3}, {"count": 50, "seed": 3})
+    )
+    size = float(np.sqrt(np.mean(exact.values**2)))
+    assert (noisy.values - exact.values).std() == pytest.approx(0.1 * size, rel=0.05)
+    assert abs((noisy.values - exact.values).mean()) < 0.01 * size
+    assert few.x.shape == (50, 1)
+    assert len({float(x) for x in few.x.flatten()} & {float(x) for x in exact.x.flatten()}) == 50
+    again = Data(path, count=50, seed=3).read(("x",), ("u",), Rod().domain)
+    assert (again.x == few.x).all()
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("position, time, speed\n0.5, 0.25, 7\n")
+    box = Box((0.0, 0.0), (1.0, 1.0))
+    found = Data(str(tmp_path / "other.csv"), {"x": "position", "t": "time", "v": "speed"}).read(
+        ("x", "t"), ("u", "v"), box
+    )
+    assert (found.names, found.x.tolist(), found.values.tolist()) == (("v",), [[0.5, 0.25]], [[7.0]])
+
+
+FILES = {
+    "names.csv": "a,u\n0.5,1\n",
+    "empty.csv": "x,u\n0.5,\n0.2,1\n",
+    "nan.csv": "x,u\n0.5,nan\n",
+    "outside.csv": "x,u\n0.5,1\n1.5,1\n",
+    "word.csv": "x,u\n0.5,one\n",
+    "nothing.csv": "x,w\n0.5,1\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (
+            "path: absent.csv",
+            r"pde\.data\.path=absent\.csv cannot be read \(FileNotFoundError.*: expected a \.csv file",
+        ),
+        ("path: names.csv", "lacks x, and has a, u: expected a column for each of x"),
+        ("path: empty.csv", "has 1 rows with an empty, nan or infinite u, first row 1: expected finite numbers"),
+        ("path: nan.csv", "has 1 rows with an empty, nan or infinite u"),
+        (
+            "path: outside.csv",
+            r"has 1 of 2 points outside of the domain, first \(1\.5\): expected points of the domain",
+        ),
+        ("path: word.csv", r"cannot be read \(ValueError"),
+        ("path: nothing.csv", "has the columns x, w, and no unknown was measured: expected some of u"),
+        ("path: outside.csv, count: 0", r"pde\.data\.count=0 leaves no row: expected a positive integer"),
+        ("path: outside.csv, noise: -1", r"pde\.data\.noise=-1 is no size of noise: expected a number >= 0"),
+        ("path: outside.csv, nois: 1", r"pde\.data=.* is no Data \(.*'nois'\): expected the keys path, columns"),
+    ],
+)
+def test_values_that_cannot_be_used_are_refused(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        build(compose(*OWN, *TRAINED, "++pde.k=2.0", f"pde.data={{{data}}}"))
+
+
+@pytest.mark.parametrize(
+    ("learn", "sentence"),
+    [
+        ("l: {start: 1}", "Rod has no number 'l' that could be learnt: expected one of k"),
+        ("k: {start: 1, lower: 0}", "a learnt number between 0 and None has one bound: expected both, or null"),
+        ("k: {start: 1, lower: 2, upper: 3}", "starts at 1 is not between its bounds 2 and 3: expected a finite"),
+        ("k: {begin: 1}", r"pde\.learn\.k=.* is no Learned \(.*'begin'\): expected the keys start, lower, upper"),
+    ],
+)
+def test_numbers_that_cannot_be_learnt_are_refused(compose: Compose, learn: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        build(compose(*OWN, *TRAINED, "++pde.k=2.0", f"pde.learn={{{learn}}}"))
