@@ -190,6 +190,17 @@ def test_noise_has_its_size_and_rows_are_chosen_once(tmp_path: Path) -> None:
     assert (again.x == few.x).all()
 
 
+def test_values_of_the_exact_solution_are_those_of_the_configured_numbers() -> None:
+    pde = Burgers1D(viscosity=0.15).with_inverse({"viscosity": Learned(0.5)}, Data("exact", count=20, seed=1))
+    found = pde.measurements
+    assert found is not None
+    assert found.names == ("u",)
+    expected = Burgers1D(viscosity=0.15).exact_at(torch.from_numpy(found.x)).numpy()
+    np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-14)
+    varied = pde.with_numbers({"viscosity": torch.tensor(0.2)})
+    assert varied.measurements is found
+
+
 def test_columns_of_other_names(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("position, time, speed\n0.5, 0.25, 7\n")
     box = Box((0.0, 0.0), (1.0, 1.0))
@@ -227,6 +238,10 @@ FILES = {
         ("path: nothing.csv", "has the columns x, w, and no unknown was measured: expected some of u"),
         ("path: outside.csv, count: 0", r"pde\.data\.count=0 leaves no row: expected a positive integer"),
         ("path: outside.csv, noise: -1", r"pde\.data\.noise=-1 is no size of noise: expected a number >= 0"),
+        (
+            "path: exact",
+            r"pde\.data\.path=exact takes the exact solution at pde\.data\.count points: expected a PDE with",
+        ),
         ("path: outside.csv, nois: 1", r"pde\.data=.* is no Data \(.*'nois'\): expected the keys path, columns"),
     ],
 )

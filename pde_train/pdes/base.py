@@ -120,6 +120,7 @@ class PDE(ABC):
 
     def __post_init__(self) -> None:
         self.check()
+        _ = self.measurements
 
     def check(self) -> None:
         """Refuse a declaration that no run could use.
@@ -265,17 +266,17 @@ class PDE(ABC):
         vars(changed).update(learned={**self.learned, **learned}, data=data or self.data)  # the dataclass is frozen
         vars(changed).pop("_measurements", None)
         changed._check_learned(type(self).__name__)
+        _ = changed.measurements  # read now, with the numbers of the configuration
         return changed
 
     @property
     def measurements(self) -> Measurements | None:
         """The measured values, which are read once; None where there are none."""
-        if self.data is None:
-            return None
-        own = vars(self)
-        if "_measurements" not in own:  # no cached property, which a varied PDE would compute anew
-            own["_measurements"] = self.data.read(self.coordinates, self.unknowns, self.domain)
-        found: Measurements = own["_measurements"]
+        found: Measurements | None = vars(self).get("_measurements")  # no cached property: a varied PDE keeps them
+        if found is None and self.data is not None:
+            exact = self.exact_at if self.has_exact else None
+            found = self.data.read(self.coordinates, self.unknowns, self.domain, exact)
+            vars(self)["_measurements"] = found
         return found
 
     def measured_points(self) -> dict[str, Points]:

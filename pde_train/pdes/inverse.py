@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pde_train.errors import UsageError
 from pde_train.geometry import Domain
+
+EXACT = "exact"
+"""The path of values that come from the exact solution."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,12 @@ class Data:
     """Measured values of unknowns at points, from columns of a file.
 
     Attributes:
-        path: A .csv file with names in its first line, or a .npz file with an array (n,) for each name.
+        path: A .csv file with names in its first line, or a .npz file with an array (n,) for each name. `exact`
+            takes the exact solution, with the numbers of the configuration, at random points.
         columns: The names in the file of coordinates and unknowns that have other names there.
         unknowns: The names of the unknowns that were measured; by default all that the file has.
         noise: The standard deviation of normal noise that is added, relative to the root mean square of each column.
-        count: How many of the rows are taken at random; None for all of them.
+        count: How many of the rows are taken at random; None for all of them. Of `exact`, the number of points.
         weight: The factor of the residuals `u - measured u`.
         seed: The seed of noise and choice.
 
@@ -77,22 +83,30 @@ class Data:
         if not math.isfinite(self.weight):
             raise UsageError(f"pde.data.weight={self.weight} is no weight: expected a finite number, such as 1.0")
 
-    def read(self, coordinates: Sequence[str], unknowns: Sequence[str], domain: Domain) -> Measurements:
+    def read(
+        self,
+        coordinates: Sequence[str],
+        unknowns: Sequence[str],
+        domain: Domain,
+        exact: Callable[[Tensor], Tensor] | None = None,
+    ) -> Measurements:
         """The points and values.
 
         Args:
             coordinates: The names of the coordinates.
             unknowns: The names of all unknowns of the PDE.
             domain: Where the points must lie.
+            exact: The exact solution (n, k) at points (n, d), where it is known.
 
         Returns:
             The rows that were chosen, with noise.
 
         Raises:
             UsageError: The file cannot be read, lacks a column, or holds values that are not finite or points
-                outside of the domain.
+                outside of the domain; or the exact solution is asked for and not known.
         """
-        table = self._table()
+        generator = np.random.default_rng(self.seed)
+        table = self._exact(coordinates, unknowns, domain, exact, generator) if self.path == EXACT else self._table()
         measured = [u for u in unknowns if self.columns.get(u, u) in table] if self.unknowns is None else self.unknowns
         if not measured or not set(measured) <= set(unknowns):
             raise UsageError(
@@ -107,7 +121,6 @@ class Data:
                 f"pde.data.path={self.path} has {int(outside.sum())} of {len(x)} points outside of the domain, first "
                 f"({place}): expected points of the domain, leave the others out"
             )
-        generator = np.random.default_rng(self.seed)
         if self.count is not None:
             if self.count > len(x):
                 raise UsageError(
@@ -118,6 +131,27 @@ class Data:
         size = np.sqrt(np.mean(values**2, axis=0))
         values = values + self.noise * size * generator.standard_normal(values.shape)
         return Measurements(tuple(measured), x, values)
+
+    def _exact(
+        self,
+        coordinates: Sequence[str],
+        unknowns: Sequence[str],
+        domain: Domain,
+        exact: Callable[[Tensor], Tensor] | None,
+        generator: np.random.Generator,
+    ) -> Mapping[str, np.ndarray]:
+        """The exact solution at `count` points, uniform in the domain."""
+        if exact is None or self.count is None:
+            raise UsageError(
+                "pde.data.path=exact takes the exact solution at pde.data.count points: expected a PDE with one, and a "
+                "number, or choose a file"
+            )
+        x = np.zeros((0, domain.dimension))
+        while len(x) < self.count:
+            more = domain.place(generator.random((self.count, domain.dimension)))
+            x = np.concatenate([x, more[domain.contains(more)]])[: self.count]
+        columns = [*x.T, *exact(torch.from_numpy(x)).numpy().T]
+        return {self.columns.get(n, n): v for n, v in zip([*coordinates, *unknowns], columns, strict=True)}
 
     def _table(self) -> Mapping[str, np.ndarray]:
         file = Path(self.path)
