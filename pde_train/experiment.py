@@ -144,7 +144,7 @@ def _model(cfg: DictConfig, pde: PDE, dtype: torch.dtype, device: str) -> nn.Mod
         some = pde.domain.place(np.random.default_rng(0).random((FEW_POINTS, pde.domain.dimension)))
         model = behind_ansatz(model, pde.ansatz_at, torch.as_tensor(some, dtype=dtype, device=device))
     if pde.learned:
-        model = WithNumbers(model, pde.learned).to(device=device, dtype=dtype)
+        model = WithNumbers(model, pde.starts_and_bounds).to(device=device, dtype=dtype)
     if options.start is not None:
         take_parameters(model, options.start, device, "model.start")
     return model

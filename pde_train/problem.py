@@ -111,7 +111,7 @@ class Problem:
 
     def _check_exact(self) -> None:
         x, remedy = self.test_batch["interior"].x, "correct `exact` or leave it out"
-        known = residuals.check_columns("the exact solution", lambda: self.exact(x), x, remedy, None).shape[1]
+        known = residuals.check_columns("the exact solution", lambda: self.exact_on_test_points, x, remedy).shape[1]
         with torch.no_grad():
             columns = self.model(x[:1]).shape[1] - len(self.pde.learned)
         if known > columns or known != len(self.pde.unknowns) > 1:
@@ -176,10 +176,19 @@ class Problem:
         """The exact solution (n, k) of the k unknowns at points (n, d), in float64 even if the points are not."""
         return self.pde.exact_at(x.double())
 
-    @cached_property
+    @property
     def exact_on_test_points(self) -> Tensor:
-        """The exact solution (n, k) on the test points, in float64."""
-        return self.exact(self.test_batch["interior"].x)
+        """The exact solution, or the reference, (n, k) on the test points, in float64."""
+        return self._solution_on_test_points[0]
+
+    @property
+    def reference_error(self) -> float:
+        """The relative L2 error of what errors are measured against; 0 of an exact solution."""
+        return self._solution_on_test_points[1]
+
+    @cached_property
+    def _solution_on_test_points(self) -> tuple[Tensor, float]:
+        return self.pde.solution(self.test_batch["interior"].x.double())
 
     def loss(self, batch: Batch, rows: Mapping[str, int] | None = None, u: Field | None = None) -> Tensor:
         """The loss of the model, or of another field, on a batch.
@@ -262,7 +271,8 @@ class Problem:
             at all test points, the root mean square and the maximum of |u|. Of several unknowns, the
             same over all of them together, and of each by its name, as `error_l2/v`. Nothing where u*
             is not known. `number/<name>` is a number that is learnt. `error/<name>` is how far it is from
-            the one of the configuration, relative to it, where u* is known and with it that number.
+            the one of the configuration, relative to it, where u* is known and with it that number. Of a
+            reference, `reference_error` is its own relative error, below which error_l2 says nothing.
         """
         numbers = self._numbers()
         if not self.pde.has_exact:
@@ -271,6 +281,8 @@ class Problem:
         with torch.no_grad():
             difference = self.model(self.test_batch["interior"].x).double()[:, : exact.shape[1]] - exact
         errors = _errors(difference, exact)
+        if self.reference_error:
+            errors["reference_error"] = self.reference_error
         if exact.shape[1] > 1:
             for i, name in enumerate(self.pde.names_of_columns(exact.shape[1])):
                 own = _errors(difference[:, i : i + 1], exact[:, i : i + 1])

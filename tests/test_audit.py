@@ -197,6 +197,7 @@ def test_a_thousand_dimensions_are_compared_by_a_few_derivatives(compose: Compos
         ({"audit/derivatives": 1e-7}, None, set()),
         ({"audit/derivatives": math.nan}, None, set()),
         ({"error_l2": 0.6}, None, {"other_solution"}),
+        ({"error_l2": 2e-6, "reference_error": 1e-6}, None, {"at_reference"}),
         ({"audit/features": 1e-15}, None, {"given_solution"}),
         ({"audit/features": 1e-9}, None, set()),
         ({"error_l2": 0.4}, None, set()),

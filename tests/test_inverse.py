@@ -68,7 +68,7 @@ def measured(folder: Path, name: str = "rod.csv", k: float = 2.0, rows: int = 9)
 
 
 def posed(pde: PDE, differentiator: Differentiator | None = None) -> Problem:
-    model = WithNumbers(MLP(pde.domain.dimension, [6, 5], "tanh", 0), pde.learned)
+    model = WithNumbers(MLP(pde.domain.dimension, [6, 5], "tanh", 0), pde.starts_and_bounds)
     return Problem(pde, model, differentiator or Taylor(), Uniform(12, 8, initial=8))
 
 
@@ -108,7 +108,7 @@ def test_the_gradient_by_a_learnt_number_is_that_of_the_formula() -> None:
 
 
 def test_a_number_approaches_its_bounds_and_never_crosses_them() -> None:
-    model = WithNumbers(MLP(1, [3], "tanh", 0), {"a": Learned(0.3, 0.1, 0.7), "b": Learned(-2.0)})
+    model = WithNumbers(MLP(1, [3], "tanh", 0), [(0.3, 0.1, 0.7), (-2.0, None, None)])
     assert model.values().tolist() == pytest.approx([0.3, -2.0], rel=1e-15)
     with torch.no_grad():
         for p, expected in ((-50.0, 0.1), (50.0, 0.7)):

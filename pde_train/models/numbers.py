@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pde_train.models.base import Wrapper
-from pde_train.pdes.inverse import Learned
 
 
 class WithNumbers(Wrapper):
@@ -21,25 +20,25 @@ class WithNumbers(Wrapper):
 
     Args:
         model: The model of the unknowns.
-        learned: The numbers by name.
+        learned: The start of each number, its lower and its upper bound, or None in place of both.
     """
 
     lower: Tensor
     length: Tensor
 
-    def __init__(self, model: nn.Module, learned: Mapping[str, Learned]):
+    def __init__(self, model: nn.Module, learned: Sequence[tuple[float, float | None, float | None]]):
         super().__init__(model)
         raw, lower, length = [], [], []
-        for number in learned.values():
-            if number.lower is None or number.upper is None:
-                raw.append(number.start)
+        for start, least, most in learned:
+            if least is None or most is None:
+                raw.append(start)
                 lower.append(0.0)
                 length.append(0.0)
             else:
-                share = (number.start - number.lower) / (number.upper - number.lower)
+                share = (start - least) / (most - least)
                 raw.append(math.log(share / (1 - share)))
-                lower.append(number.lower)
-                length.append(number.upper - number.lower)
+                lower.append(least)
+                length.append(most - least)
         self.numbers = nn.Parameter(torch.tensor(raw, dtype=torch.float64))
         self.register_buffer("lower", torch.tensor(lower, dtype=torch.float64), persistent=False)
         self.register_buffer("length", torch.tensor(length, dtype=torch.float64), persistent=False)

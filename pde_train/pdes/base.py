@@ -14,6 +14,7 @@ from operator import or_
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from pde_train.derivatives import COORDINATE, FIELD, UNKNOWN, Jet, Request, coor
 from pde_train.errors import UsageError
 from pde_train.geometry import Box, Domain, Face, Part, Points, faces_of
 from pde_train.pdes.inverse import Data, Learned, Measurements
+from pde_train.references.base import Reference
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -198,14 +200,39 @@ class PDE(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no exact solution")
 
+    def reference(self, x: np.ndarray) -> Reference:
+        """A computed solution with its measured error, for a PDE without an exact one.
+
+        Args:
+            x: The points (n, d).
+
+        Returns:
+            The unknowns at the points, see `pde_train.references.base.certified`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no reference")
+
+    def solution(self, x: Tensor) -> tuple[Tensor, float]:
+        """The exact solution or the reference at points.
+
+        Args:
+            x: The points (n, d).
+
+        Returns:
+            The values (n, k) of k unknowns, and their relative L2 error, which is 0 of the exact solution.
+        """
+        if type(self).exact is not PDE.exact:
+            return joined(self.exact(Jet(coordinate_columns(x, self.coordinates)))), 0.0
+        reference = self.reference(x.detach().double().cpu().numpy())
+        return torch.from_numpy(reference.values).to(x), reference.error
+
     def exact_at(self, x: Tensor) -> Tensor:
-        """The exact solution (n, k) of k unknowns at points (n, d)."""
-        return joined(self.exact(Jet(coordinate_columns(x, self.coordinates))))
+        """The exact solution, or the reference, (n, k) of k unknowns at points (n, d)."""
+        return self.solution(x)[0]
 
     @property
     def has_exact(self) -> bool:
-        """Whether the exact solution is known, so that errors can be measured."""
-        return type(self).exact is not PDE.exact
+        """Whether a solution is known, exactly or as a reference, so that errors can be measured."""
+        return type(self).exact is not PDE.exact or type(self).reference is not PDE.reference
 
     def ansatz(self, d: Jet, raw: Tensor) -> Tensor | tuple[Tensor, ...]:
         """A function that fulfils conditions whatever the model is.
@@ -268,6 +295,11 @@ class PDE(ABC):
         changed._check_learned(type(self).__name__)
         _ = changed.measurements  # read now, with the numbers of the configuration
         return changed
+
+    @property
+    def starts_and_bounds(self) -> list[tuple[float, float | None, float | None]]:
+        """The start of each number that is learnt, and its bounds."""
+        return [(number.start, number.lower, number.upper) for number in self.learned.values()]
 
     @property
     def measurements(self) -> Measurements | None:

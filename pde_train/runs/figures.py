@@ -60,6 +60,8 @@ def history(series: Mapping[str, Mapping[int, float]]) -> Figure:
         points = sorted(series[key].items())
         style = "-" if key == "loss" else ".-"
         axes.semilogy([k for k, _ in points], positive([v for _, v in points]), style, color=colour, lw=1, label=key)
+    if floor := series.get("reference_error"):
+        axes.axhline(max(floor.values()), color="grey", ls=":", lw=1, label="error of the reference")
     axes.legend()
     return figure
 

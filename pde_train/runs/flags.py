@@ -20,7 +20,10 @@ SMALL_RESIDUAL, LARGE_ERROR = 1e-3, 0.5
 FAR = 100.0
 """A step with an error bound so many times the least one is far from the best."""
 
-NAMES = ("diverged", "unresolved", "inexact", "other_solution", "far_from_best_step", "given_solution")
+NEAR_FLOOR = 3.0
+"""An error below so many times that of the reference is no measurement."""
+
+NAMES = ("diverged", "unresolved", "inexact", "other_solution", "far_from_best_step", "given_solution", "at_reference")
 
 
 def raised(
@@ -45,6 +48,7 @@ def raised(
         ``far_from_best_step``: an automatic step of finite differences had a much larger error before
         training than the best step has.
         ``given_solution``: a few features of a linear model are the solution.
+        ``at_reference``: the error is hardly larger than that of the reference.
     """
     sentences: dict[str, str] = {}
     residual, residual_exact = metrics["residual"], metrics["residual_exact"]
@@ -81,6 +85,11 @@ def raised(
         sentences["given_solution"] = (
             "a few of the model's features are the exact solution: its error says nothing of other equations; choose "
             "features that do not hold it"
+        )
+    if error < NEAR_FLOOR * (floor := metrics.get("reference_error", 0.0)):
+        sentences["at_reference"] = (
+            f"the error {error:.1e} is hardly larger than that of the reference, {floor:.1e}: the model is about "
+            "as good as the reference, or better"
         )
     if residual_exact < SMALL_RESIDUAL and error > LARGE_ERROR:
         sentences["other_solution"] = (

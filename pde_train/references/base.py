@@ -1,0 +1,87 @@
+"""What a computed solution is: values with a measured error, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from pde_train.errors import RunError
+
+VERSION = 1
+"""Part of the key of every file: raised when a solver computes something else."""
+
+WORST = 1e-3
+"""The largest relative error with which values count as a reference."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A computed solution.
+
+    Attributes:
+        values: The k unknowns (n, k) at n points.
+        error: The relative L2 error of the values, measured as the difference of two resolutions.
+    """
+
+    values: np.ndarray
+    error: float
+
+
+def certified(solve: Callable[[int], np.ndarray], name: str, x: np.ndarray) -> Reference:
+    """Compute a solution at two resolutions, unless that was done before.
+
+    Args:
+        solve: The values (n, k) at the points by a resolution: 0, and the finer one 1.
+        name: What determines them beside the points: the equation with all its numbers.
+        x: The points (n, d).
+
+    Returns:
+        The finer values; their error is the difference from the coarser ones, which is that of the coarser.
+
+    Raises:
+        RunError: The resolutions differ by more than WORST, or the values are not finite.
+    """
+    file = _folder() / f"{hashlib.sha256(f'{VERSION} {name}'.encode() + x.tobytes()).hexdigest()[:24]}.npz"
+    if file.exists():
+        try:
+            with np.load(file, allow_pickle=False) as kept:
+                return Reference(kept["values"], float(kept["error"]))
+        except (OSError, ValueError, KeyError, BadZipFile):
+            log.warning("%s is damaged, and the reference is computed anew", file)
+    log.info("computing the reference of %s at %d points, once", name, len(x))
+    with np.errstate(all="ignore"):
+        coarse, fine = solve(0), solve(1)
+    error = float(np.linalg.norm(fine - coarse) / (np.linalg.norm(fine) or 1.0))
+    if not error <= WORST:
+        raise RunError(
+            f"the reference of {name} differs by {error:.1e} between two resolutions: expected at most {WORST:g}, "
+            "choose numbers for which the solution is smoother"
+        )
+    _keep(file, fine, error)
+    return Reference(fine, error)
+
+
+def _folder() -> Path:
+    kept = os.environ.get("PDE_TRAIN_CACHE")
+    return (Path(kept) if kept else Path.home() / ".cache" / "pde_train") / "references"
+
+
+def _keep(file: Path, values: np.ndarray, error: float) -> None:
+    """Write a file whole or not at all; a folder that cannot be written costs the next run the same time again."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".npz", delete=False) as part:
+            np.savez(part, values=values, error=np.array(error))
+        Path(part.name).replace(file)
+    except OSError as reason:
+        log.warning("the reference could not be kept (%s)", reason)

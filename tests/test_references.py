@@ -1,0 +1,134 @@
+"""References: Fourier series with exponential time differencing, their measured error, and runs judged by them."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures import Compose
+
+from pde_train.errors import RunError
+from pde_train.experiment import build
+from pde_train.pdes.schroedinger_1d import Schroedinger1D
+from pde_train.references import base
+from pde_train.references.base import certified
+from pde_train.references.fourier import Semilinear
+from pde_train.runs.run import run_config
+
+PERIOD = 2 * math.pi
+
+
+def test_a_linear_equation_is_solved_exactly() -> None:
+    """u_t = u_xx / 10 - u_xxx: every mode decays and travels by itself."""
+    equation = Semilinear(
+        0.0,
+        PERIOD,
+        lambda k: -0.1 * k**2 + 1j * k**3,
+        lambda k: 0 * k,
+        lambda u: u,
+        lambda x: np.cos(3 * x) + np.sin(x),
+    )
+    x, t = np.random.default_rng(0).uniform((0, 0), (PERIOD, 2), (50, 2)).T
+    expected = np.exp(-0.9 * t) * np.cos(3 * x + 27 * t) + np.exp(-0.1 * t) * np.sin(x + t)
+    np.testing.assert_allclose(equation.at(x, t, 32, 1.0), expected, rtol=0, atol=1e-11)
+
+
+def soliton(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """A soliton of i h_t + h_xx / 2 + |h|^2 h = 0 on the line, at speed 1; at 20 it is 4e-9."""
+    return np.exp(1j * x) / np.cosh(x - t)
+
+
+NLS = Semilinear(
+    -20.0,
+    40.0,
+    lambda k: -0.5j * k**2,
+    lambda k: 1j * np.ones_like(k),
+    lambda h: np.abs(h) ** 2 * h,
+    lambda x: soliton(x, np.zeros_like(x)),
+)
+
+
+def test_time_steps_are_of_fourth_order() -> None:
+    x = np.linspace(-5, 5, 21)
+    t = np.full(21, 1.0)
+    errors = [np.abs(NLS.at(x, t, 256, step) - soliton(x, t)).max() for step in (0.08, 0.04, 0.02)]
+    assert 3.7 < math.log2(errors[0] / errors[1]) < 4.4
+    assert 3.7 < math.log2(errors[1] / errors[2]) < 4.4
+    assert errors[2] < 1e-6
+
+
+def test_times_may_come_in_any_order_and_lie_anywhere() -> None:
+    x, t = np.random.default_rng(0).uniform((-5, 0), (5, 1), (40, 2)).T
+    np.testing.assert_allclose(NLS.at(x, t, 256, 0.01), soliton(x, t), rtol=0, atol=1e-6)
+
+
+def test_the_conserved_quantities_of_the_benchmark_hold() -> None:
+    """The integral of |h|^2 is that of the start at all times, which no error of phase or amplitude leaves."""
+    equation = Schroedinger1D()
+    x = np.linspace(-5, 5, 401)[:-1]
+    for time in (0.7, math.pi / 2):
+        values = equation.reference(np.stack([x, np.full_like(x, time)], axis=1)).values
+        assert (values**2).sum() * 10 / 400 == pytest.approx(8 * math.tanh(5), rel=1e-4)
+        np.testing.assert_allclose(values[1:], values[1:][::-1], rtol=0, atol=1e-6)  # even in x
+
+
+def test_the_benchmark_is_near_the_two_soliton_of_the_line() -> None:
+    t = np.linspace(0, math.pi / 2, 21)
+    h = 4 * (1 + 3 * np.exp(4j * t)) * np.exp(0.5j * t) / (5 + 3 * np.cos(4 * t))
+    found = Schroedinger1D().reference(np.stack([0 * t, t], axis=1))
+    assert found.error < 1e-4
+    assert np.abs(found.values[:, 0] + 1j * found.values[:, 1] - h).max() < 0.011  # P13: 1.05e-2 at the end
+
+
+def test_the_error_is_the_difference_of_two_resolutions_and_both_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDE_TRAIN_CACHE", str(tmp_path))
+    x, calls = np.linspace(0, 1, 5)[:, None], []
+
+    def solve(resolution: int) -> np.ndarray:
+        calls.append(resolution)
+        return np.ones((5, 1)) * (1 + (1 - resolution) * 3e-4)
+
+    for _ in range(2):
+        found = certified(solve, "flat", x)
+        assert found.error == pytest.approx(3e-4)
+        assert (found.values == 1).all()
+    assert calls == [0, 1]
+    certified(solve, "other", x)
+    certified(solve, "flat", x + 1)
+    assert len(calls) == 6
+    (file, *_) = (tmp_path / "references").iterdir()
+    file.write_bytes(b"damaged")
+    for name, points in (("flat", x), ("other", x), ("flat", x + 1)):
+        assert certified(solve, name, points).error == pytest.approx(3e-4)
+    assert len(calls) == 8
+
+
+def test_a_reference_that_does_not_converge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PDE_TRAIN_CACHE", str(tmp_path))
+    x = np.zeros((3, 1))
+    for values in (lambda r: np.ones((3, 1)) + r, lambda r: np.full((3, 1), np.nan)):
+        with pytest.raises(RunError, match=r"the reference of wild differs by .* between two resolutions: expected at"):
+            certified(values, "wild", x)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_run_is_judged_by_the_reference_and_says_its_error(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pde_train.pdes.schroedinger_1d.RESOLUTIONS", ((128, 0.01), (256, 0.005)))
+    monkeypatch.setattr(base, "WORST", 1.0)
+    monkeypatch.setenv("PDE_TRAIN_CACHE", str(tmp_path))
+    words = ["model.hidden=[6]", "method.steps=20", "method.log_every=10", "method.compile=never", "diagnostics=none"]
+    cfg = compose("pde=schroedinger_1d", "sampler=uniform", "sampler.interior=20", "sampler.boundary=8", *words)
+    problem = build(cfg).problem
+    assert problem.pde.has_exact
+    assert 0 < problem.reference_error < 1e-2
+    run_config(cfg, tmp_path / "run", {}, [])
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["metrics"]["reference_error"] == problem.reference_error
+    assert {"error_l2", "error_l2/u", "error_l2/v"} <= set(result["metrics"])
+    assert result["metrics"]["flag/at_reference"] == 0
