@@ -313,8 +313,9 @@ def assemble(
     differentiator: Differentiator,
     batch: Batch,
     wrap: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+    coefficients: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The linear system A a = b of a linear PDE for u(x) = features(x) a.
+    """The linear system A a = b of a linear PDE for u(x) = features(x) a, or that of a step of Newton's method.
 
     Column j of A is the linear part of the residual along feature j. It is computed as the
     derivative of the residual with respect to the jet at the zero jet, so that the forcing never
@@ -322,11 +323,14 @@ def assemble(
     the first P columns of A are those of the first unknown.
 
     Args:
-        pde: The equations, which must be linear in u.
+        pde: The equations, which must be linear in u where no coefficients are given.
         features: The map from points (n, d) to P features (n, P).
         differentiator: What takes the derivatives.
         batch: The points of each region.
         wrap: Wraps the iteration over blocks of points, for example in a progress bar.
+        coefficients: Coefficients (P, k) in place of 0, about which equations are linearised: A is then the
+            derivative of the residual by the coefficients and b the residual with the opposite sign, so that
+            a is the step.
 
     Returns:
         A (rows, k P) and b (rows, 1). Rows come equation by equation and are scaled by the weights of
@@ -340,7 +344,7 @@ def assemble(
     for part in wrap(list(_blocks(batch, columns))):
         for equations, jet in _jets(pde, features, differentiator, part, shared=True):
             for equation in equations:
-                linear, constant = _affine(equation, jet, pde.unknowns)
+                linear, constant = _affine(equation, jet, pde.unknowns, coefficients)
                 parts[equation.name].append((linear, -constant))
     blocks = [block for name in parts for block in parts[name]]
     return torch.cat([a for a, _ in blocks]), torch.cat([b for _, b in blocks])
@@ -406,7 +410,9 @@ def _weighted(equation: Equation, residual: Tensor) -> Tensor:
     return residual if isinstance(weight, float) and weight == 1 else weight * residual
 
 
-def _affine(equation: Equation, jet: Jet, unknowns: Sequence[str]) -> tuple[Tensor, Tensor]:
+def _affine(
+    equation: Equation, jet: Jet, unknowns: Sequence[str], coefficients: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """The linear part (n, k m) of an equation's residual at a jet, and its constant part (n, 1), both weighted.
 
     The residual r of a linear equation is affine in the unknown columns c of the jet: r(c) = r(0) +
@@ -417,9 +423,11 @@ def _affine(equation: Equation, jet: Jet, unknowns: Sequence[str]) -> tuple[Tens
         equation: The equation.
         jet: The jet of the features (n, m), which the k unknowns share.
         unknowns: The names of the unknowns.
+        coefficients: Coefficients (m, k) about which the residual is linearised, whether or not it is
+            affine; None for 0 and an affine one.
 
     Returns:
-        Both parts.
+        Both parts; the constant one is the residual at the coefficients.
 
     Raises:
         UsageError: The equation is not linear in the unknowns, or is no single column.
@@ -428,6 +436,10 @@ def _affine(equation: Equation, jet: Jet, unknowns: Sequence[str]) -> tuple[Tens
     fixed = {name: v for name, v in jet.columns.items() if name not in of}
     columns = {name: jet.columns[name] for name in of}
     zeros = {name: torch.zeros_like(v) for name, v in columns.items()}
+    at = zeros
+    if coefficients is not None:
+        own = {unknown: coefficients[:, i : i + 1] for i, unknown in enumerate(unknowns)}
+        at = {name: (v @ own[of[name]]).expand_as(v) for name, v in columns.items()}
 
     def residual(columns: Columns) -> Tensor:
         return equation.residual(Jet({**fixed, **columns}))
@@ -435,17 +447,17 @@ def _affine(equation: Equation, jet: Jet, unknowns: Sequence[str]) -> tuple[Tens
     parts = []
     for unknown in unknowns:
         tangent = {name: columns[name] if of[name] == unknown else zeros[name] for name in of}
-        constant, linear = _push_forward(residual, zeros, tangent)
-        _, elsewhere = _push_forward(residual, columns, tangent)
+        constant, linear = _push_forward(residual, at, tangent)
+        _, elsewhere = (None, linear) if coefficients is not None else _push_forward(residual, columns, tangent)
         rounding = 1e3 * torch.finfo(linear.dtype).eps * float(linear.abs().max())
         if not bool(((elsewhere - linear).abs() <= rounding).all()):
             raise UsageError(
                 f"method=least_squares solves linear equations, and {equation.name!r} of this PDE is not linear in "
-                f"{', '.join(unknowns)}: choose method=gradient_descent"
+                f"{', '.join(unknowns)}: choose method=newton_least_squares or gradient_descent"
             )
         if linear.shape[1] != next(iter(columns.values())).shape[1]:
             raise UsageError(
-                f"method=least_squares wants equations of one column, and {equation.name!r} of this PDE has several: "
+                f"least squares want equations of one column, and {equation.name!r} of this PDE has several: "
                 "expected a method for each, split it"
             )
         parts.append(linear)

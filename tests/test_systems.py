@@ -186,7 +186,9 @@ def test_a_product_of_two_unknowns_is_not_linear() -> None:
         second.equation = Oscillator.second.equation  # type: ignore[attr-defined]
 
     problem = posed(Product(), RandomFeatures(1, 9, "tanh", 3.0, 0, outputs=2))
-    with pytest.raises(UsageError, match=r"'second' of this PDE is not linear in u, v: choose method=gradient_descent"):
+    with pytest.raises(
+        UsageError, match=r"'second' of this PDE is not linear in u, v: choose method=newton_least_squares"
+    ):
         LeastSquares().fit(problem, Record(NoTracker(), Entropy([1e-8])), NoDiagnostics(), Path())
 
 
@@ -294,7 +296,7 @@ def test_figures_have_a_panel_for_each_unknown() -> None:
     ("words", "sentence"),
     [
         (["model=random_features", "model.separate=true"], "model.separate=true is for networks, and all unknowns"),
-        (["model=random_features"], "'momentum_x' of this PDE is not linear in u, v, p: choose method=gradient_de"),
+        (["model=random_features"], "'momentum_x' of this PDE is not linear in u, v, p: choose method=newton_le"),
     ],
 )
 def test_what_a_system_cannot_have_is_refused(

@@ -80,7 +80,7 @@ def test_every_pde_model_and_differentiator_run_together(
     }
     cfg = compose(f"pde={pde}", f"model={model}", f"differentiator={differentiator}", *SMALL, *short.get(model, []))
     if model == "random_features" and pde in NONLINEAR:
-        sentence = rf"'{NONLINEAR[pde]}' of this PDE is not linear in [uvp, ]+: choose method=gradient_descent"
+        sentence = rf"'{NONLINEAR[pde]}' of this PDE is not linear in [uvp, ]+: choose method=newton_least_squares"
         with pytest.raises(UsageError, match=sentence):
             run(build(cfg), tmp_path)
         return
