@@ -20,13 +20,17 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from benchmarks import side_by_side
+from pde_train import plots
 
 if TYPE_CHECKING:
     from pde_train.experiment import Experiment
 
 RESULTS = Path(__file__).with_name("accuracy.jsonl")
 PAGE = Path(__file__).with_name("ACCURACY.md")
+FIGURE = Path(__file__).with_name("accuracy.png")
 CHUNK = 250
 """Steps between two measurements of the error."""
 SPACING = 1.1
@@ -165,12 +169,16 @@ ROWS = {
     },
     "burgers_gn": Row("Burgers, gauss_newton", f"{BURGERS} {GN}", (60,)),
 }
-CURVES = {
-    "Poisson 2D, 2-64-1": ("poisson_2d", "poisson_2d_gn"),
-    "biharmonic 1D, 1-50-1": ("beam", "beam_gn"),
-    "Burgers, 2-20-20-20-1": ("burgers", "burgers_gn"),
+CURVES = {"Poisson 2D, 2-64-1": "poisson_2d", "biharmonic 1D, 1-50-1": "beam", "Burgers, 2-20-20-20-1": "burgers"}
+"""The panels of the figure: its title, and the name of its rows."""
+LABELS = {
+    "ssbroyden": "{}",
+    "gauss_newton": "{}_gn",
+    "soap": "{} by soap",
+    "lbfgs": "{} by lbfgs",
+    "adam": "{} by adam",
 }
-"""The panels of the figure: problem, and its rows with ssbroyden and with gauss_newton."""
+"""The lines of a panel: a label, and the row."""
 
 
 def spent() -> float:
@@ -264,6 +272,20 @@ def results() -> list[dict[str, Any]]:
     return side_by_side.results(RESULTS)
 
 
+def curves() -> dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]]:
+    """Errors against CPU seconds by panel and line, one curve a seed, at common seconds of each line."""
+    found: dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]] = {}
+    for title, problem in CURVES.items():
+        for label, row in LABELS.items():
+            traces = [np.array(r["trace"]).T for r in results() if r["row"] == row.format(problem) and r.get("trace")]
+            if traces:
+                first, last = max(t[0][0] for t in traces), min(t[0][-1] for t in traces)
+                seconds = np.geomspace(first, last, 60)
+                errors = [np.exp(np.interp(np.log(seconds), np.log(t[0]), np.log(t[1]))) for t in traces]
+                found.setdefault(title, {})[label] = [(seconds, error) for error in errors]
+    return found
+
+
 def page() -> str:
     """The table of all results."""
     by_row: dict[str, list[dict[str, Any]]] = {}
@@ -292,6 +314,8 @@ def page() -> str:
             f"| {row.title} | {runs[0]['parameters']} | {seeds} | {'; '.join(cells)} | {numbers['loss']:.1e} | "
             f"{numbers['held_out']:.1e} | {numbers['steps']:.0f} | {row.known or '-'} |"
         )
+    if curves():
+        lines += ["", f"![Errors against CPU seconds of five optimisers on three problems]({FIGURE.name})"]
     return "\n".join(lines) + "\n" + side_by_side.section()
 
 
@@ -315,6 +339,10 @@ def main(words: Sequence[str] | None = None) -> None:
                 with RESULTS.open("a") as file:
                     file.write(json.dumps(result) + "\n")
         PAGE.write_text(page())
+        if panels := curves():
+            plots.bands(panels, "CPU s of one core, compilation included", "relative L2 error", "xy").savefig(
+                FIGURE, dpi=110
+            )
 
 
 if __name__ == "__main__":
