@@ -36,6 +36,13 @@ KEPT = {
     "pde=burgers_1d": {"burgers"},
     "pde=convection_1d": {"convection", "seam"},
     "pde=linear_kdv_1d": {"linear_kdv", "seam", "seam_slope", "seam_curvature"},
+    "pde=heat_1d": {"heat"},
+    "pde=wave_1d": {"wave"},
+    "pde=helmholtz_2d": {"helmholtz"},
+    "pde=reaction_1d": {"reaction", "seam"},
+    "pde=klein_gordon_1d": {"klein_gordon", "value"},
+    "pde=diffusion_reaction_1d": {"diffusion_reaction"},
+    "pde=heat_nd": {"heat"},
 }
 """The equations that stay terms of the loss."""
 
