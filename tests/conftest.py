@@ -29,6 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def loaded_files() -> None:
+    forked.keep_loaded_files()
+
+
+@pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Tensors this small take many times longer where torch wakes a second thread for them."""
     torch.set_num_threads(1)
