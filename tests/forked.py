@@ -410,8 +410,8 @@ def preload(kind: str) -> None:
     Store("").load()
     uploader.subprocess = Child  # type: ignore[attr-defined, assignment]  # as much of the module as is used there
     copy_new_stores()
-    keep_loaded_files()
     if kind == "commands":
+        keep_loaded_files()
         import rich.table  # noqa: F401
 
         import pde_train
