@@ -1,4 +1,5 @@
 import fcntl
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,14 @@ WORKER = "PYTEST_XDIST_WORKER"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, those of SLURM before all: short ones then fill what is left at the end for each process."""
     items.sort(key=lambda item: (item.get_closest_marker("slurm") is None, item.get_closest_marker("slow") is None))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def loaded_once() -> None:
+    """What is imported and collected stays: looking for garbage in it takes a tenth of a composition."""
+    forked.keep_loaded_files()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,7 +5,9 @@ of the time of a small sweep. A forked process has its own folder, environment, 
 and ends with an exit code as any other. Tests of the start itself use `subprocess`.
 """
 
+import atexit
 import contextlib
+import copy
 import gc
 import importlib
 import json
@@ -241,6 +243,31 @@ def copy_new_stores() -> None:
     delivery.check_file = copied
 
 
+def keep_loaded_files() -> None:
+    """Read each file of conf/ and of Hydra's own configuration once in this process, which is half of a composition.
+
+    Files of other folders, which a test may write anew, are read as ever.
+    """
+    from hydra._internal.config_repository import ConfigRepository
+    from hydra.plugins.config_source import ConfigResult
+
+    from pde_train.conf_dir import conf_dir
+
+    load, kept = ConfigRepository.load_config, dict[str, ConfigResult]()
+    known = ["hydra.conf", str(conf_dir()), ""]  # the last are classes that plugins have registered
+
+    def loaded(self: ConfigRepository, config_path: str) -> ConfigResult | None:
+        if [source.path for source in self.sources] != known:
+            return load(self, config_path)
+        if config_path not in kept:
+            if (result := load(self, config_path)) is None:
+                return None
+            kept[config_path] = result
+        return copy.deepcopy(kept[config_path])
+
+    ConfigRepository.load_config = loaded  # type: ignore[method-assign]
+
+
 SERVERS: dict[str, Server] = {}
 """Those of this process, made when they are needed: one for commands, one that has imported MLflow for uploaders."""
 
@@ -347,11 +374,32 @@ def become(about: dict[str, Any], *pipes: int) -> None:
         artifacts.draw = lambda problem, record, entropy: {}
     flag, what, *words = about["command"]
     sys.argv = [what if flag == "-m" else flag, *words]
-    if flag == "-m":
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-    else:
-        exec(what, {"__name__": "__main__"})
-    sys.exit()
+    code: Any = 0
+    try:
+        if flag == "-m":
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            exec(what, {"__name__": "__main__"})
+    except SystemExit as end:
+        code = end.code or 0
+        if not isinstance(code, int):
+            raise
+    # as at the end of an interpreter, which then frees every imported object: that takes longer than a small command
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def compose_once() -> None:
+    """Load files and grammars that every composition needs."""
+    import hydra
+
+    from pde_train.conf_dir import conf_dir
+
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        hydra.compose("config", ["name=test"])
 
 
 def preload(kind: str) -> None:
@@ -363,6 +411,7 @@ def preload(kind: str) -> None:
     uploader.subprocess = Child  # type: ignore[attr-defined, assignment]  # as much of the module as is used there
     copy_new_stores()
     if kind == "commands":
+        keep_loaded_files()
         import rich.table  # noqa: F401
 
         import pde_train
@@ -370,6 +419,7 @@ def preload(kind: str) -> None:
         for module in pkgutil.walk_packages(pde_train.__path__, "pde_train."):
             if not module.name.endswith(".__main__"):
                 importlib.import_module(module.name)
+        compose_once()
     gc.collect()
     gc.freeze()
 

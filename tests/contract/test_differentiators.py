@@ -72,19 +72,16 @@ CHOICES = [word for name in WORDS for word in (name, *(f"{name} {v}" for v in VA
 @functools.cache
 def built(choice: str, dimension: int = 2) -> Differentiator:
     """The differentiator of a choice and what follows it, on a grid of distance 0.05 where it takes one."""
+    return build_group(composed(choice), "differentiator").fitted((0.05,) * dimension)
+
+
+@functools.cache
+def composed(choice: str) -> DictConfig:
+    """The configuration of a run with a choice."""
     name, *settings = choice.split()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         overrides = [f"differentiator={name}", *(f"differentiator.{s}" for s in settings)]
-        cfg = compose("config", ["name=test", "tracking=none", *overrides])
-    return build_group(cfg, "differentiator").fitted((0.05,) * dimension)
-
-
-def configuration(choice: str) -> DictConfig:
-    """The configuration of a choice."""
-    name, *settings = choice.split()
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        overrides = [f"differentiator={name}", *(f"differentiator.{s}" for s in settings)]
-        return compose("config", ["name=test", "tracking=none", *overrides]).differentiator
+        return compose("config", ["name=test", "tracking=none", *overrides])
 
 
 def another_step(choice: str) -> bool:
@@ -516,5 +513,5 @@ def test_choices_are_found() -> None:
 @every_choice
 def test_the_label_of_a_choice_is_that_which_its_parameters_give(choice: str) -> None:
     """Runs stored before the label was a tag are named by their parameters: both names must be one."""
-    settings = {f"params.differentiator.{k!s}": str(v) for k, v in configuration(choice).items()}
+    settings = {f"params.differentiator.{k!s}": str(v) for k, v in composed(choice).differentiator.items()}
     assert built(choice).label == scheme_of(settings)
