@@ -20,11 +20,12 @@ from pde_train.derivatives import Jet
 from pde_train.errors import UsageError
 from pde_train.geometry import faces_of
 from pde_train.pdes.allen_cahn_1d import AllenCahn1D
-from pde_train.pdes.base import BOUNDARIES, PDE, Equation
+from pde_train.pdes.base import PDE, Equation
 from pde_train.pdes.beltrami_3d import Beltrami3D
 from pde_train.pdes.biharmonic_1d import Biharmonic1D
 from pde_train.pdes.biharmonic_2d import Biharmonic2D
 from pde_train.pdes.burgers_1d import Burgers1D
+from pde_train.pdes.checks import BOUNDARIES
 from pde_train.pdes.convection_1d import Convection1D
 from pde_train.pdes.euler_beam import EulerBeam
 from pde_train.pdes.heat_1d import Heat1D

@@ -19,7 +19,7 @@ NETWORK = "model=two_layer"
         (["+trainer.y=1"], "trainer is no key of the configuration"),
         (["+sweep.speed=1"], "sweep.speed is no key of the configuration"),
         (["+accelerator.devices=1"], "accelerator.devices is no key"),
-        (["+pde.velocity=1"], "pde.velocity is no field of .*Poisson1D: expected one of conditions, frequency"),
+        (["+pde.velocity=1"], "pde.velocity is no field of .*Poisson1D: expected one of conditions, learn, data, fr"),
         (["+pde.frequncy=2"], "did you mean frequency"),
         (["+audit.factors=2"], "audit.factors is no field of .*Audit.*did you mean factor"),
         (["optimizer._target_=torch.optim.LBFGS", NETWORK], "optimizer.betas is no field of torch.optim.LBFGS"),

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pde_train.derivatives import Jet
 from pde_train.geometry import Box
-from pde_train.pdes.base import PDE, check_positive, on, sqrt
+from pde_train.pdes.base import PDE, on
+from pde_train.pdes.checks import check_positive, sqrt
 
 
 @dataclass(frozen=True)

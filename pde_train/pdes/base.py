@@ -7,12 +7,12 @@ import math
 import re
 from abc import ABC
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cached_property, reduce
 from numbers import Real
 from operator import or_
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,74 +21,17 @@ from torch import Tensor
 from pde_train.derivatives import COORDINATE, FIELD, UNKNOWN, Jet, Request, coordinate_columns
 from pde_train.errors import UsageError
 from pde_train.geometry import Box, Domain, Face, Part, Points, faces_of
+from pde_train.pdes.equations import Equation, fulfils, on
 from pde_train.pdes.inverse import Data, Learned, Measurements
 from pde_train.references.base import Reference
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+__all__ = ["PDE", "Equation", "fulfils", "on"]
 
 DATA = "data"
 """The region of measured points."""
 
 WEIGHTS = "weights."
 """Prefix of the weights of equations among the numbers of a PDE."""
-
-
-@dataclass(frozen=True)
-class Equation:
-    """One residual of a PDE.
-
-    Attributes:
-        name: The name of the method that is its formula.
-        region: The region where it holds, see `pde_train.geometry.faces_of`.
-        request: The derivatives that it needs.
-        residual: Its formula, from a jet of columns (n, 1) to the residual (n, k). Every column is a
-            residual of its own. A linear formula of one column also takes columns (n, m) of m functions.
-        weight: The factor of its residual in the loss and in the rows of a linear system; a scalar
-            tensor where the weights of many problems are varied at once, see `PDE.with_numbers`.
-    """
-
-    name: str
-    region: str
-    request: Request
-    residual: Callable[[Jet], Tensor]
-    weight: float | Tensor
-
-
-def on(region: str, needs: str, when: Callable[[Any], bool] = lambda pde: True) -> Callable[[Method], Method]:
-    """Mark a method of a PDE as the residual of an equation.
-
-    Args:
-        region: Where the equation holds, such as `"interior"` or `"boundary"`, see
-            `pde_train.geometry.faces_of`.
-        needs: The names of the derivatives that the formula uses, as in `"u u_t u_xx"`.
-        when: Whether the equation belongs to an instance of the PDE; by default to every one.
-
-    Returns:
-        The decorator.
-    """
-
-    def mark(method: Method) -> Method:
-        method.equation = (region, needs, when)  # type: ignore[attr-defined]  # functions take attributes
-        return method
-
-    return mark
-
-
-def fulfils(*conditions: str) -> Callable[[Method], Method]:
-    """Mark the method `ansatz` of a PDE with the names of the equations that it fulfils.
-
-    Args:
-        conditions: Names of boundary and initial conditions. Those that do not belong to an instance are passed over.
-
-    Returns:
-        The decorator.
-    """
-
-    def mark(method: Method) -> Method:
-        method.fulfils = conditions  # type: ignore[attr-defined]  # functions take attributes
-        return method
-
-    return mark
 
 
 class PDE(ABC):
@@ -427,66 +370,3 @@ class PDE(ABC):
 def joined(columns: Tensor | tuple[Tensor, ...]) -> Tensor:
     """Columns (n, 1) beside each other, as (n, k)."""
     return torch.cat(columns, dim=1) if isinstance(columns, tuple) else columns
-
-
-BOUNDARIES = ("simply_supported", "clamped")
-
-
-def check_boundary(boundary: str) -> None:
-    """Refuse an unknown support of a plate or beam.
-
-    Args:
-        boundary: One of BOUNDARIES.
-
-    Raises:
-        UsageError: It is none of them.
-    """
-    if boundary not in BOUNDARIES:
-        raise UsageError(f"pde.boundary={boundary} is unknown: expected one of {', '.join(BOUNDARIES)}, choose one")
-
-
-def check_frequency(frequency: float) -> None:
-    """Refuse a frequency that makes no wave, or one whose fourth power overflows.
-
-    Args:
-        frequency: The frequency in units of pi.
-
-    Raises:
-        UsageError: It is no number, 0, or too large.
-    """
-    if isinstance(frequency, bool) or not isinstance(frequency, Real) or not 0 < abs(frequency) < 1e6:
-        raise UsageError(f"pde.frequency={frequency} makes no wave: expected a number other than 0, such as 1.0")
-
-
-def check_positive(**numbers: float) -> None:
-    """Refuse parameters that are not positive.
-
-    Args:
-        numbers: The parameters by name.
-
-    Raises:
-        UsageError: One is no number, not positive, or not finite.
-    """
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, Real) or not 0 < number < math.inf:
-            raise UsageError(f"pde.{name}={number} cannot be used: expected a positive number, such as 1.0")
-
-
-def check_whole(**numbers: int) -> None:
-    """Refuse parameters that are no positive integers.
-
-    Args:
-        numbers: The parameters by name.
-
-    Raises:
-        UsageError: One is none.
-    """
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise UsageError(f"pde.{name}={number} cannot be used: expected a positive integer, such as 4")
-
-
-def sqrt(number: float) -> float:
-    """The square root of a number of a PDE, which may be a scalar tensor, see `PDE.with_numbers`."""
-    root: float = number**0.5
-    return root

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pde_train.derivatives import Jet
 from pde_train.geometry import Box
-from pde_train.pdes.base import PDE, check_boundary, check_frequency, fulfils, on
+from pde_train.pdes.base import PDE, fulfils, on
+from pde_train.pdes.checks import check_boundary, check_frequency
 
 
 @dataclass(frozen=True)

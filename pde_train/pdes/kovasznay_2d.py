@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import pi, sqrt
+from math import pi
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from pde_train.derivatives import Jet
 from pde_train.errors import UsageError
 from pde_train.geometry import Box
 from pde_train.pdes.base import PDE, on
+from pde_train.pdes.checks import sqrt
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pde_train.derivatives import Jet
 from pde_train.geometry import Box
-from pde_train.pdes.base import PDE, check_positive, fulfils, on
+from pde_train.pdes.base import PDE, fulfils, on
+from pde_train.pdes.checks import check_positive
 
 
 @dataclass(frozen=True)
