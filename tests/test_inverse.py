@@ -1,5 +1,6 @@
 """Inverse problems: measured values, and numbers of a PDE that are learnt with the network."""
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures import Compose, KilledAt
+from test_domains import OnDisc
 from torch import Tensor
 
 from pde_train import residuals
@@ -208,6 +210,19 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         ("x", "t"), ("u", "v"), box
     )
     assert (found.names, found.x.tolist(), found.values.tolist()) == (("v",), [[0.5, 0.25]], [[7.0]])
+
+
+def test_a_pde_with_data_and_pieces_of_a_boundary_goes_to_other_processes(tmp_path: Path) -> None:
+    inverse = Rod().with_inverse({"k": Learned(0.5)}, Data(measured(tmp_path)))
+    plate = OnDisc()
+    assert inverse.regions
+    assert plate.faces["circle"]
+    (tmp_path / "rod.csv").unlink()
+    for pde in (inverse, plate):
+        sent = pickle.loads(pickle.dumps(pde))
+        assert [e.name for e in sent.equations()] == [e.name for e in pde.equations()]
+    again = pickle.loads(pickle.dumps(inverse))
+    assert (again.measured_points()["data"].x == inverse.measured_points()["data"].x).all()
 
 
 FILES = {

@@ -299,12 +299,13 @@ class PDE(ABC):
 
     def _without_cache(self) -> Self:
         """A copy without its cached properties, such as the equations with their weights, which are computed anew."""
-        copied = copy.copy(self)
-        for base in type(self).__mro__:
-            for name, attribute in vars(base).items():
-                if isinstance(attribute, cached_property):
-                    vars(copied).pop(name, None)
-        return copied
+        return copy.copy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has, and what is sent to other processes: all but cached properties."""
+        bases = type(self).__mro__
+        cached = {name for base in bases for name, value in vars(base).items() if isinstance(value, cached_property)}
+        return {name: value for name, value in vars(self).items() if name not in cached}
 
     @cached_property
     def regions(self) -> dict[str, tuple[list[Equation], Request]]:
