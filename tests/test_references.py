@@ -14,6 +14,7 @@ from pde_train.pdes.schroedinger_1d import Schroedinger1D
 from pde_train.references import base
 from pde_train.references.base import certified
 from pde_train.references.fourier import Semilinear
+from pde_train.runs import figures
 from pde_train.runs.run import run_config
 
 PERIOD = 2 * math.pi
@@ -127,6 +128,8 @@ def test_a_run_is_judged_by_the_reference_and_says_its_error(
     problem = build(cfg).problem
     assert problem.pde.has_exact
     assert 0 < problem.reference_error < 1e-2
+    titles = [axes.get_title() for axes in figures.solution(problem).axes]
+    assert {"u, model", "u, reference", "v, model", "v, reference"} <= set(titles)
     run_config(cfg, tmp_path / "run", {}, [])
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["metrics"]["reference_error"] == problem.reference_error

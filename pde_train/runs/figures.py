@@ -82,8 +82,11 @@ def solution(problem: Problem) -> Figure:
 def error(problem: Problem) -> Figure:
     """The difference between the model and the exact solution, which must be known; a panel for each unknown."""
     x, fields = _sampled(problem)
-    names = problem.pde.names_of_columns(fields["exact"].shape[1])
-    differences = {f"{name} - exact": fields["model"][:, i] - fields["exact"][:, i] for i, name in enumerate(names)}
+    known = _known(problem)
+    differences = {
+        f"{name} - {known}": fields["model"][:, i] - fields[known][:, i]
+        for i, name in enumerate(problem.pde.names_of_columns(fields[known].shape[1]))
+    }
     if x.shape[1] > 1:
         return _maps(problem, x, differences, 1)
     return _curves(problem, x, "Error", {name: {"model": values} for name, values in differences.items()})
@@ -116,7 +119,8 @@ def _sampled(problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         problem: With its trained model.
 
     Returns:
-        Points (n, d), and by name ``exact``, where it is known, and ``model``, with a column for each unknown.
+        Points (n, d), and by name ``exact`` or ``reference``, where it is known, and ``model``, with a column for each
+        unknown.
     """
     x = problem.test_batch["interior"].x
     if x.shape[1] > 2 and not problem.sampler.places_points:
@@ -126,9 +130,14 @@ def _sampled(problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         values = problem.model(x)
         fields = {"model": values[:, : values.shape[1] - len(problem.pde.learned)]}
         if problem.pde.has_exact:
-            fields["exact"] = problem.exact(x)
-            fields["model"] = fields["model"][:, : fields["exact"].shape[1]]
+            exact = problem.exact(x)
+            fields = {"model": fields["model"][:, : exact.shape[1]], _known(problem): exact}
     return x.cpu().numpy(), {name: values.cpu().numpy() for name, values in fields.items()}
+
+
+def _known(problem: Problem) -> str:
+    """What the model is compared with, in a word."""
+    return "reference" if problem.reference_error else "exact"
 
 
 def _plane(box: Domain) -> np.ndarray:
@@ -145,8 +154,8 @@ def _curves(problem: Problem, x: np.ndarray, title: str, panels: Mapping[str, Ma
     for axes, (label, lines) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
         axes.set(xlabel=problem.pde.coordinates[0], ylabel=label, title=title)
         axes.grid(alpha=0.3)
-        if "exact" in lines:
-            axes.plot(x[order, 0], lines["exact"][order], color=COLOURS[1], lw=3, alpha=0.5, label="exact")
+        for known in set(lines) - {"model"}:
+            axes.plot(x[order, 0], lines[known][order], color=COLOURS[1], lw=3, alpha=0.5, label=known)
         axes.plot(x[order, 0], lines["model"][order], color=COLOURS[0], lw=1, label="model")
         if len(lines) > 1:
             axes.legend()
