@@ -28,61 +28,58 @@ Limits = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Disc(Domain):
-    """A disc in the plane, whose boundary is `circle`.
+class Round(Domain):
+    """The points within a distance of a center, in as many dimensions as it has.
 
     Attributes:
-        center: The center (2).
+        center: The center (d).
         radius: The radius.
 
     Raises:
         UsageError: The radius is not positive, or a number is not finite.
     """
 
-    center: tuple[float, float]
+    center: tuple[float, ...]
     radius: float
     lower: Limits = field(init=False)
     upper: Limits = field(init=False)
 
     def __post_init__(self) -> None:
-        _check_radius(self)
+        if not (np.isfinite(self.center).all() and 0 < self.radius < math.inf):
+            raise UsageError(
+                f"a {type(self).__name__.lower()} at {self.center} of radius {self.radius} has no points: expected "
+                "finite numbers, and a positive radius"
+            )
         _bound(self, np.subtract(self.center, self.radius), np.add(self.center, self.radius))
 
     def contains(self, x: np.ndarray) -> np.ndarray:
-        return _distance(x, self.center) <= self.radius
+        inside: np.ndarray = np.linalg.norm(x - np.asarray(self.center), axis=1) <= self.radius
+        return inside
+
+    def _at(self, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The points of the boundary with some normals, and these."""
+        return self.center + self.radius * normals, normals
+
+
+@dataclass(frozen=True)
+class Disc(Round):
+    """A disc in the plane, whose boundary is `circle`."""
+
+    center: tuple[float, float]
 
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
         return {"circle": Part(1, self._on_circle, 2 * math.pi * self.radius)}
 
     def _on_circle(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         angle = 2 * math.pi * unit[:, 0]
-        normals = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        return self.center + self.radius * normals, normals
+        return self._at(np.stack([np.cos(angle), np.sin(angle)], axis=1))
 
 
 @dataclass(frozen=True)
-class Ball(Domain):
-    """A ball in three dimensions, whose boundary is `sphere`.
-
-    Attributes:
-        center: The center (3).
-        radius: The radius.
-
-    Raises:
-        UsageError: The radius is not positive, or a number is not finite.
-    """
+class Ball(Round):
+    """A ball in three dimensions, whose boundary is `sphere`."""
 
     center: tuple[float, float, float]
-    radius: float
-    lower: Limits = field(init=False)
-    upper: Limits = field(init=False)
-
-    def __post_init__(self) -> None:
-        _check_radius(self)
-        _bound(self, np.subtract(self.center, self.radius), np.add(self.center, self.radius))
-
-    def contains(self, x: np.ndarray) -> np.ndarray:
-        return _distance(x, self.center) <= self.radius
 
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
         return {"sphere": Part(2, self._on_sphere, 4 * math.pi * self.radius**2)}
@@ -91,8 +88,7 @@ class Ball(Domain):
         """Equal areas by the cylindrical projection of Archimedes."""
         height, angle = 2 * unit[:, 0] - 1, 2 * math.pi * unit[:, 1]
         across = np.sqrt(1 - height**2)
-        normals = np.stack([across * np.cos(angle), across * np.sin(angle), height], axis=1)
-        return self.center + self.radius * normals, normals
+        return self._at(np.stack([across * np.cos(angle), across * np.sin(angle), height], axis=1))
 
 
 @dataclass(frozen=True)
@@ -276,25 +272,12 @@ def _bound(domain: Domain, lower: Sequence[float] | np.ndarray, upper: Sequence[
     object.__setattr__(domain, "upper", tuple(map(float, upper)))
 
 
-def _check_radius(domain: Disc | Ball) -> None:
-    if not (np.isfinite(domain.center).all() and 0 < domain.radius < math.inf):
-        raise UsageError(
-            f"a {type(domain).__name__.lower()} at {domain.center} of radius {domain.radius} has no points: expected "
-            "finite numbers, and a positive radius"
-        )
-
-
 def _check_names(domains: Mapping[str, Domain]) -> None:
     for name in domains:
         if not name.isidentifier() or name in RESERVED:
             raise UsageError(
                 f"{name!r} names no piece of a boundary: expected a word other than {', '.join(RESERVED)}, such as hole"
             )
-
-
-def _distance(x: np.ndarray, center: Sequence[float]) -> np.ndarray:
-    distances: np.ndarray = np.linalg.norm(x - np.asarray(center), axis=1)
-    return distances
 
 
 def _on_edge(

@@ -59,6 +59,9 @@ def without_factors(batch: Batch) -> Batch:
     return {region: replace(points, factors=None) for region, points in batch.items()}
 
 
+MOST_ROUNDS = 200
+"""How often points in a box are drawn until enough of them lie in a domain."""
+
 LOOKED_AT = 4096
 """The number of parameters at which the length of a curve is measured; 64 along each of several."""
 
@@ -130,6 +133,37 @@ class Part:
         unit = np.stack(np.meshgrid(*[axis] * self.parameters), axis=-1).reshape(-1, self.parameters)
         return self.size * float(self.keeps(*self.place(unit)).mean())
 
+    def draw(
+        self, region: str, count: int, fill: Callable[[], np.ndarray], once: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw points of the set, again and again until there are enough.
+
+        Args:
+            region: The name of the set in an error.
+            count: The number n of points.
+            fill: Draws parameters (m, p).
+            once: Whether `fill` gives the same each time, so that there are no more points than the first time.
+
+        Returns:
+            The points (n, d) and their normals (n, d), or fewer of both where they are drawn once.
+
+        Raises:
+            UsageError: There are too few.
+        """
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        total = 0
+        while total < count and len(found) < (1 if once else MOST_ROUNDS):
+            x, normals = self.place(fill())
+            kept = self.keeps(x, normals)
+            found.append((x[kept], normals[kept]))
+            total += int(kept.sum())
+        if total < (1 if once else count):
+            raise UsageError(
+                f"{total} points were found in the region {region!r}, and {count} were asked for: expected a domain "
+                "that fills more of the box around it, correct it or choose more points"
+            )
+        return np.concatenate([x for x, _ in found])[:count], np.concatenate([n for _, n in found])[:count]
+
 
 class Domain(ABC):
     """A bounded set of points in d dimensions.
@@ -183,6 +217,11 @@ class Domain(ABC):
                 "in @on"
             )
         return found
+
+    def interior(self) -> Part:
+        """The domain itself, as what lies in it of the box around it; its points have no normals."""
+        size = float(np.prod(self.lengths))
+        return Part(self.dimension, lambda unit: (self.place(unit), unit), size, lambda x, _: self.contains(x))
 
     @property
     def dimension(self) -> int:

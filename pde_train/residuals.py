@@ -395,7 +395,7 @@ def _jets(
         if not pde.learned:
             yield equations, jet_at(pde, u, differentiator, points, request, shared)
             continue
-        numbers = u(points.x)[:, -len(pde.learned) :].split(1, dim=1)
+        numbers = u(points.x[:1])[:, -len(pde.learned) :].expand(len(points.x), -1).split(1, dim=1)
         varied = pde.with_numbers(dict(zip(pde.learned, numbers, strict=True)))
         yield varied.regions[region][0], jet_at(pde, partial(_unknowns, pde, u), differentiator, points, request)
 
@@ -448,13 +448,14 @@ def _affine(
     for unknown in unknowns:
         tangent = {name: columns[name] if of[name] == unknown else zeros[name] for name in of}
         constant, linear = _push_forward(residual, at, tangent)
-        _, elsewhere = (None, linear) if coefficients is not None else _push_forward(residual, columns, tangent)
-        rounding = 1e3 * torch.finfo(linear.dtype).eps * float(linear.abs().max())
-        if not bool(((elsewhere - linear).abs() <= rounding).all()):
-            raise UsageError(
-                f"method=least_squares solves linear equations, and {equation.name!r} of this PDE is not linear in "
-                f"{', '.join(unknowns)}: choose method=newton_least_squares or gradient_descent"
-            )
+        if coefficients is None:
+            _, elsewhere = _push_forward(residual, columns, tangent)
+            rounding = 1e3 * torch.finfo(linear.dtype).eps * float(linear.abs().max())
+            if not bool(((elsewhere - linear).abs() <= rounding).all()):
+                raise UsageError(
+                    f"method=least_squares solves linear equations, and {equation.name!r} of this PDE is not linear in "
+                    f"{', '.join(unknowns)}: choose method=newton_least_squares or gradient_descent"
+                )
         if linear.shape[1] != next(iter(columns.values())).shape[1]:
             raise UsageError(
                 f"least squares want equations of one column, and {equation.name!r} of this PDE has several: "

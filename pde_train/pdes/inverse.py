@@ -146,10 +146,8 @@ class Data:
                 "pde.data.path=exact takes the exact solution at pde.data.count points: expected a PDE with one, and a "
                 "number, or choose a file"
             )
-        x = np.zeros((0, domain.dimension))
-        while len(x) < self.count:
-            more = domain.place(generator.random((self.count, domain.dimension)))
-            x = np.concatenate([x, more[domain.contains(more)]])[: self.count]
+        shape = (self.count, domain.dimension)
+        x, _ = domain.interior().draw("interior", self.count, lambda: generator.random(shape))
         columns = [*x.T, *exact(torch.from_numpy(x)).numpy().T]
         return {self.columns.get(n, n): v for n, v in zip([*coordinates, *unknowns], columns, strict=True)}
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from pde_train.derivatives import Jet
-from pde_train.errors import UsageError
 from pde_train.geometry import Box
 from pde_train.pdes.base import PDE, on
-from pde_train.pdes.checks import sqrt
+from pde_train.pdes.checks import check_positive, sqrt
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Kovasznay2D(PDE):
 
     Attributes:
         reynolds: The Reynolds number R.
+        weights: See `PDE`.
 
     Raises:
         UsageError: It is not positive.
@@ -39,8 +39,7 @@ class Kovasznay2D(PDE):
     domain = Box((-0.5, -0.5), (1.0, 1.5))
 
     def __post_init__(self) -> None:
-        if not self.reynolds > 0:
-            raise UsageError(f"pde.reynolds={self.reynolds} is no Reynolds number: expected a positive one, such as 20")
+        check_positive(reynolds=self.reynolds)
         super().__post_init__()
 
     @on("interior", needs="u v u_x u_y p_x lap_u")

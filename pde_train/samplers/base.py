@@ -18,9 +18,6 @@ MOST_SHARED = 6
 A box in three dimensions has that many.
 """
 
-MOST_ROUNDS = 200
-"""How often points in a box are drawn until enough of them lie in a domain."""
-
 STREAM = 2
 """Distinguishes the generators of mini-batches from others of the same seed."""
 
@@ -169,8 +166,7 @@ class Sampler(ABC):
         """
         if isinstance(domain, Box):
             return self.fill(domain, count, generator)
-        around = Part(domain.dimension, lambda unit: (domain.place(unit), unit), 1.0, lambda x, _: domain.contains(x))
-        return self._on_part("interior", around, count, generator)[0]
+        return self._on_part("interior", domain.interior(), count, generator)[0]
 
     def _on_parts(
         self, region: str, parts: Sequence[Part], count: int, generator: np.random.Generator
@@ -193,23 +189,11 @@ class Sampler(ABC):
     def _on_part(
         self, region: str, part: Part, count: int | Sequence[int], generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw points of a set, again and again until there are enough; a grid gives what it has."""
+        """Draw points of a set; a grid gives what it has."""
         cube = Box((0.0,) * part.parameters, (1.0,) * part.parameters)
-        found: list[tuple[np.ndarray, np.ndarray]] = []
-        total, wanted = 0, int(np.prod(count))
-        for _ in range(MOST_ROUNDS):
-            x, normals = part.place(self.fill(cube, count, generator))
-            kept = part.keeps(x, normals)
-            found.append((x[kept], normals[kept]))
-            total += int(kept.sum())
-            if total >= wanted or self.repeats_itself:
-                break
-        if not total or not (total >= wanted or self.repeats_itself):
-            raise UsageError(
-                f"{total} points were found in the region {region!r}, and {wanted} were asked for: expected a domain "
-                "that fills more of the box around it, correct it or choose more points"
-            )
-        return np.concatenate([x for x, _ in found])[:wanted], np.concatenate([n for _, n in found])[:wanted]
+        return part.draw(
+            region, int(np.prod(count)), lambda: self.fill(cube, count, generator), once=self.repeats_itself
+        )
 
     def adapted(self, domain: Domain, generator: np.random.Generator, sizes: Sizes) -> np.ndarray:
         """Draw the points of the interior where the residual asks for them, in the place of earlier ones.
