@@ -12,12 +12,12 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from mlflow.tracking import MlflowClient
 
+from pde_train.cache import CACHE
 from pde_train.conf_dir import conf_dir
 from pde_train.differentiators.series import RULES
 from pde_train.errors import Interrupted
 from pde_train.runs import artifacts
 from pde_train.tracking import uploader
-from pde_train.training.compiling import CACHE
 from pde_train.training.loop import Loop
 
 WORKER = "PYTEST_XDIST_WORKER"

@@ -19,6 +19,7 @@ import torch
 from fixtures import Compose, KilledAt, descent_of
 from torch import Tensor, fx, nn
 
+from pde_train.cache import cache_folder
 from pde_train.errors import UsageError
 from pde_train.experiment import build
 from pde_train.geometry import Batch, Points
@@ -249,7 +250,7 @@ def test_seeds_and_learning_rates_share_code_and_shapes_do_not(compose: Compose)
 def test_where_compiled_code_is_kept(monkeypatch: pytest.MonkeyPatch, named: dict[str, str], expected: str) -> None:
     for name, value in named.items():
         monkeypatch.setenv(name, value)
-    assert str(compiling.cache_folder()) == expected
+    assert str(cache_folder()) == expected
 
 
 # --- Steps, by the graphs that would be compiled

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from pde_train.cache import cache_folder
 from pde_train.errors import RunError
 
 VERSION = 1
@@ -51,7 +51,8 @@ def certified(solve: Callable[[int], np.ndarray], name: str, x: np.ndarray) -> R
     Raises:
         RunError: The resolutions differ by more than WORST, or the values are not finite.
     """
-    file = _folder() / f"{hashlib.sha256(f'{VERSION} {name}'.encode() + x.tobytes()).hexdigest()[:24]}.npz"
+    key = hashlib.sha256(f"{VERSION} {name}".encode() + x.tobytes()).hexdigest()[:24]
+    file = cache_folder() / "references" / f"{key}.npz"
     if file.exists():
         try:
             with np.load(file, allow_pickle=False) as kept:
@@ -69,11 +70,6 @@ def certified(solve: Callable[[int], np.ndarray], name: str, x: np.ndarray) -> R
         )
     _keep(file, fine, error)
     return Reference(fine, error)
-
-
-def _folder() -> Path:
-    kept = os.environ.get("PDE_TRAIN_CACHE")
-    return (Path(kept) if kept else Path.home() / ".cache" / "pde_train") / "references"
 
 
 def _keep(file: Path, values: np.ndarray, error: float) -> None:

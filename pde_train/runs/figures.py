@@ -123,14 +123,15 @@ def _sampled(problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         unknown.
     """
     x = problem.test_batch["interior"].x
-    if x.shape[1] > 2 and not problem.sampler.places_points:
+    on_plane = x.shape[1] > 2 and not problem.sampler.places_points
+    if on_plane:
         plane = _plane(problem.pde.domain)
         x = x.new_tensor(plane[problem.pde.domain.contains(plane)])
     with torch.no_grad():
         values = problem.model(x)
         fields = {"model": values[:, : values.shape[1] - len(problem.pde.learned)]}
         if problem.pde.has_exact:
-            exact = problem.exact(x)
+            exact = problem.exact(x) if on_plane else problem.exact_on_test_points
             fields = {"model": fields["model"][:, : exact.shape[1]], _known(problem): exact}
     return x.cpu().numpy(), {name: values.cpu().numpy() for name, values in fields.items()}
 

@@ -8,7 +8,6 @@ in milliseconds.
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import sys
 import tempfile
@@ -20,20 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx
 
+from pde_train.cache import cache_folder
 from pde_train.training.decompositions import SPELLED_OUT
 from pde_train.training.library import Function, build
 
-CACHE = "PDE_TRAIN_CACHE"
-"""Environment variable: where compiled code is kept; without it under the user's cache folder."""
-
 COMPILE_SECONDS, COMPILE_SECONDS_A_NODE = 3.0, 0.008
 """What it takes to compile a function, whatever it is, and for each node of its graph."""
-
-
-def cache_folder() -> Path:
-    """Where compiled code is kept."""
-    named = os.environ.get(CACHE) or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/pde_train"
-    return Path(named).expanduser().absolute()
 
 
 @dataclass(frozen=True)
