@@ -185,6 +185,8 @@ def _show(result: Result, cfg: DictConfig) -> None:
     tables.show(tables.medians(tables.groups([result])))
     if result.comparison:
         tables.show_comparison(result.comparison)
+    for line in tables.learnt_numbers(result):
+        print(line)
     print(f"Figures and numbers: {HydraConfig.get().runtime.output_dir}")
     look = build_group(cfg, "tracking").how_to_look
     if look:

@@ -1,6 +1,8 @@
 """Inverse problems: measured values, and numbers of a PDE that are learnt with the network."""
 
+import math
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures import Compose, KilledAt
+from scipy import stats
 from test_domains import OnDisc
 from torch import Tensor
 
@@ -30,7 +33,9 @@ from pde_train.pdes.base import PDE, on
 from pde_train.pdes.burgers_1d import Burgers1D
 from pde_train.pdes.inverse import Data, Learned
 from pde_train.problem import Problem
+from pde_train.runs.result import Result
 from pde_train.runs.run import run, run_config
+from pde_train.runs.tables import learnt_numbers
 from pde_train.samplers.uniform import Uniform
 
 EPS = 2.0**-52
@@ -135,6 +140,45 @@ def test_nine_values_give_the_conductivity(compose: Compose, tmp_path: Path, met
     assert last["error/k"] == pytest.approx(abs(last["number/k"] - 2) / 2, rel=1e-9)
     assert record.series["number/k"][0] == pytest.approx(0.5)
     assert last["error_l2"] < 1e-3
+
+
+def test_the_interval_of_a_number_is_that_of_regression(compose: Compose, tmp_path: Path) -> None:
+    """Rows of values that weigh little leave the equation exact: u = g / (2 k) with g = x (1 - x), a line through 0."""
+    data = f"pde.data={{path: {measured(tmp_path, rows=41)}, noise: 0.05, seed: 3, weight: 0.1}}"
+    learnt = ["++pde.k=2.0", "pde.learn={k: {start: 1.5}}", "method.compile=never"]
+    experiment = build(compose(*OWN, *TRAINED, *learnt, "method=gauss_newton", "method.steps=200", data))
+    last = run(experiment, tmp_path / "run").last()
+    values = experiment.problem.pde.measurements
+    assert values is not None
+    g, y = values.x * (1 - values.x), values.values
+    slope = float((g * y).sum() / (g**2).sum())
+    deviation = math.sqrt(float(((y - slope * g) ** 2).sum()) / 40 / float((g**2).sum()))
+    k, half = 1 / (2 * slope), stats.t.ppf(0.975, 40) * deviation / (2 * slope**2)
+    assert last["number/k"] == pytest.approx(k, rel=1e-4)
+    assert last["interval/k/lower"] == pytest.approx(k - half, rel=2e-4)
+    assert last["interval/k/upper"] == pytest.approx(k + half, rel=2e-4)
+    assert half / k > 0.01
+    assert last["interval/k/ahead"] < 0.1
+    assert last["flag/unsettled_number"] == 0
+    result = Result.read(tmp_path / "run")
+    assert result is not None
+    (line,) = learnt_numbers(result)
+    found = re.fullmatch(r"k = (\S+), between (\S+) and (\S+) with 95 %", line)
+    assert found is not None
+    assert [float(number) for number in found.groups()] == pytest.approx([k, k - half, k + half], rel=2e-4)
+
+
+def test_a_number_that_still_moves_is_flagged_and_its_interval_keeps_to_the_bounds(
+    compose: Compose, tmp_path: Path
+) -> None:
+    data = f"pde.data={{path: {measured(tmp_path, rows=41)}, noise: 0.05}}"
+    last = run(build(compose(*OWN, *TRAINED, *LEARNT, "method.steps=3", data)), tmp_path / "short").last()
+    assert last["interval/k/ahead"] > 1
+    assert last["flag/unsettled_number"] == 1
+    assert 0.1 <= last["interval/k/lower"] < last["number/k"] < last["interval/k/upper"] <= 10
+    few = f"pde.data={{path: {measured(tmp_path)}, count: 2}}"
+    last = run(build(compose(*OWN, *TRAINED, *LEARNT, "method.steps=3", few)), tmp_path / "few").last()
+    assert not any(name.startswith("interval/") for name in last)
 
 
 def test_a_resumed_run_learns_on_to_the_same_bits(compose: Compose, tmp_path: Path, killed_at: KilledAt) -> None:

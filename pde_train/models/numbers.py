@@ -43,10 +43,10 @@ class WithNumbers(Wrapper):
         self.register_buffer("lower", torch.tensor(lower, dtype=torch.float64), persistent=False)
         self.register_buffer("length", torch.tensor(length, dtype=torch.float64), persistent=False)
 
-    def values(self) -> Tensor:
-        """The numbers (k,)."""
-        bounded = self.lower + self.length * torch.sigmoid(self.numbers)
-        return torch.where(self.length > 0, bounded, self.numbers)
+    def values(self, raw: Tensor | None = None) -> Tensor:
+        """The numbers (k,), of their parameters as they are or of others (k,)."""
+        raw = self.numbers if raw is None else raw
+        return torch.where(self.length > 0, self.lower + self.length * torch.sigmoid(raw), raw)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.model(x), 0 * x[:, :1] + self.values()], dim=1)

@@ -23,7 +23,16 @@ FAR = 100.0
 NEAR_FLOOR = 3.0
 """An error below so many times that of the reference is no measurement."""
 
-NAMES = ("diverged", "unresolved", "inexact", "other_solution", "far_from_best_step", "given_solution", "at_reference")
+NAMES = (
+    "diverged",
+    "unresolved",
+    "inexact",
+    "other_solution",
+    "far_from_best_step",
+    "given_solution",
+    "at_reference",
+    "unsettled_number",
+)
 
 
 def raised(
@@ -49,6 +58,7 @@ def raised(
         training than the best step has.
         ``given_solution``: a few features of a linear model are the solution.
         ``at_reference``: the error is hardly larger than that of the reference.
+        ``unsettled_number``: one more step would move a number that is learnt out of its confidence interval.
     """
     sentences: dict[str, str] = {}
     residual, residual_exact = metrics["residual"], metrics["residual_exact"]
@@ -90,6 +100,12 @@ def raised(
         sentences["at_reference"] = (
             f"the error {error:.1e} is hardly larger than that of the reference, {floor:.1e}: the model is about "
             "as good as the reference, or better"
+        )
+    ahead = {key: value for key, value in metrics.items() if key.startswith("interval/") and key.endswith("/ahead")}
+    if moving := [key.split("/")[1] for key, value in ahead.items() if not value <= 1]:
+        sentences["unsettled_number"] = (
+            f"one more step of Gauss-Newton would move {', '.join(moving)} out of the confidence interval, which is "
+            "that of a minimum: train longer"
         )
     if residual_exact < SMALL_RESIDUAL and error > LARGE_ERROR:
         sentences["other_solution"] = (

@@ -23,6 +23,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from pde_train.diagnostics.interval import intervals
 from pde_train.errors import Busy, Interrupted, PdeTrainError, RunError, UsageError, sentence
 from pde_train.experiment import Experiment, build
 from pde_train.geometry import Batch
@@ -200,7 +201,7 @@ class Run:
             record.log(steps, {"differentiator/excess": problem.excess})
         residuals = {"residual_exact": problem.residual_exact(), "residual_held_out": problem.residual_held_out()}
         record.log(steps, {"steps": steps, **residuals, **problem.errors()})
-        record.log(steps, audit.metrics(problem, batch, record.last()["residual"]))
+        record.log(steps, audit.metrics(problem, batch, record.last()["residual"]) | intervals(problem, batch))
         self._raise_flags(steps)
         record.log(steps, {"seconds_total": time.perf_counter() - self._began})
         files = self._written()

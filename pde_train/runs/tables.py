@@ -101,6 +101,18 @@ def show(grouped: Pairs) -> None:
         console.print(narrow)
 
 
+def learnt_numbers(result: Result) -> list[str]:
+    """A line for each number that a run has learnt, with its confidence interval where there is one."""
+    found = []
+    for metric, value in result.metrics.items():
+        kind, _, name = metric.partition("/")
+        if kind == "number" and value is not None:
+            lower, upper = (result.metrics.get(f"interval/{name}/{end}") for end in ("lower", "upper"))
+            between = "" if lower is None or upper is None else f", between {lower:.6g} and {upper:.6g} with 95 %"
+            found.append(f"{name} = {value:.6g}{between}")
+    return found
+
+
 def markdown_table(grouped: Pairs) -> str:
     """The same for the page of the parent run: a row a run; nothing where no run is finished."""
     if not grouped:

@@ -37,11 +37,13 @@ NONLINEAR = {
     "allen_cahn_1d": "allen_cahn",
     "beltrami_3d": "momentum_x",
     "burgers_1d": "burgers",
+    "heat_inverse_2d": "heat",
     "schroedinger_1d": "real",
     "kdv_1d": "kdv",
     "klein_gordon_1d": "klein_gordon",
     "kovasznay_2d": "momentum_x",
     "kuramoto_sivashinsky_1d": "kuramoto_sivashinsky",
+    "poisson_inverse_2d": "diffusion",
     "reaction_1d": "reaction",
     "taylor_green_2d": "momentum_x",
 }
