@@ -133,7 +133,7 @@ class PDE(ABC):
                 )
 
     def exact(self, d: Jet) -> Tensor | tuple[Tensor, ...]:
-        """The exact solution at the coordinates of a jet; a PDE without this method has none.
+        """The exact solution at the coordinates of a jet; a PDE without this method, or with `exact = None`, has none.
 
         Args:
             d: A jet with the coordinates (n, 1).
@@ -163,7 +163,7 @@ class PDE(ABC):
         Returns:
             The values (n, k) of k unknowns, and their relative L2 error, which is 0 of the exact solution.
         """
-        if type(self).exact is not PDE.exact:
+        if self._knows("exact"):
             return joined(self.exact(Jet(coordinate_columns(x, self.coordinates)))), 0.0
         reference = self.reference(x.detach().double().cpu().numpy())
         return torch.from_numpy(reference.values).to(x), reference.error
@@ -175,7 +175,10 @@ class PDE(ABC):
     @property
     def has_exact(self) -> bool:
         """Whether a solution is known, exactly or as a reference, so that errors can be measured."""
-        return type(self).exact is not PDE.exact or type(self).reference is not PDE.reference
+        return self._knows("exact") or self._knows("reference")
+
+    def _knows(self, solution: str) -> bool:
+        return getattr(type(self), solution) not in (None, getattr(PDE, solution))
 
     def ansatz(self, d: Jet, raw: Tensor) -> Tensor | tuple[Tensor, ...]:
         """A function that fulfils conditions whatever the model is.

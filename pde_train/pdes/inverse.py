@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from pde_train.errors import UsageError
 from pde_train.geometry import Domain
+from pde_train.pdes.files import columns_of, read_table
 
 EXACT = "exact"
 """The path of values that come from the exact solution."""
@@ -106,7 +105,10 @@ class Data:
                 outside of the domain; or the exact solution is asked for and not known.
         """
         generator = np.random.default_rng(self.seed)
-        table = self._exact(coordinates, unknowns, domain, exact, generator) if self.path == EXACT else self._table()
+        if self.path == EXACT:
+            table = self._exact(coordinates, unknowns, domain, exact, generator)
+        else:
+            table = read_table(self.path, "pde.data.path")
         measured = [u for u in unknowns if self.columns.get(u, u) in table] if self.unknowns is None else self.unknowns
         if not measured or not set(measured) <= set(unknowns):
             raise UsageError(
@@ -151,38 +153,10 @@ class Data:
         columns = [*x.T, *exact(torch.from_numpy(x)).numpy().T]
         return {self.columns.get(n, n): v for n, v in zip([*coordinates, *unknowns], columns, strict=True)}
 
-    def _table(self) -> Mapping[str, np.ndarray]:
-        file = Path(self.path)
-        try:
-            if file.suffix == ".npz":
-                with np.load(file, allow_pickle=False) as arrays:
-                    return {name: arrays[name].reshape(-1) for name in arrays.files}
-            with file.open(newline="") as lines:
-                names, *rows = csv.reader(lines, skipinitialspace=True)
-            values = np.array([[float(entry or "nan") for entry in row] for row in rows if row])
-            return dict(zip(names, values.T, strict=True))
-        except Exception as error:  # a file may hold anything
-            raise UsageError(
-                f"pde.data.path={self.path} cannot be read ({type(error).__name__}: {error}): expected a .csv file of "
-                "numbers with names in its first line, or a .npz file with an array for each name"
-            ) from error
-
     def _columns(self, table: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
         keys = [self.columns.get(name, name) for name in names]
-        missing = [key for key in keys if key not in table]
-        if missing or len({len(table[key]) for key in keys}) != 1:
-            raise UsageError(
-                f"pde.data.path={self.path} lacks {', '.join(missing) or 'rows in some columns'}, and has "
-                f"{', '.join(table)}: expected a column for each of {', '.join(names)}, or its name in pde.data.columns"
-            )
-        values = np.stack([table[key].astype(float) for key in keys], axis=1)
-        bad = ~np.isfinite(values).all(axis=1)
-        if bad.any():
-            raise UsageError(
-                f"pde.data.path={self.path} has {int(bad.sum())} rows with an empty, nan or infinite "
-                f"{', '.join(keys)}, first row {int(bad.argmax()) + 1}: expected finite numbers, leave them out"
-            )
-        return values
+        remedy = f"expected a column for each of {', '.join(names)}, or its name in pde.data.columns"
+        return columns_of(table, keys, f"pde.data.path={self.path}", remedy)
 
 
 @dataclass(frozen=True)
