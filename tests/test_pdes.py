@@ -51,6 +51,7 @@ EXACT = {
     "speed": sympy.Rational(2, 3),
     "delta": sympy.Rational(3, 5),
     "rho": sympy.Rational(9, 4),
+    "strength": sympy.Rational(5, 4),
     "k": sympy.Rational(5, 3),
     "a": sympy.Rational(3, 4),
     "b": sympy.Rational(4, 5),

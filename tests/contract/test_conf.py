@@ -35,7 +35,9 @@ KINDS = {
 
 NONLINEAR = {
     "allen_cahn_1d": "allen_cahn",
+    "allen_cahn_2d": "allen_cahn",
     "beltrami_3d": "momentum_x",
+    "bratu_2d": "bratu",
     "burgers_1d": "burgers",
     "heat_inverse_2d": "heat",
     "schroedinger_1d": "real",
