@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -27,6 +27,7 @@ from pde_train import plots
 
 if TYPE_CHECKING:
     from pde_train.experiment import Experiment
+    from pde_train.tracking.record import Record
 
 RESULTS = Path(__file__).with_name("accuracy.jsonl")
 PAGE = Path(__file__).with_name("ACCURACY.md")
@@ -44,7 +45,7 @@ class Row:
     Attributes:
         title: The problem and the network.
         words: The configuration.
-        budgets: CPU seconds after which the error is read.
+        budgets: CPU seconds after which the error is read; none where a method ends by itself.
         known: What is known of others, with the source.
     """
 
@@ -169,6 +170,79 @@ ROWS = {
     },
     "burgers_gn": Row("Burgers, gauss_newton", f"{BURGERS} {GN}", (60,)),
 }
+FEATURES = "method=least_squares model=random_features sampler=uniform"
+NEWTON = "method=newton_least_squares model=random_features sampler=uniform"
+TRAINED = f"{SSB} sampler=uniform model=mlp"
+FASTLSQ = "FastLSQ {} (arXiv 2602.10541)"
+FIELD = {
+    "heat features": Row(
+        "heat 1D, 800 random features",
+        f"pde=heat_1d {FEATURES} model.features=800 sampler.interior=3000 sampler.boundary=400 sampler.initial=300",
+        (),
+    ),
+    "convection features": Row(
+        "convection beta = 1, 1500 random features",
+        f"pde=convection_1d {FEATURES} model.features=1500 model.weight_range=4 model.input_scaling=true "
+        "sampler.interior=5000 sampler.boundary=600 sampler.initial=500",
+        (),
+    ),
+    "wave features": Row(
+        "wave beta = 4, 2000 random features, sin",
+        f"pde=wave_1d {FEATURES} model.features=2000 model.activation=sin model.weight_range=25 sampler.interior=6000 "
+        "sampler.boundary=600 sampler.initial=400",
+        (),
+        FASTLSQ.format("1.3e-6"),
+    ),
+    "helmholtz features": Row(
+        "Helmholtz (1, 4), 2500 random features",
+        f"pde=helmholtz_2d {FEATURES} model.features=2500 pde.weights.helmholtz=0.01 sampler.interior=6000 "
+        "sampler.boundary=600",
+        (),
+        FASTLSQ.format("1.9e-6"),
+    ),
+    "bratu newton": Row(
+        "Bratu 2D, 500 random features, exact boundary",
+        f"pde=bratu_2d {NEWTON} pde.conditions=exact model.features=500 sampler.interior=2000",
+        (),
+        FASTLSQ.format("1.5e-7"),
+    ),
+    "allen_cahn newton": Row(
+        "stationary Allen-Cahn 2D, 500 random features, exact boundary",
+        f"pde=allen_cahn_2d {NEWTON} pde.conditions=exact model.features=500 sampler.interior=2000",
+        (),
+        FASTLSQ.format("6e-8"),
+    ),
+    "burgers newton": Row(
+        "Burgers 0.1, 2500 random features",
+        f"pde=burgers_1d pde.viscosity=0.1 pde.weights.burgers=0.1 {NEWTON} model.features=2500 model.weight_range=5 "
+        "sampler.interior=6000 sampler.boundary=500 sampler.initial=500",
+        (),
+        FASTLSQ.format("4e-9"),
+    ),
+    "reaction": Row(
+        "reaction rho = 5, 2-30-30-1, exact start",
+        f"pde=reaction_1d pde.conditions=exact {TRAINED} model.hidden=[30,30] model.input_scaling=true "
+        "sampler.interior=2000 sampler.boundary=200",
+        (60, 120),
+        "double PINN 2.9e-5; NNCG 9.9e-3",
+    ),
+    "kovasznay": Row(
+        "Kovasznay R = 20, 2-30-30-3",
+        f"pde=kovasznay_2d {TRAINED} model.hidden=[30,30] sampler.interior=1500 sampler.boundary=200",
+        (60, 120, 300),
+        "1e-4 or so",
+    ),
+}
+"""Problems of the field beside the best that is known of them."""
+QUICK = {
+    "heat features": ("", 1e-9),
+    "convection features": ("", 1e-9),
+    "bratu newton": ("", 1e-11),
+    "allen_cahn newton": ("", 1e-9),
+    "beam_gn": ("method.steps=250 method.compile=never", 1e-3),
+    "beam_gn FD 2 auto": ("method.steps=250 method.compile=never", 1e-3),
+}
+"""Rows that take seconds, with words that make them so, and errors above which something has become worse."""
 CURVES = {"Poisson 2D, 2-64-1": "poisson_2d", "biharmonic 1D, 1-50-1": "beam", "Burgers, 2-20-20-20-1": "burgers"}
 """The panels of the figure: its title, and the name of its rows."""
 LABELS = {
@@ -187,8 +261,8 @@ def spent() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def experiment_of(name: str, seed: int) -> Experiment:
-    """The experiment of a row, with its points and weights from a seed."""
+def experiment_of(name: str, seed: int, others: str = "") -> Experiment:
+    """The experiment of a row, with its points and weights from a seed, and with other words besides."""
     from hydra import compose, initialize_config_dir
 
     from pde_train.conf_dir import conf_dir
@@ -196,31 +270,62 @@ def experiment_of(name: str, seed: int) -> Experiment:
 
     fixed = ["name=accuracy", "tracking=none", "diagnostics=none", f"seed={seed}", "method.steps=10000000"]
     fixed += [f"method.chunk={CHUNK}", f"method.log_every={CHUNK}", "method.checkpoint_every=10000000"]
-    words = ROWS[name].words.split()
+    words = {**ROWS, **FIELD}[name].words.split()
+    if not any(word.startswith(("optimizer", GN)) for word in words):  # of one solution, or few steps
+        fixed = fixed[:4]
     if "schedule=cosine" in words:  # which ends with the run, after about as many steps as the last budget has time for
         fixed[4] = "method.steps=25000"
     if GN in words or any(word.startswith("differentiator") for word in words):  # which is slower, or adapts itself
         fixed = [word.replace(f"={CHUNK}", "=10") for word in fixed]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        return build(compose("config", [*fixed, *words], return_hydra_config=False))
+        return build(compose("config", [*fixed, *words, *others.split()], return_hydra_config=False))
 
 
-def measure(name: str, seed: int, budgets: Sequence[int]) -> None:
-    """One run in this process; its result goes to stdout as JSON."""
+def measure(name: str, seed: int, budgets: Sequence[int], others: str = "") -> dict[str, Any]:
+    """One run in this process.
+
+    Args:
+        name: The row.
+        seed: Of points and weights.
+        budgets: CPU seconds after which errors are read.
+        others: Words besides those of the row.
+
+    Returns:
+        The errors by budget, or after the seconds that the method took, and what else is kept of a run.
+    """
     import torch
 
     from pde_train.methods.trained import Trained
     from pde_train.tracking.record import Record
+
+    experiment = experiment_of(name, seed, others)
+    torch.set_num_threads(1)
+    problem, began = experiment.problem, spent()
+    record = Record(experiment.tracker, experiment.entropy)
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(experiment.method, Trained):
+            numbers = _trained(experiment, record, Path(folder), began, budgets)
+        else:
+            steps, _ = experiment.method.fit(problem, record, experiment.diagnostics, Path(folder))
+            numbers = {"steps": steps, "how": "linear systems", "errors": {}}
+            numbers |= {"held_out": problem.residual_held_out(), "loss": record.last()["residual"] ** 2}
+        numbers["seconds"] = spent() - began
+        numbers["errors"]["end"] = problem.errors()["error_l2"]
+    parameters = sum(p.numel() for p in problem.model.parameters())
+    return {"row": name, "seed": seed, **numbers, "parameters": parameters, "reference": problem.reference_error}
+
+
+def _trained(
+    experiment: Experiment, record: Record, folder: Path, began: float, budgets: Sequence[int]
+) -> dict[str, Any]:
+    """Errors of a run after so many CPU seconds."""
+    from pde_train.methods.trained import Trained
     from pde_train.training.loop import Loop
     from pde_train.training.signals import StopSignals
 
-    experiment = experiment_of(name, seed)
-    torch.set_num_threads(1)
     assert isinstance(experiment.method, Trained)
-    problem, began = experiment.problem, spent()
-    record = Record(experiment.tracker, experiment.entropy)
-    with tempfile.TemporaryDirectory() as folder, StopSignals() as signals:
-        training = experiment.method.training(problem, record, experiment.diagnostics, Path(folder))
+    with StopSignals() as signals:
+        training = experiment.method.training(experiment.problem, record, experiment.diagnostics, folder)
         loop = Loop([training], signals)
         loop.begin()
         left, errors = list(budgets), {}
@@ -232,24 +337,20 @@ def measure(name: str, seed: int, budgets: Sequence[int]) -> None:
                 trace.append([now, error])
             while left and now >= left[0]:
                 errors[left.pop(0)] = error
-            if not left:
+            if budgets and not left:
                 break
         for budget in left:  # it stopped before
             errors[budget] = record.last()["error_l2"]
         loop.close()
     last = record.last()
-    result = {
-        "row": name,
-        "seed": seed,
+    return {
         "errors": errors,
         "trace": [[round(seconds, 2), error] for seconds, error in trace],
         "loss": last["loss"],
         "held_out": last["residual_held_out"],
         "steps": training.step,
-        "parameters": sum(p.numel() for p in problem.model.parameters()),
         "how": record.tags["steps"].partition(":")[0],
     }
-    print(json.dumps(result))
 
 
 def run(name: str, seed: int, cache: str | None = None, budgets: Sequence[int] = ()) -> dict[str, Any]:
@@ -287,10 +388,7 @@ def curves() -> dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]]:
 
 
 def page() -> str:
-    """The table of all results."""
-    by_row: dict[str, list[dict[str, Any]]] = {}
-    for result in results():
-        by_row.setdefault(str(result["row"]), []).append(result)
+    """The tables of all results."""
     lines = [
         "# Errors after so many CPU seconds",
         "",
@@ -298,42 +396,70 @@ def page() -> str:
         "weights and points. Written by `make accuracy`; every run stands in `accuracy.jsonl`. Another run was on the",
         "second core of the machine meanwhile, which makes compilation, 8 to 30 of these seconds, up to twice as long.",
         "",
+        *table(ROWS),
+    ]
+    if curves():
+        lines += ["", f"![Errors against CPU seconds of five optimisers on three problems]({FIGURE.name})"]
+    lines += ["", "## Problems of the field", "", *table(FIELD)]
+    return "\n".join(lines) + "\n" + side_by_side.section()
+
+
+def table(rows: Mapping[str, Row]) -> list[str]:
+    """The lines of a table of some rows; those that were not run are left out."""
+    by_row: dict[str, list[dict[str, Any]]] = {}
+    for result in results():
+        by_row.setdefault(str(result["row"]), []).append(result)
+    lines = [
         "| problem, network | parameters | seeds | error | loss | held-out residual | steps | others, CPU s |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in ROWS.items():
+    for name, row in rows.items():
         runs = [r for r in by_row.get(name, []) if "failed" not in r]
         failed = len(by_row.get(name, [])) - len(runs)
         if not runs:
             continue
-        cells = []
-        for budget in row.budgets:
-            cells.append(f"{budget} s: {side_by_side.spread([float(r['errors'][str(budget)]) for r in runs])}")
+        at = {f"{budget} s": str(budget) for budget in row.budgets}
+        at = at or {f"{median(float(r['seconds']) for r in runs):.0f} s": "end"}
+        cells = [f"{when}: {side_by_side.spread([float(r['errors'][key]) for r in runs])}" for when, key in at.items()]
+        cells += [f"reference {runs[0]['reference']:.0e}"] if runs[0].get("reference") else []
         numbers = {k: median(float(r[k]) for r in runs) for k in ("loss", "held_out", "steps")}
         seeds = f"{len(runs)}" + (f", {failed} failed" if failed else "")
         lines.append(
             f"| {row.title} | {runs[0]['parameters']} | {seeds} | {'; '.join(cells)} | {numbers['loss']:.1e} | "
             f"{numbers['held_out']:.1e} | {numbers['steps']:.0f} | {row.known or '-'} |"
         )
-    if curves():
-        lines += ["", f"![Errors against CPU seconds of five optimisers on three problems]({FIGURE.name})"]
-    return "\n".join(lines) + "\n" + side_by_side.section()
+    return lines
+
+
+def quick() -> bool:
+    """Run the rows that take seconds, with one seed, and say whether each error is as small as it was."""
+    good = True
+    for name, (others, most) in QUICK.items():
+        result = measure(name, 0, (), others)
+        error = result["errors"]["end"]
+        print(f"{name}: error {error:.1e} (at most {most:.0e}), {result['seconds']:.1f} CPU s", flush=True)
+        good = good and error <= most
+    return good
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none: all")
+    every = {**ROWS, **FIELD}
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(every)}; none: all")
+    parser.add_argument("--quick", action="store_true", help="rows that take seconds alone, against what they reached")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
     parser.add_argument("--budgets", nargs="+", type=int, default=(), help=argparse.SUPPRESS)
     given = parser.parse_args(words)
     if given.one:
-        measure(given.one[0], int(given.one[1]), given.budgets or ROWS[given.one[0]].budgets)
+        print(json.dumps(measure(given.one[0], int(given.one[1]), given.budgets or every[given.one[0]].budgets)))
         return
+    if given.quick:
+        sys.exit(0 if quick() else "an error is larger than it was: see the lines above")
     known = {(r["row"], r["seed"]) for r in results()}
     for seed in range(given.seeds):
-        for name in given.rows or ROWS:
+        for name in given.rows or every:
             if (name, seed) not in known:
                 result = run(name, seed)
                 print(result, flush=True)
