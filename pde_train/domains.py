@@ -1,4 +1,4 @@
-"""Domains other than boxes: discs, balls, polygons, what holes leave of them, unions, and each of them in time.
+"""Domains other than boxes: discs, balls, polygons, what holes or corners leave of them, unions, all of them in time.
 
 A domain says which points it contains, and describes the pieces of its boundary as images of unit cubes, so that every
 sampler serves each of them (`pde_train.samplers.base`).
@@ -203,6 +203,57 @@ class Union(Domain):
         for name, member in self.members.items():
             found |= _named(name, member.parts(coordinates))
         return _on_boundary(self, found)
+
+
+@dataclass(frozen=True)
+class Away(Domain):
+    """What lies away from some points of a domain, such as corners where a solution is singular.
+
+    The boundary has the pieces of the domain without what is near those points. No piece is added, so that no
+    condition holds where points are left out.
+
+    Attributes:
+        shape: The domain.
+        corners: The points (k, d).
+        distance: The distance within which points are left out.
+
+    Raises:
+        UsageError: The distance is not positive, or a point has not as many coordinates as the domain.
+    """
+
+    shape: Domain
+    corners: Sequence[tuple[float, ...]]
+    distance: float
+    lower: Limits = field(init=False)
+    upper: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.distance, bool) or not 0 < self.distance < math.inf:
+            raise UsageError(
+                f"points within {self.distance} of corners cannot be left out: expected a positive distance, such as "
+                "0.05"
+            )
+        if any(len(corner) != self.shape.dimension for corner in self.corners):
+            raise UsageError(
+                f"the corners {self.corners} lie in no domain of {self.shape.dimension} dimensions: expected as many "
+                "coordinates of each"
+            )
+        _bound(self, self.shape.lower, self.shape.upper)
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        inside: np.ndarray = self.shape.contains(x) & self._is_away(x)
+        return inside
+
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        def kept(part: Part) -> Part:
+            return replace(part, keeps=lambda x, normals: part.keeps(x, normals) & self._is_away(x))
+
+        return {name: kept(part) for name, part in self.shape.parts(coordinates).items()}
+
+    def _is_away(self, x: np.ndarray) -> np.ndarray:
+        distances = [np.linalg.norm(x - np.asarray(corner), axis=1) for corner in self.corners]
+        away: np.ndarray = np.all([d >= self.distance for d in distances], axis=0)
+        return away
 
 
 @dataclass(frozen=True)
