@@ -7,7 +7,7 @@ sampler serves each of them (`pde_train.samplers.base`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -257,6 +257,43 @@ class Away(Domain):
 
 
 @dataclass(frozen=True)
+class Pinned(Domain):
+    """A domain in which some points are regions of their own, such as the one at which a pressure is given.
+
+    They are no part of `boundary`, and whatever the sampler is, such a region is that one point.
+
+    Attributes:
+        shape: The domain.
+        points: The points (d) by name.
+
+    Raises:
+        UsageError: The name of a point is that of another region, or a point lies outside of the domain.
+    """
+
+    shape: Domain
+    points: Mapping[str, tuple[float, ...]]
+    lower: Limits = field(init=False)
+    upper: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_names(self.points)
+        for name, point in self.points.items():
+            if len(point) != self.shape.dimension or not self.shape.contains(np.array([point])).all():
+                raise UsageError(f"the point {name} at {point} lies outside of the domain: expected one inside of it")
+        _bound(self, self.shape.lower, self.shape.upper)
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        return self.shape.contains(x)
+
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        points = {name: Part(0, partial(_at_point, np.array(point)), 1.0) for name, point in self.points.items()}
+        return {**self.shape.parts(coordinates), **points}
+
+    def region(self, name: str, coordinates: Sequence[str]) -> list[Part]:
+        return self.shape.region(name, coordinates) if name == "boundary" else super().region(name, coordinates)
+
+
+@dataclass(frozen=True)
 class InTime(Domain):
     """A domain during an interval of time, which is the last coordinate.
 
@@ -323,12 +360,16 @@ def _bound(domain: Domain, lower: Sequence[float] | np.ndarray, upper: Sequence[
     object.__setattr__(domain, "upper", tuple(map(float, upper)))
 
 
-def _check_names(domains: Mapping[str, Domain]) -> None:
-    for name in domains:
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
         if not name.isidentifier() or name in RESERVED:
             raise UsageError(
                 f"{name!r} names no piece of a boundary: expected a word other than {', '.join(RESERVED)}, such as hole"
             )
+
+
+def _at_point(point: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.repeat(point[None, :], len(unit), axis=0), np.zeros((len(unit), len(point)))
 
 
 def _on_edge(

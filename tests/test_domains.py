@@ -14,7 +14,7 @@ from torch import Tensor
 from pde_train.derivatives import Jet
 from pde_train.diagnostics.none import NoDiagnostics
 from pde_train.differentiators.taylor import Taylor
-from pde_train.domains import Away, Ball, Difference, Disc, InTime, Polygon, Union
+from pde_train.domains import Away, Ball, Difference, Disc, InTime, Pinned, Polygon, Union
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
 from pde_train.geometry import Box, Domain, Points
@@ -172,6 +172,18 @@ def test_points_near_corners_are_left_out_and_no_piece_is_added(sampler: str) ->
     assert InTime(domain, 0.0, 1.0).contains(np.array([[0.0, 0.0, 0.5], [-0.5, 0.0, 0.5]])).tolist() == [False, True]
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_pinned_point_is_a_region_of_one_point_and_no_boundary(sampler: str) -> None:
+    domain = Pinned(CHANNEL, {"origin": (0.0, 0.0)})
+    regions = {name: domain.region(name, ("x", "y")) for name in ("boundary", "origin")}
+    batch = SAMPLERS[sampler].draw(domain, np.random.default_rng(0), regions)
+    assert batch["origin"].x.tolist() == [[0.0, 0.0]]
+    without = {"boundary": CHANNEL.region("boundary", ("x", "y"))}
+    expected = SAMPLERS[sampler].draw(CHANNEL, np.random.default_rng(0), without)
+    for name, points in expected.items():
+        assert torch.equal(batch[name].x, points.x)
+
+
 @dataclass(frozen=True)
 class OnDisc(PDE):
     """-lap u = 4 on the unit disc, u = 0 on the circle: u = 1 - x^2 - y^2."""
@@ -245,6 +257,10 @@ def test_points_that_follow_the_residual_stay_in_the_domain() -> None:
             "points within 0.0 of corners cannot be left out: expected a positive",
         ),
         (lambda: Away(SQUARE, [(0.0,)], 0.1), r"the corners \[\(0.0,\)\] lie in no domain of 2 dimensions: expected"),
+        (
+            lambda: Pinned(SQUARE, {"out": (2.0, 0.0)}),
+            r"the point out at \(2.0, 0.0\) lies outside of the domain: expe",
+        ),
         (lambda: InTime(SQUARE, 1.0, 1.0), "time from 1.0 to 1.0 is no interval: expected a start before the end"),
         (lambda: InTime(SQUARE, 0.0, 1.0).parts(("x", "y", "z")), "expected t as the last one"),
         (lambda: CHANNEL.region("wall", "xy"), "'wall' is no region of this PDE: expected interior, boundary, x_lower"),

@@ -189,7 +189,9 @@ class Sampler(ABC):
     def _on_part(
         self, region: str, part: Part, count: int | Sequence[int], generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw points of a set; a grid gives what it has."""
+        """Draw points of a set; a grid gives what it has, and a point is one."""
+        if not part.parameters:
+            return part.place(np.zeros((1, 0)))
         cube = Box((0.0,) * part.parameters, (1.0,) * part.parameters)
         return part.draw(
             region, int(np.prod(count)), lambda: self.fill(cube, count, generator), once=self.repeats_itself

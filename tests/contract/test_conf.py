@@ -41,6 +41,7 @@ NONLINEAR = {
     "kdv_1d": "kdv",
     "klein_gordon_1d": "klein_gordon",
     "kovasznay_2d": "momentum_x",
+    "lid_driven_cavity_2d": "momentum_x",
     "kuramoto_sivashinsky_1d": "kuramoto_sivashinsky",
     "reaction_1d": "reaction",
     "taylor_green_2d": "momentum_x",
