@@ -169,6 +169,9 @@ def test_points_near_corners_are_left_out_and_no_piece_is_added(sampler: str) ->
         assert 0.25 <= min(distances) < 0.3
     assert len(batch["boundary"].x) == pytest.approx(3000, rel=0.01)
     assert sum(part.share() for part in domain.region("boundary", "xy")) == pytest.approx(8 - 4 * 0.25, rel=1e-3)
+    square = Away(SQUARE, [(-1.0, 1.0), (1.0, 1.0)], 0.25)  # a grid of two points on its upper side has no other
+    few = type(SAMPLERS[sampler])(100, 2).draw(square, np.random.default_rng(0), {"e": square.region("y_upper", "xy")})
+    assert len(few["e"].x) >= 1
     assert InTime(domain, 0.0, 1.0).contains(np.array([[0.0, 0.0, 0.5], [-0.5, 0.0, 0.5]])).tolist() == [False, True]
 
 

@@ -183,6 +183,8 @@ class Sampler(ABC):
         for part, n in counts.items():
             if self.repeats_itself and part.parameters == 1:  # of whose points on the whole curve some are left
                 n = round(n * part.size / lengths[part])
+                while not part.keeps(*part.place(self.fill(Box((0.0,), (1.0,)), n, generator))).any():
+                    n += 1  # two points are both ends of a curve, of which neither need be left
             found.append(self._on_part(region, part, n, generator))
         return np.concatenate([x for x, _ in found]), np.concatenate([normals for _, normals in found])
 
