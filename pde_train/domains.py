@@ -286,11 +286,8 @@ class Pinned(Domain):
         return self.shape.contains(x)
 
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
-        points = {name: Part(0, partial(_at_point, np.array(point)), 1.0) for name, point in self.points.items()}
+        points = {name: Part(0, partial(_at_point, np.array(point)), 0.0) for name, point in self.points.items()}
         return {**self.shape.parts(coordinates), **points}
-
-    def region(self, name: str, coordinates: Sequence[str]) -> list[Part]:
-        return self.shape.region(name, coordinates) if name == "boundary" else super().region(name, coordinates)
 
 
 @dataclass(frozen=True)

@@ -107,11 +107,7 @@ def test_a_flow_that_is_not_found_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     ("fields", "sentence"),
     [
         ({"lid": "moving"}, r"pde\.lid=moving is unknown: expected one of constant, parabolic"),
-        (
-            {"away": None},
-            r"pde\.away=None keeps the corners where the velocity of a constant lid jumps: expected a pos",
-        ),
-        ({"away": 0.0}, "points within 0.0 of corners cannot be left out: expected a positive distance"),
+        ({"away": 0.0}, r"pde\.away=0\.0 cannot be used: expected a positive number"),
         ({"reynolds": -1.0}, r"pde\.reynolds=-1\.0 cannot be used: expected a positive number"),
     ],
 )

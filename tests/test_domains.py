@@ -187,6 +187,17 @@ def test_a_pinned_point_is_a_region_of_one_point_and_no_boundary(sampler: str) -
         assert torch.equal(batch[name].x, points.x)
 
 
+@pytest.mark.parametrize("sampler", [Uniform(100, 60), Grid(1000, 60)], ids=lambda s: type(s).__name__)
+def test_a_pinned_point_is_a_region_at_all_times(sampler: Sampler) -> None:
+    names = ("x", "y", "t")
+    domain = InTime(Pinned(CHANNEL, {"origin": (0.0, 0.0)}), 1.0, 3.0)
+    assert len(domain.region("boundary", names)) == len(CHANNEL.region("boundary", names[:2]))
+    points = sampler.draw(domain, np.random.default_rng(0), {"origin": domain.region("origin", names)})["origin"].x
+    assert points.shape == (60, 3)
+    assert bool((points[:, :2] == 0).all())
+    assert float(points[:, 2].mean()) == pytest.approx(2, abs=0.2)
+
+
 @dataclass(frozen=True)
 class OnDisc(PDE):
     """-lap u = 4 on the unit disc, u = 0 on the circle: u = 1 - x^2 - y^2."""

@@ -22,7 +22,7 @@ LIDS = {"constant": (1.0, 0.0), "parabolic": (0.0, 4.0, -4.0)}
 """The velocity of each lid by powers of the distance from either corner."""
 
 Distance = float
-"""The type of a field that decides where points lie: it can neither be learnt nor vary within a stack, unlike `float`."""
+"""The type of a field that decides where points lie: unlike a `float`, it is neither learnt nor varied in a stack."""
 
 DEGREES = (40, 48)
 """Degrees of the polynomials of the two solutions whose difference is the error."""

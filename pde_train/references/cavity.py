@@ -161,7 +161,7 @@ def _walls(degree: int) -> tuple[np.ndarray, np.ndarray]:
 def _least_squares(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     """The solution of a system that has few more rows than columns, with rows of the same size."""
     size = np.abs(matrix).max(axis=1)
-    triangle = np.linalg.qr(np.column_stack([matrix, right]) / size[:, None], mode="r")
+    triangle = np.asarray(np.linalg.qr(np.column_stack([matrix, right]) / size[:, None], mode="r"))
     solution: np.ndarray = solve_triangular(triangle[:-1, :-1], triangle[:-1, -1])
     return solution
 
