@@ -1,4 +1,4 @@
-"""Domains other than boxes: discs, balls, polygons, what holes leave of them, unions, and each of them in time.
+"""Domains other than boxes: discs, balls, polygons, what holes or corners leave of them, unions, all of them in time.
 
 A domain says which points it contains, and describes the pieces of its boundary as images of unit cubes, so that every
 sampler serves each of them (`pde_train.samplers.base`).
@@ -7,7 +7,7 @@ sampler serves each of them (`pde_train.samplers.base`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -206,6 +206,91 @@ class Union(Domain):
 
 
 @dataclass(frozen=True)
+class Away(Domain):
+    """What lies away from some points of a domain, such as corners where a solution is singular.
+
+    The boundary has the pieces of the domain without what is near those points. No piece is added, so that no
+    condition holds where points are left out.
+
+    Attributes:
+        shape: The domain.
+        corners: The points (k, d).
+        distance: The distance within which points are left out.
+
+    Raises:
+        UsageError: The distance is not positive, or a point has not as many coordinates as the domain.
+    """
+
+    shape: Domain
+    corners: Sequence[tuple[float, ...]]
+    distance: float
+    lower: Limits = field(init=False)
+    upper: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.distance, bool) or not 0 < self.distance < math.inf:
+            raise UsageError(
+                f"points within {self.distance} of corners cannot be left out: expected a positive distance, such as "
+                "0.05"
+            )
+        if any(len(corner) != self.shape.dimension for corner in self.corners):
+            raise UsageError(
+                f"the corners {self.corners} lie in no domain of {self.shape.dimension} dimensions: expected as many "
+                "coordinates of each"
+            )
+        _bound(self, self.shape.lower, self.shape.upper)
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        inside: np.ndarray = self.shape.contains(x) & self._is_away(x)
+        return inside
+
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        def kept(part: Part) -> Part:
+            return replace(part, keeps=lambda x, normals: part.keeps(x, normals) & self._is_away(x))
+
+        return {name: kept(part) for name, part in self.shape.parts(coordinates).items()}
+
+    def _is_away(self, x: np.ndarray) -> np.ndarray:
+        distances = [np.linalg.norm(x - np.asarray(corner), axis=1) for corner in self.corners]
+        away: np.ndarray = np.all([d >= self.distance for d in distances], axis=0)
+        return away
+
+
+@dataclass(frozen=True)
+class Pinned(Domain):
+    """A domain in which some points are regions of their own, such as the one at which a pressure is given.
+
+    They are no part of `boundary`, and whatever the sampler is, such a region is that one point.
+
+    Attributes:
+        shape: The domain.
+        points: The points (d) by name.
+
+    Raises:
+        UsageError: The name of a point is that of another region, or a point lies outside of the domain.
+    """
+
+    shape: Domain
+    points: Mapping[str, tuple[float, ...]]
+    lower: Limits = field(init=False)
+    upper: Limits = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_names(self.points)
+        for name, point in self.points.items():
+            if len(point) != self.shape.dimension or not self.shape.contains(np.array([point])).all():
+                raise UsageError(f"the point {name} at {point} lies outside of the domain: expected one inside of it")
+        _bound(self, self.shape.lower, self.shape.upper)
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        return self.shape.contains(x)
+
+    def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        points = {name: Part(0, partial(_at_point, np.array(point)), 0.0) for name, point in self.points.items()}
+        return {**self.shape.parts(coordinates), **points}
+
+
+@dataclass(frozen=True)
 class InTime(Domain):
     """A domain during an interval of time, which is the last coordinate.
 
@@ -272,12 +357,16 @@ def _bound(domain: Domain, lower: Sequence[float] | np.ndarray, upper: Sequence[
     object.__setattr__(domain, "upper", tuple(map(float, upper)))
 
 
-def _check_names(domains: Mapping[str, Domain]) -> None:
-    for name in domains:
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
         if not name.isidentifier() or name in RESERVED:
             raise UsageError(
                 f"{name!r} names no piece of a boundary: expected a word other than {', '.join(RESERVED)}, such as hole"
             )
+
+
+def _at_point(point: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.repeat(point[None, :], len(unit), axis=0), np.zeros((len(unit), len(point)))
 
 
 def _on_edge(

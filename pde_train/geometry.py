@@ -116,7 +116,7 @@ class Part:
         parameters: The dimension p of the cube.
         place: The map from parameters (n, p) to points (n, d) and outward unit normals (n, d). Equal parts
             of the cube have images of equal length or area.
-        size: The length or area of the image of the whole cube.
+        size: The length or area of the image of the whole cube; 0 of a point, which is no part of `boundary`.
         keeps: Which of points (n, d) with their normals (n, d) belong to the set, as a mask (n,).
     """
 
@@ -195,7 +195,7 @@ class Domain(ABC):
         """The pieces that make up a region in which equations hold.
 
         Args:
-            name: `interior`, which has none; `boundary`, all but the initial time; the name of a piece; or
+            name: `interior`, which has none; `boundary`, all but the initial time and points; that of a piece; or
                 that of a hole, whose pieces begin with it.
             coordinates: The names of the coordinates.
 
@@ -209,7 +209,7 @@ class Domain(ABC):
         if name == "interior":
             return []
         if name == "boundary":
-            return [part for key, part in parts.items() if key != "initial"]
+            return [part for key, part in parts.items() if key != "initial" and part.size > 0]
         found = [part for key, part in parts.items() if key == name or key.startswith(f"{name}_")]
         if not found:
             raise UsageError(

@@ -14,7 +14,7 @@ from torch import Tensor
 from pde_train.derivatives import Jet
 from pde_train.diagnostics.none import NoDiagnostics
 from pde_train.differentiators.taylor import Taylor
-from pde_train.domains import Ball, Difference, Disc, InTime, Polygon, Union
+from pde_train.domains import Away, Ball, Difference, Disc, InTime, Pinned, Polygon, Union
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
 from pde_train.geometry import Box, Domain, Points
@@ -154,6 +154,50 @@ def test_a_domain_in_time_has_its_pieces_at_all_times_and_starts_everywhere() ->
     assert torch.allclose(radii, torch.full_like(radii, 0.2), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_points_near_corners_are_left_out_and_no_piece_is_added(sampler: str) -> None:
+    corners = [(0.0, 0.0), (-1.0, 1.0)]
+    domain = Away(L_SHAPE, corners, 0.25)
+    assert set(domain.parts("xy")) == set(L_SHAPE.parts("xy"))
+    assert domain.parts("xy")["step_x_lower"].share() == pytest.approx(0.75, rel=1e-3)
+    assert domain.parts("xy")["x_upper"].share() == L_SHAPE.parts("xy")["x_upper"].share()
+    batch = SAMPLERS[sampler].draw(
+        domain, np.random.default_rng(0), {"boundary": domain.region("boundary", ("x", "y"))}
+    )
+    for points in batch.values():
+        distances = [np.linalg.norm(points.x.numpy() - corner, axis=1).min() for corner in corners]
+        assert 0.25 <= min(distances) < 0.3
+    assert len(batch["boundary"].x) == pytest.approx(3000, rel=0.01)
+    assert sum(part.share() for part in domain.region("boundary", "xy")) == pytest.approx(8 - 4 * 0.25, rel=1e-3)
+    square = Away(SQUARE, [(-1.0, 1.0), (1.0, 1.0)], 0.25)  # a grid of two points on its upper side has no other
+    few = type(SAMPLERS[sampler])(100, 2).draw(square, np.random.default_rng(0), {"e": square.region("y_upper", "xy")})
+    assert len(few["e"].x) >= 1
+    assert InTime(domain, 0.0, 1.0).contains(np.array([[0.0, 0.0, 0.5], [-0.5, 0.0, 0.5]])).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_pinned_point_is_a_region_of_one_point_and_no_boundary(sampler: str) -> None:
+    domain = Pinned(CHANNEL, {"origin": (0.0, 0.0)})
+    regions = {name: domain.region(name, ("x", "y")) for name in ("boundary", "origin")}
+    batch = SAMPLERS[sampler].draw(domain, np.random.default_rng(0), regions)
+    assert batch["origin"].x.tolist() == [[0.0, 0.0]]
+    without = {"boundary": CHANNEL.region("boundary", ("x", "y"))}
+    expected = SAMPLERS[sampler].draw(CHANNEL, np.random.default_rng(0), without)
+    for name, points in expected.items():
+        assert torch.equal(batch[name].x, points.x)
+
+
+@pytest.mark.parametrize("sampler", [Uniform(100, 60), Grid(1000, 60)], ids=lambda s: type(s).__name__)
+def test_a_pinned_point_is_a_region_at_all_times(sampler: Sampler) -> None:
+    names = ("x", "y", "t")
+    domain = InTime(Pinned(CHANNEL, {"origin": (0.0, 0.0)}), 1.0, 3.0)
+    assert len(domain.region("boundary", names)) == len(CHANNEL.region("boundary", names[:2]))
+    points = sampler.draw(domain, np.random.default_rng(0), {"origin": domain.region("origin", names)})["origin"].x
+    assert points.shape == (60, 3)
+    assert bool((points[:, :2] == 0).all())
+    assert float(points[:, 2].mean()) == pytest.approx(2, abs=0.2)
+
+
 @dataclass(frozen=True)
 class OnDisc(PDE):
     """-lap u = 4 on the unit disc, u = 0 on the circle: u = 1 - x^2 - y^2."""
@@ -222,6 +266,15 @@ def test_points_that_follow_the_residual_stay_in_the_domain() -> None:
         (lambda: Polygon([(0, 0), (1, 1), (1, 0), (0, 1)]), r"a polygon is not simple \(Self-intersection.*: expected"),
         (lambda: Polygon([(0, 0), (1, 1)]), "expected three or more points of finite numbers"),
         (lambda: Difference(SQUARE, {"interior": SQUARE}), "'interior' names no piece of a boundary: expected a word"),
+        (
+            lambda: Away(SQUARE, [(0.0, 0.0)], 0.0),
+            "points within 0.0 of corners cannot be left out: expected a positive",
+        ),
+        (lambda: Away(SQUARE, [(0.0,)], 0.1), r"the corners \[\(0.0,\)\] lie in no domain of 2 dimensions: expected"),
+        (
+            lambda: Pinned(SQUARE, {"out": (2.0, 0.0)}),
+            r"the point out at \(2.0, 0.0\) lies outside of the domain: expe",
+        ),
         (lambda: InTime(SQUARE, 1.0, 1.0), "time from 1.0 to 1.0 is no interval: expected a start before the end"),
         (lambda: InTime(SQUARE, 0.0, 1.0).parts(("x", "y", "z")), "expected t as the last one"),
         (lambda: CHANNEL.region("wall", "xy"), "'wall' is no region of this PDE: expected interior, boundary, x_lower"),

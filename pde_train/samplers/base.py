@@ -172,7 +172,7 @@ class Sampler(ABC):
         self, region: str, parts: Sequence[Part], count: int, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw points on pieces of a boundary, as many on each as it has of their length or area, at least one."""
-        lengths = {part: part.share() for part in parts}
+        lengths = {part: part.share() if part.size > 0 else 1.0 for part in parts}
         lengths = {part: length for part, length in lengths.items() if length > 0}
         if not lengths:
             raise UsageError(f"the region {region!r} of the domain has no points: expected some, correct the domain")
@@ -181,15 +181,21 @@ class Sampler(ABC):
         counts[max(counts, key=lambda part: counts[part])] += max(0, count - sum(counts.values()))
         found = []
         for part, n in counts.items():
-            if self.repeats_itself and part.parameters == 1:  # of whose points on the whole curve some are left
+            if (
+                self.repeats_itself and part.parameters == 1 and part.size > 0
+            ):  # of whose points on the whole curve some are left
                 n = round(n * part.size / lengths[part])
+                while not part.keeps(*part.place(self.fill(Box((0.0,), (1.0,)), n, generator))).any():
+                    n += 1  # two points are both ends of a curve, of which neither need be left
             found.append(self._on_part(region, part, n, generator))
         return np.concatenate([x for x, _ in found]), np.concatenate([normals for _, normals in found])
 
     def _on_part(
         self, region: str, part: Part, count: int | Sequence[int], generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw points of a set; a grid gives what it has."""
+        """Draw points of a set; a grid gives what it has, and a point is one."""
+        if not part.parameters:
+            return part.place(np.zeros((1, 0)))
         cube = Box((0.0,) * part.parameters, (1.0,) * part.parameters)
         return part.draw(
             region, int(np.prod(count)), lambda: self.fill(cube, count, generator), once=self.repeats_itself

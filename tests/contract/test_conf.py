@@ -44,6 +44,7 @@ NONLINEAR = {
     "kdv_1d": "kdv",
     "klein_gordon_1d": "klein_gordon",
     "kovasznay_2d": "momentum_x",
+    "lid_driven_cavity_2d": "momentum_x",
     "kuramoto_sivashinsky_1d": "kuramoto_sivashinsky",
     "poisson_inverse_2d": "diffusion",
     "reaction_1d": "reaction",
