@@ -20,6 +20,7 @@ from pde_train.derivatives import Jet
 from pde_train.errors import UsageError
 from pde_train.geometry import faces_of
 from pde_train.pdes.allen_cahn_1d import AllenCahn1D
+from pde_train.pdes.allen_cahn_periodic_1d import AllenCahnPeriodic1D
 from pde_train.pdes.base import PDE, Equation
 from pde_train.pdes.beltrami_3d import Beltrami3D
 from pde_train.pdes.biharmonic_1d import Biharmonic1D
@@ -32,6 +33,8 @@ from pde_train.pdes.heat_1d import Heat1D
 from pde_train.pdes.heat_nd import HeatND
 from pde_train.pdes.helmholtz_2d import Helmholtz2D
 from pde_train.pdes.kdv_1d import KdV1D
+from pde_train.pdes.kdv_periodic_1d import KdVPeriodic1D
+from pde_train.pdes.kuramoto_sivashinsky_periodic_1d import KuramotoSivashinskyChaotic1D
 from pde_train.pdes.linear_kdv_1d import LinearKdV1D
 from pde_train.pdes.options import Options
 from pde_train.pdes.poisson_1d import Poisson1D
@@ -109,10 +112,14 @@ def choices() -> list[Any]:
     return found
 
 
-every_choice = pytest.mark.parametrize(("file", "overrides"), choices())
-every_closed_form = pytest.mark.parametrize(  # quadratures and computed references have test files of their own
-    ("file", "overrides"), [c for c in choices() if c.id not in ("burgers_1d", "schroedinger_1d")]
+COMPUTED = (
+    *("allen_cahn_periodic_1d", "burgers_1d", "kdv_periodic_1d", "schroedinger_1d"),
+    *("kuramoto_sivashinsky_regular_1d", "kuramoto_sivashinsky_chaotic_1d"),
 )
+"""Quadratures and computed references, which have test files of their own."""
+
+every_choice = pytest.mark.parametrize(("file", "overrides"), choices())
+every_closed_form = pytest.mark.parametrize(("file", "overrides"), [c for c in choices() if c.id not in COMPUTED])
 
 
 def built(file: Path, overrides: dict[str, Any]) -> PDE:
@@ -340,6 +347,9 @@ def test_equations_know_their_region_and_order(pde: PDE, regions: dict[str, str]
         (Helmholtz2D, {"k": "long"}, r"pde\.k=long cannot be used: expected a positive number"),
         (Reaction1D, {"rho": 0.0}, r"pde\.rho=0\.0 cannot be used: expected a positive number"),
         (AllenCahn1D, {"diffusivity": 0.0}, r"pde\.diffusivity=0\.0 cannot be used: expected a positive number"),
+        (AllenCahnPeriodic1D, {"diffusivity": 0.0}, r"pde\.diffusivity=0\.0 cannot be used: expected a positive"),
+        (KdVPeriodic1D, {"delta": -1.0}, r"pde\.delta=-1\.0 cannot be used: expected a positive number"),
+        (KuramotoSivashinskyChaotic1D, {"gamma": 0.0}, r"pde\.gamma=0\.0 cannot be used: expected a positive number"),
         (KdV1D, {"delta": 0.0}, r"pde\.delta=0\.0 cannot be used: expected a positive number"),
         (KdV1D, {"speed": float("nan")}, r"pde\.speed=nan cannot be used: expected a positive number"),
         (TaylorGreen2D, {"viscosity": 0.0}, r"pde\.viscosity=0\.0 cannot be used: expected a positive number"),
