@@ -29,6 +29,7 @@ from pde_train.pdes.burgers_1d import Burgers1D
 from pde_train.pdes.checks import BOUNDARIES
 from pde_train.pdes.convection_1d import Convection1D
 from pde_train.pdes.euler_beam import EulerBeam
+from pde_train.pdes.gray_scott_2d import GrayScott2D
 from pde_train.pdes.heat_1d import Heat1D
 from pde_train.pdes.heat_nd import HeatND
 from pde_train.pdes.helmholtz_2d import Helmholtz2D
@@ -113,6 +114,7 @@ def choices() -> list[Any]:
 
 
 COMPUTED = (
+    "gray_scott_2d",
     *("allen_cahn_periodic_1d", "burgers_1d", "kdv_periodic_1d", "schroedinger_1d"),
     *("kuramoto_sivashinsky_regular_1d", "kuramoto_sivashinsky_chaotic_1d"),
 )
@@ -350,6 +352,7 @@ def test_equations_know_their_region_and_order(pde: PDE, regions: dict[str, str]
         (AllenCahnPeriodic1D, {"diffusivity": 0.0}, r"pde\.diffusivity=0\.0 cannot be used: expected a positive"),
         (KdVPeriodic1D, {"delta": -1.0}, r"pde\.delta=-1\.0 cannot be used: expected a positive number"),
         (KuramotoSivashinskyChaotic1D, {"gamma": 0.0}, r"pde\.gamma=0\.0 cannot be used: expected a positive number"),
+        (GrayScott2D, {"feed": 0.0}, r"pde\.feed=0\.0 cannot be used: expected a positive number"),
         (KdV1D, {"delta": 0.0}, r"pde\.delta=0\.0 cannot be used: expected a positive number"),
         (KdV1D, {"speed": float("nan")}, r"pde\.speed=nan cannot be used: expected a positive number"),
         (TaylorGreen2D, {"viscosity": 0.0}, r"pde\.viscosity=0\.0 cannot be used: expected a positive number"),

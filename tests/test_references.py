@@ -36,6 +36,26 @@ def test_a_linear_equation_is_solved_exactly() -> None:
     np.testing.assert_allclose(equation.at(points.T, 32, 1.0), expected, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("real", [True, False])
+def test_several_coordinates_and_unknowns(real: bool) -> None:
+    """Heat in a cube, and the transport of another unknown along its first coordinate."""
+    equation = Semilinear(
+        1.0,
+        PERIOD,
+        lambda k, m, n: np.stack([-0.1 * (k**2 + m**2 + n**2), -2j * k]),
+        lambda k, m, n: np.zeros((2, *k.shape)),
+        lambda u: u,
+        lambda x, y, z: np.stack([np.cos(2 * x + y - z) + np.sin(3 * y), np.cos(x) * np.sin(y + 2 * z)]),
+        real=real,
+    )
+    points = np.random.default_rng(0).uniform(0, (PERIOD, PERIOD, PERIOD, 2), (50, 4))
+    x, y, z, t = points.T
+    t[:] = np.round(t)
+    heat = np.exp(-0.6 * t) * np.cos(2 * x + y - z) + np.exp(-0.9 * t) * np.sin(3 * y)
+    transport = np.cos(x - 2 * t) * np.sin(y + 2 * z)
+    np.testing.assert_allclose(equation.at(points, 8, 1.0), np.stack([heat, transport], 1), rtol=0, atol=1e-12)
+
+
 def soliton(x: np.ndarray, t: np.ndarray) -> np.ndarray:
     """A soliton of i h_t + h_xx / 2 + |h|^2 h = 0 on the line, at speed 1; at 20 it is 4e-9."""
     return np.exp(1j * x) / np.cosh(x - t)

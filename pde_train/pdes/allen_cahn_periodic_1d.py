@@ -78,5 +78,6 @@ class AllenCahnPeriodic1D(PDE):
             factor=lambda k: -5 * np.ones_like(k),
             product=lambda u: u**3,
             start=lambda x: self.initial(torch.from_numpy(x)).numpy(),
+            real=True,
         )
         return equation.reference(f"allen_cahn_periodic_1d of diffusivity {self.diffusivity}", x, RESOLUTIONS)

@@ -82,5 +82,6 @@ class KdVPeriodic1D(PDE):
             factor=lambda k: -1j * k / 2,
             product=lambda u: u**2,
             start=lambda x: self.initial(torch.from_numpy(x)).numpy(),
+            real=True,
         )
         return equation.reference(f"kdv_periodic_1d of delta {self.delta}", x, RESOLUTIONS)

@@ -89,6 +89,7 @@ class KuramotoSivashinskyPeriodic1D(PDE):
             factor=lambda k: -self.alpha / 2 * 1j * k,
             product=lambda u: u**2,
             start=lambda x: self.initial(torch.from_numpy(x)).numpy(),
+            real=True,
         )
         name = f"{type(self).__name__} of {self.alpha}, {self.beta} and {self.gamma}"
         return equation.reference(name, x, self.resolutions)

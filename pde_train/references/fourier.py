@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import fft
 
 from pde_train.references.base import Reference, certified
 
@@ -23,7 +24,7 @@ class Semilinear:
 
     L and G are multiplications of Fourier coefficients. Time steps are those of ETDRK4 (Cox and Matthews,
     J. Comput. Phys. 176, 2002) with coefficients from contour integrals (Kassam and Trefethen, SIAM J. Sci.
-    Comput. 26, 2005). The upper third of the modes of g is set to 0, so that products of two are not aliased.
+    Comput. 26, 2005).
     Between two time steps u is the cubic polynomial of its values and slopes at both, which is of the same order.
 
     Arrays have an axis of `modes` for each coordinate in space, and before these one of the unknowns if there are
@@ -36,6 +37,8 @@ class Semilinear:
         factor: The symbol of G, likewise.
         product: The function g, of values.
         start: The initial values at points, by each of their coordinates.
+        kept: The part of the modes of g that are kept; of two thirds products of two are not aliased.
+        real: Whether the unknowns are real, which takes half the time.
     """
 
     lower: float
@@ -44,6 +47,8 @@ class Semilinear:
     factor: Callable[..., np.ndarray]
     product: Callable[[np.ndarray], np.ndarray]
     start: Callable[..., np.ndarray]
+    kept: float = 2 / 3
+    real: bool = False
 
     def reference(self, name: str, x: np.ndarray, resolutions: Sequence[tuple[int, float]]) -> Reference:
         """Real unknowns, with their error.
@@ -56,7 +61,11 @@ class Semilinear:
         Returns:
             The values (n, k) of the finer one.
         """
-        return certified(lambda level: self.at(x, *resolutions[level]).real.reshape(len(x), -1), name, x)
+
+        def solve(level: int) -> np.ndarray:
+            return self.at(x, *resolutions[level]).real.reshape(len(x), -1)
+
+        return certified(solve, f"{name} by {resolutions}", x)
 
     def at(self, x: np.ndarray, modes: int, step: float) -> np.ndarray:
         """The solution at points in space and time.
@@ -67,50 +76,63 @@ class Semilinear:
             step: The time step.
 
         Returns:
-            The complex values (n,) of one unknown, or (n, k) of several.
+            The values (n,) of one unknown, or (n, k) of several.
         """
         space, time = x[:, :-1], x[:, -1]
-        axes = tuple(range(-space.shape[1], 0))
-
-        def everywhere(values: np.ndarray) -> tuple[np.ndarray, ...]:
-            return np.meshgrid(*[values] * len(axes), indexing="ij")
-
-        counts = np.fft.fftfreq(modes, 1 / modes)
-        waves = 2 * math.pi / self.length * counts
+        dimension = space.shape[1]
+        axes = tuple(range(-dimension, 0))
         grid = self.lower + self.length * np.arange(FINER * modes) / (FINER * modes)
-        linear = self.linear(*everywhere(waves)).astype(complex)
-        factor = self.factor(*everywhere(waves)) * (np.max(np.abs(everywhere(counts)), axis=0) < modes / 3)
+        start = self.start(*np.meshgrid(*[grid] * dimension, indexing="ij"))
+        counts = [fft.fftfreq(modes, 1 / modes)] * dimension
+        if self.real:  # one half of the modes of the last coordinate are the conjugates of the others
+            counts[-1] = fft.rfftfreq(modes, 1 / modes)
+        waves = [2 * math.pi / self.length * count for count in counts]
+        everywhere = np.meshgrid(*waves, indexing="ij")
+        linear = self.linear(*everywhere).astype(complex)
+        aliased = np.max(np.abs(np.meshgrid(*counts, indexing="ij")), axis=0) >= self.kept * modes / 2
+        factor = np.where(aliased, 0, self.factor(*everywhere))
+
+        def forward(values: np.ndarray) -> np.ndarray:
+            state: np.ndarray = fft.rfftn(values, axes=axes) if self.real else fft.fftn(values, axes=axes)
+            return state
+
+        def backward(state: np.ndarray) -> np.ndarray:
+            shape = (modes,) * dimension
+            values: np.ndarray = fft.irfftn(state, shape, axes) if self.real else fft.ifftn(state, shape, axes)
+            return values
 
         def nonlinear(state: np.ndarray) -> np.ndarray:
-            product: np.ndarray = factor * np.fft.fftn(self.product(np.fft.ifftn(state, axes=axes)), axes=axes)
+            product: np.ndarray = factor * forward(self.product(backward(state)))
             return product
 
         scheme = _Scheme.of(step, linear)
-        finer = np.fft.fftn(self.start(*everywhere(grid)), axes=axes) / FINER ** len(axes)
-        state = finer[(..., *np.ix_(*[counts.astype(int)] * len(axes)))]
+        state = forward(start)[(..., *np.ix_(*[count.astype(int) for count in counts]))] / FINER**dimension
         product = nonlinear(state)
+        twice = 1 + (
+            self.real & (counts[-1] > 0) & (counts[-1] < modes / 2)
+        )  # those of which the conjugate counts, too
+        values = np.zeros((*start.shape[:-dimension], len(x)), dtype=float if self.real else complex)
         steps = np.floor(time / step + 1e-9).astype(int)  # those before each time
-        values = np.zeros((*state.shape[: -len(axes)], len(x)), dtype=complex)
         for k in range(steps.max() + 1):
             after = scheme.advance(state, product, nonlinear)
             product_after = nonlinear(after)
             here = steps == k
             if here.any():
                 slopes = step * (linear * state + product), step * (linear * after + product_after)
-                ends = _series(np.stack([state, slopes[0], after, slopes[1]]), space[here] - self.lower, waves)
-                values[..., here] = _cubic(time[here] / step - k, *ends)
+                series = np.stack([state, slopes[0], after, slopes[1]]) * twice / modes**dimension
+                ends = _series(series, space[here] - self.lower, waves)
+                values[..., here] = _cubic(time[here] / step - k, *(ends.real if self.real else ends))
             state, product = after, product_after
         values[..., time == 0] = self.start(*space[time == 0].T)  # whose kinks a series would miss
         return values.T
 
 
-def _series(state: np.ndarray, x: np.ndarray, waves: np.ndarray) -> np.ndarray:
-    """The values (..., n) of Fourier coefficients (..., modes, ...) at points (n, d), one coordinate after another."""
-    last, *others = (np.exp(1j * np.outer(column, waves)) for column in x.T[::-1])
+def _series(state: np.ndarray, x: np.ndarray, waves: Sequence[np.ndarray]) -> np.ndarray:
+    """The sums (..., n) of waves with coefficients (..., modes, ...) at points (n, d), coordinate by coordinate."""
+    *others, last = (np.exp(1j * np.outer(column, wave)) for column, wave in zip(x.T, waves, strict=True))
     values: np.ndarray = state @ last.T
-    for other in others:
+    for other in others[::-1]:
         values = np.einsum("...kn,nk->...n", values, other)
-    values /= len(waves) ** x.shape[1]
     return values
 
 

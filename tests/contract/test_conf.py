@@ -41,6 +41,7 @@ NONLINEAR = {
     "beltrami_3d": "momentum_x",
     "burgers_1d": "burgers",
     "schroedinger_1d": "real",
+    "gray_scott_2d": "substrate",
     "kdv_1d": "kdv",
     "kdv_periodic_1d": "kdv",
     "klein_gordon_1d": "klein_gordon",
