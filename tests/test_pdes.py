@@ -42,6 +42,7 @@ from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.pdes.poisson_2d import Poisson2D
 from pde_train.pdes.poisson_nd import PoissonND
 from pde_train.pdes.reaction_1d import Reaction1D
+from pde_train.pdes.sine_gordon_nd import SineGordonND
 from pde_train.pdes.taylor_green_2d import TaylorGreen2D
 from pde_train.pdes.wave_1d import Wave1D
 
@@ -113,15 +114,15 @@ def choices() -> list[Any]:
     return found
 
 
-COMPUTED = (
-    "gray_scott_2d",
+TESTED_APART = (
+    *("gray_scott_2d", "sine_gordon_nd"),
     *("allen_cahn_periodic_1d", "burgers_1d", "kdv_periodic_1d", "schroedinger_1d"),
     *("kuramoto_sivashinsky_regular_1d", "kuramoto_sivashinsky_chaotic_1d"),
 )
-"""Quadratures and computed references, which have test files of their own."""
+"""Quadratures, computed references and sums over many columns, which have test files of their own."""
 
 every_choice = pytest.mark.parametrize(("file", "overrides"), choices())
-every_closed_form = pytest.mark.parametrize(("file", "overrides"), [c for c in choices() if c.id not in COMPUTED])
+every_closed_form = pytest.mark.parametrize(("file", "overrides"), [c for c in choices() if c.id not in TESTED_APART])
 
 
 def built(file: Path, overrides: dict[str, Any]) -> PDE:
@@ -357,6 +358,8 @@ def test_equations_know_their_region_and_order(pde: PDE, regions: dict[str, str]
         (KdV1D, {"speed": float("nan")}, r"pde\.speed=nan cannot be used: expected a positive number"),
         (TaylorGreen2D, {"viscosity": 0.0}, r"pde\.viscosity=0\.0 cannot be used: expected a positive number"),
         (Beltrami3D, {"reynolds": 0.0}, r"pde\.reynolds=0\.0 cannot be used: expected a positive number"),
+        (SineGordonND, {"dimension": 1}, r"pde\.dimension=1 leaves no pair of coordinates .*: expected 2 or more"),
+        (SineGordonND, {"dimension": 2.0}, r"pde\.dimension=2\.0 cannot be used: expected a positive integer"),
         (HeatND, {"dimension": True}, r"pde\.dimension=True cannot be used: expected a positive integer"),
     ],
 )
