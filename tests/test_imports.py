@@ -27,7 +27,7 @@ ALLOWED = {  # what each module or folder may import from the package
     "entropy": GROUND,
     "spectra": GROUND,
     "differentiators": GROUND,
-    "pdes": GROUND | {"references"},
+    "pdes": GROUND | {"domains", "references"},
     "references": {"cache", "errors"},
     "samplers": GROUND,
     "models": GROUND,
