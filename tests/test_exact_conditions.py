@@ -46,9 +46,6 @@ KEPT = {
     "pde=sine_gordon_nd pde.dimension=4": {"sine_gordon"},
     "pde=allen_cahn_periodic_1d": {"allen_cahn", "seam", "seam_slope"},
     "pde=kdv_periodic_1d": {"kdv", "seam", "seam_slope", "seam_curvature"},
-    "pde=gray_scott_2d model.input_scaling=true": {
-        *("substrate", "activator", "seam_u", "seam_v", "seam_slope_u", "seam_slope_v")
-    },
     "pde=kuramoto_sivashinsky_regular_1d": {
         *("kuramoto_sivashinsky", "seam", "seam_slope", "seam_curvature", "seam_third")
     },

@@ -109,6 +109,19 @@ def test_a_reference_begins_where_its_pde_does(pde: Any) -> None:
         assert float(equation.residual(Jet(columns | names)).abs().max()) == 0
 
 
+@pytest.mark.parametrize("pde", [*PERIODIC, GrayScott2D()], ids=lambda pde: type(pde).__name__)
+def test_an_ansatz_begins_where_its_pde_does(pde: PDE) -> None:
+    x = torch.from_numpy(on_grid(pde, 8, 0.0))
+    raw = torch.from_numpy(np.random.default_rng(0).standard_normal((len(x), len(pde.unknowns))))
+    values = pde.ansatz_at(x, raw)
+    columns = {name: x[:, [i]] for i, name in enumerate(pde.coordinates)}
+    columns |= {name: values[:, [i]] for i, name in enumerate(pde.unknowns)}
+    assert {equation.name for equation in pde.regions["initial"][0]} == set(pde.fulfilled)
+    for equation in pde.regions["initial"][0]:
+        assert float(equation.residual(Jet(columns)).abs().max()) < 1e-15
+    assert not torch.equal(pde.ansatz_at(x + 0.1, raw), pde.ansatz_at(x + 0.1, 2 * raw))
+
+
 def test_allen_cahn_stays_even_and_between_its_stable_states() -> None:
     """By the maximum principle |u| <= 1; where the reaction has run its course, u is near -1 or 1."""
     values = AllenCahnPeriodic1D().reference(on_grid(AllenCahnPeriodic1D(), 200, 0.5)).values[:, 0]
