@@ -7,12 +7,14 @@ sampler serves each of them (`pde_train.samplers.base`).
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 import shapely
+from scipy import special
 
 from pde_train.derivatives import TIME
 from pde_train.errors import UsageError
@@ -23,6 +25,9 @@ RESERVED = ("interior", "boundary", "initial", "periodic")
 
 NEAR = 1e-9
 """The distance from a boundary, relative to the size of the domain, at which its two sides are looked at."""
+
+CLOSEST = 2.0**-53
+"""The least distance from 0 and 1 of uniform numbers in place of which there are normal ones."""
 
 Limits = tuple[float, ...]
 
@@ -77,14 +82,34 @@ class Disc(Round):
 
 @dataclass(frozen=True)
 class Ball(Round):
-    """A ball in three dimensions, whose boundary is `sphere`."""
+    """A ball in any dimension, whose boundary is `sphere`.
 
-    center: tuple[float, float, float]
+    Directions are those of independent normal numbers (Muller, Commun. ACM 2, 1959), and distances from the center
+    in d dimensions the d-th roots of uniform numbers. Of the box around it the ball fills too little for d > 3.
+    """
 
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
-        return {"sphere": Part(2, self._on_sphere, 4 * math.pi * self.radius**2)}
+        if self.dimension == 3:
+            return {"sphere": Part(2, self._by_height, 4 * math.pi * self.radius**2)}
+        return {"sphere": Part(self.dimension, lambda unit: self._at(_directions(unit)), self._area())}
 
-    def _on_sphere(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def interior(self) -> Part:
+        if self.dimension <= 3:
+            return super().interior()
+
+        def place(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            directions = _directions(unit[:, 1:])
+            return self.center + self.radius * unit[:, :1] ** (1 / self.dimension) * directions, directions
+
+        return Part(self.dimension + 1, place, self._area() * self.radius / self.dimension)
+
+    def _area(self) -> float:
+        """The area of the sphere; of hundreds of dimensions, where it is smaller, the smallest positive number."""
+        d = self.dimension
+        logarithm = math.log(2) + d / 2 * math.log(math.pi) - math.lgamma(d / 2) + (d - 1) * math.log(self.radius)
+        return max(math.exp(logarithm), sys.float_info.min)
+
+    def _by_height(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Equal areas by the cylindrical projection of Archimedes."""
         height, angle = 2 * unit[:, 0] - 1, 2 * math.pi * unit[:, 1]
         across = np.sqrt(1 - height**2)
@@ -320,14 +345,16 @@ class InTime(Domain):
         inside: np.ndarray = self.shape.contains(x[:, :-1]) & (x[:, -1] >= self.start) & (x[:, -1] <= self.end)
         return inside
 
+    def interior(self) -> Part:
+        return self._at_all_times(self.shape.interior())
+
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
         if coordinates[-1] != TIME:
             raise UsageError(
                 f"a domain in time has the coordinates ({', '.join(coordinates)}): expected {TIME} as the last one"
             )
         found = {name: self._at_all_times(part) for name, part in self.shape.parts(coordinates[:-1]).items()}
-        area = float(np.prod(self.shape.lengths))
-        return {**found, "initial": Part(self.shape.dimension, self._at_start, area, self._starts)}
+        return {**found, "initial": self._at_start(self.shape.interior())}
 
     def _at_all_times(self, part: Part) -> Part:
         def place(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -340,21 +367,28 @@ class InTime(Domain):
 
         return Part(part.parameters + 1, place, part.size * (self.end - self.start), keeps)
 
-    def _at_start(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x = self.shape.place(unit)
-        x = np.insert(x, x.shape[1], self.start, axis=1)
-        normals = np.zeros_like(x)
-        normals[:, -1] = -1
-        return x, normals
+    def _at_start(self, inside: Part) -> Part:
+        def place(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            x, _ = inside.place(unit)
+            x = np.insert(x, x.shape[1], self.start, axis=1)
+            normals = np.zeros_like(x)
+            normals[:, -1] = -1
+            return x, normals
 
-    def _starts(self, x: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        return self.contains(x)
+        return replace(inside, place=place, keeps=lambda x, normals: inside.keeps(x[:, :-1], normals[:, :-1]))
 
 
 def _bound(domain: Domain, lower: Sequence[float] | np.ndarray, upper: Sequence[float] | np.ndarray) -> None:
     """Give a frozen domain the box around it."""
     object.__setattr__(domain, "lower", tuple(map(float, lower)))
     object.__setattr__(domain, "upper", tuple(map(float, upper)))
+
+
+def _directions(unit: np.ndarray) -> np.ndarray:
+    """Unit vectors (n, d), uniform on the sphere, from points (n, d) of the unit cube."""
+    normal = special.ndtri(np.clip(unit, CLOSEST, 1 - CLOSEST))
+    directions: np.ndarray = normal / np.linalg.norm(normal, axis=1, keepdims=True)
+    return directions
 
 
 def _check_names(names: Iterable[str]) -> None:

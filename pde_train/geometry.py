@@ -63,7 +63,7 @@ MOST_ROUNDS = 200
 """How often points in a box are drawn until enough of them lie in a domain."""
 
 LOOKED_AT = 4096
-"""The number of parameters at which the length of a curve is measured; 64 along each of several."""
+"""The number of parameters at which the length of a curve is measured; 64 along each of two or three."""
 
 Face = tuple[int, int]
 """A face of a box as (axis, side); side -1 is the lower face perpendicular to that axis, +1 the upper one."""
@@ -126,11 +126,14 @@ class Part:
     keeps: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda x, normals: np.ones(len(x), dtype=bool)
 
     def share(self) -> float:
-        """The length or area of what belongs to the set, from many equidistant parameters."""
+        """The length or area of what belongs to the set, from many equidistant parameters; random ones of many."""
         if not self.parameters:
             return self.size
         axis = (np.arange(LOOKED_AT) + 0.5) / LOOKED_AT if self.parameters == 1 else (np.arange(64) + 0.5) / 64
-        unit = np.stack(np.meshgrid(*[axis] * self.parameters), axis=-1).reshape(-1, self.parameters)
+        if self.parameters <= 3:
+            unit = np.stack(np.meshgrid(*[axis] * self.parameters), axis=-1).reshape(-1, self.parameters)
+        else:
+            unit = np.random.default_rng(0).random((LOOKED_AT, self.parameters))
         return self.size * float(self.keeps(*self.place(unit)).mean())
 
     def draw(
@@ -219,7 +222,7 @@ class Domain(ABC):
         return found
 
     def interior(self) -> Part:
-        """The domain itself, as what lies in it of the box around it; its points have no normals."""
+        """The domain itself: here what lies in it of the box around it. Its points have no normals."""
         size = float(np.prod(self.lengths))
         return Part(self.dimension, lambda unit: (self.place(unit), unit), size, lambda x, _: self.contains(x))
 

@@ -1,6 +1,7 @@
 """Domains: which points they contain, lengths, areas and normals of their boundaries, and training on them."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +118,47 @@ def test_a_ball_and_its_sphere() -> None:
     on = batch["boundary"]
     assert torch.allclose(on.x - torch.tensor(ball.center), 2 * normals_of(on), rtol=0, atol=1e-14)
     assert ball.parts("xyz")["sphere"].share() == pytest.approx(16 * math.pi)
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "sobol", "latin_hypercube"])
+@pytest.mark.parametrize("dimension", [1, 2, 4, 7, 100])
+def test_a_ball_in_any_dimension_is_filled_evenly(dimension: int, sampler: str) -> None:
+    """r^d is uniform; each coordinate has the variance R^2 / (d + 2) inside, R^2 / d on the sphere, and no mean."""
+    center = np.arange(dimension) / 10
+    ball = Ball(tuple(center), 2.0)
+    coordinates = [f"x{i}" for i in range(dimension)]
+    batch = SAMPLERS[sampler].draw(ball, np.random.default_rng(0), {"boundary": ball.region("boundary", coordinates)})
+    assert batch["interior"].x.shape == (4000, dimension)
+    assert ball.contains(batch["interior"].x.numpy()).all()
+    radii = np.linalg.norm(batch["interior"].x.numpy() - center, axis=1) / 2
+    assert np.histogram(radii**dimension, 4, (0, 1))[0] == pytest.approx([1000] * 4, abs=120)
+    for points, expected in ((batch["interior"].x, dimension + 2), (batch["boundary"].x, dimension)):
+        offsets = (points.numpy() - center) / 2
+        assert np.abs(offsets.mean(axis=0)).max() < 4 / (len(offsets) * expected) ** 0.5
+        assert (offsets**2).mean() == pytest.approx(1 / expected, rel=0.05)
+    assert torch.allclose(batch["boundary"].x - torch.from_numpy(center), 2 * normals_of(batch["boundary"]))
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 4, 10, 1000])
+def test_the_area_of_a_sphere_is_that_of_the_recursion(dimension: int) -> None:
+    """A_d = 2 pi R^2 / (d - 2) A_(d - 2) from 2 and 2 pi R, in logarithms; smaller than any number for d = 1000."""
+    areas = {1: math.log(2), 2: math.log(2 * math.pi * 1.5)}
+    for d in range(3, dimension + 1):
+        areas[d] = math.log(2 * math.pi * 1.5**2 / (d - 2)) + areas[d - 2]
+    sphere = Ball((0.0,) * dimension, 1.5).parts([f"x{i}" for i in range(dimension)])["sphere"]
+    assert math.log(sphere.share()) == pytest.approx(max(areas[dimension], math.log(sys.float_info.min)), rel=1e-12)
+
+
+def test_a_ball_of_many_dimensions_in_time_has_points() -> None:
+    domain = InTime(Ball((0.0,) * 20, 1.0), 0.0, 2.0)
+    names = (*(f"x{i}" for i in range(20)), "t")
+    batch = Uniform(500, 100, initial=100).draw(
+        domain, np.random.default_rng(0), {name: domain.region(name, names) for name in ("boundary", "initial")}
+    )
+    assert domain.contains(batch["interior"].x.numpy()).all()
+    assert domain.contains(batch["initial"].x.numpy()).all()
+    assert bool((batch["initial"].x[:, -1] == 0).all())
+    assert torch.allclose(torch.linalg.vector_norm(batch["boundary"].x[:, :-1], dim=1), torch.ones(100).double())
 
 
 def test_pieces_have_the_names_of_what_they_belong_to() -> None:

@@ -43,6 +43,12 @@ KEPT = {
     "pde=klein_gordon_1d": {"klein_gordon", "value"},
     "pde=diffusion_reaction_1d": {"diffusion_reaction"},
     "pde=heat_nd": {"heat"},
+    "pde=sine_gordon_nd pde.dimension=4": {"sine_gordon"},
+    "pde=allen_cahn_periodic_1d": {"allen_cahn", "seam", "seam_slope"},
+    "pde=kdv_periodic_1d": {"kdv", "seam", "seam_slope", "seam_curvature"},
+    "pde=kuramoto_sivashinsky_regular_1d": {
+        *("kuramoto_sivashinsky", "seam", "seam_slope", "seam_curvature", "seam_third")
+    },
 }
 """The equations that stay terms of the loss."""
 

@@ -18,6 +18,7 @@ from pde_train.schedules.base import LearningRate
 from pde_train.schedules.constant import Constant
 from pde_train.schedules.cosine import Cosine
 from pde_train.schedules.exponential import Exponential
+from pde_train.schedules.linear import Linear
 from pde_train.schedules.plateau import Plateau
 from pde_train.training.stop import Stop
 
@@ -35,13 +36,15 @@ def torch_rates(make: Callable[..., Any], count: int, losses: Sequence[float] = 
     return np.array(rates)
 
 
-def test_exponential_and_cosine_are_those_of_torch() -> None:
-    from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR
+def test_exponential_cosine_and_linear_are_those_of_torch() -> None:
+    from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LinearLR
 
     found = Exponential(rate=0.9, every=10).factors(0, 50, 50, [])
     assert np.allclose(found, torch_rates(lambda o: ExponentialLR(o, 0.9**0.1), 50), rtol=1e-12)
     found = Cosine(final=0.1).factors(0, 50, 50, [])
     assert np.allclose(found, torch_rates(lambda o: CosineAnnealingLR(o, 50, eta_min=0.1), 50), rtol=1e-12)
+    found = Linear(final=0.1).factors(0, 50, 50, [])
+    assert np.allclose(found, torch_rates(lambda o: LinearLR(o, 1.0, 0.1, 50), 50), rtol=1e-12)
 
 
 def test_plateau_is_that_of_torch() -> None:
@@ -260,4 +263,5 @@ def test_an_unknown_schedule_is_refused_by_the_command(tmp_path: Path) -> None:
 
     done = forked.run("-m", "pde_train", "tracking=none", "schedule=cosin", folder=tmp_path)
     assert done.returncode != 0
-    assert "schedule=cosin is no choice: expected one of constant, cosine, exponential, plateau, warm_up" in done.stderr
+    named = "constant, cosine, exponential, linear, plateau, warm_up"
+    assert f"schedule=cosin is no choice: expected one of {named}" in done.stderr

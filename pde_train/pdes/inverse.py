@@ -148,8 +148,9 @@ class Data:
                 "pde.data.path=exact takes the exact solution at pde.data.count points: expected a PDE with one, and a "
                 "number, or choose a file"
             )
-        shape = (self.count, domain.dimension)
-        x, _ = domain.interior().draw("interior", self.count, lambda: generator.random(shape))
+        inside = domain.interior()
+        shape = (self.count, inside.parameters)
+        x, _ = inside.draw("interior", self.count, lambda: generator.random(shape))
         columns = [*x.T, *exact(torch.from_numpy(x)).numpy().T]
         return {self.columns.get(n, n): v for n, v in zip([*coordinates, *unknowns], columns, strict=True)}
 

@@ -77,7 +77,7 @@ class Schroedinger1D(PDE):
         )
 
         def solve(resolution: int) -> np.ndarray:
-            h = equation.at(x[:, 0], x[:, 1], *RESOLUTIONS[resolution])
+            h = equation.at(x, *RESOLUTIONS[resolution])
             return np.stack([h.real, h.imag], axis=1)
 
         return certified(solve, "schroedinger_1d", x)

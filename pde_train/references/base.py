@@ -15,7 +15,7 @@ import numpy as np
 from pde_train.cache import cache_folder
 from pde_train.errors import RunError
 
-VERSION = 1
+VERSION = 2
 """Part of the key of every file: raised when a solver computes something else."""
 
 WORST = 1e-3
