@@ -118,18 +118,19 @@ def test_the_error_is_the_difference_of_two_resolutions_and_both_are_kept(
         return np.ones((5, 1)) * (1 + (1 - resolution) * 3e-4)
 
     for _ in range(2):
-        found = certified(solve, "flat", x)
+        found = certified(solve, "flat", x, (0, 1))
         assert found.error == pytest.approx(3e-4)
         assert (found.values == 1).all()
     assert calls == [0, 1]
-    certified(solve, "other", x)
-    certified(solve, "flat", x + 1)
+    certified(solve, "other", x, (0, 1))
+    certified(solve, "flat", x + 1, (0, 1))
     assert len(calls) == 6
     (file, *_) = (tmp_path / "references").iterdir()
     file.write_bytes(b"damaged")
     for name, points in (("flat", x), ("other", x), ("flat", x + 1)):
-        assert certified(solve, name, points).error == pytest.approx(3e-4)
+        assert certified(solve, name, points, (0, 1)).error == pytest.approx(3e-4)
     assert len(calls) == 8
+    assert certified(solve, "flat", x, (-1, 1)).error == pytest.approx(6e-4)  # other resolutions, another reference
 
 
 def test_a_reference_that_does_not_converge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +138,7 @@ def test_a_reference_that_does_not_converge_is_refused(tmp_path: Path, monkeypat
     x = np.zeros((3, 1))
     for values in (lambda r: np.ones((3, 1)) + r, lambda r: np.full((3, 1), np.nan)):
         with pytest.raises(RunError, match=r"the reference of wild differs by .* between two resolutions: expected at"):
-            certified(values, "wild", x)
+            certified(values, "wild", x, (0, 1))
     assert not list(tmp_path.rglob("*.npz"))
 
 

@@ -51,7 +51,7 @@ class ClampedPlate2D(PDE):
         return d.n_x * (d.u_x + d.x * factor) + d.n_y * (d.u_y + d.y * factor)
 
     def reference(self, x: np.ndarray) -> Reference:
-        return certified(lambda resolution: deflection(x, COUNTS[resolution])[:, None], "clamped_plate_2d", x)
+        return certified(lambda count: deflection(x, count)[:, None], "clamped_plate_2d", x, COUNTS)
 
 
 def deflection(x: np.ndarray, count: int) -> np.ndarray:

@@ -93,9 +93,9 @@ class LidDrivenCavity2D(PDE):
     def reference(self, x: np.ndarray) -> Reference:
         flow = Cavity(self.reynolds, LIDS[self.lid])
 
-        def solve(resolution: int) -> np.ndarray:
-            values = flow.at(np.concatenate([x, [[0.0, 0.0]]]), DEGREES[resolution])
+        def solve(degree: int) -> np.ndarray:
+            values = flow.at(np.concatenate([x, [[0.0, 0.0]]]), degree)
             values[:, 2] -= values[-1, 2]
             return values[:-1]
 
-        return certified(solve, f"lid_driven_cavity_2d {self.reynolds} {self.lid}", x)
+        return certified(solve, f"lid_driven_cavity_2d {self.reynolds} {self.lid}", x, DEGREES)

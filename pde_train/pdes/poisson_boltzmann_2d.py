@@ -112,8 +112,8 @@ class PoissonBoltzmann2D(PDE):
             self.k,
         )
 
-        def solve(resolution: int) -> np.ndarray:
-            return (self.particular(x) + rest.solved(COUNTS[resolution])(x))[:, None]
+        def solve(count: int) -> np.ndarray:
+            return (self.particular(x) + rest.solved(count)(x))[:, None]
 
         numbers = f"{self.k} {self.a_1} {self.a_2} {self.amplitude} {self.u_square} {self.u_discs}"
-        return certified(solve, f"poisson_boltzmann_2d {numbers}", x)
+        return certified(solve, f"poisson_boltzmann_2d {numbers}", x, COUNTS)

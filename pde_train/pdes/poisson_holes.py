@@ -56,4 +56,4 @@ class PoissonHoles(PDE):
 
     def reference(self, x: np.ndarray) -> Reference:
         harmonic = Screened(CORNERS, lambda x: np.ones(len(x)), DISCS, lambda x: np.zeros(len(x)))
-        return certified(lambda resolution: harmonic.solved(COUNTS[resolution])(x)[:, None], "poisson_holes", x)
+        return certified(lambda count: harmonic.solved(count)(x)[:, None], "poisson_holes", x, COUNTS)

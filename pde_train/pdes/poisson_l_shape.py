@@ -62,7 +62,7 @@ class PoissonLShape(PDE):
 
         harmonic = Screened(CORNERS, outer=lambda x: -particular(x))
 
-        def solve(resolution: int) -> np.ndarray:
-            return (particular(x) + harmonic.solved(COUNTS[resolution])(x))[:, None]
+        def solve(count: int) -> np.ndarray:
+            return (particular(x) + harmonic.solved(count)(x))[:, None]
 
-        return certified(solve, "poisson_l_shape", x)
+        return certified(solve, "poisson_l_shape", x, COUNTS)

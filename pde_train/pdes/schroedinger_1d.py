@@ -76,8 +76,8 @@ class Schroedinger1D(PDE):
             start=lambda x: 2 / np.cosh(x),
         )
 
-        def solve(resolution: int) -> np.ndarray:
-            h = equation.at(x, *RESOLUTIONS[resolution])
+        def solve(resolution: tuple[int, float]) -> np.ndarray:
+            h = equation.at(x, *resolution)
             return np.stack([h.real, h.imag], axis=1)
 
-        return certified(solve, "schroedinger_1d", x)
+        return certified(solve, "schroedinger_1d", x, RESOLUTIONS)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -20,6 +21,8 @@ VERSION = 2
 
 WORST = 1e-3
 """The largest relative error with which values count as a reference."""
+
+Resolution = TypeVar("Resolution")
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +40,16 @@ class Reference:
     error: float
 
 
-def certified(solve: Callable[[int], np.ndarray], name: str, x: np.ndarray) -> Reference:
+def certified(
+    solve: Callable[[Resolution], np.ndarray], name: str, x: np.ndarray, resolutions: tuple[Resolution, Resolution]
+) -> Reference:
     """Compute a solution at two resolutions, unless that was done before.
 
     Args:
-        solve: The values (n, k) at the points by a resolution: 0, and the finer one 1.
+        solve: The values (n, k) at the points by a resolution.
         name: What determines them beside the points: the equation with all its numbers.
         x: The points (n, d).
+        resolutions: The coarser one and the finer one, such as numbers of modes.
 
     Returns:
         The finer values; their error is the difference from the coarser ones, which is that of the coarser.
@@ -51,7 +57,7 @@ def certified(solve: Callable[[int], np.ndarray], name: str, x: np.ndarray) -> R
     Raises:
         RunError: The resolutions differ by more than WORST, or the values are not finite.
     """
-    key = hashlib.sha256(f"{VERSION} {name}".encode() + x.tobytes()).hexdigest()[:24]
+    key = hashlib.sha256(f"{VERSION} {name} {resolutions}".encode() + x.tobytes()).hexdigest()[:24]
     file = cache_folder() / "references" / f"{key}.npz"
     if file.exists():
         try:
@@ -61,7 +67,7 @@ def certified(solve: Callable[[int], np.ndarray], name: str, x: np.ndarray) -> R
             log.warning("%s is damaged, and the reference is computed anew", file)
     log.info("computing the reference of %s at %d points, once", name, len(x))
     with np.errstate(all="ignore"):
-        coarse, fine = solve(0), solve(1)
+        coarse, fine = map(solve, resolutions)
     error = float(np.linalg.norm(fine - coarse) / (np.linalg.norm(fine) or 1.0))
     if not error <= WORST:
         raise RunError(

@@ -18,6 +18,10 @@ FINER = 4
 """How many times finer than the modes the start is sampled, so that less of a kink there is aliased."""
 
 
+Resolution = tuple[int, float]
+"""The number of modes along each coordinate, and the time step."""
+
+
 @dataclass(frozen=True)
 class Semilinear:
     """The equation u_t = L u + G g(u) on a periodic interval, square or cube, for real or complex unknowns.
@@ -50,7 +54,9 @@ class Semilinear:
     kept: float = 2 / 3
     real: bool = False
 
-    def reference(self, name: str, x: np.ndarray, resolutions: Sequence[tuple[int, float]]) -> Reference:
+    def reference(
+        self, name: str, x: np.ndarray, resolutions: tuple[tuple[int, float], tuple[int, float]]
+    ) -> Reference:
         """Real unknowns, with their error.
 
         Args:
@@ -62,10 +68,10 @@ class Semilinear:
             The values (n, k) of the finer one.
         """
 
-        def solve(level: int) -> np.ndarray:
-            return self.at(x, *resolutions[level]).real.reshape(len(x), -1)
+        def solve(resolution: Resolution) -> np.ndarray:
+            return self.at(x, *resolution).real.reshape(len(x), -1)
 
-        return certified(solve, f"{name} by {resolutions}", x)
+        return certified(solve, name, x, resolutions)
 
     def at(self, x: np.ndarray, modes: int, step: float) -> np.ndarray:
         """The solution at points in space and time.
