@@ -226,11 +226,72 @@ FIELD = {
         (60, 120),
         "double PINN 2.9e-5; NNCG 9.9e-3",
     ),
+    "helmholtz": Row(
+        "Helmholtz (1, 4), 2-30-30-1, exact boundary",
+        f"pde=helmholtz_2d pde.conditions=exact {TRAINED} model.hidden=[30,30] model.weight_range=2 "
+        "sampler.interior=2000",
+        (60, 180),
+        "SPRING 2.0e-9 (540 s GPU), SSBroyden 3.6e-9 (319 s GPU)",
+    ),
+    "ks exact": Row(
+        "Kuramoto-Sivashinsky, exact solution, 2-20-20-1",
+        f"pde=kuramoto_sivashinsky_1d {TRAINED} model.hidden=[20,20] model.input_scaling=true sampler.interior=1200 "
+        "sampler.boundary=100 sampler.initial=100",
+        (60,),
+    ),
     "kovasznay": Row(
         "Kovasznay R = 20, 2-30-30-3",
         f"pde=kovasznay_2d {TRAINED} model.hidden=[30,30] sampler.interior=1500 sampler.boundary=200",
-        (60, 120, 300),
-        "1e-4 or so",
+        (60, 180),
+        "DeepXDE, 1e-4 or so",
+    ),
+    "schroedinger": Row(
+        "Schroedinger, 2-30-30-2, periodic embedding",
+        f"pde=schroedinger_1d {TRAINED} model.hidden=[30,30] model.periodic=[x] model.harmonics=3 "
+        "sampler.interior=2500 sampler.boundary=100 sampler.initial=300",
+        (60, 180),
+        "DeepXDE 2e-3",
+    ),
+    "allen_cahn": Row(
+        "Allen-Cahn 1e-4, 2-30-30-1, exact start, periodic embedding",
+        f"pde=allen_cahn_periodic_1d pde.conditions=exact {TRAINED} model.hidden=[30,30] model.periodic=[x] "
+        "model.harmonics=4 sampler.interior=3000 sampler.resample_every=1000",
+        (60, 180),
+        "SSBroyden 1.9e-6, SOAP 3.5e-6 (GPU)",
+    ),
+    "kdv periodic": Row(
+        "KdV 0.022, 2-30-30-1, exact start, periodic embedding",
+        f"pde=kdv_periodic_1d pde.conditions=exact {TRAINED} model.hidden=[30,30] model.periodic=[x] "
+        "model.harmonics=4 weighting=causal sampler.interior=3000 sampler.resample_every=1000",
+        (60, 180),
+        "SSBroyden 2.2e-6 (GPU)",
+    ),
+    "ks regular": Row(
+        "Kuramoto-Sivashinsky, regular, 2-30-30-1, exact start, periodic embedding",
+        f"pde=kuramoto_sivashinsky_regular_1d pde.conditions=exact {TRAINED} model.hidden=[30,30] model.periodic=[x] "
+        "model.harmonics=4 weighting=causal sampler.interior=3000 sampler.resample_every=1000",
+        (60, 180),
+        "jaxpi2 4.3e-3 (GPU)",
+    ),
+    "cavity": Row(
+        "cavity R = 100, parabolic lid, 2-30-30-3",
+        f"pde=lid_driven_cavity_2d pde.lid=parabolic {TRAINED} model.hidden=[30,30] sampler.interior=2000 "
+        "sampler.boundary=400 pde.weights.velocity_x=10 pde.weights.velocity_y=10",
+        (60, 180),
+        "1.1e-4 (H100, 403 s), lid of velocity 1",
+    ),
+    "l_shape": Row(
+        "Poisson on an L, 2-30-30-1",
+        f"pde=poisson_l_shape {TRAINED} model.hidden=[30,30] sampler.interior=3000 sampler.boundary=600 "
+        "pde.weights.value=10",
+        (60, 120),
+        "1e-2 or so",
+    ),
+    "heat 4+1": Row(
+        "heat in 4 + 1 dimensions, 5-64-1, exact start and boundary",
+        f"pde=heat_nd pde.conditions=exact {TRAINED} model.hidden=[64] sampler.interior=8000",
+        (60, 180),
+        "ENGD-W 1.0e-5",
     ),
 }
 """Problems of the field beside the best that is known of them."""
