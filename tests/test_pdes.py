@@ -37,6 +37,7 @@ from pde_train.pdes.kdv_1d import KdV1D
 from pde_train.pdes.kdv_periodic_1d import KdVPeriodic1D
 from pde_train.pdes.kuramoto_sivashinsky_periodic_1d import KuramotoSivashinskyChaotic1D
 from pde_train.pdes.linear_kdv_1d import LinearKdV1D
+from pde_train.pdes.nth_order_1d import NthOrder1D
 from pde_train.pdes.options import Options
 from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.pdes.poisson_2d import Poisson2D
@@ -106,12 +107,19 @@ class Symbolic:
         return Symbolic(-self.expression)
 
 
+VARIED: dict[str, tuple[Any, ...]] = {"boundary": BOUNDARIES, "n": (1, 2, 3, 4)}
+"""Fields that decide which equations a PDE has."""
+
+
 def choices() -> list[Any]:
-    """Every PDE of conf/pde with every way of holding its boundary, as (YAML file, overrides)."""
+    """Every PDE of conf/pde with every way of holding its boundary and every order, as (YAML file, overrides)."""
     found = []
     for file in sorted((conf_dir() / "pde").glob("*.yaml")):
-        variants = [{"boundary": b} for b in BOUNDARIES] if "boundary" in OmegaConf.load(file) else [{}]
-        found += [pytest.param(file, variant, id="-".join([file.stem, *variant.values()])) for variant in variants]
+        keys = [key for key in VARIED if key in OmegaConf.load(file)]
+        variants = [{key: value} for key in keys for value in VARIED[key]] or [{}]
+        found += [
+            pytest.param(file, variant, id="-".join([file.stem, *map(str, variant.values())])) for variant in variants
+        ]
     return found
 
 
@@ -417,6 +425,20 @@ def test_a_weight_of_no_equation_is_refused(file: Path, overrides: dict[str, str
 def test_an_unknown_boundary_is_refused(pde: Callable[..., PDE], boundary: str) -> None:
     with pytest.raises(UsageError, match=rf"pde\.boundary={boundary} is unknown: expected .*simply_supported.*clamped"):
         pde(boundary=boundary)
+
+
+@pytest.mark.parametrize("n", [0, 5, 1.5, True])
+def test_another_order_is_refused(n: int) -> None:
+    with pytest.raises(UsageError, match=rf"pde\.n={n} is no order of this equation: expected 1, 2, 3 or 4"):
+        NthOrder1D(n=n)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_the_order_is_all_that_differs(n: int) -> None:
+    pde = NthOrder1D(n=n)
+    assert pde.order == n
+    assert [e.region for e in pde.equations()] == ["interior", *["x_lower"] * n]
+    assert str(exact_solution(pde)) == str(exact_solution(NthOrder1D()))
 
 
 @every_choice
