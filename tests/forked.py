@@ -272,10 +272,14 @@ SERVERS: dict[str, Server] = {}
 """Those of this process, made when they are needed: one for commands, one that has imported MLflow for uploaders."""
 
 
+ONE_AT_A_TIME = threading.Lock()
+
+
 def server(kind: str = "commands") -> Server:
-    if kind not in SERVERS:
-        SERVERS[kind] = Server(kind)
-    return SERVERS[kind]
+    with ONE_AT_A_TIME:  # parts of the study run in threads, and a second server would be lost
+        if kind not in SERVERS:
+            SERVERS[kind] = Server(kind)
+        return SERVERS[kind]
 
 
 def close_servers() -> None:

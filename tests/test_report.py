@@ -14,7 +14,7 @@ from scipy import stats
 
 from pde_train.errors import RunError, UsageError
 from pde_train.plots import Curve
-from pde_train.study import statistics
+from pde_train.study import figures, statistics
 from pde_train.study.hypotheses import (
     MOST_PRIMARY,
     Comparison,
@@ -27,7 +27,7 @@ from pde_train.study.hypotheses import (
 )
 from pde_train.study.page import conditions, described, said
 from pde_train.study.report import strict
-from pde_train.study.run_table import LABEL, Runs, scheme_of
+from pde_train.study.run_table import LABEL, NOTHING, Runs, scheme_of
 from pde_train.study.statistics import Cell
 from pde_train.study.verdicts import LARGE_VALUES, LOST, SIDES, judge
 
@@ -518,11 +518,11 @@ def test_verdicts_are_strict_json() -> None:
 # --- Files
 
 
-def test_the_five_hypotheses_can_be_read_and_name_parts_that_exist() -> None:
+def test_the_hypotheses_can_be_read_and_name_parts_that_exist() -> None:
     from pde_train.study.parts import PARTS
 
     hypotheses = read_hypotheses()
-    assert [c.number for c in hypotheses] == [1, 2, 3, 4, 5]
+    assert [c.number for c in hypotheses] == list(range(1, 9))
     assert {part for c in hypotheses for part in c.parts} <= set(PARTS)
     for one in hypotheses:
         named = [(comparison.name, str(dict(p.levels))) for comparison, p in one.primary]
@@ -589,3 +589,26 @@ def test_the_label_that_a_run_has_stored_comes_before_its_parameters() -> None:
     stored = {LABEL: "mine", "params.differentiator._target_": "pde_train.differentiators.reverse.Reverse"}
     assert scheme_of(stored) == "mine"
     assert scheme_of({**stored, LABEL: math.nan}) == "reverse"  # as pandas gives a tag that a run lacks
+
+
+# --- Figures
+
+
+def test_errors_are_compared_where_the_exact_run_has_reached_a_residual() -> None:
+    """The exact run falls a decade a step, in residual and error; the other one stops at an error of 1e-2."""
+    steps = np.arange(7.0)
+    exact = {"residual": (steps, 10.0**-steps), "error_l2": (steps, 10.0**-steps), "loss": (steps, 100.0**-steps)}
+    stalled = {name: (steps[:4], np.maximum(values[:4], 1e-2)) for name, (_, values) in exact.items()}
+    common = {"model": "two_layer", "width": 50, "interior": 200, "precision": "float64", "view": np.nan}
+    common |= {"optimizer": "ssbroyden", "method": "gradient_descent", "pde": "poisson_1d"}
+    ids = {"taylor": exact, "FD2 h=auto": stalled}
+    rows = [{**common, "id": i, "config": i, "pair": 0, "scheme": i, "seed": 0} for i in ids]
+    found = Runs(pd.DataFrame(rows), lambda run: NOTHING, lambda run, metric: ids[run].get(metric, NOTHING), [], {})
+    no_verdict: Any = None
+    figure = figures.levels(found, no_verdict)
+    assert figure is not None
+    (line,) = figure.axes[0].get_lines()
+    levels, ratio = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    np.testing.assert_allclose(levels, 10.0 ** -np.arange(0, 6.5, 0.5))
+    reached = np.ceil(np.arange(0, 6.5, 0.5))  # the step at which the exact run is below
+    np.testing.assert_allclose(ratio, np.maximum(10.0**-reached, 1e-2) / 10.0**-reached)

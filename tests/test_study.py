@@ -26,7 +26,10 @@ from pde_train.tracking.reading import Reader
 
 pytestmark = pytest.mark.slow
 
-RAN = {"random_features": 10, "networks": 6, "depth": 8, "causes": 12, "contour": 2, "optimal": 4, "thresholds": 24}
+RAN = {
+    **{"random_features": 10, "networks": 6, "floor": 4, "floor_deep": 8, "causes": 12, "contour": 2, "optimal": 4},
+    "thresholds": 24,
+}
 """Parts of the miniature, and the cells that it makes of them: one equation, two seeds."""
 
 WORDS = ["--small", "--parts", ",".join(RAN), "pde=poisson_1d", "seed=0,1"]
@@ -40,9 +43,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(subprocess, "run", forked.in_place_of_run)
-        patch.setitem(PARTS, "random_features", [*PARTS["random_features"], FEWER])
+        patch.setitem(PARTS, "random_features", [*(PARTS["random_features"] or []), FEWER])
         patch.setitem(PARTS, "networks", ["method.steps=40"])
-        patch.setitem(PARTS, "depth", [*PARTS["depth"][:2], "method.steps=20"])
+        patch.setitem(PARTS, "floor", ["differentiator=taylor,finite_difference", "method.steps=40"])
+        patch.setitem(PARTS, "floor_deep", ["model.hidden=[20],[20,20]", "method.steps=20"])
         assert parts.main(WORDS) == 0
         yield folder / "study-small"
 
@@ -63,6 +67,8 @@ def test_the_page_has_every_hypothesis_its_figures_and_no_address_of_another_mac
         *(
             "1-tested",
             "1-floors",
+            "2-levels",
+            "2-frontier",
             "2-losses",
             "2-ratios",
             "2-training",
@@ -247,7 +253,7 @@ def test_the_same_command_trains_nothing_again(
 
 def test_a_part_that_does_not_exist_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert parts.main(["--parts", "networks,widts"]) == 2
-    assert capsys.readouterr().err.startswith("--parts widts is no part of the study: expected some of random_features")
+    assert capsys.readouterr().err.startswith("--parts widts is no part of the study: expected some of floor_deep")
 
 
 @pytest.mark.parametrize(

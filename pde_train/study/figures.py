@@ -23,6 +23,15 @@ THREE = ("taylor", "FD2 h=auto", "FD2 h=grid")
 
 NETWORKS: Mapping[str, Sequence[Level]] = {"model": ["two_layer"], "width": [50]}
 
+FLOOR: Mapping[str, Sequence[Level]] = {**NETWORKS, "interior": [200], "precision": ["float64"]}
+"""Networks that are trained until nothing improves."""
+
+OF_TRAINING = ("pde", "optimizer", "method")
+"""What a panel of trained networks has in common."""
+
+LEVELS = 10.0 ** -np.arange(0.0, 10.5, 0.5)
+"""Residuals of the run with exact derivatives at which errors are compared."""
+
 
 def floors(runs: Runs, verdict: Verdict) -> Figure | None:
     """Residual and error of random features against the step of finite differences."""
@@ -32,23 +41,93 @@ def floors(runs: Runs, verdict: Verdict) -> Figure | None:
 
 def losses(runs: Runs, verdict: Verdict) -> Figure | None:
     """The loss of networks against the optimiser step."""
-    table = selected(runs.trained, NETWORKS).sort_values(["optimizer", "pde"])
-    curve = _curve(runs, "loss")
-    return _bands(table, ["pde", "optimizer"], THREE, curve, "xy", "optimiser step + 1", "loss")
+    table = selected(runs.trained, FLOOR).sort_values(["method", "optimizer", "pde"])
+    return _bands(table, OF_TRAINING, THREE, _curve(runs, "loss"), "xy", "optimiser step + 1", "loss")
 
 
 def ratios(runs: Runs, verdict: Verdict) -> Figure | None:
     """The ratio of the losses of a pair of networks against the optimiser step."""
-    table = selected(runs.trained, NETWORKS).sort_values(["optimizer", "pde"])
-    exact = table[table["scheme"] == "taylor"].drop_duplicates("pair").set_index("pair")["id"]
-    table = table[table["pair"].isin(exact.index)]
+    table, exact = _with_partners(runs)
 
     def ratio(run: Mapping[str, object]) -> Curve:
         (steps, ours), (_, theirs) = runs.curve(str(run["id"]), "loss"), runs.curve(exact[run["pair"]], "loss")
-        return steps + 1.0, ours / theirs
+        both = min(len(ours), len(theirs))  # each run ends where nothing improves
+        return steps[:both] + 1.0, ours[:both] / theirs[:both]
 
     schemes = [scheme for scheme in THREE if scheme != "taylor"]
-    return _bands(table, ["pde", "optimizer"], schemes, ratio, "xy", "optimiser step + 1", "loss, FD / AD")
+    return _bands(table, OF_TRAINING, schemes, ratio, "xy", "optimiser step + 1", "loss, FD / AD")
+
+
+def levels(runs: Runs, verdict: Verdict) -> Figure | None:
+    """The ratio of the errors of a pair against the residual that the run with exact derivatives has reached."""
+    table, exact = _with_partners(runs)
+
+    def ratio(run: Mapping[str, object]) -> Curve:
+        steps, residuals = runs.curve(exact[run["pair"]], "residual")
+        reached = [float(steps[below[0]]) for level in LEVELS if len(below := np.flatnonzero(residuals <= level))]
+        ours, theirs = (_at(runs.curve(str(i), "error_l2"), reached) for i in (run["id"], exact[run["pair"]]))
+        return LEVELS[: len(reached)], ours / theirs
+
+    schemes = [scheme for scheme in sorted(table["scheme"].unique()) if scheme != "taylor"]
+    return _bands(table, OF_TRAINING, schemes, ratio, "xy", "residual of the run with AD", "error, FD / AD", "o-")
+
+
+def _with_partners(runs: Runs) -> tuple[pd.DataFrame, pd.Series]:
+    """The runs of FLOOR that have a partner with exact derivatives, and the ids of these by pair."""
+    table = selected(runs.trained, FLOOR).sort_values(["method", "optimizer", "pde"])
+    exact = table[table["scheme"] == "taylor"].drop_duplicates("pair").set_index("pair")["id"]
+    return table[table["pair"].isin(exact.index)], exact
+
+
+def _at(curve: Curve, steps: Sequence[float]) -> np.ndarray:
+    """The last value of a curve at or before each of some steps."""
+    places = np.searchsorted(curve[0], steps, side="right") - 1
+    values: np.ndarray = curve[1][np.clip(places, 0, None)] if len(curve[1]) else np.full(len(steps), np.nan)
+    return values
+
+
+def frontier(runs: Runs, verdict: Verdict) -> Figure | None:
+    """The error of networks against the seconds of their steps, a mark for each scheme."""
+    table = selected(runs.trained, FLOOR)
+    groups = [(key, g) for key, g in table.groupby(list(OF_TRAINING), sort=True) if g["scheme"].nunique() > 1]
+    if not groups:
+        return None
+    figure = Figure(figsize=(9, 3.4 * -(-len(groups) // 2)), layout="constrained")
+    grid = figure.subplots(-(-len(groups) // 2), 2, squeeze=False).ravel()
+    for axes, (key, group) in zip(grid, groups, strict=False):
+        for i, (scheme, own) in enumerate(group.groupby("scheme")):
+            low, error, high = own["error_l2"].quantile([0, 0.5, 1])
+            seconds, colour = own["seconds"].median(), COLOURS[i % len(COLOURS)]
+            axes.plot([seconds, seconds], [low, high], color=colour, lw=3, alpha=0.3)
+            axes.plot(seconds, error, "ox^vsD"[i % 6], color=colour, ms=5, label=scheme)
+        axes.set(xscale="log", yscale="log", xlabel="seconds of all steps", ylabel="error")
+        axes.set_title(", ".join(map(str, key)), fontsize=9)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=6)
+    for axes in grid[len(groups) :]:
+        axes.set_visible(False)
+    figure.suptitle("dots: medians over seeds; bars: least to greatest", fontsize=9)
+    return figure
+
+
+def cross(runs: Runs, verdict: Verdict) -> Figure | None:
+    """By how much the exact residual exceeds the trained one, against the number of points."""
+    table = selected(runs.trained, {**NETWORKS, "optimizer": ["ssbroyden"], "precision": ["float64"]})
+    table = table[table["scheme"].isin(THREE) & table["pde"].isin(PDES[:2])]
+    if table["interior"].nunique() < 2 or "audit/ratio" not in table:
+        return None
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    pdes = sorted(table["pde"].unique())
+    for axes, pde in zip(figure.subplots(1, len(pdes), squeeze=False)[0], pdes, strict=True):
+        for i, scheme in enumerate(THREE):
+            own = table[(table["pde"] == pde) & (table["scheme"] == scheme)]
+            if len(own):
+                _band(axes, own.groupby("interior")["audit/ratio"], (0.0, 1.0), COLOURS[i], scheme)
+        axes.set(xscale="log", yscale="log", xlabel="points", ylabel="exact residual / trained residual", title=pde)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.suptitle("lines: medians over seeds; bands: least to greatest", fontsize=9)
+    return figure
 
 
 def spectra(runs: Runs, verdict: Verdict) -> Figure | None:
@@ -250,6 +329,12 @@ FIGURES: dict[int, Sequence[Drawing]] = {
     ],
     2: [
         TESTED,
+        Drawing(
+            "levels",
+            levels,
+            "The error with FD over that with AD, at the step at which the run with AD reaches a residual.",
+        ),
+        Drawing("frontier", frontier, "What each scheme attains, and how long its steps take; compilation is extra."),
         Drawing("losses", losses, "The loss at every step, a band over seeds for each scheme."),
         Drawing("ratios", ratios, "The loss with FD over the loss with AD at the same step of the same pair."),
         Drawing("training", training, "The entropy of the residual Jacobian while networks train."),
@@ -269,6 +354,9 @@ FIGURES: dict[int, Sequence[Drawing]] = {
         ),
     ],
     5: [TESTED, Drawing("gaps", gaps, "The gap between FD and AD against order and against depth.")],
+    6: [TESTED, Drawing("cross", cross, "The exact residual over the one that was trained, by the number of points.")],
+    7: [TESTED],
+    8: [TESTED],
 }
 """The figures of each hypothesis, by its number."""
 

@@ -33,7 +33,7 @@ from pde_train.tracking.uris import URI
 
 EXPERIMENT = "study"
 
-DRAWN = ("entropy/1e-08",)
+DRAWN = ("entropy/1e-08", "residual", "error_l2")
 """Metrics of networks that a figure shows at every step of training."""
 
 ERROR_BUDGET = 0

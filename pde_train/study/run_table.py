@@ -28,6 +28,7 @@ FACTORS = {
     "weight range": "params.model.weight_range",
     "width": "params.model.width",
     "hidden": "params.model.hidden",
+    "method": "tags.method",
     "optimizer": "tags.optimizer",
     "learning rate": "params.optimizer.lr",
     "steps": "params.method.steps",
