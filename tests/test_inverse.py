@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pde_train import residuals
 from pde_train.derivatives import Jet
+from pde_train.diagnostics.interval import intervals
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.differentiators.finite_difference import FiniteDifference
@@ -179,6 +180,29 @@ def test_a_number_that_still_moves_is_flagged_and_its_interval_keeps_to_the_boun
     few = f"pde.data={{path: {measured(tmp_path)}, count: 2}}"
     last = run(build(compose(*OWN, *TRAINED, *LEARNT, "method.steps=3", few)), tmp_path / "few").last()
     assert not any(name.startswith("interval/") for name in last)
+
+
+def test_least_squares_says_that_it_learns_no_number(compose: Compose, tmp_path: Path) -> None:
+    data = f"pde.data={{path: {measured(tmp_path)}}}"
+    experiment = build(compose(*OWN, "model=random_features", "pde.learn={k: {start: 1.5}}", data))
+    with pytest.raises(UsageError, match="method=least_squares learns no number of a PDE, such as k: expected a model"):
+        run(experiment, tmp_path / "run")
+
+
+@dataclass(frozen=True)
+class Spare(Rod):
+    """A rod with a number that no equation uses."""
+
+    spare: float = 1.0
+
+
+def test_a_number_that_nothing_determines_has_no_interval_and_is_flagged(tmp_path: Path) -> None:
+    learned = {"k": Learned(2.0), "spare": Learned(1.0)}
+    pde = Spare().with_inverse(learned, Data(measured(tmp_path, rows=41), noise=0.05))
+    problem = posed(pde)
+    found = intervals(problem, {**problem.sampler.draw(pde.domain, np.random.default_rng(0)), **pde.measured_points()})
+    assert {"interval/k/lower", "interval/k/upper", "interval/k/ahead", "interval/spare/ahead"} == set(found)
+    assert found["interval/spare/ahead"] == math.inf
 
 
 def test_a_resumed_run_learns_on_to_the_same_bits(compose: Compose, tmp_path: Path, killed_at: KilledAt) -> None:
