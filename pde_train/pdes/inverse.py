@@ -116,7 +116,7 @@ class Data:
                 f"some of {', '.join(unknowns)}, or their names in pde.data.columns"
             )
         x, values = (self._columns(table, names) for names in (coordinates, measured))
-        outside = ~domain.contains(x)
+        outside = ~domain.covers(x)
         if outside.any():
             place = ", ".join(f"{c:.4g}" for c in x[outside][0])
             raise UsageError(
