@@ -18,13 +18,10 @@ from scipy import special
 
 from pde_train.derivatives import TIME
 from pde_train.errors import UsageError
-from pde_train.geometry import Domain, Part
+from pde_train.geometry import NEAR, Domain, Part
 
-RESERVED = ("interior", "boundary", "initial", "periodic")
+RESERVED = ("interior", "boundary", "initial", "periodic", "data")
 """Names of regions that no hole may have."""
-
-NEAR = 1e-9
-"""The distance from a boundary, relative to the size of the domain, at which its two sides are looked at."""
 
 CLOSEST = 2.0**-53
 """The least distance from 0 and 1 of uniform numbers in place of which there are normal ones."""
@@ -41,7 +38,7 @@ class Round(Domain):
         radius: The radius.
 
     Raises:
-        UsageError: The radius is not positive, or a number is not finite.
+        UsageError: The radius is not positive, a number is not finite, or the center of a disc has not two.
     """
 
     center: tuple[float, ...]
@@ -71,6 +68,13 @@ class Disc(Round):
     """A disc in the plane, whose boundary is `circle`."""
 
     center: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        if len(self.center) != 2:
+            raise UsageError(
+                f"a disc has a center {self.center}: expected 2 coordinates; a Ball has as many as its center"
+            )
+        super().__post_init__()
 
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
         return {"circle": Part(1, self._on_circle, 2 * math.pi * self.radius)}
@@ -124,7 +128,7 @@ class Polygon(Domain):
         corners: The corners (k, 2) in their order, either way round.
 
     Raises:
-        UsageError: They are fewer than three, or the polygon intersects itself.
+        UsageError: They are fewer than three, one follows itself, or the polygon intersects itself.
     """
 
     corners: Sequence[tuple[float, float]]
@@ -132,10 +136,17 @@ class Polygon(Domain):
     upper: Limits = field(init=False)
 
     def __post_init__(self) -> None:
-        if len(self.corners) < 3 or not np.isfinite(self.corners).all():
+        if len(self.corners) < 3 or any(len(c) != 2 for c in self.corners) or not np.isfinite(self.corners).all():
             raise UsageError(
-                f"a polygon of the corners {self.corners} is none: expected three or more points of finite numbers"
+                f"a polygon of the corners {self.corners} is none: expected three or more points (x, y) of finite "
+                "numbers"
             )
+        for corner, after in zip(self.corners, [*self.corners[1:], self.corners[0]], strict=True):
+            if tuple(corner) == tuple(after):
+                raise UsageError(
+                    f"the corner {tuple(corner)} of a polygon follows itself: expected each corner once, also the "
+                    "first, to which the last edge leads by itself"
+                )
         shape = self._shape()
         if not shape.is_valid:
             raise UsageError(
@@ -175,7 +186,7 @@ class Difference(Domain):
         holes: The holes by name.
 
     Raises:
-        UsageError: The name of a hole is that of another region.
+        UsageError: The name of a hole is that of another region, or its dimension is not that of the domain.
     """
 
     whole: Domain
@@ -185,6 +196,7 @@ class Difference(Domain):
 
     def __post_init__(self) -> None:
         _check_names(self.holes)
+        _check_dimensions({"the whole": self.whole, **self.holes})
         _bound(self, self.whole.lower, self.whole.upper)
 
     def contains(self, x: np.ndarray) -> np.ndarray:
@@ -195,7 +207,8 @@ class Difference(Domain):
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
         found = dict(self.whole.parts(coordinates))
         for name, hole in self.holes.items():
-            found |= {key: _turned(part) for key, part in _named(name, hole.parts(coordinates)).items()}
+            pieces = {key: _turned(part) for key, part in _named(name, hole.parts(coordinates)).items()}
+            found = _with(found, name, pieces)
         return _on_boundary(self, found)
 
 
@@ -207,7 +220,7 @@ class Union(Domain):
         members: The domains by name.
 
     Raises:
-        UsageError: The name of a domain is that of another region.
+        UsageError: The name of a domain is that of another region, there is none, or their dimensions differ.
     """
 
     members: Mapping[str, Domain]
@@ -216,6 +229,7 @@ class Union(Domain):
 
     def __post_init__(self) -> None:
         _check_names(self.members)
+        _check_dimensions(self.members)
         limits = [[getattr(m, side) for m in self.members.values()] for side in ("lower", "upper")]
         _bound(self, np.min(limits[0], axis=0), np.max(limits[1], axis=0))
 
@@ -226,7 +240,7 @@ class Union(Domain):
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
         found: dict[str, Part] = {}
         for name, member in self.members.items():
-            found |= _named(name, member.parts(coordinates))
+            found = _with(found, name, _named(name, member.parts(coordinates)))
         return _on_boundary(self, found)
 
 
@@ -303,7 +317,7 @@ class Pinned(Domain):
     def __post_init__(self) -> None:
         _check_names(self.points)
         for name, point in self.points.items():
-            if len(point) != self.shape.dimension or not self.shape.contains(np.array([point])).all():
+            if len(point) != self.shape.dimension or not self.shape.covers(np.array([point])).all():
                 raise UsageError(f"the point {name} at {point} lies outside of the domain: expected one inside of it")
         _bound(self, self.shape.lower, self.shape.upper)
 
@@ -311,8 +325,10 @@ class Pinned(Domain):
         return self.shape.contains(x)
 
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
-        points = {name: Part(0, partial(_at_point, np.array(point)), 0.0) for name, point in self.points.items()}
-        return {**self.shape.parts(coordinates), **points}
+        found = dict(self.shape.parts(coordinates))
+        for name, point in self.points.items():
+            found = _with(found, name, {name: Part(0, partial(_at_point, np.array(point)), 0.0)})
+        return found
 
 
 @dataclass(frozen=True)
@@ -397,6 +413,31 @@ def _check_names(names: Iterable[str]) -> None:
             raise UsageError(
                 f"{name!r} names no piece of a boundary: expected a word other than {', '.join(RESERVED)}, such as hole"
             )
+        if longer := [other for other in names if other.startswith(f"{name}_")]:
+            raise UsageError(_AMBIGUOUS.format(name, longer[0]))
+
+
+_AMBIGUOUS = (
+    "@on cannot tell the pieces {} and {} of a domain apart: expected names that differ, none of which begins with "
+    "another one and _, such as hole_1 and hole_2, choose others"
+)
+
+
+def _with(found: Mapping[str, Part], name: str, pieces: Mapping[str, Part]) -> dict[str, Part]:
+    """Pieces of a boundary, and those of one more hole, member or point, each of which has a name of its own."""
+    for other in found:
+        if other == name or other.startswith(f"{name}_") or any(key.startswith(f"{other}_") for key in (name, *pieces)):
+            raise UsageError(_AMBIGUOUS.format(name, other))
+    return {**found, **pieces}
+
+
+def _check_dimensions(domains: Mapping[str, Domain]) -> None:
+    if len({domain.dimension for domain in domains.values()}) != 1:
+        each = ", ".join(f"{name} has {domain.dimension}" for name, domain in domains.items()) or "there is none"
+        raise UsageError(
+            f"domains of different dimensions cannot be combined ({each}): expected the same, with InTime around all "
+            "of them where there is time"
+        )
 
 
 def _at_point(point: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

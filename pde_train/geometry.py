@@ -59,6 +59,9 @@ def without_factors(batch: Batch) -> Batch:
     return {region: replace(points, factors=None) for region, points in batch.items()}
 
 
+NEAR = 1e-9
+"""The distance from a boundary, relative to the size of the domain, at which its two sides are looked at."""
+
 MOST_ROUNDS = 200
 """How often points in a box are drawn until enough of them lie in a domain."""
 
@@ -198,8 +201,8 @@ class Domain(ABC):
         """The pieces that make up a region in which equations hold.
 
         Args:
-            name: `interior`, which has none; `boundary`, all but the initial time and points; that of a piece; or
-                that of a hole, whose pieces begin with it.
+            name: `interior`, which has none; `boundary`, all but the initial time, other faces across time, and points;
+                that of a piece; or that of a hole, whose pieces begin with it.
             coordinates: The names of the coordinates.
 
         Returns:
@@ -212,7 +215,10 @@ class Domain(ABC):
         if name == "interior":
             return []
         if name == "boundary":
-            return [part for key, part in parts.items() if key != "initial" and part.size > 0]
+            times = ("initial", f"{TIME}_lower", f"{TIME}_upper")
+            return [part for key, part in parts.items() if key not in times and part.size > 0]
+        if name == "initial" and name not in parts and f"{TIME}_lower" in parts:  # of a box with time among its axes
+            name = f"{TIME}_lower"
         found = [part for key, part in parts.items() if key == name or key.startswith(f"{name}_")]
         if not found:
             raise UsageError(
@@ -220,6 +226,12 @@ class Domain(ABC):
                 "in @on"
             )
         return found
+
+    def covers(self, x: np.ndarray) -> np.ndarray:
+        """Which of the points (n, d) lie in the domain or, up to rounding, on its boundary, that of a hole included."""
+        shifts = NEAR * float(max(self.lengths)) * np.eye(self.dimension)
+        near: np.ndarray = np.any([self.contains(x + shift) for shift in (0.0, *shifts, *-shifts)], axis=0)
+        return near
 
     def interior(self) -> Part:
         """The domain itself: here what lies in it of the box around it. Its points have no normals."""

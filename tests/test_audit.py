@@ -199,6 +199,7 @@ def test_a_thousand_dimensions_are_compared_by_a_few_derivatives(compose: Compos
         ({"error_l2": 0.6}, None, {"other_solution"}),
         ({"error_l2": 2e-6, "reference_error": 1e-6}, None, {"at_reference"}),
         ({"interval/k/ahead": 1.5}, None, {"unsettled_number"}),
+        ({"interval/k/ahead": math.inf}, None, {"undetermined_number"}),
         ({"interval/k/ahead": 0.5}, None, set()),
         ({"audit/features": 1e-15}, None, {"given_solution"}),
         ({"audit/features": 1e-9}, None, set()),

@@ -300,13 +300,65 @@ def test_points_that_follow_the_residual_stay_in_the_domain() -> None:
     assert RING.contains(x).all()
 
 
+def test_the_ends_of_time_of_a_box_that_has_it_are_no_boundary() -> None:
+    """Values given at the end would make another problem of an initial one."""
+    names = ("x", "y", "t")
+    domain = Pinned(Box((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), {"origin": (0.0, 0.0, 0.0)})
+    regions = {region: domain.region(region, names) for region in ("boundary", "initial")}
+    batch = Uniform(10, 200, initial=30).draw(domain, np.random.default_rng(0), regions)
+    assert (normals_of(batch["boundary"])[:, 2] == 0).all()
+    assert batch["initial"].x.shape == (30, 3)
+    assert (batch["initial"].x[:, 2] == 0).all()
+
+
+def test_a_point_on_the_boundary_belongs_to_the_domain_up_to_rounding() -> None:
+    """A sensor on the wall of a hole, and points of a circle, which rounding puts on either side."""
+    batch = Uniform(50, 200).draw(RING, np.random.default_rng(0), {"boundary": RING.region("boundary", "xy")})
+    x = batch["boundary"].x.numpy()
+    assert not RING.contains(x).all()
+    assert RING.covers(x).all()
+    assert not RING.covers(np.array([[1.0, 0.0], [1.0, 0.499], [1.0, 2.001]])).any()
+    assert set(Pinned(RING, {"stagnation": (0.5, 0.0)}).parts("xy")) == {"circle", "inner", "stagnation"}
+
+
+def test_a_grid_serves_surfaces_of_any_area() -> None:
+    """Shares of 32 and 8 points are no squares: the nearest ones are taken."""
+    names, domain = ("x", "y", "t"), InTime(RING, 0.0, 1.0)
+    regions = {region: domain.region(region, names) for region in ("boundary", "initial")}
+    batch = Grid([9, 9, 4], 40, initial=80).draw(domain, np.random.default_rng(0), regions)
+    on = np.linalg.norm(batch["boundary"].x.numpy()[:, :2] - [1, 0], axis=1)
+    assert [(on > 1).sum(), (on < 1).sum()] == [36, 9]
+    assert domain.contains(batch["initial"].x.numpy()).all()
+    assert 50 < len(batch["initial"].x) < 100
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
         (lambda: Disc((0.0, 0.0), 0.0), r"a disc at \(0.0, 0.0\) of radius 0.0 has no points: expected finite numbers"),
         (lambda: Ball((0.0, math.nan, 0.0), 1.0), "a ball at .* of radius 1.0 has no points"),
         (lambda: Polygon([(0, 0), (1, 1), (1, 0), (0, 1)]), r"a polygon is not simple \(Self-intersection.*: expected"),
-        (lambda: Polygon([(0, 0), (1, 1)]), "expected three or more points of finite numbers"),
+        (lambda: Polygon([(0, 0), (1, 1)]), r"expected three or more points \(x, y\) of finite"),
+        (
+            lambda: Polygon([(0, 0), (1, 0), (1, 1), (0, 0)]),
+            r"the corner \(0, 0\) of a polygon follows itself: expected",
+        ),
+        (lambda: Disc((0.0, 0.0, 0.0), 1.0), "a disc has a center .*: expected 2 coordinates"),  # type: ignore[arg-type]
+        (lambda: Difference(SQUARE, {"data": SQUARE}), "'data' names no piece of a boundary: expected a word"),
+        (
+            lambda: Difference(SQUARE, {"a": SQUARE, "a_2": SQUARE}),
+            "cannot tell the pieces a and a_2 of a domain apart",
+        ),
+        (
+            lambda: Difference(RING, {"circle": SQUARE}).parts("xy"),
+            "the pieces circle and circle of a domain apart: exp",
+        ),
+        (lambda: Pinned(SQUARE, {"x": (0.0, 0.0)}).parts("xy"), "the pieces x and x_lower of a domain apart: expected"),
+        (
+            lambda: Difference(InTime(SQUARE, 0.0, 1.0), {"hole": Disc((0.0, 0.0), 0.5)}),
+            r"cannot be combined \(the whole has 3, hole has 2\): expected the same, with InTime around all",
+        ),
+        (lambda: Union({}), r"cannot be combined \(there is none\): expected the same"),
         (lambda: Difference(SQUARE, {"interior": SQUARE}), "'interior' names no piece of a boundary: expected a word"),
         (
             lambda: Away(SQUARE, [(0.0, 0.0)], 0.0),

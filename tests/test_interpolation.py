@@ -46,6 +46,19 @@ def test_in_one_dimension_it_is_the_natural_cubic_spline(differentiator: Differe
         np.testing.assert_allclose(values[:, 0].numpy(), expected, rtol=0, atol=1e-8 * max(1, np.abs(expected).max()))
 
 
+@pytest.mark.parametrize("differentiator", [Reverse(), Taylor()], ids=str)
+def test_values_with_noise_in_single_precision(differentiator: Differentiator, tmp_path: Path) -> None:
+    """The coefficients are near 1e7, and what is left of their sum is near 1."""
+    x = np.linspace(0, 1, 500)
+    f = Interpolation(file_of(tmp_path, "x,u", x, np.sin(x) + 0.01 * np.random.default_rng(0).standard_normal(500)))
+    at = torch.linspace(0, 1, 97)[:, None]
+    found = differentiator.partials(f, at, frozenset({(), (0,)}))
+    exact = differentiator.partials(f, at.double(), frozenset({(), (0,)}))
+    for axes, values in found.items():
+        assert values.dtype == torch.float32
+        assert (values - exact[axes]).abs().max() < 1e-6 * exact[axes].abs().max()
+
+
 def test_scattered_points_in_the_plane(tmp_path: Path) -> None:
     x, y = np.random.default_rng(1).uniform(-1, 1, (2, 80))
     u = np.exp(x) * np.sin(2 * y)

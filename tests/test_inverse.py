@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pde_train import residuals
 from pde_train.derivatives import Jet
+from pde_train.diagnostics.interval import intervals
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.differentiators.finite_difference import FiniteDifference
@@ -181,6 +182,29 @@ def test_a_number_that_still_moves_is_flagged_and_its_interval_keeps_to_the_boun
     assert not any(name.startswith("interval/") for name in last)
 
 
+def test_least_squares_says_that_it_learns_no_number(compose: Compose, tmp_path: Path) -> None:
+    data = f"pde.data={{path: {measured(tmp_path)}}}"
+    experiment = build(compose(*OWN, "model=random_features", "pde.learn={k: {start: 1.5}}", data))
+    with pytest.raises(UsageError, match="method=least_squares learns no number of a PDE, such as k: expected a model"):
+        run(experiment, tmp_path / "run")
+
+
+@dataclass(frozen=True)
+class Spare(Rod):
+    """A rod with a number that no equation uses."""
+
+    spare: float = 1.0
+
+
+def test_a_number_that_nothing_determines_has_no_interval_and_is_flagged(tmp_path: Path) -> None:
+    learned = {"k": Learned(2.0), "spare": Learned(1.0)}
+    pde = Spare().with_inverse(learned, Data(measured(tmp_path, rows=41), noise=0.05))
+    problem = posed(pde)
+    found = intervals(problem, {**problem.sampler.draw(pde.domain, np.random.default_rng(0)), **pde.measured_points()})
+    assert {"interval/k/lower", "interval/k/upper", "interval/k/ahead", "interval/spare/ahead"} == set(found)
+    assert found["interval/spare/ahead"] == math.inf
+
+
 def test_a_resumed_run_learns_on_to_the_same_bits(compose: Compose, tmp_path: Path, killed_at: KilledAt) -> None:
     data = f"pde.data={{path: {measured(tmp_path)}}}"
     words = ["method.steps=40", "method.chunk=7", "method.log_every=5", "method.checkpoint_every=10"]
@@ -296,6 +320,8 @@ FILES = {
         ("path: word.csv", r"cannot be read \(ValueError"),
         ("path: nothing.csv", "has the columns x, w, and no unknown was measured: expected some of u"),
         ("path: outside.csv, count: 0", r"pde\.data\.count=0 leaves no row: expected a positive integer"),
+        ("path: outside.csv, count: 2.5", r"pde\.data\.count=2\.5 leaves no row: expected a positive integer"),
+        ("path: outside.csv, columns: {X: x}", r"pde\.data\.columns has X: expected names of the PDE, x, u, each"),
         ("path: outside.csv, noise: -1", r"pde\.data\.noise=-1 is no size of noise: expected a number >= 0"),
         (
             "path: exact",

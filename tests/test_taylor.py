@@ -192,7 +192,7 @@ PIECEWISE = {
         "greater",
         "greater_equal",
     ),
-    *("gt", "le", "less", "less_equal", "lt", "maximum", "minimum", "ones_like", "where", "zeros_like"),
+    *("gt", "le", "less", "less_equal", "lt", "maximum", "minimum", "ones_like", "to", "where", "zeros_like"),
 }
 """Rules of what has another formula on each side of a value, or none; see PIECES."""
 
@@ -702,6 +702,7 @@ PIECES = {
     "clone": lambda x: x.clone().sin(),
     "contiguous": lambda x: x.contiguous().exp(),
     "detach": lambda x: x.detach() * x**3,
+    "to": lambda x: x.to(torch.float64).sin(),
     "where": lambda x: torch.where(x > 0, x.sin(), x**3),
     "le": lambda x: torch.where(x.sin() <= 0.3, x**4, torch.ones_like(x)),
     "ge": lambda x: torch.where(x[:, :1] >= 0, 2.0, x),

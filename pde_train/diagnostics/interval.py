@@ -29,6 +29,9 @@ CUTOFF = 1e-6
 MOST_ENTRIES = 2 * 10**7
 """The largest Jacobian, 160 MB, that is decomposed."""
 
+DETERMINED = 0.5
+"""The square of the part of a number's direction that the kept singular vectors span: 1 within 1e-7, or about 0."""
+
 NUMBERS = "numbers"
 """The name of their parameter, see `pde_train.models.numbers`."""
 
@@ -44,8 +47,9 @@ def intervals(problem: Problem, batch: Batch) -> dict[str, float]:
 
     Returns:
         For each number `interval/<name>/lower` and `/upper`, at the level of 95 %, and `interval/<name>/ahead`: by how
-        many half-widths of the interval one more step of Gauss-Newton would move the number. Nothing where no number
-        is learnt, no values are measured, or fewer than the parameters can fit.
+        many half-widths of the interval one more step of Gauss-Newton would move the number; `ahead` alone, which is
+        infinite, where no residual or no noise determines the number. Nothing where no number is learnt, no values are
+        measured, or fewer than the parameters can fit.
     """
     model = problem.model
     if not isinstance(model, WithNumbers) or DATA not in batch:
@@ -81,5 +85,8 @@ def intervals(problem: Problem, batch: Batch) -> dict[str, float]:
     with torch.no_grad():
         raw, width = model.numbers, torch.as_tensor(half).to(model.numbers)
         lower, upper = model.values(raw - width).tolist(), model.values(raw + width).tolist()
-    ends = {"lower": lower, "upper": upper, "ahead": (np.abs(inverse @ rows) / half).tolist()}
-    return {f"interval/{n}/{key}": ends[key][i] for i, n in enumerate(problem.pde.learned) for key in ends}
+    determined = ((vt[:, places] ** 2).sum(axis=0) > DETERMINED) & (half > 0)
+    ahead = np.divide(np.abs(inverse @ rows), half, out=np.full(len(half), np.inf), where=determined)
+    ends = {"lower": lower, "upper": upper, "ahead": ahead.tolist()}
+    named = list(enumerate(problem.pde.learned))
+    return {f"interval/{n}/{key}": ends[key][i] for i, n in named for key in ends if determined[i] or key == "ahead"}

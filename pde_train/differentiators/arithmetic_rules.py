@@ -156,6 +156,12 @@ def same(z: Series, **_: object) -> Series:
     return z
 
 
+@rule("to")
+def converted(z: Series, dtype: torch.dtype) -> Series:
+    """z in another precision."""
+    return z.map(lambda c: c.to(dtype))
+
+
 @rule("detach")
 def constant(z: Series) -> Tensor:
     """The values of z, as constants."""

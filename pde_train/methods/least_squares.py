@@ -67,6 +67,11 @@ def begun(method: str, problem: Problem) -> tuple[LinearForm, Batch]:
         UsageError: The model is not linear in its parameters, or there are mini-batches.
     """
     model = problem.linear_form
+    if problem.pde.learned:
+        raise UsageError(
+            f"method={method} learns no number of a PDE, such as {next(iter(problem.pde.learned))}: expected a model "
+            "that is trained, choose model=mlp and method=gradient_descent, or leave out pde.learn"
+        )
     if model is None:
         raise UsageError(
             f"method={method} needs a model that is linear in its parameters, and "

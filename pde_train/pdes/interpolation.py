@@ -69,10 +69,11 @@ class Interpolation:
         """The function at columns (n, 1) of its coordinates, as a column (n, 1)."""
         points, coefficients, square = self._terms
         dtype, device = columns[0].dtype, columns[0].device
-        points, coefficients = points.to(device, dtype), coefficients.to(device, dtype)
+        points, coefficients = points.to(device), coefficients.to(device)
+        columns = tuple(column.to(torch.float64) for column in columns)  # large terms cancel where values have noise
         count = points.shape[1]
         squares, linear = 0 * columns[0] + square, 0 * columns[0] + coefficients[count]
         for column, at, slope in zip(columns, points, coefficients[count + 1 :], strict=True):
             squares, linear = squares + (column - at) ** 2, linear + slope * column
         cubes: Tensor = (squares * torch.sqrt(squares)) @ coefficients[:count]
-        return cubes + linear
+        return (cubes + linear).to(dtype)

@@ -77,7 +77,7 @@ class Data:
     def __post_init__(self) -> None:
         if not 0 <= self.noise < math.inf:
             raise UsageError(f"pde.data.noise={self.noise} is no size of noise: expected a number >= 0, such as 0.01")
-        if self.count is not None and self.count < 1:
+        if self.count is not None and (type(self.count) is not int or self.count < 1):
             raise UsageError(f"pde.data.count={self.count} leaves no row: expected a positive integer, or null for all")
         if not math.isfinite(self.weight):
             raise UsageError(f"pde.data.weight={self.weight} is no weight: expected a finite number, such as 1.0")
@@ -104,6 +104,11 @@ class Data:
             UsageError: The file cannot be read, lacks a column, or holds values that are not finite or points
                 outside of the domain; or the exact solution is asked for and not known.
         """
+        if idle := set(self.columns) - {*coordinates, *unknowns}:
+            raise UsageError(
+                f"pde.data.columns has {', '.join(sorted(idle))}: expected names of the PDE, "
+                f"{', '.join([*coordinates, *unknowns])}, each with its name in the file, such as {{x: position}}"
+            )
         generator = np.random.default_rng(self.seed)
         if self.path == EXACT:
             table = self._exact(coordinates, unknowns, domain, exact, generator)
@@ -116,7 +121,7 @@ class Data:
                 f"some of {', '.join(unknowns)}, or their names in pde.data.columns"
             )
         x, values = (self._columns(table, names) for names in (coordinates, measured))
-        outside = ~domain.contains(x)
+        outside = ~domain.covers(x)
         if outside.any():
             place = ", ".join(f"{c:.4g}" for c in x[outside][0])
             raise UsageError(

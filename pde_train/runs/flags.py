@@ -32,6 +32,7 @@ NAMES = (
     "given_solution",
     "at_reference",
     "unsettled_number",
+    "undetermined_number",
 )
 
 
@@ -59,6 +60,7 @@ def raised(
         ``given_solution``: a few features of a linear model are the solution.
         ``at_reference``: the error is hardly larger than that of the reference.
         ``unsettled_number``: one more step would move a number that is learnt out of its confidence interval.
+        ``undetermined_number``: no residual changes with a number that is learnt.
     """
     sentences: dict[str, str] = {}
     residual, residual_exact = metrics["residual"], metrics["residual_exact"]
@@ -102,7 +104,12 @@ def raised(
             "as good as the reference, or better"
         )
     ahead = {key: value for key, value in metrics.items() if key.startswith("interval/") and key.endswith("/ahead")}
-    if moving := [key.split("/")[1] for key, value in ahead.items() if not value <= 1]:
+    if idle := [key.split("/")[1] for key, value in ahead.items() if value == math.inf]:
+        sentences["undetermined_number"] = (
+            f"neither equations nor measured values determine {', '.join(idle)}, which has no interval: use it in an "
+            "equation, measure what depends on it, or choose wider bounds where it has reached one"
+        )
+    if moving := [key.split("/")[1] for key, value in ahead.items() if not value <= 1 and value != math.inf]:
         sentences["unsettled_number"] = (
             f"one more step of Gauss-Newton would move {', '.join(moving)} out of the confidence interval, which is "
             "that of a minimum: train longer"

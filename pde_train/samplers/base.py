@@ -181,12 +181,15 @@ class Sampler(ABC):
         counts[max(counts, key=lambda part: counts[part])] += max(0, count - sum(counts.values()))
         found = []
         for part, n in counts.items():
-            if (
-                self.repeats_itself and part.parameters == 1 and part.size > 0
-            ):  # of whose points on the whole curve some are left
-                n = round(n * part.size / lengths[part])
-                while not part.keeps(*part.place(self.fill(Box((0.0,), (1.0,)), n, generator))).any():
-                    n += 1  # two points are both ends of a curve, of which neither need be left
+            if self.repeats_itself and part.parameters and part.size > 0:  # of whose points on the whole some are left
+                axes = part.parameters
+                cube, root = (
+                    Box((0.0,) * axes, (1.0,) * axes),
+                    max(1, round((n * part.size / lengths[part]) ** (1 / axes))),
+                )
+                while not part.keeps(*part.place(self.fill(cube, root**axes, generator))).any():
+                    root += 1  # two points are both ends of a curve, of which neither need be left
+                n = root**axes
             found.append(self._on_part(region, part, n, generator))
         return np.concatenate([x for x, _ in found]), np.concatenate([normals for _, normals in found])
 

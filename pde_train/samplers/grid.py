@@ -53,6 +53,7 @@ def _per_axis(count: int | Sequence[int], dimension: int) -> list[int]:
         lower = int(count ** (1 / dimension))
         raise UsageError(
             f"a grid of {count} points on {dimension} axes is not square: expected {lower**dimension}, "
-            f"{(lower + 1) ** dimension} or a list of points per axis, such as sampler.interior=[40,25]"
+            f"{(lower + 1) ** dimension} or a list of points per axis, such as "
+            f"sampler.interior=[{','.join(('40', '25', '10')[:dimension])}]"
         )
     return [root] * dimension
