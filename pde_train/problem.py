@@ -21,7 +21,7 @@ from pde_train.errors import UsageError
 from pde_train.geometry import Batch, Points
 from pde_train.memory import check_memory
 from pde_train.models.base import LinearForm, linear_form
-from pde_train.pdes.base import PDE
+from pde_train.pdes.base import DATA, PDE
 from pde_train.samplers.base import Sampler
 from pde_train.samplers.grid import Grid
 from pde_train.samplers.sobol import Sobol
@@ -273,8 +273,9 @@ class Problem:
             is not known. `number/<name>` is a number that is learnt. `error/<name>` is how far it is from
             the one of the configuration, relative to it, where u* is known and with it that number. Of a
             reference, `reference_error` is its own relative error, below which error_l2 says nothing.
+            `misfit/<name>` is the relative L2 distance of an unknown from its measured values.
         """
-        numbers = self._numbers()
+        numbers = self._numbers() | self._misfits()
         if not self.pde.has_exact:
             return numbers
         exact = self.exact_on_test_points
@@ -301,6 +302,24 @@ class Problem:
             true = self.pde.numbers()
             numbers |= {f"error/{n}": abs(v - true[n]) / (abs(true[n]) or 1.0) for n, v in found.items()}
         return numbers
+
+    def _misfits(self) -> dict[str, float]:
+        """How far the unknowns are from their measured values."""
+        measured = self.pde.measurements
+        if measured is None:
+            return {}
+        with torch.no_grad():
+            x = torch.from_numpy(measured.x).to(self.device, self.dtype)
+            values = self.model(x).double().cpu()
+        found = {}
+        fitted = {equation.name for equation in self.pde.equations()}
+        for i, name in enumerate(measured.names):
+            if f"{DATA}_{name}" not in fitted:  # an equation of the PDE says what the values mean
+                continue
+            given = torch.from_numpy(measured.values[:, i : i + 1])
+            column = self.pde.unknowns.index(name)
+            found[f"misfit/{name}"] = _errors(values[:, column : column + 1] - given, given)["error_l2"]
+        return found
 
     def residual(self, batch: Batch) -> float:
         """The relative residual of the model on the training points by the run's own differentiator."""

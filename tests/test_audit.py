@@ -201,6 +201,8 @@ def test_a_thousand_dimensions_are_compared_by_a_few_derivatives(compose: Compos
         ({"interval/k/ahead": 1.5}, None, {"unsettled_number"}),
         ({"interval/k/ahead": math.inf}, None, {"undetermined_number"}),
         ({"interval/k/ahead": 0.5}, None, set()),
+        ({"misfit/u": 0.6}, None, {"poor_fit"}),
+        ({"misfit/u": 0.3}, None, set()),
         ({"audit/features": 1e-15}, None, {"given_solution"}),
         ({"audit/features": 1e-9}, None, set()),
         ({"error_l2": 0.4}, None, set()),

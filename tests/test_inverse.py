@@ -140,6 +140,7 @@ def test_nine_values_give_the_conductivity(compose: Compose, tmp_path: Path, met
     assert last["number/k"] == pytest.approx(2.0, rel=1e-3)
     assert last["error/k"] == pytest.approx(abs(last["number/k"] - 2) / 2, rel=1e-9)
     assert record.series["number/k"][0] == pytest.approx(0.5)
+    assert last["misfit/u"] < 1e-3 < 0.5 < record.series["misfit/u"][0]
     assert last["error_l2"] < 1e-3
 
 
@@ -242,6 +243,7 @@ def test_an_equation_of_ones_own_sees_the_given_values(tmp_path: Path) -> None:
     assert x.flatten().tolist() == pytest.approx(np.linspace(0.1, 0.9, 9))
     u_x = Reverse().partials(problem.model, x, frozenset({(0,)}))[(0,)]
     expected = u_x - 3 * x * (1 - x) / 4
+    assert "misfit/u" not in problem.errors()  # the values are none of u
     torch.testing.assert_close(residuals.evaluate(pde, problem.model, Taylor(), batch)["slope"], expected)
 
 

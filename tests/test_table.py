@@ -57,6 +57,18 @@ def test_seeds_of_one_cell_are_one_median() -> None:
     assert [row["seed"] for row in rows] == ["0", "1", "2", "0"]
 
 
+def test_learnt_numbers_are_columns_of_every_table(capsys: pytest.CaptureFixture[str]) -> None:
+    learnt: dict[str, Any] = {"number/k": 0.25, "interval/k/lower": 0.125, "interval/k/upper": 0.5}
+    cells = [result("poisson_1d", "reverse", seed, **learnt) for seed in range(2)]
+    tables.show(grouped(cells))
+    assert "0.25" in capsys.readouterr().out
+    heading, _, row = tables.markdown_table(grouped(cells)).splitlines()
+    assert dict(zip(heading.split(" | "), row.split(" | "), strict=True))["k"] == "0.25"
+    (first, _) = csv.DictReader(io.StringIO(tables.csv_table(tables.groups(cells))))
+    assert [float(first[name]) for name in learnt] == [0.25, 0.125, 0.5]
+    assert "k" not in tables.columns_of(grouped(PAIRS))
+
+
 @pytest.mark.parametrize(("width", "together"), [(tables.WIDE, True), (80, False)])
 def test_no_number_is_cut_on_any_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, together: bool

@@ -23,6 +23,9 @@ FAR = 100.0
 NEAR_FLOOR = 3.0
 """An error below so many times that of the reference is no measurement."""
 
+POOR = 0.5
+"""A relative L2 distance from measured values beyond which the model explains less than three quarters of them."""
+
 NAMES = (
     "diverged",
     "unresolved",
@@ -33,6 +36,7 @@ NAMES = (
     "at_reference",
     "unsettled_number",
     "undetermined_number",
+    "poor_fit",
 )
 
 
@@ -60,6 +64,7 @@ def raised(
         ``given_solution``: a few features of a linear model are the solution.
         ``at_reference``: the error is hardly larger than that of the reference.
         ``unsettled_number``: one more step would move a number that is learnt out of its confidence interval.
+        ``poor_fit``: the model is far from the measured values.
         ``undetermined_number``: no residual changes with a number that is learnt.
     """
     sentences: dict[str, str] = {}
@@ -113,6 +118,13 @@ def raised(
         sentences["unsettled_number"] = (
             f"one more step of Gauss-Newton would move {', '.join(moving)} out of the confidence interval, which is "
             "that of a minimum: train longer"
+        )
+    misfits = {key.partition("/")[2]: value for key, value in metrics.items() if key.startswith("misfit/")}
+    if far := [f"{name} ({value:.1e})" for name, value in misfits.items() if not value <= POOR]:
+        sentences["poor_fit"] = (
+            f"the relative distance of the model from the measured values of {', '.join(far)} is above {POOR}: numbers "
+            "that are learnt are those of another minimum; train longer, or choose other starts, or a larger "
+            "pde.data.weight"
         )
     if residual_exact < SMALL_RESIDUAL and error > LARGE_ERROR:
         sentences["other_solution"] = (

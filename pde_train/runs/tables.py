@@ -73,6 +73,13 @@ def _median(results: Sequence[Result]) -> Result:
     return replace(results[0], metrics={k: median(v) for k, v in numbers.items() if v}, notes=notes)
 
 
+def columns_of(grouped: Pairs) -> dict[str, str]:
+    """Headings and metrics of a table: COLUMNS, and the numbers that some run has learnt."""
+    results = [r for lines in grouped.values() for r in lines.values()]
+    learnt = dict.fromkeys(name for r in results for name in r.metrics if name.startswith("number/"))
+    return COLUMNS | {name.removeprefix("number/"): name for name in learnt}
+
+
 def show(grouped: Pairs) -> None:
     """A row a pair; in every cell the ways of taking derivatives stand under each other.
 
@@ -80,13 +87,14 @@ def show(grouped: Pairs) -> None:
     """
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     flagged = any(r.flags for lines in grouped.values() for r in lines.values())
+    columns = columns_of(grouped)
     wide = Table("run", "derivatives", show_lines=True)
-    for heading in COLUMNS:
+    for heading in columns:
         wide.add_column(heading, justify="right")
     if flagged:
         wide.add_column("flags")
     for title, lines in grouped.items():
-        cells = ["\n".join(_number(r.metrics, metric) for r in lines.values()) for metric in COLUMNS.values()]
+        cells = ["\n".join(_number(r.metrics, metric) for r in lines.values()) for metric in columns.values()]
         cells += ["\n".join(r.flags or "-" for r in lines.values())] if flagged else []
         wide.add_row(escape(title), escape("\n".join(lines)), *cells)
     if console.width >= WIDE:
@@ -94,7 +102,7 @@ def show(grouped: Pairs) -> None:
         return
     for title, lines in grouped.items():
         narrow = Table(escape(title), *map(escape, lines))
-        for heading, metric in COLUMNS.items():
+        for heading, metric in columns.items():
             narrow.add_row(heading, *(_number(r.metrics, metric) for r in lines.values()))
         if flagged:
             narrow.add_row("flags", *(r.flags or "-" for r in lines.values()))
@@ -117,10 +125,11 @@ def markdown_table(grouped: Pairs) -> str:
     """The same for the page of the parent run: a row a run; nothing where no run is finished."""
     if not grouped:
         return ""
-    lines = [f"| run | derivatives | {' | '.join(COLUMNS)} | flags |", "|" + "---|" * (len(COLUMNS) + 3)]
+    columns = columns_of(grouped)
+    lines = [f"| run | derivatives | {' | '.join(columns)} | flags |", "|" + "---|" * (len(columns) + 3)]
     for title, results in grouped.items():
         for label, result in results.items():
-            cells = [*(_number(result.metrics, metric) for metric in COLUMNS.values()), result.flags or "-"]
+            cells = [*(_number(result.metrics, metric) for metric in columns.values()), result.flags or "-"]
             lines.append(f"| {title} | {label} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -143,13 +152,16 @@ def markdown_unfinished(results: Sequence[Result], most: int) -> str:
 
 def csv_table(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
     """Every cell with every digit, as csv text; the folder has all else."""
+    every = [cell for results in grouped.values() for cells in results.values() for cell in cells]
+    learnt = dict.fromkeys(n for cell in every for n in cell.metrics if n.startswith(("number/", "interval/")))
+    columns = [*COLUMNS.values(), *learnt]
     rows: list[list[object]] = []
     for title, results in grouped.items():
         for label, cells in results.items():
             for cell in cells:
-                numbers = [cell.metrics.get(metric) for metric in COLUMNS.values()]
+                numbers = [cell.metrics.get(metric) for metric in columns]
                 rows.append([title, label, cell.words.value_of("seed"), *numbers, cell.flags, cell.folder])
-    return csv_text(["run", "derivatives", "seed", *COLUMNS.values(), "flags", "folder"], rows)
+    return csv_text(["run", "derivatives", "seed", *columns, "flags", "folder"], rows)
 
 
 def show_comparison(comparison: Comparison) -> None:
