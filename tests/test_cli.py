@@ -68,7 +68,7 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["pde=heat"], 2, "pde=heat is no choice: expected one of allen_cahn_1d, beltrami_3d, "),
+        (["pde=heat"], 2, "pde=heat is no choice: expected one of allen_cahn_1d, "),
         (["pde=poison_1d"], 2, "did you mean poisson_1d?"),
         (["mdoel=mlp"], 2, "did you mean model?"),
         (["pde.frequncy=2"], 2, "did you mean frequency?"),
