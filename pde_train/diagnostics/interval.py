@@ -9,6 +9,7 @@ interval (Seber and Wild, Nonlinear Regression, 1989, section 2.1).
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -68,20 +69,11 @@ def intervals(problem: Problem, batch: Batch) -> dict[str, float]:
     first = sum(p.numel() for p in list(parameters.values())[: list(parameters).index(NUMBERS)])
     places = slice(first, first + len(problem.pde.learned))
     inverse = (vt[:, places].T / s) @ u.T  # how each row moves each number: (numbers, rows)
-    measured = {equation.name for equation in problem.pde.equations() if equation.region == DATA}
-    variances, free = np.zeros(len(inverse)), 0.0
-    after = np.cumsum([len(r) for r in scaled.values()])
-    for equation, end in zip(scaled, after, strict=True):
-        if equation not in measured:
-            continue
-        own = slice(end - len(scaled[equation]), end)
-        freedom = len(rows[own]) - float((u[own] ** 2).sum())
-        if freedom < 1:
-            log.info("no interval of learnt numbers: the model can fit all measured values")
-            return {}
-        variances += float((rows[own] ** 2).sum()) / freedom * (inverse[:, own] ** 2).sum(axis=1)
-        free += freedom
-    half = stats.t.ppf((1 + LEVEL) / 2, free) * np.sqrt(variances)
+    variances, freedom = _noise(problem, scaled, u, inverse)
+    if freedom == 0:
+        log.info("no interval of learnt numbers: the model can fit all measured values")
+        return {}
+    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variances)
     with torch.no_grad():
         raw, width = model.numbers, torch.as_tensor(half).to(model.numbers)
         lower, upper = model.values(raw - width).tolist(), model.values(raw + width).tolist()
@@ -90,3 +82,31 @@ def intervals(problem: Problem, batch: Batch) -> dict[str, float]:
     ends = {"lower": lower, "upper": upper, "ahead": ahead.tolist()}
     named = list(enumerate(problem.pde.learned))
     return {f"interval/{n}/{key}": ends[key][i] for i, n in named for key in ends if determined[i] or key == "ahead"}
+
+
+def _noise(
+    problem: Problem, scaled: Mapping[str, np.ndarray], u: np.ndarray, inverse: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """The variances of the numbers by the noise of measured values.
+
+    Args:
+        problem: Which says what rows are those of measured values.
+        scaled: The rows of each equation.
+        u: The left singular vectors (rows, k) of their Jacobian.
+        inverse: How each row moves each number, (numbers, rows).
+
+    Returns:
+        The variances (numbers,), and the degrees of freedom that the fit of the values leaves; 0 where it leaves none.
+    """
+    measured = {equation.name for equation in problem.pde.equations() if equation.region == DATA}
+    variances, left, start = np.zeros(len(inverse)), 0.0, 0
+    for equation, rows in scaled.items():
+        own = slice(start, start + len(rows))
+        start += len(rows)
+        if equation in measured:
+            freedom = len(rows) - float((u[own] ** 2).sum())
+            if freedom < 1:
+                return variances, 0.0
+            variances += float((rows**2).sum()) / freedom * (inverse[:, own] ** 2).sum(axis=1)
+            left += freedom
+    return variances, left

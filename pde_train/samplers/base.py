@@ -181,17 +181,19 @@ class Sampler(ABC):
         counts[max(counts, key=lambda part: counts[part])] += max(0, count - sum(counts.values()))
         found = []
         for part, n in counts.items():
-            if self.repeats_itself and part.parameters and part.size > 0:  # of whose points on the whole some are left
-                axes = part.parameters
-                cube, root = (
-                    Box((0.0,) * axes, (1.0,) * axes),
-                    max(1, round((n * part.size / lengths[part]) ** (1 / axes))),
-                )
-                while not part.keeps(*part.place(self.fill(cube, root**axes, generator))).any():
-                    root += 1  # two points are both ends of a curve, of which neither need be left
-                n = root**axes
+            if self.repeats_itself and part.parameters and part.size > 0:
+                n = self._on_whole(part, n * part.size / lengths[part], generator)
             found.append(self._on_part(region, part, n, generator))
         return np.concatenate([x for x, _ in found]), np.concatenate([normals for _, normals in found])
+
+    def _on_whole(self, part: Part, count: float, generator: np.random.Generator) -> int:
+        """About how many points a grid has on the whole of a piece, of which some belong to it, so that one is left."""
+        axes = part.parameters
+        root = max(1, round(count ** (1 / axes)))
+        cube = Box((0.0,) * axes, (1.0,) * axes)
+        while not part.keeps(*part.place(self.fill(cube, root**axes, generator))).any():
+            root += 1  # two points are both ends of a curve, of which neither need be left
+        return int(root**axes)
 
     def _on_part(
         self, region: str, part: Part, count: int | Sequence[int], generator: np.random.Generator
