@@ -86,6 +86,8 @@ def test_many_dimensions_are_drawn_on_the_plane_of_the_first_two() -> None:
     one = posed(PoissonND(dimension=4))
     one.model = Solution(one.pde)
     images = [np.asarray(axes.images[0].get_array()) for axes in figures.solution(one).axes[:2]]
+    limits = {axes.images[0].get_clim() for axes in figures.solution(one).axes[:2]}
+    assert limits == {(min(map(np.min, images)), max(map(np.max, images)))}  # equal colours for equal values
     assert images[0].shape == (101, 101)
     s = np.sin(np.pi * np.linspace(0, 1, 101))
     np.testing.assert_allclose(images[1], s[:, None] + s[None, :] + 2, atol=1e-14)

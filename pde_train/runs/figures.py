@@ -164,19 +164,23 @@ def _curves(problem: Problem, x: np.ndarray, title: str, panels: Mapping[str, Ma
 
 
 def _maps(problem: Problem, x: np.ndarray, fields: Mapping[str, np.ndarray], columns: int) -> Figure:
-    """Fields over the first two coordinates: on a square grid, or at scattered points of a domain that is no box."""
+    """Fields over the first two coordinates, on a grid or at scattered points; those of a row share their colours."""
     box, side = problem.pde.domain, round(len(x) ** 0.5)
     rows = len(fields) // columns
     figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, (title, values) in zip(panels, fields.items(), strict=True):
+    every = list(fields.values())
+    for i, (axes, (title, values)) in enumerate(zip(panels, fields.items(), strict=True)):
+        row = np.concatenate(every[i - i % columns : i - i % columns + columns], axis=None)
+        finite = row[np.isfinite(row)]
+        limits = {"vmin": finite.min(), "vmax": finite.max()} if len(finite) else {}
         extent = (box.lower[0], box.upper[0], box.lower[1], box.upper[1])
         if problem.sampler.places_points or not isinstance(box, Box):
-            image = axes.scatter(x[:, 0], x[:, 1], c=values, s=8, cmap="viridis")
+            image = axes.scatter(x[:, 0], x[:, 1], c=values, s=8, cmap="viridis", **limits)
             axes.set(xlim=extent[:2], ylim=extent[2:])
         else:
             grid = values.reshape(side, side).T
-            image = axes.imshow(grid, origin="lower", extent=extent, aspect="auto", cmap="viridis")
+            image = axes.imshow(grid, origin="lower", extent=extent, aspect="auto", cmap="viridis", **limits)
         axes.set(title=title, xlabel=problem.pde.coordinates[0], ylabel=problem.pde.coordinates[1])
         figure.colorbar(image, ax=axes)
     return figure
