@@ -385,3 +385,21 @@ def test_a_grid_serves_surfaces_of_any_area() -> None:
 def test_what_is_no_domain_is_refused(make: object, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         make()  # type: ignore[operator]  # each is a function
+
+
+def test_a_slit_is_a_thin_hole_with_two_sides() -> None:
+    """The square without [0, 1] x {0}: points lie on both sides, and the hole takes hardly any other boundary."""
+    square = Box((-1.0, -1.0), (1.0, 1.0))
+    slit = Difference(square, {"slit": Box((0.0, -1e-6), (1.0, 1e-6))})
+    lengths = {name: part.share() for name, part in slit.parts(("x", "y")).items()}
+    assert lengths["slit_y_lower"] == lengths["slit_y_upper"] == pytest.approx(1.0, rel=1e-3)
+    assert lengths["slit_x_upper"] == 0
+    assert lengths["x_upper"] == pytest.approx(2.0, rel=1e-3)
+    for side in (-1, 1):
+        (part,) = slit.region(f"slit_y_{'lower' if side < 0 else 'upper'}", ("x", "y"))
+        x, normals = part.draw("slit", 50, lambda: np.random.default_rng(0).random((50, 1)))
+        assert (np.sign(x[:, 1]) == side).all()
+        assert (normals[:, 1] == -side).all()  # out of the domain, into the slit
+    assert slit.contains(np.array([[0.5, 0.01], [0.5, -0.01], [-0.5, 0.0], [0.5, 0.0]])).tolist() == [True] * 3 + [
+        False
+    ]

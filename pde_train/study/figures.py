@@ -113,7 +113,7 @@ def frontier(runs: Runs, verdict: Verdict) -> Figure | None:
 def cross(runs: Runs, verdict: Verdict) -> Figure | None:
     """By how much the exact residual exceeds the trained one, against the number of points."""
     table = selected(runs.trained, {**NETWORKS, "optimizer": ["ssbroyden"], "precision": ["float64"]})
-    table = table[table["scheme"].isin(THREE) & table["pde"].isin(PDES[:2])]
+    table = table[table["scheme"].isin(THREE) & table["pde"].isin(PDES)]
     if table["interior"].nunique() < 2 or "audit/ratio" not in table:
         return None
     figure = Figure(figsize=(9, 3.4), layout="constrained")
