@@ -247,6 +247,22 @@ def test_an_equation_of_ones_own_sees_the_given_values(tmp_path: Path) -> None:
     torch.testing.assert_close(residuals.evaluate(pde, problem.model, Taylor(), batch)["slope"], expected)
 
 
+def test_an_equation_may_be_called_data(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Named(Rod):
+        @on("interior", needs="u")
+        def data(self, d: Jet) -> Tensor:  # type: ignore[override]
+            return d.u - self.exact(d)
+
+    pde = Named()
+    assert [e.name for e in pde.equations()] == ["heat", "data", "ends"]
+    assert pde.measurements is None
+    measuring = pde.with_inverse({}, Data(measured(tmp_path)))
+    assert [e.name for e in measuring.equations()] == ["heat", "data", "ends", "data_u"]
+    problem = Problem(measuring, MLP(1, [4], "tanh", 0), Taylor(), Uniform(5, 2))
+    assert len(problem.draw(np.random.default_rng(0))["data"].x) == 9
+
+
 def test_noise_has_its_size_and_rows_are_chosen_once(tmp_path: Path) -> None:
     path = measured(tmp_path, rows=4001)
     exact, noisy, few = (

@@ -101,7 +101,7 @@ class PDE(ABC):
                     f"{kind} has no number {name!r} that could be learnt: expected one of "
                     f"{', '.join(self.number_fields()) or 'its float fields, of which it has none'}"
                 )
-        if self.data is None and any(region == DATA for region, _, _ in self._marked().values()):
+        if self._given is None and any(region == DATA for region, _, _ in self._marked().values()):
             raise UsageError(f"{kind} has an equation for measured values and no file of them: expected pde.data.path")
 
     def _check_coordinates(self, kind: str) -> None:
@@ -236,11 +236,17 @@ class PDE(ABC):
             UsageError: A number is none of its `float` fields, or the data cannot be used.
         """
         changed = self._without_cache()
-        vars(changed).update(learned={**self.learned, **learned}, data=data or self.data)  # the dataclass is frozen
+        vars(changed).update(learned={**self.learned, **learned}, _data=data or self._given)  # the dataclass is frozen
         vars(changed).pop("_measurements", None)
         changed._check_learned(type(self).__name__)
         _ = changed.measurements  # read now, with the numbers of the configuration
         return changed
+
+    @property
+    def _given(self) -> Data | None:
+        """The measured values of the configuration, or those of the class; an equation may have the name `data`."""
+        declared = vars(self).get("_data") or self.data
+        return declared if isinstance(declared, Data) else None
 
     @property
     def starts_and_bounds(self) -> list[tuple[float, float | None, float | None]]:
@@ -251,9 +257,9 @@ class PDE(ABC):
     def measurements(self) -> Measurements | None:
         """The measured values, which are read once; None where there are none."""
         found: Measurements | None = vars(self).get("_measurements")  # no cached property: a varied PDE keeps them
-        if found is None and self.data is not None:
+        if found is None and self._given is not None:
             exact = self.exact_at if self.has_exact else None
-            found = self.data.read(self.coordinates, self.unknowns, self.domain, exact)
+            found = self._given.read(self.coordinates, self.unknowns, self.domain, exact)
             vars(self)["_measurements"] = found
         return found
 
@@ -334,9 +340,9 @@ class PDE(ABC):
                 weight = self.weights.get(name, 1.0)
                 weight = weight if isinstance(weight, Tensor) else float(weight)
                 equations.append(Equation(name, region, self._request(name, needs), getattr(self, name), weight))
-        if self.data is not None and not any(equation.region == DATA for equation in equations):
+        if self._given is not None and not any(equation.region == DATA for equation in equations):
             measured = self.measurements
-            equations += [self._fit(name, self.data.weight) for name in (measured.names if measured else ())]
+            equations += [self._fit(name, self._given.weight) for name in (measured.names if measured else ())]
         return tuple(sorted(equations, key=lambda equation: equation.region != "interior"))
 
     def _fit(self, unknown: str, weight: float) -> Equation:
