@@ -77,6 +77,25 @@ def truncated_entropy(
     return TruncatedEntropy(threshold, cutoff, raw, normalised, float(np.exp(raw)), float(kept[0] / kept[-1]))
 
 
+def effective_dimension(values: np.ndarray, threshold: float, *, relative: bool = True) -> float:
+    """The effective dimension d(t) = sum_k s_k^2 / (s_k^2 + t^2) of all singular values.
+
+    This is the number of degrees of freedom that ridge regression with the penalty t^2 leaves
+    (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, equation 3.50). It
+    counts values as the effective cut-off number does, with a soft edge in place of a hard one.
+
+    Args:
+        values: The singular values (n,).
+        threshold: The threshold t.
+        relative: Whether the threshold is relative to s_1.
+
+    Returns:
+        The effective dimension, between 0 and n.
+    """
+    squares = values[values > 0] ** 2
+    return float(np.sum(squares / (squares + (threshold * values[0] if relative else threshold) ** 2)))
+
+
 @dataclass(frozen=True)
 class Entropy:
     """The definition of the entropy that a run uses.
@@ -128,8 +147,9 @@ class Entropy:
         """
         named = dict(spectrum_summary(values, resolution))
         for h in self.at_thresholds(values):
+            dimension = effective_dimension(values, h.threshold, relative=self.relative)
             if (h.threshold if self.relative else h.threshold / (values[0] or 1.0)) < resolution:
-                nan = float("nan")
+                nan = dimension = float("nan")
                 h = TruncatedEntropy(h.threshold, nan, nan, nan, nan, nan)
             short = f"{h.threshold:.0e}"
             at = short if float(short) == h.threshold else repr(h.threshold)
@@ -139,6 +159,7 @@ class Entropy:
                 f"entropy_raw/{at}": h.raw,
                 f"effective_rank/{at}": h.effective_rank,
                 f"condition/{at}": h.condition,
+                f"effective_dimension/{at}": dimension,
             }
         return named
 

@@ -203,6 +203,12 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:
             f"accelerator.processes={processes} needs a GPU each, and torch sees {torch.cuda.device_count()}: expected "
             "at most as many, choose fewer"
         )
+    if precision == "float32" and (products := torch.get_float32_matmul_precision()) != "highest":
+        raise UsageError(
+            f"accelerator.precision=float32 with torch.set_float32_matmul_precision({products!r}) would round products "
+            "to TF32 or bfloat16, which have 10 or 7 bits: expected 'highest', set that and unset "
+            "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
+        )
     torch.set_num_threads(threads)
     threadpool_limits(threads, "blas")  # of numpy: two threads on a busy machine wait for each other
     return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu", processes

@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from pde_train.entropy import NORMALISATIONS, Entropy, spectrum_summary, truncated_entropy
+from pde_train.entropy import NORMALISATIONS, Entropy, effective_dimension, spectrum_summary, truncated_entropy
 from pde_train.errors import RunError, UsageError
 
 # Logarithms and sums of at most a hundred terms, each rounded once, of results up to log 100 < 5.
@@ -126,6 +126,23 @@ def test_a_random_spectrum_has_the_entropy_of_thirty_digits(threshold: float, se
     )
 
 
+@pytest.mark.parametrize("threshold", [1e-1, 1e-4])
+def test_the_effective_dimension_is_the_trace_of_the_hat_matrix_of_ridge_regression(threshold: float) -> None:
+    matrix = np.random.default_rng(0).normal(size=(20, 6)) * np.logspace(0, -5, 6)
+    values = np.linalg.svd(matrix, compute_uv=False)
+    ridge = (threshold * values[0]) ** 2
+    hat = matrix @ np.linalg.solve(matrix.T @ matrix + ridge * np.eye(6), matrix.T)
+    assert effective_dimension(values, threshold) == pytest.approx(np.trace(hat), rel=1e-8)
+    assert effective_dimension(values, threshold * values[0], relative=False) == pytest.approx(np.trace(hat), rel=1e-8)
+
+
+def test_the_effective_dimension_counts_what_is_far_above_the_threshold_and_not_what_is_far_below() -> None:
+    values = np.array([4.0, 2.0, 1.0, 1e-12, 1e-13, 0.0])
+    assert effective_dimension(values, 1e-6) == pytest.approx(3, abs=1e-9)
+    assert effective_dimension(values, 0.0) == 5
+    assert effective_dimension(np.zeros(3), 1e-6) == 0
+
+
 @pytest.mark.parametrize("scale", [2.0**40, 2.0**-40])
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 def test_relative_entropy_does_not_see_the_scale(scale: float, normalisation: str) -> None:
@@ -187,6 +204,8 @@ def test_metrics_have_their_names_and_values() -> None:
         "effective_rank/1e-12": kept_4.effective_rank,
         "condition/1e-08": 4,
         "condition/1e-12": kept_4.condition,
+        "effective_dimension/1e-08": effective_dimension(values, 1e-8),
+        "effective_dimension/1e-12": effective_dimension(values, 1e-12),
     }
     assert {name: value for name, value in found.items() if not name.startswith("spectrum/")} == of_entropy
     of_spectrum = {name for name in found if name.startswith("spectrum/")}

@@ -80,6 +80,16 @@ def test_least_squares_and_gradient_descent_minimise_the_same_residual(compose: 
     assert trained["error_l2"] == pytest.approx(solved["error_l2"], rel=1e-3)
 
 
+def test_products_of_fewer_bits_than_float32_are_refused(compose: Compose) -> None:
+    words = compose(*NETWORK, "accelerator.precision=float32")
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(UsageError, match=r"precision\('high'\) would round products to TF32 or bfloat16"):
+            build(words)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_float32_is_float32_throughout(compose: Compose, tmp_path: Path) -> None:
     single, double = (
         run(build(compose(*NETWORK, f"accelerator.precision={p}")), tmp_path / p) for p in ("float32", "float64")

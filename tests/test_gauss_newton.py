@@ -206,6 +206,38 @@ def test_a_first_round_rounds_the_decomposition_and_nothing_else(solver: str) ->
     assert torch.equal(step.residual, Linear().residual(x.detach()))
 
 
+def test_a_jacobian_in_float32_is_decomposed_in_float64_where_that_is_asked_for() -> None:
+    """The step is that of exact arithmetic for J and r as they are in float32; float32 itself loses it."""
+    double, right = matrix(30, 5, smallest=1e-6)
+    j, r = double.float(), right.float()
+
+    class Linear:
+        def residual(self, x: Tensor) -> Tensor:
+            assert x.dtype == torch.float32
+            return j @ x + r
+
+        def jacobian(self, x: Tensor) -> Tensor:
+            return j
+
+        def products(self, x: Tensor) -> tuple[Product, Product]:
+            return products(j)
+
+    expected = exact_step(j.double(), r.double(), 1e-10 * float(j.square().sum(0).max()))
+    differences = {}
+    for precision in ("float64", None):
+        trial: list[Tensor] = []
+        optimizer = GaussNewton([nn.Parameter(torch.zeros(5))], initial=1e-10, linear_algebra=precision)
+        taken = optimizer._linear(Linear(), torch.zeros(5), r, torch.zeros(5), 0, optimizer.linear_algebra or j.dtype)
+        trial.append(taken.step(1e-10 * taken.scale))
+        differences[precision] = np.abs(trial[0].double().numpy() - expected).max() / np.abs(expected).max()
+    assert differences["float64"] < 1e-8
+    assert differences[None] > 1e-3
+    x = nn.Parameter(torch.zeros(5))
+    step = GaussNewton([x], initial=1e-10, linear_algebra="float64").step(Linear())
+    assert x.dtype == step.residual.dtype == torch.float32
+    assert step.lowered
+
+
 def test_float64_goes_on_where_float32_ends() -> None:
     """The rows of small singular values are beyond float32, and found in the second round."""
     j, _ = matrix(40, 10, smallest=1e-10)
@@ -381,7 +413,12 @@ def test_the_logged_spectrum_is_that_of_the_diagnostics(compose: Compose, tmp_pa
         (["method.first_precision=float16"], r"method\.first_precision=float16 is no lower precision than float64"),
         (
             ["method.first_precision=float32", "method.solver=cg"],
-            r"solver=cg takes products with J, and method\.first_precision=float32 rounds J itself",
+            r"solver=cg takes products with J, and method\.first_precision=float32 converts J itself",
+        ),
+        (["method.linear_algebra=float16"], r"method\.linear_algebra=float16 is no higher precision than float32"),
+        (
+            ["method.linear_algebra=float64", "method.solver=cg"],
+            r"solver=cg takes products with J, and method\.linear_algebra=float64 converts J itself",
         ),
         (
             ["method.first_precision=float32", "accelerator.precision=float32"],

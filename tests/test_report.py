@@ -522,7 +522,7 @@ def test_the_hypotheses_can_be_read_and_name_parts_that_exist() -> None:
     from pde_train.study.parts import PARTS
 
     hypotheses = read_hypotheses()
-    assert [c.number for c in hypotheses] == list(range(1, 9))
+    assert [c.number for c in hypotheses] == list(range(1, 10))
     assert {part for c in hypotheses for part in c.parts} <= set(PARTS)
     for one in hypotheses:
         named = [(comparison.name, str(dict(p.levels))) for comparison, p in one.primary]

@@ -42,6 +42,7 @@ class GaussNewton(Trained):
         sketch: The size of the subspace of `sketched`, relative to the number of parameters.
         seed: The seed of random directions of `cg` and `sketched`.
         first_precision: `float32` for a first round whose decompositions are computed in it; None for none.
+        linear_algebra: `float64` for decompositions in float64 of a Jacobian in float32; None for its own precision.
 
     Raises:
         UsageError: A value, or a model, that cannot be used.
@@ -54,6 +55,7 @@ class GaussNewton(Trained):
     sketch: float = 0.5
     seed: int = 0
     first_precision: str | None = None
+    linear_algebra: str | None = None
 
     def training(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> Training:
         parameters = sum(p.numel() for p in problem.model.parameters() if p.requires_grad)
@@ -73,6 +75,7 @@ class GaussNewton(Trained):
             sketch=self.sketch,
             seed=self.seed,
             first_precision=self.first_precision,
+            linear_algebra=self.linear_algebra,
         )
         training = Training(problem, record, diagnostics, optimizer, self.plan(), folder)
         _check_derivatives(problem, training.points.batch)

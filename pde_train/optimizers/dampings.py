@@ -67,7 +67,7 @@ class Trial:
 
     def at(self, step: Tensor) -> tuple[float, Tensor]:
         """Loss and residual after a step; an infinite loss where it is not finite."""
-        residual = self.rows.residual(self.x + step)
+        residual = self.rows.residual(self.x + step.to(self.x))
         loss = float(residual @ residual)
         return (loss if math.isfinite(loss) else math.inf), residual
 

@@ -33,6 +33,9 @@ SOLVERS = ("auto", "svd", "qr", "cholesky", "dual", "cg", "sketched")
 PRECISIONS = (None, "float32")
 """Precisions in which the decompositions of a first round may be computed; None for no such round."""
 
+HIGHER = (None, "float64")
+"""Precisions in which a Jacobian in float32 may be decomposed; None for its own."""
+
 SLOW, PATIENCE = 1e-3, 10
 """A first round ends after PATIENCE steps in a row that each lower the loss by less than the part SLOW."""
 
@@ -57,6 +60,8 @@ class GaussNewton(torch.optim.Optimizer):
         first_precision: `float32` for a first round of steps in which J and r are rounded to float32 before the
             decomposition; J, r and the loss of every trial are computed in float64 all the time. The round ends after
             a step that finds no lower loss, or after PATIENCE slow ones. None for no such round.
+        linear_algebra: `float64` for decompositions in float64 of a J and r that were computed in float32; None for
+            the precision of the parameters.
 
     Raises:
         UsageError: A word is unknown, a number is out of range, or they do not go together.
@@ -72,6 +77,7 @@ class GaussNewton(torch.optim.Optimizer):
         sketch: float = 0.5,
         seed: int = 0,
         first_precision: str | None = None,
+        linear_algebra: str | None = None,
     ):
         for name, word, known in (("damping", damping, tuple(DAMPINGS)), ("solver", solver, SOLVERS)):
             if word not in known:
@@ -96,11 +102,17 @@ class GaussNewton(torch.optim.Optimizer):
                 f"method.first_precision={first_precision} is no lower precision than float64: expected float32, or "
                 "null for float64 from the first step on"
             )
-        if first_precision and solver in ("cg", "sketched"):
+        if linear_algebra not in HIGHER:
             raise UsageError(
-                f"method.solver={solver} takes products with J, and method.first_precision={first_precision} rounds J "
-                "itself: expected svd, qr, cholesky or dual, or first_precision=null"
+                f"method.linear_algebra={linear_algebra} is no higher precision than float32: expected float64, or "
+                "null for the precision of the parameters"
             )
+        for name, precision in (("first_precision", first_precision), ("linear_algebra", linear_algebra)):
+            if precision and solver in ("cg", "sketched"):
+                raise UsageError(
+                    f"method.solver={solver} takes products with J, and method.{name}={precision} converts J itself: "
+                    f"expected svd, qr, cholesky or dual, or {name}=null"
+                )
         super().__init__(params, {})
         if first_precision and any(p.dtype != torch.float64 for p in self.parameters):
             raise UsageError(
@@ -111,6 +123,7 @@ class GaussNewton(torch.optim.Optimizer):
         self.damping = DAMPINGS[damping]
         self.initial, self.solver, self.momentum, self.sketch, self.seed = initial, solver, momentum, sketch, seed
         self.first_precision = first_precision
+        self.linear_algebra = torch.float64 if linear_algebra else None
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -138,7 +151,8 @@ class GaussNewton(torch.optim.Optimizer):
         rounded = self.in_first_round
         residual = rows.residual(x) if residual is None else residual
         shift = self.momentum * last
-        linear = self._linear(rows, x, residual, shift, taken, torch.float32 if rounded else x.dtype)
+        precision = torch.float32 if rounded else self.linear_algebra or x.dtype
+        linear = self._linear(rows, x, residual, shift, taken, precision)
         if numbers[0] < 0:
             numbers = [self.initial * linear.scale, 0.0 if self.kind == "ladder" else 2.0]
         loss = float(residual @ residual)
@@ -146,7 +160,8 @@ class GaussNewton(torch.optim.Optimizer):
         found = self.damping.take(Trial(rows, x, residual, loss, linear, shift), numbers)
         last = torch.zeros_like(x)
         if found is not None:
-            last, residual, after = found
+            step, residual, after = found
+            last = step.to(x)
             if rounded:
                 slow = slow + 1 if after > (1 - SLOW) * loss else 0
         elif rounded:

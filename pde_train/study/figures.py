@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from pde_train.plots import COLOURS, Curve, bands
 from pde_train.study.error_budget import CENTRE, METRICS, PDES, SCHEMES
 from pde_train.study.hypotheses import Comparison, Level, Outcome
-from pde_train.study.run_table import STARTS, Runs
+from pde_train.study.run_table import Runs, plain_name
 from pde_train.study.verdicts import LARGE_VALUES, Verdict, paired, selected
 
 FOUR = ("reverse", "FD2 h=auto", "FD2 h=grid", "FD2 h=0.001")
@@ -210,7 +210,7 @@ def predictors(runs: Runs, verdict: Verdict) -> Figure | None:
             axes.errorbar(x, y, xerr=spread, fmt=".", color=COLOURS[i % len(COLOURS)], lw=0.8, ms=5, label=label)
         axes.axvline(0, color="0.5", lw=0.8)
         axes.set_xlim(-1.05, 1.05)
-        axes.set_yticks(range(len(names)), [name.removeprefix(STARTS) for name in names], fontsize=7)
+        axes.set_yticks(range(len(names)), [plain_name(name) for name in names], fontsize=7)
         axes.set_xlabel(f"Spearman's correlation with {comparison.quantity[0]}")
         axes.set_title(
             "random features" if "residual" in comparison.quantity[0] else "networks, before training", fontsize=9
@@ -337,7 +337,6 @@ FIGURES: dict[int, Sequence[Drawing]] = {
         Drawing("frontier", frontier, "What each scheme attains, and how long its steps take; compilation is extra."),
         Drawing("losses", losses, "The loss at every step, a band over seeds for each scheme."),
         Drawing("ratios", ratios, "The loss with FD over the loss with AD at the same step of the same pair."),
-        Drawing("training", training, "The entropy of the residual Jacobian while networks train."),
     ],
     3: [TESTED, Drawing("spectra", spectra, "Singular values of the system, a band over seeds for each scheme.")],
     4: [
@@ -357,6 +356,11 @@ FIGURES: dict[int, Sequence[Drawing]] = {
     6: [TESTED, Drawing("cross", cross, "The exact residual over the one that was trained, by the number of points.")],
     7: [TESTED],
     8: [TESTED],
+    9: [
+        TESTED,
+        Drawing("predictors", predictors, "Rank correlations inside design cells, averaged over the cells of each PDE."),
+        Drawing("training", training, "The entropy of the residual Jacobian while networks train."),
+    ],
 }
 """The figures of each hypothesis, by its number."""
 

@@ -29,6 +29,7 @@ PARTS: dict[str, list[str] | None] = {
     "floor_deep": None,
     "floor_2d": None,
     "floor_gauss_newton": None,
+    "floor_gauss_newton_32": None,
     "nonlinear": None,
     "cross": None,
     "floor_adam": None,

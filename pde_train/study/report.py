@@ -25,7 +25,7 @@ from pde_train.study import error_budget
 from pde_train.study.figures import FIGURES, draw_error_budget
 from pde_train.study.hypotheses import Hypothesis, read_hypotheses
 from pde_train.study.page import Picture, render, said
-from pde_train.study.run_table import STARTS, Runs, read
+from pde_train.study.run_table import Runs, plain_name, read
 from pde_train.study.verdicts import Verdict, judge
 from pde_train.sync import DEFAULT_URI
 from pde_train.tracking.reading import Reader
@@ -79,7 +79,7 @@ def write(reader: Reader, folder: Path) -> Path:
     """
     began = time.monotonic()
     hypotheses = read_hypotheses()
-    runs = read(reader, [*DRAWN, *_measured_at_start(hypotheses)])
+    runs = read(reader, [*DRAWN, *_measured_at_steps(hypotheses)])
     verdicts = [judge(hypothesis, runs) for hypothesis in hypotheses]
     folder.mkdir(parents=True, exist_ok=True)
     figures = _draw(runs, verdicts, folder)
@@ -122,11 +122,11 @@ def _numbers(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def _measured_at_start(hypotheses: Sequence[Hypothesis]) -> list[str]:
-    """The metrics whose value before training some hypothesis asks for."""
+def _measured_at_steps(hypotheses: Sequence[Hypothesis]) -> list[str]:
+    """The metrics whose value before or during training some hypothesis asks for."""
     comparisons = [comparison for hypothesis in hypotheses for comparison in hypothesis.comparisons]
     asked = {name for comparison in comparisons for name in (*comparison.quantity, *comparison.predictors)}
-    return sorted({name.removeprefix(STARTS) for name in asked if name.startswith(STARTS)})
+    return sorted({plain_name(name) for name in asked if plain_name(name) != name})
 
 
 def _draw(runs: Runs, verdicts: Sequence[Verdict], folder: Path) -> dict[int, list[Picture]]:

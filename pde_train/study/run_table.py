@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +32,7 @@ FACTORS = {
     "method": "tags.method",
     "optimizer": "tags.optimizer",
     "learning rate": "params.optimizer.lr",
+    "linear algebra": "params.method.linear_algebra",
     "steps": "params.method.steps",
     "precision": "params.accelerator.precision",
     "accuracy": "params.differentiator.accuracy",
@@ -43,6 +45,9 @@ FACTORS = {
     "seed": "params.seed",
 }
 """The factors by which a hypothesis may select and divide runs, and the parameter or tag that stores each."""
+
+OF_PARAMETERS = "of the parameters"
+"""The level of the factor `linear algebra` of runs that have no other precision for it than that of the parameters."""
 
 LABEL = "tags.differentiator_label"
 """The column of the tag in which a run stores `Differentiator.label`."""
@@ -59,7 +64,7 @@ Pairs of entropies agree in the definition of the entropy as well.
 DEFINITION = ["relative", "normalisation"]
 """The factors that define an entropy."""
 
-OF_DEFINITION = ("entropy/", "entropy_raw/", "effective_rank/", "cutoff/")
+OF_DEFINITION = ("entropy/", "entropy_raw/", "effective_rank/", "cutoff/", "condition/", "effective_dimension/")
 """Beginnings of the names of metrics that depend on that definition; all others are the same in every view of a run."""
 
 LARGE = 1e-4
@@ -70,6 +75,9 @@ SPEEDS = (0.1, 0.01, 0.001)
 
 STARTS = "start/"
 """Prefix of the name of a metric's value at the first step, before training."""
+
+LATER = (100, 1000)
+"""Steps k; the table has the metrics of the spectrum at step k, and the speed of training from there to step 2 k."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,10 @@ class Runs:
     - `steps_to/<fraction>`: the steps until the loss is that fraction of the first one, inf where
       it never is;
     - `speed`: the decades of loss that are lost in 1000 steps;
-    - `start/<metric>`: the value of a metric before training.
+    - `start/<metric>`: the value of a metric before training;
+    - `at/<k>/<metric>`: its value at step k, for k in LATER;
+    - `speed/<k>`: the decades of loss that are lost in 1000 steps, from step k to step 2 k, or to
+      the last step where that comes earlier.
 
     Attributes:
         table: A row for each run or view.
@@ -126,7 +137,12 @@ class Runs:
 
 def depends_on_definition(metrics: Sequence[str]) -> bool:
     """Whether one of these metrics differs between the views of a run."""
-    return any(name.removeprefix(STARTS).startswith(OF_DEFINITION) for name in metrics)
+    return any(plain_name(name).startswith(OF_DEFINITION) for name in metrics)
+
+
+def plain_name(column: str) -> str:
+    """The name of the metric of a column `start/<metric>` or `at/<k>/<metric>`; that of any other column as it is."""
+    return re.sub(rf"^({STARTS}|at/\d+/)", "", column)
 
 
 def read(reader: Reader, by_step: Sequence[str]) -> Runs:
@@ -196,6 +212,7 @@ def _trained(table: pd.DataFrame) -> pd.DataFrame:
 def _table(distinct: pd.DataFrame) -> pd.DataFrame:
     columns = {name: _column(distinct, source) for name, source in FACTORS.items()}
     columns["depth"] = [len(ast.literal_eval(h)) if isinstance(h, str) else np.nan for h in columns.pop("hidden")]
+    columns["linear algebra"] = columns["linear algebra"].astype(object).fillna(OF_PARAMETERS)
     columns |= {"id": distinct["id"], "view": _column(distinct, "tags.view_of")}
     columns["scheme"] = [scheme_of(row) for row in distinct.to_dict("records")]
     columns |= {"config": _same(distinct, OF_NO_CONFIGURATION), "pair": _same(distinct, NOT_OF_A_PAIR)}
@@ -248,7 +265,13 @@ def _derived(history: Mapping[str, Curve], by_step: Sequence[str]) -> dict[str, 
     steps, losses = history.get("loss", NOTHING)
     derived = {f"steps_to/{part:g}": _steps_to(losses, part) for part in SPEEDS}
     derived["speed"] = _speed(steps, losses)
-    return derived | {f"{STARTS}{metric}": float(history[metric][1][0]) for metric in by_step if metric in history}
+    for k in LATER:
+        some = (steps >= k) & (steps <= 2 * k)
+        derived[f"speed/{k}"] = _speed(steps[some], losses[some]) if k in steps else np.nan
+    for metric, (measured, values) in ((name, history[name]) for name in by_step if name in history):
+        derived[f"{STARTS}{metric}"] = float(values[0])
+        derived |= {f"at/{k}/{metric}": float(values[measured == k][0]) for k in LATER if k in measured}
+    return derived
 
 
 def _steps_to(losses: np.ndarray, part: float) -> float:

@@ -19,7 +19,7 @@ from pde_train.spectra import load_spectra
 from pde_train.sweeps.grid import Cell
 from pde_train.tracking.base import Tracker
 
-OF_AN_ENTROPY = ("cutoff/", "entropy/", "entropy_raw/", "effective_rank/", "condition/")
+OF_AN_ENTROPY = ("cutoff/", "entropy/", "entropy_raw/", "effective_rank/", "condition/", "effective_dimension/")
 """What the metrics begin with that depend on thresholds, see `Entropy.metrics`."""
 
 

@@ -144,7 +144,7 @@ def test_every_pde_model_and_differentiator_run_together(
     metrics = run(build(cfg), tmp_path).last()
     expected = ["residual", "residual_exact", "error_l2", "error_max", "loss", "seconds", "steps"]
     expected += ["spectrum/max", "spectrum/min", "spectrum/condition", "spectrum/count/1e-12"]
-    for kind in ("cutoff", "entropy", "entropy_raw", "effective_rank"):
+    for kind in ("cutoff", "entropy", "entropy_raw", "effective_rank", "effective_dimension"):
         expected += [f"{kind}/1e-{k:02}" for k in (4, 6, 8, 10, 12, 14)]
     assert set(expected) <= set(metrics)
     assert all(np.isfinite(metrics[key]) for key in expected if key != "spectrum/condition")
