@@ -40,7 +40,7 @@ PARTS: dict[str, list[str] | None] = {
     "random_features": [FEW],
     "networks": [FEW, ONE_DIMENSION, "method.steps=300"],
     "widths": [FEW, "model.width=100", "method.steps=300"],
-    "features": [FEW, ONE_DIMENSION, "model.features=25,200"],
+    "features": [FEW, ONE_DIMENSION, "model.features=25,400"],
     "accuracy": [FEW, ONE_DIMENSION, "differentiator.step=auto,1e-3"],
     "float32": [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"],
     "activations": [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"],
