@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette, told apart by colour-blind readers."""
@@ -29,6 +30,7 @@ def bands(
     logarithmic: str,
     marks: str = "",
     note: str = "",
+    held: bool = False,
 ) -> Figure:
     """Draw curves: a panel for each title, and in it for each label the median with a band from least to greatest.
 
@@ -39,6 +41,8 @@ def bands(
         logarithmic: Which axes are logarithmic: `x`, `y`, `xy`, or none.
         marks: `o` for marks without lines, `o-` for marks on lines; by default lines alone.
         note: A sentence above the panels.
+        held: Whether curves that end early keep their last value to the end of the longest one of their label. By
+            default all are cut where the shortest one ends.
 
     Returns:
         The figure. The labels of more than four lines are placed beside their panel.
@@ -54,12 +58,11 @@ def bands(
                 continue
             colour, marker = COLOURS[i % len(COLOURS)], "o+x^vs"[i % 6] if marks else ""
             line = "" if marks == "o" else DASHES[i % len(DASHES)]
-            x, values = _aligned(curves)
+            x, values = _aligned(curves, held)
             axes.plot(x, np.median(values, axis=0), marker + line, color=colour, ms=3.5, mfc="none", label=label)
             if len(curves) > 1:
                 axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, lw=0)
-        for axis in logarithmic:
-            getattr(axes, f"set_{axis}scale")("log", **({"nonpositive": "mask"}))
+        set_logarithmic(axes, logarithmic)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.set_title(textwrap.fill(title, 70 if many else 42), fontsize=10)
         axes.grid(alpha=0.3)
@@ -120,8 +123,33 @@ def _write_numbers(axes: Axes, logs: np.ndarray, middle: float) -> None:
             axes.text(column, row, f"{10**value:.1e}", ha="center", va="center", fontsize=7, color=colour)
 
 
-def _aligned(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """The x (k,) and the values (curves, k) of curves, cut to the length of the shortest one."""
+def set_logarithmic(axes: Axes, which: str) -> None:
+    """Make axes logarithmic, with plain numbers at the ticks of an axis that spans less than a decade.
+
+    Args:
+        axes: The axes.
+        which: `x`, `y`, `xy`, or an empty text for none. Values that are not positive are left out.
+    """
+    for name in which:
+        getattr(axes, f"set_{name}scale")("log", nonpositive="mask")
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axis.set_major_formatter(_Numbers())
+        axis.set_minor_formatter(_Numbers(minor_thresholds=(1, 0.4)))
+
+
+class _Numbers(LogFormatterSciNotation):
+    """Powers of ten, and plain numbers such as 1.02 where the axis spans less than a decade."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        low, high = sorted(self.axis.get_view_interval())  # type: ignore[union-attr]  # has an axis when it is called
+        return f"{x:.4g}" if high < 10 * low else str(super().__call__(x, pos))
+
+
+def _aligned(curves: Sequence[Curve], held: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The x (k,) and the values (curves, k) of curves, all of one length."""
+    if held:
+        longest = max((x for x, _ in curves), key=len)
+        return longest, np.stack([np.pad(values, (0, len(longest) - len(values)), "edge") for _, values in curves])
     least = min(len(x) for x, _ in curves)
     return curves[0][0][:least], np.stack([values[:least] for _, values in curves])
 

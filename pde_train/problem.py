@@ -378,7 +378,7 @@ def fitted(differentiator: Differentiator, pde: PDE, sampler: Sampler) -> Differ
     """Tell a differentiator the spacing of the points that a sampler draws, and the size of the domain of a PDE."""
     box = pde.domain
     magnitude = max(map(abs, (*box.lower, *box.upper)))
-    return differentiator.fitted(sampler.spacing(box), float(magnitude), float(min(box.lengths)))
+    return differentiator.fitted(sampler.spacing(box), float(magnitude), float(min(box.lengths))).within(box)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from scipy import stats
 
 from pde_train.errors import RunError, UsageError
 from pde_train.plots import Curve
-from pde_train.study import figures, statistics
+from pde_train.study import network_figures, statistics
 from pde_train.study.hypotheses import (
     MOST_PRIMARY,
     Comparison,
@@ -522,7 +522,7 @@ def test_the_hypotheses_can_be_read_and_name_parts_that_exist() -> None:
     from pde_train.study.parts import PARTS
 
     hypotheses = read_hypotheses()
-    assert [c.number for c in hypotheses] == list(range(1, 10))
+    assert [c.number for c in hypotheses] == list(range(1, 11))
     assert {part for c in hypotheses for part in c.parts} <= set(PARTS)
     for one in hypotheses:
         named = [(comparison.name, str(dict(p.levels))) for comparison, p in one.primary]
@@ -605,7 +605,7 @@ def test_errors_are_compared_where_the_exact_run_has_reached_a_residual() -> Non
     rows = [{**common, "id": i, "config": i, "pair": 0, "scheme": i, "seed": 0} for i in ids]
     found = Runs(pd.DataFrame(rows), lambda run: NOTHING, lambda run, metric: ids[run].get(metric, NOTHING), [], {})
     no_verdict: Any = None
-    figure = figures.levels(found, no_verdict)
+    figure = network_figures.levels(found, no_verdict)
     assert figure is not None
     (line,) = figure.axes[0].get_lines()
     levels, ratio = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())

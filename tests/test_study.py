@@ -13,12 +13,13 @@ import forked
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from sweeping import swept
 
 from pde_train.conf_dir import conf_dir
 from pde_train.errors import RunError
 from pde_train.study import parts
 from pde_train.study.hypotheses import Outcome, read_hypotheses, word
-from pde_train.study.parts import PARTS
+from pde_train.study.parts import PARTS, Part
 from pde_train.study.report import main as report
 from pde_train.study.run_table import LABEL, read, scheme_of
 from pde_train.study.verdicts import LOST, judge
@@ -43,10 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(subprocess, "run", forked.in_place_of_run)
-        patch.setitem(PARTS, "random_features", [*(PARTS["random_features"] or []), FEWER])
-        patch.setitem(PARTS, "networks", ["method.steps=40"])
-        patch.setitem(PARTS, "floor", ["differentiator=taylor,finite_difference", "method.steps=40"])
-        patch.setitem(PARTS, "floor_deep", ["model.hidden=[20],[20,20]", "method.steps=20"])
+        patch.setitem(PARTS, "random_features", Part(1, [*(PARTS["random_features"].small or []), FEWER]))
+        patch.setitem(PARTS, "networks", Part(1, ["method.steps=40"]))
+        patch.setitem(PARTS, "floor", Part(1, ["differentiator=taylor,finite_difference", "method.steps=40"]))
+        patch.setitem(PARTS, "floor_deep", Part(1, ["model.hidden=[20],[20,20]", "method.steps=20"]))
         assert parts.main(WORDS) == 0
         yield folder / "study-small"
 
@@ -71,12 +72,12 @@ def test_the_page_has_every_hypothesis_its_figures_and_no_address_of_another_mac
             "2-frontier",
             "2-losses",
             "2-ratios",
-            "2-training",
             "3-tested",
             "3-spectra",
             "4-tested",
             "4-entropies",
             "5-gaps",
+            "9-training",
             "causes",
         )
     }
@@ -254,6 +255,55 @@ def test_the_same_command_trains_nothing_again(
 def test_a_part_that_does_not_exist_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert parts.main(["--parts", "networks,widts"]) == 2
     assert capsys.readouterr().err.startswith("--parts widts is no part of the study: expected some of floor_deep")
+
+
+PLANTED = """
+number: {number}
+title: {title}
+source: planted
+parts: []
+alpha: 0.01
+comparisons:
+  - name: the error is {expected} with {scheme}
+    kind: paired
+    quantity: [error_l2]
+    scale: log10
+    expected: {expected}
+    margin: 0.301
+    exact: reverse
+    schemes: [{scheme}]
+    strata: [pde, scheme]
+    primary:
+      - {{when: {title}, pde: poisson_1d, scheme: {scheme}}}
+"""
+
+
+def test_a_planted_effect_and_a_planted_null_are_both_called_right(tmp_path: Path) -> None:
+    """A step of 0.1 has an error of pi^2 h^2 / 12; two exact modes differ by rounding alone."""
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    schemes = "reverse,taylor,finite_difference/1e-1"
+    sweep = [
+        *("model=random_features", "pde=poisson_1d", f"differentiator={schemes}", "seed=range(0,12)"),
+        *("model.features=20", "sampler.interior=50", "diagnostics=none", "audit.factor=null"),
+        *("tracking.experiment=planted", f"tracking.uri={store}", f"hydra.sweep.dir={tmp_path / 'multirun'}"),
+    ]
+    swept(tmp_path, *sweep)
+    claims = [("an effect", "greater", "FD2 h=0.1"), ("its opposite", "less", "FD2 h=0.1")]
+    claims += [("a null", "same", "taylor"), ("an effect that is none", "greater", "taylor")]
+    for number, (title, expected, scheme) in enumerate(claims, start=1):
+        text = PLANTED.format(number=number, title=title, expected=expected, scheme=scheme)
+        (tmp_path / f"{number}.yaml").write_text(text)
+    words = ["--uri", store, "--experiment", "planted", "--hypotheses", str(tmp_path), "--folder", str(tmp_path / "r")]
+    assert report(words) == 0
+    found = json.loads((tmp_path / "r" / "verdicts.json").read_text())["verdicts"]
+    assert [verdict["word"] for verdict in found] == ["holds", "does not hold", "holds", "does not hold"]
+    (effect,), (_,), (null,), (_,) = ([s for s in verdict["strata"] if s["when"]] for verdict in found)
+    assert effect["estimate"]["n"] == null["estimate"]["n"] == 12
+    assert effect["estimate"]["low"] > 1 > 0.301 > null["estimate"]["high"] >= null["estimate"]["low"] > -0.301
+    page = (tmp_path / "r" / "report.html").read_text()
+    for (title, *_), verdict in zip(claims, found, strict=True):
+        assert f"{title}: <span" in page.replace(verdict["word"], "", 0)
+        assert f">{verdict['word']}</span></h2>" in page.partition(f"{title}: <span")[2].partition("\n")[0]
 
 
 @pytest.mark.parametrize(

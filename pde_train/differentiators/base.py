@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from pde_train.derivatives import Axes, Field, Jet, Request, coordinate_columns
+from pde_train.geometry import Domain
 
 
 class Differentiator(ABC):
@@ -88,6 +89,20 @@ class Differentiator(ABC):
 
         Returns:
             The differentiator to use for this problem.
+        """
+        return self
+
+    def within(self, domain: Domain) -> Differentiator:
+        """This differentiator for points of a domain, by default without regard to it.
+
+        Args:
+            domain: The domain of the PDE.
+
+        Returns:
+            The differentiator to use for this problem.
+
+        Raises:
+            UsageError: The differentiator cannot serve such a domain.
         """
         return self
 

@@ -180,6 +180,7 @@ class Hypothesis:
         parts: The parts of the study whose runs it needs, see `pde_train.study.parts`.
         alpha: The level of its tests, over all primary strata together.
         comparisons: The statements that it consists of.
+        figures: The figures that show it on the page, see `pde_train.study.figures.FIGURES`.
 
     Raises:
         UsageError: There are too many primary strata or none, or `alpha` is no level.
@@ -191,6 +192,7 @@ class Hypothesis:
     parts: Sequence[str]
     alpha: float
     comparisons: Sequence[Comparison]
+    figures: Sequence[str] = ("tested",)
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.primary) <= MOST_PRIMARY:
@@ -242,8 +244,24 @@ def word(outcomes: Sequence[Outcome]) -> Word:
 
 
 def read_hypotheses(folder: Path = FOLDER) -> list[Hypothesis]:
-    """All hypotheses of a folder of YAML files, sorted by number."""
-    return sorted((_hypothesis(file) for file in folder.glob("*.yaml")), key=lambda hypothesis: hypothesis.number)
+    """All hypotheses of a folder of YAML files, sorted by number.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The hypotheses.
+
+    Raises:
+        UsageError: The folder has none, or a file is no hypothesis, or two have the same number.
+    """
+    found = sorted((_hypothesis(file) for file in folder.glob("*.yaml")), key=lambda hypothesis: hypothesis.number)
+    if not found:
+        raise UsageError(f"{folder} has no hypothesis: expected YAML files such as those in {FOLDER}")
+    numbers = [hypothesis.number for hypothesis in found]
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"the hypotheses in {folder} have the numbers {numbers}: expected each once, renumber them")
+    return found
 
 
 def _hypothesis(file: Path) -> Hypothesis:

@@ -6,25 +6,32 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 
-from pde_train.study import error_budget
-from pde_train.study.figures import unit
+from pde_train.study import error_budget, frontier
 from pde_train.study.hypotheses import Comparison, Hypothesis, Outcome, Word
 from pde_train.study.statistics import Estimate
 from pde_train.study.verdicts import SIDES, Stratum, Verdict, text
+from pde_train.study.words import in_words, unit
 
 HERE = Path(__file__).parent
 
-Picture = tuple[str, str]
-"""What a figure shows, in a sentence, and its PNG as a data address."""
+
+class Picture(NamedTuple):
+    """A figure on the page: what it shows, in a sentence, its PNG as a data address, and its width in CSS pixels."""
+
+    shows: str
+    address: str
+    width: int
 
 
 def render(
     verdicts: Sequence[Verdict],
     figures: Mapping[int, Sequence[Picture]],
     budget: Sequence[error_budget.Row],
+    choices: Mapping[str, Sequence[frontier.Choice]],
     summary: Mapping[str, object],
 ) -> str:
     """The HTML text of the report.
@@ -34,6 +41,7 @@ def render(
         figures: The pictures of each hypothesis by its number; number 0 stands for the error
             budget.
         budget: The rows of the error budget.
+        choices: The schemes on the frontier of error and time, by setting.
         summary: What is stated of the runs and of the making of the page.
 
     Returns:
@@ -43,10 +51,10 @@ def render(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number, "signed": signed, "labels": labels, "lost": lost, "hours": hours}
-    environment.filters |= {"when": when, "interval": interval, "text": text}
+    environment.filters |= {"when": when, "interval": interval, "text": text, "in_words": in_words}
     functions = {"conditions": conditions, "described": described, "rule": rule, "unit": unit, "said": said}
     return environment.get_template("page.html").render(
-        verdicts=verdicts, figures=figures, budget=budget, summary=summary, **functions
+        verdicts=verdicts, figures=figures, budget=budget, choices=choices, summary=summary, **functions
     )
 
 
@@ -100,7 +108,9 @@ def rule(hypothesis: Hypothesis, comparison: Comparison) -> str:
         "same": f"smaller in size than {size}",
     }[comparison.expected]
     if comparison.kind == "ranking":
-        return f"claimed: no other absolute correlation exceeds that of {comparison.claimed} by {size} or more"
+        return (
+            f"claimed: no other absolute correlation exceeds that of {in_words(comparison.claimed)} by {size} or more"
+        )
     what = {
         "paired": "the median over seeds of the paired difference FD - AD",
         "trend": f"the median over seeds of its slope by {comparison.over}",
@@ -136,7 +146,7 @@ def labels(stratum: Stratum, strata: Sequence[Stratum] = ()) -> str:
     """The levels of a stratum in one line, without those that all of `strata` share."""
     shared = {f for f, level in stratum.labels.items() if strata and all(s.labels.get(f) == level for s in strata)}
     kept = {f: level for f, level in stratum.labels.items() if f not in shared} or stratum.labels
-    return ", ".join(f"{factor} {text(level)}" for factor, level in kept.items())
+    return ", ".join(f"{factor} {in_words(text(level))}" for factor, level in kept.items())
 
 
 def hours(seconds: float) -> str:

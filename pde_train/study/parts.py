@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 from pde_train.errors import UsageError
@@ -25,35 +26,49 @@ STACKED = (f"{LAUNCHER}stacked", "hydra.launcher.threads=1")
 ONE_DIMENSION = "pde=poisson_1d,biharmonic_1d"
 FEW = "seed=range(100,108)"
 
-PARTS: dict[str, list[str] | None] = {
-    "floor_deep": None,
-    "floor_2d": None,
-    "floor_gauss_newton": None,
-    "floor_gauss_newton_32": None,
-    "nonlinear": None,
-    "cross": None,
-    "floor_adam": None,
-    "floor_accuracy": [FEW, "pde=biharmonic_1d", "differentiator.accuracy=8", "differentiator.step=optimal"],
-    "floor": [FEW, "pde=biharmonic_1d", "differentiator=taylor,finite_difference"],
-    "order": None,
-    "floor_float32": None,
-    "random_features": [FEW],
-    "networks": [FEW, ONE_DIMENSION, "method.steps=300"],
-    "widths": [FEW, "model.width=100", "method.steps=300"],
-    "features": [FEW, ONE_DIMENSION, "model.features=25,400"],
-    "accuracy": [FEW, ONE_DIMENSION, "differentiator.step=auto,1e-3"],
-    "float32": [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"],
-    "activations": [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"],
-    "weight_ranges": [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"],
-    "causes": [FEW, "differentiator.step=auto,1e-3"],
-    "contour": [FEW],
-    "optimal": [FEW, "differentiator.accuracy=2,8"],
-    "thresholds": [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"],
-}
-"""The parts, the longest first, and the overrides by which `--small` shortens each; None where it leaves one out.
 
-`thresholds` is last, as it trains nothing.
-"""
+@dataclass(frozen=True)
+class Part:
+    """A part of the study.
+
+    Attributes:
+        minutes: How long it took on one core of two, in November 2026; it tells how much of the study is left.
+        small: The overrides by which `--small` shortens it; None where `--small` leaves it out.
+    """
+
+    minutes: float
+    small: Sequence[str] | None = None
+
+
+PARTS = {
+    "floor_deep": Part(20),
+    "nonlinear": Part(20),
+    "floor_2d": Part(20),
+    "cross": Part(20),
+    "floor_gauss_newton": Part(20),
+    "floor_gauss_newton_32": Part(20),
+    "floor_adam": Part(20),
+    "floor_accuracy": Part(20, [FEW, "pde=biharmonic_1d", "differentiator.accuracy=8", "differentiator.step=optimal"]),
+    "floor": Part(20, [FEW, "pde=biharmonic_1d", "differentiator=taylor,finite_difference"]),
+    "floor_truncation": Part(20),
+    "order": Part(20),
+    "inside": Part(10),
+    "inside_2d": Part(10),
+    "floor_float32": Part(20),
+    "random_features": Part(10, [FEW]),
+    "networks": Part(10, [FEW, ONE_DIMENSION, "method.steps=300"]),
+    "widths": Part(10, [FEW, "model.width=100", "method.steps=300"]),
+    "features": Part(10, [FEW, ONE_DIMENSION, "model.features=25,400"]),
+    "accuracy": Part(10, [FEW, ONE_DIMENSION, "differentiator.step=auto,1e-3"]),
+    "float32": Part(10, [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"]),
+    "activations": Part(10, [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"]),
+    "weight_ranges": Part(10, [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"]),
+    "causes": Part(10, [FEW, "differentiator.step=auto,1e-3"]),
+    "contour": Part(10, [FEW]),
+    "optimal": Part(10, [FEW, "differentiator.accuracy=2,8"]),
+    "thresholds": Part(10, [FEW, ONE_DIMENSION, "differentiator=reverse,finite_difference"]),
+}
+"""The parts, the longest first; `thresholds` is last, as it trains nothing."""
 
 SMALL = Path("study-small")
 """The folder of the small study, which has a tracking store of its own, because its runs differ from the study's."""
@@ -80,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(error, file=sys.stderr)
         return error.code
-    whole = [part for part, shortened in PARTS.items() if not given.small or shortened is not None]
+    whole = [name for name, part in PARTS.items() if not given.small or part.small is not None]
     overrides, parts = given.words, given.parts.split(",") if given.parts else whole
     if unknown := [part for part in parts if part not in PARTS]:
         print(
@@ -96,12 +111,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides = [*overrides, f"hydra.sweep.dir={here / 'multirun'}", f"tracking.uri={uri}"]
     if not any(override.startswith(LAUNCHER) for override in overrides):
         overrides = [*STACKED, *overrides]
-    began = time.monotonic()
+    began, codes, expected, done = time.monotonic(), [], sum(PARTS[name].minutes for name in parts), 0.0
     with ThreadPoolExecutor(max(1, given.at_once)) as pool:
-        codes = list(
-            pool.map(lambda p: run_part(p, [*((PARTS[p] or []) if given.small else []), *overrides], here), parts)
-        )
-    print(f"{len(codes)} parts in {time.monotonic() - began:.0f} s")
+        shortened = {name: list(PARTS[name].small or []) if given.small else [] for name in parts}
+        running = {pool.submit(run_part, name, [*shortened[name], *overrides], here): name for name in parts}
+        for part in as_completed(running):
+            codes.append(part.result())
+            done += PARTS[running[part]].minutes
+            seconds = time.monotonic() - began
+            left = seconds * (expected / done - 1)
+            print(f"{len(codes)} of {len(parts)} parts in {seconds:.0f} s, about {left / 60:.0f} min left", flush=True)
     codes.append(report([*(["--uri", uri] if uri else []), "--folder", str(here / "report")]))
     return int(any(codes))
 

@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from pde_train.errors import PdeTrainError
+from pde_train.errors import PdeTrainError, UsageError
 from pde_train.runs import provenance
-from pde_train.study import error_budget
-from pde_train.study.figures import FIGURES, draw_error_budget
-from pde_train.study.hypotheses import Hypothesis, read_hypotheses
+from pde_train.study import error_budget, frontier
+from pde_train.study.feature_figures import draw_error_budget
+from pde_train.study.figures import FIGURES
+from pde_train.study.hypotheses import FOLDER, Hypothesis, read_hypotheses
 from pde_train.study.page import Picture, render, said
 from pde_train.study.run_table import Runs, plain_name, read
 from pde_train.study.verdicts import Verdict, judge
@@ -35,6 +36,9 @@ EXPERIMENT = "study"
 
 DRAWN = ("entropy/1e-08", "residual", "error_l2")
 """Metrics of networks that a figure shows at every step of training."""
+
+DPI, CSS_PIXELS = 140, 96
+"""The resolution of figures, and the pixels of an inch on the page."""
 
 ERROR_BUDGET = 0
 """The number under which the page finds the figures of the error budget."""
@@ -52,11 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m pde_train.report", description=__doc__)
     parser.add_argument("--uri", help=f"of the tracking store; by default ${URI}, else {DEFAULT_URI}")
     parser.add_argument("--experiment", default=EXPERIMENT, help=f"its experiment ({EXPERIMENT})")
+    parser.add_argument("--hypotheses", type=Path, default=FOLDER, help="a folder of YAML files (those of the study)")
     parser.add_argument("--folder", type=Path, default=Path("report"), help="where the page goes (report)")
     given = parser.parse_args(arguments)
     reader = Reader(given.uri or os.environ.get(URI) or DEFAULT_URI, given.experiment)
     try:
-        page = write(reader, given.folder)
+        page = write(reader, given.folder, read_hypotheses(given.hypotheses))
     except PdeTrainError as error:
         print(error, file=sys.stderr)
         return error.code
@@ -64,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write(reader: Reader, folder: Path) -> Path:
+def write(reader: Reader, folder: Path, hypotheses: Sequence[Hypothesis]) -> Path:
     """Judge the hypotheses by the runs of a store, and write the report.
 
     The folder gets `report.html`, `verdicts.json` with every number, and each figure as .png and
@@ -73,12 +78,22 @@ def write(reader: Reader, folder: Path) -> Path:
     Args:
         reader: The experiment in its tracking store.
         folder: Where the files go; made where it does not exist.
+        hypotheses: The hypotheses that are judged.
 
     Returns:
         The file of the page.
+
+    Raises:
+        UsageError: A hypothesis names a figure that does not exist.
+        RunError: The experiment has no finished run, or a seed occurs twice in a stratum.
     """
     began = time.monotonic()
-    hypotheses = read_hypotheses()
+    for hypothesis in hypotheses:
+        if unknown := [name for name in hypothesis.figures if name not in FIGURES]:
+            raise UsageError(
+                f"hypothesis {hypothesis.number} names the figure {unknown[0]!r}: expected some of "
+                f"{', '.join(FIGURES)}, correct it"
+            )
     runs = read(reader, [*DRAWN, *_measured_at_steps(hypotheses)])
     verdicts = [judge(hypothesis, runs) for hypothesis in hypotheses]
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +109,7 @@ def write(reader: Reader, folder: Path) -> Path:
     numbers = strict({"about": summary, "verdicts": [_numbers(v) for v in verdicts]})
     (folder / "verdicts.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     page = folder / "report.html"
-    page.write_text(render(verdicts, figures, error_budget.rows(runs), summary))
+    page.write_text(render(verdicts, figures, error_budget.rows(runs), frontier.rows(runs), summary))
     for sweep in runs.sweeps:
         reader.attach(sweep, folder)
     return page
@@ -115,6 +130,7 @@ def _numbers(verdict: Verdict) -> dict[str, object]:
     """Everything that a verdict follows from, as it is written to `verdicts.json`."""
     return {
         "number": verdict.hypothesis.number,
+        "title": verdict.hypothesis.title,
         "word": verdict.word,
         "said": said(verdict),
         "strata": [asdict(s) for s in verdict.strata],
@@ -134,8 +150,10 @@ def _draw(runs: Runs, verdicts: Sequence[Verdict], folder: Path) -> dict[int, li
     pictures: dict[int, list[Picture]] = {}
     for verdict in verdicts:
         number = verdict.hypothesis.number
-        drawn = ((name, caption, draw(runs, verdict)) for name, draw, caption in FIGURES[number])
-        pictures[number] = [_written(f, folder / f"{number}-{name}", caption) for name, caption, f in drawn if f]
+        drawn = [(name, FIGURES[name].draw(runs, verdict)) for name in verdict.hypothesis.figures]
+        pictures[number] = [
+            _written(figure, folder / f"{number}-{name}", FIGURES[name].caption) for name, figure in drawn if figure
+        ]
     figure = draw_error_budget(runs)
     caption = "Each part of FD's error alone, higher accuracy with the best step, and contour integrals."
     pictures[ERROR_BUDGET] = [_written(figure, folder / "causes", caption)] if figure else []
@@ -143,8 +161,9 @@ def _draw(runs: Runs, verdicts: Sequence[Verdict], folder: Path) -> dict[int, li
 
 
 def _written(figure: Figure, file: Path, caption: str) -> Picture:
-    """Write a figure as .png and .pdf; its caption, and the picture as a data address."""
+    """Write a figure as .png and .pdf; the picture for the page, at its own size."""
     png = file.with_suffix(".png")
-    figure.savefig(png, dpi=110)
+    figure.savefig(png, dpi=DPI)
     figure.savefig(file.with_suffix(".pdf"))
-    return caption, f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}"
+    address = f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}"
+    return Picture(caption, address, round(CSS_PIXELS * figure.get_size_inches()[0]))

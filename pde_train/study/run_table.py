@@ -257,7 +257,8 @@ def scheme_of(run: Mapping[str, object]) -> str:
     alone = f", {own['part']} alone" if isinstance(own.get("part"), str) else ""
     extrapolated = f" Richardson {own['richardson']}" if own.get("richardson", "0") not in ("0", np.nan) else ""
     hybrid = "hybrid " if name == "Hybrid" else ""
-    return f"{hybrid}FD{own['accuracy']}{extrapolated} h={short}{alone}"
+    inside = ", inside" if name == "InsideDifference" else ""
+    return f"{hybrid}FD{own['accuracy']}{extrapolated} h={short}{alone}{inside}"
 
 
 def _derived(history: Mapping[str, Curve], by_step: Sequence[str]) -> dict[str, float]:

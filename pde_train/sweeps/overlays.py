@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,11 +32,12 @@ def draw(results: Sequence[Result]) -> dict[str, Figure]:
     shown = dict(itertools.islice(groups.items(), MOST_PANELS))
     left_out = f"the first {MOST_PANELS} of {len(groups)} groups" if len(groups) > MOST_PANELS else ""
     drawn = {}
-    for name, curve_of, words in (
+    overlays: list[tuple[str, Callable[[Result], Curve], dict[str, Any]]] = [
         ("loss", _loss, {"xlabel": "optimiser step + 1", "ylabel": "loss", "logarithmic": "xy"}),
         ("spectra", _spectrum, {"xlabel": "index k", "ylabel": "singular value s_k", "logarithmic": "y", "marks": "o"}),
         ("entropy", _entropy, {**_of_entropy(results), "logarithmic": "x", "marks": "o-"}),
-    ):
+    ]
+    for name, curve_of, words in overlays:
         panels = {
             title: {label: [c for r in cells if len((c := curve_of(r))[0]) > 1] for label, cells in lines.items()}
             for title, lines in shown.items()

@@ -45,6 +45,7 @@ from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.differentiators.difference_error import DifferenceError
 from pde_train.differentiators.finite_difference import FiniteDifference
 from pde_train.differentiators.hybrid import Hybrid
+from pde_train.differentiators.inside_difference import InsideDifference
 from pde_train.differentiators.stochastic import Stochastic
 from pde_train.errors import UsageError
 from pde_train.instantiate import build_group
@@ -59,6 +60,7 @@ VARIANTS = {
     ],
     "finite_difference/truncation": ["accuracy=4 nodes=6", "step=grid"],
     "finite_difference/rounding": ["accuracy=4 nodes=6", "step=grid"],
+    "finite_difference/inside": ["accuracy=4", "step=grid"],
     "hybrid": ["accuracy=8", "richardson=1", "step=grid"],
     "complex_step": ["radius=0.4 nodes=32"],
     "stochastic": ["kind=sparse"],
@@ -134,7 +136,7 @@ def tolerance(
     differences, before = differentiator, 0
     if isinstance(differentiator, Hybrid):
         differences, before = differentiator.differences, 1
-    if isinstance(differentiator, DifferenceError):
+    if isinstance(differentiator, DifferenceError | InsideDifference):
         differences = differentiator.differences  # each part is within what both may be
     # `size` is the largest intermediate result; 1.5 roundings of it were seen where none is amplified
     bound = 8 * eps(dtype) * (size + amplification(differentiator, name, dimension) * size.max())
@@ -293,7 +295,7 @@ def roundings(differentiator: Seeded, size: float = 1.0, order: int = 2) -> floa
     amplified = 1.0
     if isinstance(made, ComplexStep):
         amplified = (order / made.circle[0]) ** order
-    if isinstance(made, (FiniteDifference, Hybrid, DifferenceError)):
+    if isinstance(made, FiniteDifference | Hybrid | DifferenceError | InsideDifference):
         differences = made if isinstance(made, FiniteDifference) else made.differences
         axes = [a for a in request(SEVERAL, 2).axes if a]
         h = min(h for a in axes for h in differences.steps(a, points(2))) / 2**differences.richardson
