@@ -74,7 +74,7 @@ def bands(
     notes = [note] if note else []
     if seeds > 1:
         notes.append(f"lines: medians over up to {seeds} seeds; bands: least to greatest")
-    figure.suptitle("; ".join(notes), fontsize=9)
+    figure.suptitle(textwrap.fill("; ".join(notes), 60 * max(columns, 2 if many else 1)), fontsize=9)
     return figure
 
 

@@ -597,7 +597,11 @@ def test_the_label_that_a_run_has_stored_comes_before_its_parameters() -> None:
 def test_errors_are_compared_where_the_exact_run_has_reached_a_residual() -> None:
     """The exact run falls a decade a step, in residual and error; the other one stops at an error of 1e-2."""
     steps = np.arange(7.0)
-    exact = {"residual": (steps, 10.0**-steps), "error_l2": (steps, 10.0**-steps), "loss": (steps, 100.0**-steps)}
+    exact = {
+        "residual_held_out": (steps, 10.0**-steps),
+        "error_l2": (steps, 10.0**-steps),
+        "loss": (steps, 100.0**-steps),
+    }
     stalled = {name: (steps[:4], np.maximum(values[:4], 1e-2)) for name, (_, values) in exact.items()}
     common = {"model": "two_layer", "width": 50, "interior": 200, "precision": "float64", "view": np.nan}
     common |= {"optimizer": "ssbroyden", "method": "gradient_descent", "pde": "poisson_1d"}

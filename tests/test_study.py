@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import pandas as pd
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -21,7 +22,7 @@ from pde_train.study import parts
 from pde_train.study.hypotheses import Outcome, read_hypotheses, word
 from pde_train.study.parts import PARTS, Part
 from pde_train.study.report import main as report
-from pde_train.study.run_table import LABEL, read, scheme_of
+from pde_train.study.run_table import LABEL, _table, read, scheme_of
 from pde_train.study.verdicts import LOST, judge
 from pde_train.tracking.reading import Reader
 
@@ -146,6 +147,14 @@ def test_a_run_that_did_not_finish_is_counted_where_it_belongs(folder: Path, tmp
     verdict = judge(read_hypotheses()[0], read(Reader(f"sqlite:///{store}", "study"), []))
     of_auto = [s for s in verdict.strata if s.labels["scheme"] == "FD2 h=auto" and s.labels["pde"] == "poisson_1d"]
     assert [(s.estimate.n, s.lost) for s in of_auto if s.estimate.n] == [(1, {LOST[0]: 1})] * 2
+
+
+def test_the_steps_of_a_configuration_are_not_those_after_which_a_run_ended() -> None:
+    ended = {"id": "a", "params.method.steps": "15000", "metrics.steps": 2300.0, "metrics.error_l2": 0.1}
+    table = _table(
+        pd.DataFrame([{**ended, "params.differentiator._target_": "pde_train.differentiators.taylor.Taylor"}])
+    )
+    assert table[["steps", "error_l2"]].to_dict("records") == [{"steps": 15000, "error_l2": 0.1}]
 
 
 def again(client: MlflowClient, experiment: str, run: Run, **changes: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ def panels(count: int, height: float, note: str) -> tuple[Figure, Iterable[Axes]
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[count:]:
         axes.set_visible(False)
-    figure.suptitle(note, fontsize=9)
+    figure.suptitle(textwrap.fill(note, 60 * columns), fontsize=9)
     return figure, grid[:count]
 
 

@@ -107,7 +107,7 @@ def tested(runs: Runs, verdict: Verdict) -> Figure | None:
         left = -reach if min(finite) < -comparison.margin else -2.5 * comparison.margin
         axes.set(ylim=(len(strata) - 0.4, -0.6), xlim=(-1, 1) if comparison.kind == "correlation" else (left, reach))
         axes.tick_params(axis="x", labelsize=7)
-        axes.set_title(f"{comparison.name} ({unit(comparison)})", fontsize=8, loc="left")
+        axes.set_title(textwrap.fill(f"{comparison.name} ({unit(comparison)})", 110), fontsize=8, loc="left")
         axes.grid(alpha=0.3, axis="x")
     return figure
 

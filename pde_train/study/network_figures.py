@@ -47,19 +47,21 @@ def ratios(runs: Runs, verdict: Verdict) -> Figure | None:
 
 
 def levels(runs: Runs, verdict: Verdict) -> Figure | None:
-    """The ratio of the errors of a pair against the residual that the run with exact derivatives has reached."""
+    """The ratio of the errors of a pair against the held-out residual that the run with AD has reached."""
     table, exact = _with_partners(runs)
 
     def ratio(run: Mapping[str, object]) -> Curve:
-        steps, residuals = runs.curve(exact[run["pair"]], "residual")
+        steps, residuals = runs.curve(exact[run["pair"]], "residual_held_out")
         reached = [float(steps[below[0]]) for level in LEVELS if len(below := np.flatnonzero(residuals <= level))]
         ours, theirs = (_at(runs.curve(str(i), "error_l2"), reached) for i in (run["id"], exact[run["pair"]]))
         return LEVELS[: len(reached)], ours / theirs
 
     schemes = [scheme for scheme in sorted(table["scheme"].unique()) if scheme != "taylor"]
-    return panels_of_bands(
-        table, OF_TRAINING, schemes, ratio, "xy", "residual of the run with AD", "error, FD / AD", "o-"
-    )
+    words = "held-out residual of the run with AD", "error, FD / AD"
+    figure = panels_of_bands(table, OF_TRAINING, schemes, ratio, "xy", *words, "o-")
+    for axes in figure.axes if figure else ():
+        axes.invert_xaxis()  # training goes to the right
+    return figure
 
 
 def frontier(runs: Runs, verdict: Verdict) -> Figure | None:

@@ -34,7 +34,7 @@ from pde_train.tracking.uris import URI
 
 EXPERIMENT = "study"
 
-DRAWN = ("entropy/1e-08", "residual", "error_l2")
+DRAWN = ("entropy/1e-08", "residual_held_out", "error_l2")
 """Metrics of networks that a figure shows at every step of training."""
 
 DPI, CSS_PIXELS = 140, 96

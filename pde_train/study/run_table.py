@@ -175,7 +175,8 @@ def read(reader: Reader, by_step: Sequence[str]) -> Runs:
     other = cells[~cells["tags.config_hash"].isin(finished["tags.config_hash"])].drop_duplicates("tags.config_hash")
     every = _table(pd.concat([distinct, other]))
     table = every.iloc[: len(distinct)]
-    unfinished = every.iloc[len(distinct) :].drop(columns=[c for c in every if f"metrics.{c}" in raw])
+    measured = [c for c in every if f"metrics.{c}" in raw and c not in FACTORS]
+    unfinished = every.iloc[len(distinct) :].drop(columns=measured)
     unfinished = unfinished[~unfinished["config"].isin(table["config"])].drop_duplicates("config")
     files = dict(zip(distinct["id"], distinct["artifacts"], strict=True))
 
@@ -217,7 +218,7 @@ def _table(distinct: pd.DataFrame) -> pd.DataFrame:
     columns["scheme"] = [scheme_of(row) for row in distinct.to_dict("records")]
     columns |= {"config": _same(distinct, OF_NO_CONFIGURATION), "pair": _same(distinct, NOT_OF_A_PAIR)}
     metrics = {c.removeprefix("metrics."): distinct[c] for c in distinct if c.startswith("metrics.")}
-    return pd.DataFrame(columns | metrics).reset_index(drop=True)
+    return pd.DataFrame(metrics | columns).reset_index(drop=True)  # the factor `steps`, not the metric of that name
 
 
 def _same(runs: pd.DataFrame, but: tuple[str, ...]) -> pd.Series:
