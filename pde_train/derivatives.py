@@ -10,10 +10,14 @@ by the names of the unknowns.
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
@@ -202,3 +206,14 @@ class Jet:
 def coordinate_columns(x: Tensor, coordinates: Sequence[str]) -> dict[str, Tensor]:
     """The columns (n, 1) of points x (n, d) by the names of the coordinates."""
     return {c: x[:, i : i + 1] for i, c in enumerate(coordinates)}
+
+
+class _CallableModule(ModuleType):
+    """This module, which as `pde_train.derivatives(...)` is the function of that name in `pde_train.api` as well."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Jet:
+        jet: Jet = import_module("pde_train.api").derivatives(*arguments, **named)
+        return jet
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -79,6 +79,7 @@ ALLOWED = {  # what each module or folder may import from the package
     "sync": {"errors", "run_folder", "tracking"},
     "study": {"differentiators", "errors", "guards", "plots", "runs", "sync", "tracking"},
     "report": {"study"},
+    "api": SCIENCE | {"conf_dir", "experiment", "guards", "instantiate", "run_folder", "runs", "tracking", "training"},
     "cli": {
         "conf_dir",
         "errors",
@@ -92,7 +93,7 @@ ALLOWED = {  # what each module or folder may import from the package
         "tracking",
     },
 }
-HYDRA = {"cli", "experiment", "guards", "instantiate", "overrides", "runs", "schema", "sweeps", "__main__"}
+HYDRA = {"api", "cli", "experiment", "guards", "instantiate", "overrides", "runs", "schema", "sweeps", "__main__"}
 
 
 def imports(file: Path) -> set[str]:

@@ -217,7 +217,7 @@ class Run:
         )
         result.write(self.folder)
         self.result = result
-        self._close(Status.FINISHED, files)
+        self._close(Status.FINISHED, [*files, self.folder / RESULT_FILE])
 
     def fail(self, error: BaseException) -> BaseException:
         """Keep how a run ended that did not finish, and what it had measured; nothing where it has ended already.
@@ -239,7 +239,7 @@ class Run:
         files: list[Path] = []
         with contextlib.suppress(Exception):  # a second failure must not hide the first
             files = self._written()
-        self._close(status, files)
+        self._close(status, [*files, self.folder / RESULT_FILE])
         return told
 
     def _take_folder(self, experiment: Experiment, config_hash: str) -> None:

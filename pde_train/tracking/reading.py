@@ -86,6 +86,32 @@ class Reader:
         return str(experiment.experiment_id)
 
 
+def downloaded(run_id: str, uri: str) -> Path:
+    """The files of a run in a store, in a new temporary folder.
+
+    Args:
+        run_id: The id of the run.
+        uri: The store.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RunError: The store cannot be read, or has no such run.
+    """
+    import mlflow.artifacts
+
+    try:
+        Store(uri).load()
+        where = {"run_id": run_id, "tracking_uri": encoded(absolute(uri))}
+        return Path(mlflow.artifacts.download_artifacts(**where, dst_path=tempfile.mkdtemp(prefix="pde_train-")))
+    except Exception as error:  # a store may answer with anything
+        raise RunError(
+            f"the run {run_id} cannot be loaded from {masked(uri)} ({first_line(error, uri)}): expected the id of a "
+            "finished run in that store"
+        ) from error
+
+
 def _row(run: Any) -> dict[str, Any]:
     about = {
         "id": run.info.run_id,

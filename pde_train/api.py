@@ -1,0 +1,411 @@
+"""Python's door: compose and run experiments, load what they left, and take derivatives of any network.
+
+    import pde_train as pt
+
+    experiment = pt.compose("pde=burgers_1d", "model=two_layer", "model.width=50")
+    run = experiment.run("my_run")
+    run.history.plot(x="step", y="loss")
+    run.predict([[0.0, 0.5]])
+
+Words are those of the command line. `pde_train` itself imports nothing of this before it is used.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from pde_train import experiment as root
+from pde_train.conf_dir import choices, conf_dir
+from pde_train.derivatives import Field, Jet, Request
+from pde_train.differentiators.base import Differentiator
+from pde_train.entropy import TruncatedEntropy, truncated_entropy
+from pde_train.errors import RunError, UsageError, nearest
+from pde_train.guards import check_trusted, refuse_secrets
+from pde_train.instantiate import build_group
+from pde_train.problem import Problem
+from pde_train.run_folder import CELLS, SPECTRA
+from pde_train.runs.result import Result
+from pde_train.runs.run import Resume, Run
+from pde_train.spectra import Spectrum, load_spectra, singular_values
+from pde_train.tracking.reading import downloaded
+from pde_train.training.parameters import MODEL, take_parameters
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COORDINATES = ("x", "y", "z", "t")
+"""The names of coordinates where none are given: x; x, y; x, y, z; x, y, z, t; from five on x1, x2, ..."""
+
+MOST_DENSE = 16_000_000
+"""Entries of the largest residual Jacobian whose spectrum is taken densely, as `diagnostics.max_dense` has it."""
+
+
+@dataclass(frozen=True)
+class Experiment(root.Experiment):
+    """An experiment from Python, see `pde_train.experiment.Experiment`.
+
+    Attributes:
+        choices: The choice of each configuration group.
+        words: The overrides by which it was composed.
+    """
+
+    choices: Mapping[str, str] = field(default_factory=dict)
+    words: Sequence[str] = ()
+
+    def run(self, folder: str | Path, resume: bool = False) -> LoadedRun:
+        """Train, as `python -m pde_train hydra.run.dir=<folder>` does, and load what was left.
+
+        Args:
+            folder: Of the run; an earlier run in it is overwritten.
+            resume: Go on with what an interrupted run of this experiment left there instead.
+
+        Returns:
+            The run.
+
+        Raises:
+            PdeTrainError: What went wrong, as one sentence.
+        """
+        how = Resume.REQUIRED if resume else Resume.NEVER
+        with Run.open(Path(folder).absolute(), self.choices, self.words, how) as run:
+            run.fit(self)
+        return load_run(folder)
+
+
+def compose(*words: str, config_dir: str | Path | None = None) -> Experiment:
+    """Compose and build an experiment from overrides.
+
+    Args:
+        words: Overrides as on the command line, such as `pde=burgers_1d` and `model.width=50`.
+        config_dir: A folder of your own configuration, as `--config-dir` takes it.
+
+    Returns:
+        The experiment, checked and ready to run.
+
+    Raises:
+        UsageError: A word is wrong, or no run can use the configuration.
+        HydraException: There is no such group, choice or key.
+    """
+    refuse_secrets(words)
+    extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        cfg = hydra_compose("config", [*extra, *words], return_hydra_config=True)
+    check_trusted(cfg, words)
+    with_defaults = {"runtime.cwd": str(Path.cwd()), "runtime.output_dir": str(Path.cwd()), "mode": "RUN"}
+    for key, value in with_defaults.items():
+        OmegaConf.update(cfg.hydra, key, value)
+    HydraConfig.instance().set_config(cfg)  # ${hydra:...} in the name of the run and in the uri of the store
+    chosen = {k: str(v) for k, v in cfg.hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
+    own = cfg.copy()
+    OmegaConf.set_struct(own, False)
+    own.pop("hydra")
+    OmegaConf.resolve(own)
+    built = root.build(own)
+    return Experiment(**{f.name: getattr(built, f.name) for f in fields(built)}, choices=chosen, words=words)
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """What a run has left.
+
+    Attributes:
+        folder: Its folder.
+        config: Its configuration.
+        result: How it ended, with the last value of every metric.
+    """
+
+    folder: Path
+    config: DictConfig
+    result: Result
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem, whose model has the parameters with which the run ended."""
+        cfg = self.config.copy()
+        cfg.tracking = {"_target_": "pde_train.tracking.none.NoTracker"}
+        cfg.sweep.update({"parent": None, "stack": None})
+        cfg.name = "loaded"
+        cfg.accelerator.accelerator = "cpu"
+        problem = root.build(cfg).problem
+        take_parameters(problem.model, str(self.folder / MODEL), "cpu", "folder")
+        return problem
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The trained model, from points (n, d) to values (n, k) of the k unknowns."""
+        return self.problem.model
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Every metric at every step at which it was measured: a column `step`, and one for each metric."""
+        import pandas as pd
+
+        rows = pd.read_csv(self.folder / "history.csv")
+        return rows.pivot_table(index="step", columns="metric", values="value").reset_index().rename_axis(columns=None)
+
+    def spectrum(self, step: int | None = None) -> Spectrum:
+        """The singular values at a step.
+
+        Args:
+            step: The step, one of those at which `diagnostics.when` measured; None for the last of them.
+
+        Returns:
+            The spectrum.
+
+        Raises:
+            UsageError: The run has none, or none at that step.
+        """
+        found = load_spectra(self.folder / SPECTRA)
+        if not found or (step is not None and step not in found):
+            raise UsageError(
+                f"{self.folder} has singular values at the steps {', '.join(map(str, found)) or 'none'}: expected "
+                f"{step}, or a run with diagnostics=spectrum"
+            )
+        return found[max(found) if step is None else step]
+
+    def predict(self, x: Any) -> pd.DataFrame:
+        """The solution at points.
+
+        Args:
+            x: The points (n, d), or (n,) in one dimension: an array, a tensor or nested lists.
+
+        Returns:
+            A column for each coordinate and for each unknown.
+
+        Raises:
+            UsageError: The points have another number of coordinates.
+        """
+        import pandas as pd
+
+        pde, points = self.problem.pde, _points(x).to(self.problem.dtype)
+        if points.shape[1] != len(pde.coordinates):
+            raise UsageError(
+                f"points of {points.shape[1]} coordinates were given, and this PDE has "
+                f"{', '.join(pde.coordinates)}: expected an array (n, {len(pde.coordinates)})"
+            )
+        with torch.no_grad():
+            values = self.model(points)
+        table = torch.cat([points, values], dim=1).numpy()
+        return pd.DataFrame(table, columns=[*pde.coordinates, *pde.unknowns])
+
+
+def load_run(run: str | Path, uri: str | None = None) -> LoadedRun:
+    """Load a finished run.
+
+    Args:
+        run: Its folder, or the id of a run in an MLflow store, whose files are downloaded to a temporary folder.
+        uri: The store, where an id is given.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: There is no such run, or it has not finished.
+    """
+    folder = downloaded(str(run), uri) if uri is not None else Path(run).absolute()
+    if not (folder / "config.yaml").exists():
+        raise RunError(
+            f"{folder} holds no finished run: expected a folder with config.yaml, or the id of a run and uri=, the "
+            "store that has it"
+        )
+    config = OmegaConf.create(yaml.safe_load((folder / "config.yaml").read_text()))
+    result = Result.read(folder)
+    if result is None:
+        raise RunError(f"{folder} has no result.json: expected a run that has ended, resume it")
+    return LoadedRun(folder, config, result)
+
+
+def sweep(*words: str, folder: str | Path = "multirun") -> pd.DataFrame:
+    """Run a sweep, as `python -m pde_train --multirun` does in a process of its own, and load its table.
+
+    Args:
+        words: Overrides with lists of choices, such as `seed=range(0,5)`.
+        folder: Where the cells go; a sweep that was begun there goes on.
+
+    Returns:
+        The table of `load_sweep`.
+
+    Raises:
+        RunError: A cell of the sweep is not finished, or a word is wrong; the sentence is the command's.
+    """
+    own = f"hydra.sweep.dir='{Path(folder).absolute()}'"
+    command = [sys.executable, "-m", "pde_train", "--multirun", *words, own]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise RunError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the sweep is not finished")
+    grids = [file.parent for file in Path(folder).rglob("grid.json") if CELLS not in file.parts]
+    return load_sweep(max(grids, key=lambda grid: (grid / "table.csv").stat().st_mtime))
+
+
+def load_sweep(folder: str | Path) -> pd.DataFrame:
+    """The table of a sweep: a row for each cell, with its choices, its metrics and its folder.
+
+    Args:
+        folder: Of the sweep, as the sweep's last lines name it.
+
+    Returns:
+        The table.
+
+    Raises:
+        RunError: The folder has no table.
+    """
+    import pandas as pd
+
+    file = Path(folder) / "table.csv"
+    if not file.exists():
+        raise RunError(f"{file} does not exist: expected the folder of a sweep, such as multirun/sweep-1a2b3c4d")
+    return pd.read_csv(file)
+
+
+def differentiator(by: str | Differentiator) -> Differentiator:
+    """A differentiator by the words of the command line.
+
+    Args:
+        by: A choice, and settings after it, such as `taylor` or `finite_difference accuracy=8 step=1e-2`; or a
+            differentiator, which is returned as it is.
+
+    Returns:
+        The differentiator.
+
+    Raises:
+        UsageError: There is no such choice or setting.
+    """
+    if isinstance(by, Differentiator):
+        return by
+    name, *settings = by.split()
+    if name not in (known := choices("differentiator")):
+        raise UsageError(f"by={name} is no differentiator: expected one of {', '.join(known)}{nearest(name, known)}")
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        words = [f"differentiator={name}", *(f"differentiator.{setting}" for setting in settings)]
+        cfg = hydra_compose("config", ["name=api", "tracking=none", *words])
+    built: Differentiator = build_group(cfg, "differentiator")
+    return built
+
+
+def derivatives(
+    u: Field, x: Any, names: str, by: str | Differentiator = "taylor", coordinates: Sequence[str] | None = None
+) -> Jet:
+    """Derivatives of a network, or of any row-wise function, at points.
+
+    Args:
+        u: The function, from points (n, d) to values (n, m); a `torch.nn.Module`, or any function of torch.
+        x: The points (n, d), or (n,) in one dimension.
+        names: What is wanted, such as `u u_xx u_xy lap_u`.
+        by: How derivatives are taken, see `differentiator`.
+        coordinates: The names of the coordinates; by default COORDINATES.
+
+    Returns:
+        The columns (n, m) by name, as attributes: `derivatives(...).u_xx`.
+
+    Raises:
+        UsageError: The names or the differentiator cannot be used.
+    """
+    points = _points(x)
+    named = tuple(coordinates or _coordinates(points.shape[1]))
+    chosen = differentiator(by)
+    try:
+        request = Request.parse(names, named)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    tuned = chosen.tuned_to(u, points, request.axes)
+    return tuned(u, points, request)
+
+
+def spectrum(of: Problem | LoadedRun | Experiment | Tensor) -> Spectrum:
+    """The singular values of a matrix, or of the residual Jacobian of a problem at its training points.
+
+    Args:
+        of: A matrix (n, p), a problem, or the experiment or the run that has it.
+
+    Returns:
+        The spectrum.
+
+    Raises:
+        UsageError: The Jacobian has too many entries; train with `diagnostics=spectrum` then.
+    """
+    if isinstance(of, Tensor):
+        return Spectrum(singular_values(of))
+    problem = of if isinstance(of, Problem) else of.problem
+    batch = problem.placed(problem.draw(np.random.default_rng(problem.sampler.seed)))
+    jacobian = problem.jacobian(batch)
+    rows, columns = jacobian.shape
+    if rows * columns > MOST_DENSE:
+        raise UsageError(
+            f"a Jacobian of {rows} rows and {columns} columns has more than {MOST_DENSE} entries: expected fewer "
+            "points or parameters, or a run with diagnostics=spectrum, which takes a randomised SVD"
+        )
+    return Spectrum(singular_values(jacobian.dense()))
+
+
+def compare(
+    u: Field, x: Any, names: str, by: Sequence[str] = ("reverse", "taylor", "finite_difference")
+) -> pd.DataFrame:
+    """Several ways of taking derivatives of one function at the same points.
+
+    Args:
+        u: The function, from points (n, d) to values (n, m).
+        x: The points (n, d), or (n,) in one dimension.
+        names: The derivatives that are compared.
+        by: The ways; the first one is the reference.
+
+    Returns:
+        A row for each way, with its relative L2 distance from the reference in each derivative.
+
+    Raises:
+        UsageError: The names or a differentiator cannot be used.
+    """
+    import pandas as pd
+
+    found = {way: derivatives(u, x, names, way) for way in by}
+    exact = found[by[0]]
+    rows = [
+        {"by": way, **{name: _distance(getattr(jet, name), getattr(exact, name)) for name in names.split()}}
+        for way, jet in found.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _distance(found: Tensor, exact: Tensor) -> float:
+    size = float(torch.linalg.vector_norm(exact.detach())) or 1.0
+    return float(torch.linalg.vector_norm((found - exact).detach())) / size
+
+
+def _points(x: Any) -> Tensor:
+    points = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x, dtype=float))
+    return points.unsqueeze(1) if points.dim() == 1 else points
+
+
+def _coordinates(dimension: int) -> tuple[str, ...]:
+    if dimension <= len(COORDINATES):
+        return COORDINATES[:dimension]
+    return tuple(f"x{i + 1}" for i in range(dimension))
+
+
+__all__ = [
+    "Experiment",
+    "LoadedRun",
+    "TruncatedEntropy",
+    "compare",
+    "compose",
+    "derivatives",
+    "differentiator",
+    "load_run",
+    "load_sweep",
+    "spectrum",
+    "sweep",
+    "truncated_entropy",
+]

@@ -1,0 +1,116 @@
+"""Python's door: what it gives is what the command line makes, and what mathematics says."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+import pde_train as pt
+from pde_train.errors import RunError, UsageError
+
+WORDS = ("pde=poisson_1d", "model=two_layer", "model.width=8", "sampler.interior=20", "method.steps=30")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> pt.LoadedRun:
+    """A short run, made once."""
+    folder = tmp_path_factory.mktemp("api")
+    experiment = pt.compose(*WORDS, f"tracking.uri=sqlite:///{folder}/mlflow.db", "method.compile=never")
+    return experiment.run(folder / "run")
+
+
+def test_a_run_from_python_is_that_of_the_command_line(run: pt.LoadedRun, tmp_path: Path) -> None:
+    words = [*WORDS, "method.compile=never", "tracking=none", f"hydra.run.dir={tmp_path / 'run'}"]
+    subprocess.run([sys.executable, "-m", "pde_train", *words], check=True, cwd=tmp_path, capture_output=True)
+    other = pt.load_run(tmp_path / "run")
+    assert other.result.metrics["error_l2"] == run.result.metrics["error_l2"]
+    assert run.result.choices["pde"] == "poisson_1d"
+
+
+def test_what_is_loaded_is_what_was_trained(run: pt.LoadedRun) -> None:
+    assert run.history["step"].iloc[-1] == 30
+    assert run.history["loss"].dropna().iloc[0] > run.history["loss"].dropna().iloc[-1]
+    x = np.linspace(-1, 1, 1001)
+    predicted = run.predict(x)
+    assert list(predicted) == ["x", "u"]
+    error = np.linalg.norm(predicted["u"] - np.sin(math.pi * x)) / np.linalg.norm(np.sin(math.pi * x))
+    assert error == pytest.approx(run.result.metrics["error_l2"], rel=1e-6)
+    assert run.config.model.width == 8
+
+
+def test_the_spectrum_of_a_loaded_run_is_that_which_it_has_kept(run: pt.LoadedRun) -> None:
+    kept, again = run.spectrum(), pt.spectrum(run)
+    np.testing.assert_allclose(again.values[:5], kept.values[:5], rtol=1e-10)
+    assert pt.truncated_entropy(kept.values, 1e-8).normalised == pytest.approx(run.result.metrics["entropy/1e-08"])
+    with pytest.raises(UsageError, match=r"has singular values at the steps 0, .*: expected 7"):
+        run.spectrum(7)
+
+
+def test_a_run_is_loaded_from_its_store(run: pt.LoadedRun) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{run.folder.parent}/mlflow.db"
+    client = MlflowClient(uri)
+    (stored,) = client.search_runs([client.get_experiment_by_name("pde_train").experiment_id])
+    other = pt.load_run(stored.info.run_id, uri)
+    pd.testing.assert_frame_equal(other.predict([[0.3]]), run.predict([[0.3]]))
+    assert other.result.metrics == run.result.metrics
+    with pytest.raises(RunError, match=r"the run nothing cannot be loaded from sqlite:///"):
+        pt.load_run("nothing", uri)
+
+
+def test_a_sweep_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["model=random_features", "model.features=10,20", "seed=0,1", "tracking=none", "diagnostics=none"]
+    table = pt.sweep(*words, folder=tmp_path / "sweep")
+    assert len(table) == 4
+    assert (table["error_l2"] > 0).all()
+    assert len(set(table["folder"])) == 4
+    with pytest.raises(RunError, match=r"table.csv does not exist: expected the folder of a sweep"):
+        pt.load_sweep(tmp_path)
+
+
+@pytest.mark.parametrize("by", ["taylor", "reverse", "finite_difference accuracy=8 step=optimal"])
+def test_derivatives_of_any_function(by: str) -> None:
+    x = torch.rand(7, 2, dtype=torch.float64)
+
+    def u(z: Tensor) -> Tensor:
+        return torch.sin(z[:, :1]) * torch.exp(z[:, 1:])
+
+    found = pt.derivatives(u, x, "u u_xy lap_u", by)
+    assert torch.allclose(found.u_xy, torch.cos(x[:, :1]) * torch.exp(x[:, 1:]), rtol=1e-6)
+    assert torch.allclose(found.lap_u, torch.zeros(7, 1, dtype=torch.float64), atol=1e-5)
+    named = pt.derivatives(u, x, "u_rs", by, coordinates=("r", "s"))
+    assert torch.allclose(named.u_rs, found.u_xy, rtol=1e-6)
+
+
+def test_ways_are_compared_with_the_first() -> None:
+    table = pt.compare(torch.sin, np.linspace(0, 1, 5), "u_x u_xx", ["taylor", "reverse", "finite_difference step=0.1"])
+    assert list(table["by"]) == ["taylor", "reverse", "finite_difference step=0.1"]
+    assert (table.loc[:1, ["u_x", "u_xx"]] < 1e-14).all(axis=None)
+    # central differences of accuracy 2 multiply a derivative of sin by 1 - h^2 / 6 and 1 - h^2 / 12
+    assert table["u_x"][2] == pytest.approx(0.1**2 / 6, rel=1e-2)
+    assert table["u_xx"][2] == pytest.approx(0.1**2 / 12, rel=1e-2)
+
+
+def test_bad_input_is_one_sentence(run: pt.LoadedRun, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"by=tailor is no differentiator: expected one of .*did you mean taylor"):
+        pt.derivatives(torch.sin, [0.0], "u_x", "tailor")
+    with pytest.raises(UsageError, match=r"'u_q' names no derivative over the coordinates x"):
+        pt.derivatives(torch.sin, [0.0], "u_q")
+    with pytest.raises(UsageError, match=r"points of 2 coordinates were given, and this PDE has x: expected an array"):
+        run.predict([[0.0, 1.0]])
+    with pytest.raises(RunError, match=r"holds no finished run: expected a folder with config.yaml"):
+        pt.load_run(tmp_path)
+
+
+def test_the_command_line_does_not_import_it() -> None:
+    """`--help` answers at once: importing the package imports neither torch nor the API."""
+    program = "import sys, pde_train; assert 'torch' not in sys.modules and 'compose' in dir(pde_train)"
+    subprocess.run([sys.executable, "-c", program], check=True)
