@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 TRACEBACK = "PDE_TRAIN_TRACEBACK"
 """Environment variable that is set where the user asked for tracebacks by HYDRA_FULL_ERROR=1."""
 
+MANY = ("-m", "--multirun")
+"""The words that ask for a sweep; they may stand anywhere in a command."""
+
 GO_ON = "go on with the same command; a single run wants resume=true and its folder as well"
 
 
@@ -59,6 +62,13 @@ def task(cfg: DictConfig) -> str:
 
         if not sweeping:
             _check_use(cfg, here.overrides.task)
+            if many := here.sweeper.get("params"):
+                what = " ".join(f"{key}={value}" for key, value in many.items())
+                log.warning(
+                    "experiment=%s describes a sweep (%s), and this is one run: --multirun trains all of it",
+                    choices.get("experiment"),
+                    what,
+                )
         if cfg.sweep.stack is not None:
             from pde_train.runs.stack import train
 
@@ -96,6 +106,9 @@ def main() -> None:
     code = 0
     try:
         words = sys.argv[1:]
+        if _help_for_group(words):
+            return
+        sys.argv[1:] = words = sorted(words, key=lambda word: word not in MANY)  # argparse wants options first
         refuse_secrets(words)
         guard_composition()
         _check_words(words)
@@ -115,6 +128,25 @@ def main() -> None:
     sys.exit(code)
 
 
+def _help_for_group(words: Sequence[str]) -> bool:
+    """Print the choices of the groups that stand beside `--help`, each with its keys and their comments.
+
+    Args:
+        words: Of the command.
+
+    Returns:
+        Whether there were any; Hydra's own help is asked for otherwise.
+    """
+    asked = [group for group in (*groups(), "experiment") if group in words]
+    if not asked or not {"--help", "-h"} & set(words):
+        return False
+    for group in asked:
+        for choice in choices(group):
+            text = (conf_dir() / group / f"{choice}.yaml").read_text().rstrip()
+            print(f"== {group}={choice}\n{text}\n")
+    return True
+
+
 def _check_words(words: Sequence[str]) -> None:
     """Refuse words that Hydra would accept without effect, or answer with the names of its own parts.
 
@@ -127,8 +159,10 @@ def _check_words(words: Sequence[str]) -> None:
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    many = any(word in ("-m", "--multirun") for word in words)
+    many = any(word in MANY for word in words)
     for word in words:
+        if word.startswith("+") and word[1:].partition("=")[0] in (*groups(), "experiment"):
+            raise UsageError(f"{word} adds a group that every configuration has: expected {word[1:]}, drop the +")
         if word.startswith("-") or not ("=" in word or word.startswith("~")):
             continue
         try:

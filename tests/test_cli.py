@@ -38,6 +38,37 @@ def test_help_shows_groups_choices_and_three_examples(tmp_path: Path) -> None:
     assert done.stdout.partition("Three to try:")[2].partition("\n\n")[0].count("python -m pde_train") == 3
 
 
+def test_help_for_a_group_shows_its_choices_with_the_comments_of_their_keys(tmp_path: Path) -> None:
+    for words in (("--help", "differentiator"), ("differentiator", "-h")):
+        done = refused(tmp_path, *words)
+        assert done.returncode == 0
+        for file in (conf_dir() / "differentiator").rglob("*.yaml"):
+            assert file.read_text().rstrip() in done.stdout
+        assert "== differentiator=finite_difference/grid\n" in done.stdout
+        assert "== model" not in done.stdout
+
+
+def test_help_names_the_other_commands(tmp_path: Path) -> None:
+    said = refused(tmp_path, "--help").stdout
+    for module in ("status", "sync", "study", "report"):
+        assert f"python -m pde_train.{module} " in said
+        assert refused(tmp_path, "--help").returncode == 0
+
+
+def test_words_may_stand_on_both_sides_of_multirun(tmp_path: Path) -> None:
+    words = ["model.features=5", "--multirun", "seed=0,1", "tracking=none", "diagnostics=none"]
+    done = refused(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert "2 cells, 0 of them done" in done.stdout + done.stderr
+
+
+def test_an_experiment_that_describes_a_sweep_says_so_where_one_run_is_asked_for(tmp_path: Path) -> None:
+    done = refused(tmp_path, "experiment=first_look", "tracking=none", "diagnostics=none")
+    assert done.returncode == 0, done.stderr
+    assert "experiment=first_look describes a sweep (pde=poisson_1d,biharmonic_1d model=" in done.stdout + done.stderr
+    assert "this is one run: --multirun trains all of it" in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("argument", ["--help", "--cfg=job"])
 def test_help_and_cfg_load_neither_torch_nor_lightning_nor_mlflow(tmp_path: Path, argument: str) -> None:
     code = (
@@ -68,6 +99,11 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
+        (
+            ["+experiment=first_look"],
+            2,
+            "adds a group that every configuration has: expected experiment=first_look, drop",
+        ),
         (["pde=heat"], 2, "pde=heat is no choice: expected one of allen_cahn_1d, "),
         (["pde=poison_1d"], 2, "did you mean poisson_1d?"),
         (["mdoel=mlp"], 2, "did you mean model?"),
