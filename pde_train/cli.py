@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -108,7 +109,7 @@ def main() -> None:
         words = sys.argv[1:]
         if _help_for_group(words):
             return
-        sys.argv[1:] = words = sorted(words, key=lambda word: word not in MANY)  # argparse wants options first
+        sys.argv[1:] = words = _in_order(words)
         refuse_secrets(words)
         guard_composition()
         _check_words(words)
@@ -126,6 +127,29 @@ def main() -> None:
         usage = isinstance(error, (HydraException, OmegaConfBaseException))
         code = 2 if usage else getattr(error, "code", 1)
     sys.exit(code)
+
+
+def _in_order(words: Sequence[str]) -> list[str]:
+    """The words as Hydra reads them: `--multirun` first, and `?key=value` as the key `sweep.optional`.
+
+    Args:
+        words: Of the command.
+
+    Returns:
+        The words.
+
+    Raises:
+        UsageError: A word begins with `?`, and no sweep is asked for.
+    """
+    many, others = [w for w in words if w in MANY], [w for w in words if w not in MANY]
+    optional = [word for word in others if word.startswith("?")]
+    if optional and not many:
+        raise UsageError(
+            f"{optional[0]} is for the cells of a sweep that have its key: expected --multirun, or {optional[0][1:]}"
+        )
+    kept = [word for word in others if word not in optional]
+    quoted = ",".join(QuotedString(word[1:], Quote.single).with_quotes() for word in optional)
+    return [*many, *kept, *([f"sweep.optional=[{quoted}]"] if optional else [])]
 
 
 def _help_for_group(words: Sequence[str]) -> bool:
@@ -236,7 +260,7 @@ def _sentence(error: Exception) -> str:
             group = str(cause.full_key).partition(".")[0]
             return (
                 f"{cause.full_key} is no key of one choice of {group}, which has none: expected it beside choices that "
-                f"have it alone, give the others in a command of their own"
+                f"have it alone, or --multirun and ?{cause.full_key}=..., for the cells that have it"
             )
         hint = nearest(str(cause.key), keys)
         expected = f"expected one of {', '.join(keys)}{hint}; see --cfg job"

@@ -61,6 +61,7 @@ class Sweep(BaseModel):
     retry: bool
     fresh: bool
     stale: Literal["keep", "rerun"]
+    optional: list[str]
     label: str
     parent: str | None
     stack: str | None

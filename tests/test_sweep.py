@@ -322,3 +322,15 @@ def test_what_a_job_raises_is_said_and_is_the_result_of_its_cell(tmp_path: Path)
     assert "1 cells, 0 of them done" not in out
     assert len(results(tmp_path)) == 2
     assert "Traceback" not in out + err
+
+
+def test_an_optional_word_is_for_the_cells_that_have_its_key(tmp_path: Path) -> None:
+    words = ["differentiator=taylor,finite_difference", "?differentiator.accuracy=4,8", "seed=0,1"]
+    swept(tmp_path, *words, "model.features=5", "tracking=none", "diagnostics=none")
+    cells = results(tmp_path)
+    chosen = sorted(
+        (cell["choices"]["differentiator"], *(w for w in cell["overrides"] if "accuracy" in w))
+        for cell in cells.values()
+    )
+    plain, four, eight = ("taylor",), *(("finite_difference", f"differentiator.accuracy={p}") for p in (4, 8))
+    assert chosen == sorted([plain, four, eight] * 2)

@@ -69,6 +69,36 @@ def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictC
         yield plain(config), group_choices(files(*of_files))
 
 
+def fitted(
+    cells: Sequence[Sequence[str]], optional: Sequence[str], loader: ConfigLoader, master: DictConfig
+) -> list[list[str]]:
+    """The overrides of every cell with those optional ones whose keys its configuration has.
+
+    Args:
+        cells: The overrides of each cell.
+        optional: Overrides such as `differentiator.accuracy=4,8`.
+        loader: Hydra's loader of configurations.
+        master: The configuration of the sweep.
+
+    Returns:
+        The overrides of every cell, of several cells where an optional override has several values.
+
+    Raises:
+        UsageError: No cell has the key of an optional override.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    keys = {word: parser.parse_override(word).key_or_group for word in optional}
+    found, used = [], set()
+    for words, (config, _) in zip(cells, composed(cells, loader, master), strict=True):
+        node = OmegaConf.create(config)
+        own = [word for word, key in keys.items() if OmegaConf.select(node, key, default=keys) is not keys]
+        used |= set(own)
+        found += combinations([*words, *own], loader)
+    if unused := [word for word in optional if word not in used]:
+        raise UsageError(f"?{unused[0]} fits no cell: expected a key that one of them has, correct it or leave it out")
+    return found
+
+
 def quoted(text: object) -> str:
     """Any text as the value of an override, whatever commas, spaces or braces it has."""
     return QuotedString(str(text), Quote.single).with_quotes()

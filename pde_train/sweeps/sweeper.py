@@ -100,7 +100,10 @@ class GridSweeper(Sweeper):
     def _grid(self, arguments: Sequence[str]) -> Grid:
         loader = self.hydra_context.config_loader
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        combinations = compose.combinations(words, loader)
+        kept = [word for word in words if not word.startswith("sweep.optional=")]
+        combinations = compose.combinations(kept, loader)
+        if optional := [str(word) for word in self.config.sweep.optional]:
+            combinations = compose.fitted(combinations, optional, loader, self.config)
         sweeps = Path(self.config.hydra.sweep.dir).absolute()
         configs = compose.composed(combinations, loader, self.config)
         cells = [
