@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,26 @@ from urllib.parse import quote, urlsplit
 
 import forked
 import pytest
+import torch
 from fixtures import Compose
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from sqlalchemy import make_url
 
 from pde_train import sync
+from pde_train.entropy import Entropy
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
 from pde_train.run_folder import DELIVERED, Status
 from pde_train.runs.run import run
 from pde_train.tracking import mlflow
+from pde_train.tracking.base import Row
 from pde_train.tracking.delivery import Store
 from pde_train.tracking.follower import ASKED
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.none import NoTracker
 from pde_train.tracking.outbox import Mark, Outbox
+from pde_train.tracking.record import Record
 from pde_train.tracking.uris import absolute, encoded, holds_secret, masked, without_secrets
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
@@ -645,3 +649,26 @@ def test_an_uploader_that_cannot_be_started_fails_no_run(
     assert "Too many open files" in done.stderr
     assert Outbox(tmp_path).status == "finished"
     assert sync.main([str(tmp_path)]) == 0
+
+
+def test_a_store_has_every_loss_at_first_then_each_tenth_and_the_last_one() -> None:
+    class Rows(NoTracker):
+        def __init__(self) -> None:
+            self.rows: list[Row] = []
+
+        def metrics(self, rows: Sequence[Row]) -> None:
+            self.rows += rows
+
+    tracker = Rows()
+    record = Record(tracker, Entropy([1e-8]))
+    record.losses(0, torch.arange(2600.0))
+    record.losses(2600, torch.arange(2600.0, 3008.0))
+    record.flush(last=True)
+    expected = [*range(2001), *range(2010, 3008, 10), 3007]
+    assert [(key, value, step) for key, value, step in tracker.rows] == [("loss", float(k), k) for k in expected]
+    assert len(record.series["loss"]) == 3008
+    other = Rows()
+    again = Record(other, Entropy([1e-8]))
+    again.load_state_dict(record.state_dict())
+    again.flush(last=True)
+    assert other.rows == tracker.rows

@@ -284,7 +284,7 @@ class Run:
         """Tell the tracking store the rest; what goes wrong there changes nothing of how the run has ended."""
         tracker = self.experiment.tracker
         try:
-            self.record.flush()
+            self.record.flush(last=True)
             tracker.tags(self.record.tags)
             tracker.artifacts(files)
             tracker.finish(status)
