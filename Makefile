@@ -81,6 +81,7 @@ bench-references: $(REFERENCES:%=.bench/%/.set-up)  ## .bench/<library>: other l
 	touch $@
 
 ui: $(DONE)  ## the MLflow UI on http://127.0.0.1:5000, at the runs made here
+	@echo "Open http://127.0.0.1:5000/#/experiments?workflowType=machine_learning, an experiment, and its Views"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
 	  --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1
 

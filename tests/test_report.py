@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from scipy import stats
 
 from pde_train.errors import RunError, UsageError
 from pde_train.plots import Curve
-from pde_train.study import network_figures, statistics
+from pde_train.study import docs, network_figures, statistics
 from pde_train.study.hypotheses import (
     MOST_PRIMARY,
     Comparison,
@@ -26,7 +27,7 @@ from pde_train.study.hypotheses import (
     word,
 )
 from pde_train.study.page import conditions, described, said
-from pde_train.study.report import strict
+from pde_train.study.report import _numbers, strict
 from pde_train.study.run_table import LABEL, NOTHING, Runs, scheme_of
 from pde_train.study.statistics import Cell
 from pde_train.study.verdicts import LARGE_VALUES, LOST, SIDES, judge
@@ -616,3 +617,67 @@ def test_errors_are_compared_where_the_exact_run_has_reached_a_residual() -> Non
     np.testing.assert_allclose(levels, 10.0 ** -np.arange(0, 6.5, 0.5))
     reached = np.ceil(np.arange(0, 6.5, 0.5))  # the step at which the exact run is below
     np.testing.assert_allclose(ratio, np.maximum(10.0**-reached, 1e-2) / 10.0**-reached)
+
+
+# --- Documents
+
+ROOT = Path(__file__).parents[1]
+MENTION = re.compile(r"\(claim (\d+)(?:, ([^:()]+))?: ([a-z ]+)\)")
+"""What prose says of a claim, or of one of its primary strata: `(claim 5, SSBroyden, h = auto: as claimed)`."""
+
+
+def stored() -> docs.Numbers:
+    """The verdicts that the documents state."""
+    numbers: docs.Numbers = json.loads((ROOT / "docs" / "verdicts.json").read_text())
+    return numbers
+
+
+@pytest.mark.parametrize("page", docs.BLOCKS)
+def test_the_verdicts_in_a_document_are_those_of_the_study(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert docs.with_block(text, docs.BLOCKS[page](stored())) == text
+
+
+@pytest.mark.parametrize("page", docs.BLOCKS)
+def test_what_prose_says_of_a_claim_is_its_verdict(page: str) -> None:
+    verdicts = {str(v["number"]): v for v in stored()["verdicts"]}
+    found = MENTION.findall(re.sub(r"\s+", " ", (ROOT / page).read_text()))
+    assert found or page == "README.md"
+    for number, stratum, outcome in found:
+        if stratum:
+            assert outcome in {s["outcome"] for s in verdicts[number]["strata"] if s["when"] == stratum}, (
+                number,
+                stratum,
+            )
+        else:
+            assert outcome == verdicts[number]["word"], number
+
+
+def test_the_stored_verdicts_are_those_of_the_hypotheses_and_follow_by_the_rule() -> None:
+    for hypothesis, verdict in zip(read_hypotheses(), stored()["verdicts"], strict=True):
+        assert (hypothesis.number, hypothesis.title) == (verdict["number"], verdict["title"])
+        named = [(comparison.name, stratum.when) for comparison, stratum in hypothesis.primary]
+        assert named == [(s["comparison"], s["when"]) for s in verdict["strata"]]
+        assert verdict["word"] == word([Outcome(s["outcome"]) for s in verdict["strata"]])
+
+
+def test_a_block_is_replaced_and_nothing_else() -> None:
+    page = "a\n<!-- verdicts -->\nold\n<!-- /verdicts -->\nb\n"
+    assert docs.with_block(page, "new \\1") == "a\n<!-- verdicts -->\nnew \\1\n<!-- /verdicts -->\nb\n"
+    with pytest.raises(UsageError, match=r"a page has 0 blocks between .*: expected one"):
+        docs.with_block("a\n", "new")
+
+
+def test_the_documents_state_the_primary_strata_alone() -> None:
+    rows = pairs({"a": 1.0, "b": 0.0, "c": 3.0})
+    verdict = judge(hypothesis(comparison(primary="ab")), runs(rows))
+    about = {"distinct": 120, "views": 0, "commits": ["0123456789"]}
+    report: Any = strict({"about": about, "verdicts": [_numbers(verdict)]})
+    numbers = docs.primary(report)
+    text = docs.details(numbers)
+    assert "120 runs, commits 0123456." in text
+    assert "| 1. t | **only when** | 1 as claimed, 1 within the margin |" in text
+    assert re.search(
+        r"\| at a \| \+1\.\d\d \(\+[01]\.\d\d \.\.\. \+1\.\d\d\) \| 20 \| 0 \| \de-0\d \| as claimed \|", text
+    )
+    assert "+3." not in text

@@ -1,6 +1,8 @@
 """Outboxes and their delivery: what a run says arrives in a store once, whenever the store is there."""
 
+import base64
 import contextlib
+import json
 import logging
 import os
 import re
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +34,7 @@ from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
 from pde_train.run_folder import DELIVERED, Status
 from pde_train.runs.run import run
-from pde_train.tracking import mlflow
+from pde_train.tracking import mlflow, saved_views
 from pde_train.tracking.base import Row
 from pde_train.tracking.delivery import Store
 from pde_train.tracking.follower import ASKED
@@ -672,3 +675,35 @@ def test_a_store_has_every_loss_at_first_then_each_tenth_and_the_last_one() -> N
     again.load_state_dict(record.state_dict())
     again.flush(last=True)
     assert other.rows == tracker.rows
+
+
+def test_an_experiment_has_views_whose_columns_and_charts_its_runs_have(
+    uri: str, compose: Compose, tmp_path: Path
+) -> None:
+    MlflowClient(uri).create_experiment("by hand")
+    for name in ("pde_train", "by hand"):
+        words = ["tracking=mlflow", f"tracking.uri={uri}", f"tracking.experiment='{name}'"]
+        run(build(compose(*NETWORK, *words)), tmp_path / name, {"pde": "poisson_1d", "model": "two_layer"})
+        client, found = only_run(uri, name)
+        experiment = client.get_experiment_by_name(name)
+        assert "Views" in experiment.tags[saved_views.NOTE]
+        assert saved_views.are_in(experiment.tags)
+        for key, (title, charts) in saved_views.VIEWS.items():
+            view = json.loads(experiment.tags[saved_views.PREFIX + key])
+            kind, _, packed = view["state"].partition(";")
+            state = json.loads(zlib.decompress(base64.b64decode(packed)))
+            assert (view["name"], kind) == (title, "deflate")
+            assert [chart["metricKey"] for chart in state["compareRunCharts"]] == [chart.metric for chart in charts]
+            assert {chart.metric for chart in charts} <= set(found.data.metrics)
+            assert client.search_runs([experiment.experiment_id], state["searchFilter"])
+        for column in saved_views.COLUMNS:
+            kind, name_of = column.rstrip("`").split(".`")
+            assert name_of in getattr(found.data, kind)
+        address = f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=pde-train-1"
+        tracker = MlflowTracker(uri, name)
+        assert str(tracker.how_to_look).endswith(address)
+
+
+def test_without_an_experiment_the_link_is_that_of_the_server(tmp_path: Path) -> None:
+    tracker = MlflowTracker(f"sqlite:///{tmp_path}/none.db", "pde_train")
+    assert str(tracker.how_to_look).endswith("http://127.0.0.1:5000")

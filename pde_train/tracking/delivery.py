@@ -18,7 +18,8 @@ from typing import Any
 
 from pde_train.errors import PdeTrainError, RunError, UsageError, brief
 from pde_train.run_folder import Status
-from pde_train.tracking.outbox import BATCH, Entry, Mark, Outbox
+from pde_train.tracking import saved_views
+from pde_train.tracking.outbox import BATCH, Entry, Mark, Outbox, milliseconds
 from pde_train.tracking.uris import encoded, is_database, masked, sqlite_file, without_secrets
 
 STATUS = {
@@ -202,12 +203,17 @@ class Store:
         client = self._connect()
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
+            views = saved_views.tags(milliseconds())
             try:
-                return str(client.create_experiment(name, artifact_location=artifact_location(self.uri, name)))
+                return str(client.create_experiment(name, artifact_location(self.uri, name), views))
             except Exception:  # another process may have been faster
                 experiment = client.get_experiment_by_name(name)
                 if experiment is None:
                     raise
+        elif not saved_views.are_in(experiment.tags):  # it was made by hand, or by an earlier version
+            for key, value in saved_views.tags(milliseconds()).items():
+                if key not in experiment.tags:
+                    client.set_experiment_tag(experiment.experiment_id, key, value)
         return str(experiment.experiment_id)
 
     def load(self) -> None:

@@ -12,11 +12,15 @@ from pathlib import Path
 
 from pde_train.errors import RunError, UsageError
 from pde_train.run_folder import Status, set_aside
+from pde_train.tracking import saved_views
 from pde_train.tracking.base import Row, Tracker
 from pde_train.tracking.delivery import check_experiment, first_line
 from pde_train.tracking.outbox import Outbox, milliseconds
 from pde_train.tracking.uploader import Uploader, uploader_to
-from pde_train.tracking.uris import absolute, masked
+from pde_train.tracking.uris import absolute, experiment_in_file, masked
+
+HERE = "http://127.0.0.1:5000"
+"""Where `mlflow ui` and `make ui` serve."""
 
 OPEN_SECONDS, END_SECONDS = 3.0, 10.0
 """For how long a store may be silent before a run goes on without it: at the start, and at the end."""
@@ -68,7 +72,9 @@ class MlflowTracker(Tracker):
             return "python -m pde_train.sync delivers the runs to a tracking store"
         if self.uri.startswith("http"):
             return f"open {masked(self.uri)}"
-        return f"mlflow ui --backend-store-uri {masked(self.uri)}   (in a checkout: make ui), then open http://127.0.0.1:5000"
+        known = experiment_in_file(self.uri, self.experiment)
+        page = HERE + (saved_views.address(known) if known else "")
+        return f"mlflow ui --backend-store-uri {masked(self.uri)}   (in a checkout: make ui), then open {page}"
 
     def prepare(self, wait: bool = True) -> None:
         if self.uploader is None:

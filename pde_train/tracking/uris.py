@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +119,20 @@ def sqlite_file(uri: str) -> Path | None:
         return None
     path = uri.removeprefix("sqlite:///").partition("?")[0]
     return None if path in ("", ":memory:") else Path(path)
+
+
+def experiment_in_file(uri: str, name: str) -> str | None:
+    """The id of an experiment in a sqlite store, read without MLflow; None where there is none to be read."""
+    file = sqlite_file(uri)
+    if file is None or not file.exists():
+        return None
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db,
+    ):
+        for (found,) in db.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)):
+            return str(found)
+    return None
 
 
 def is_database(uri: str) -> bool:

@@ -1,0 +1,154 @@
+"""Views that every experiment of ours has in the MLflow UI: which columns, which charts, and how runs are grouped.
+
+The menu "Views" of the page of an experiment reads them from its tags (MLflow 3.17; the form is that of the UI). Their
+ids are fixed, so that a later version of this package replaces them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PREFIX = "mlflow.sharedViewState."
+"""Begins the name of the tag of a view; its id follows."""
+
+NOTE = "mlflow.note.content"
+"""The tag of an experiment's description."""
+
+DESCRIPTION = (
+    "**How to read this page.** Open *Views* (above the table): *Table* has a row for each run with its "
+    "differentiator, error, exact residual, entropy and time; *Convergence*, *Spectra* and *Entropy* are charts, "
+    'grouped by differentiator. A sweep is one run with its cells below it ("+"); its description has the table of '
+    "medians and the overlays. `error_l2` is the relative L2 error, `residual_exact` the residual by exact "
+    "derivatives, `entropy/1e-08` the truncated entropy at 1e-8."
+)
+
+OF_RUNS = "tags.config_hash != ''"
+"""The search that leaves parents of sweeps out."""
+
+COLUMNS = (
+    *("tags.`pde`", "tags.`model`", "tags.`differentiator_label`", "params.`seed`"),
+    *("metrics.`error_l2`", "metrics.`residual_exact`", "metrics.`entropy/1e-08`", "metrics.`seconds`", "tags.`flags`"),
+)
+"""The columns of the table, in their order."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A line chart of a metric.
+
+    Attributes:
+        metric: The name of the metric.
+        logarithmic: Whether its y-axis is logarithmic.
+        steps_logarithmic: Whether its x-axis is.
+    """
+
+    metric: str
+    logarithmic: bool = True
+    steps_logarithmic: bool = False
+
+
+VIEWS: Mapping[str, tuple[str, Sequence[Chart]]] = {
+    "pde-train-1": ("1 Table: differentiator, error, residual, entropy, time", ()),
+    "pde-train-2": (
+        "2 Convergence, by differentiator",
+        (Chart("loss"), Chart("error_l2"), Chart("residual_held_out")),
+    ),
+    "pde-train-3": ("3 Spectra: singular values by index, by differentiator", (Chart("spectrum/final"),)),
+    "pde-train-4": (
+        "4 Entropy during training, by differentiator",
+        tuple(Chart(f"entropy/1e-{k:02}", logarithmic=False) for k in (4, 8, 12)),
+    ),
+}
+"""Name and charts of each view by its id; a view without charts shows the table."""
+
+FIRST = "pde-train-1"
+"""The view that links open."""
+
+
+def tags(milliseconds: int) -> dict[str, str]:
+    """The tags that give an experiment its views and its description.
+
+    Args:
+        milliseconds: The time, since 1970.
+
+    Returns:
+        The values by the names of the tags.
+    """
+    found = {NOTE: DESCRIPTION}
+    for key, (name, charts) in VIEWS.items():
+        state = base64.b64encode(zlib.compress(json.dumps(_state(key, name, charts)).encode())).decode()
+        view = {"name": name, "createdAt": milliseconds, "updatedAt": milliseconds, "state": f"deflate;{state}"}
+        found[PREFIX + key] = json.dumps(view)
+    return found
+
+
+def are_in(tags: Mapping[str, str]) -> bool:
+    """Whether an experiment with these tags has all views."""
+    return all(PREFIX + key in tags for key in VIEWS)
+
+
+def address(experiment_id: str) -> str:
+    """What follows the address of an MLflow server to open an experiment at its first view."""
+    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={FIRST}"
+
+
+def _state(key: str, name: str, charts: Sequence[Chart]) -> dict[str, Any]:
+    """The state of the page, as the UI stores it."""
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "differentiator_label"}]}
+    return {
+        "searchFilter": OF_RUNS,
+        "orderByKey": "metrics.`error_l2`",
+        "orderByAsc": True,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": list(COLUMNS),
+        "columnOrder": list(COLUMNS),
+        "columnWidths": {},
+        "runsHiddenMode": "SHOW_ALL",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": bool(charts),
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": grouped if charts else None,
+        "groupsExpanded": {},
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+        "compareRunCharts": [_chart(f"{key}-{i}", key, chart) for i, chart in enumerate(charts)],
+        "compareRunSections": [
+            {"uuid": key, "name": name, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+        ]
+        if charts
+        else [],
+    }
+
+
+def _chart(uuid: str, section: str, chart: Chart) -> dict[str, Any]:
+    return {
+        "uuid": uuid,
+        "type": "LINE",
+        "runsCountToCompare": 100,
+        "metricSectionId": section,
+        "deleted": False,
+        "isGenerated": False,
+        "metricKey": chart.metric,
+        "selectedMetricKeys": [chart.metric],
+        "lineSmoothness": 0,
+        "xAxisScaleType": "log" if chart.steps_logarithmic else "linear",
+        "scaleType": "log" if chart.logarithmic else "linear",
+        "range": {},
+        "xAxisKey": "step",
+        "selectedXAxisMetricKey": "",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "ignoreOutliers": False,
+        "useGlobalXaxisKey": False,
+        "useGlobalLineSmoothing": True,
+        "selectedYAxisMetricKey": chart.metric,
+    }
