@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
+from pde_train import plots
 from pde_train.errors import RunError, UsageError
 from pde_train.plots import Curve
-from pde_train.study import docs, network_figures, statistics
+from pde_train.study import docs, figures, frontier, network_figures, statistics
 from pde_train.study.hypotheses import (
     MOST_PRIMARY,
     Comparison,
@@ -31,6 +33,7 @@ from pde_train.study.report import _numbers, strict
 from pde_train.study.run_table import LABEL, NOTHING, Runs, scheme_of
 from pde_train.study.statistics import Cell
 from pde_train.study.verdicts import LARGE_VALUES, LOST, SIDES, judge
+from pde_train.study.words import in_words
 
 ALPHA = 0.01
 
@@ -617,6 +620,62 @@ def test_errors_are_compared_where_the_exact_run_has_reached_a_residual() -> Non
     np.testing.assert_allclose(levels, 10.0 ** -np.arange(0, 6.5, 0.5))
     reached = np.ceil(np.arange(0, 6.5, 0.5))  # the step at which the exact run is below
     np.testing.assert_allclose(ratio, np.maximum(10.0**-reached, 1e-2) / 10.0**-reached)
+
+
+def test_the_frontier_has_what_no_other_scheme_beats_in_both() -> None:
+    numbers = {
+        "fast": (1.0, 1e-2),
+        "slow": (9.0, 1e-6),
+        "worse": (5.0, 1e-2),
+        "between": (4.0, 1e-4),
+        "late": (9.5, 1e-6),
+    }
+    rows = [
+        {"scheme": scheme, "seed": seed, "seconds": seconds * factor, "error_l2": error * factor}
+        for scheme, (seconds, error) in numbers.items()
+        for seed, factor in enumerate((0.9, 1.0, 1.1))
+    ]
+    found = frontier.pareto(pd.DataFrame(rows))
+    assert list(found.index) == ["fast", "between", "slow"]
+    assert list(found["seconds"]) == [1.0, 4.0, 9.0]
+
+
+@pytest.mark.parametrize(("limits", "ticks"), [((1.0, 1.04), ["1.02"]), ((0.5, 0.9), ["0.6"]), ((1e-6, 1e3), ["10^{"])])
+def test_a_logarithmic_axis_of_less_than_a_decade_has_plain_numbers(
+    limits: tuple[float, float], ticks: list[str]
+) -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([1, 2], limits)
+    plots.set_logarithmic(axes, "y")
+    figure.canvas.draw()
+    texts = [label.get_text() for which in ("major", "minor") for label in axes.yaxis.get_ticklabels(which=which)]
+    assert all(any(tick in text for text in texts) for tick in ticks)
+    if limits[1] < 10 * limits[0]:
+        assert not any("10^" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("start/entropy/1e-08", "truncated entropy at 1e-8, before training"),
+        ("at/1000/spectrum/count/1e-12", "number of values above 1e-12, step 1000"),
+        ("steps_to/0.1", "steps until the loss is 0.1 of the first"),
+        ("speed/1000", "decades of loss in 1000 steps, from step 1000 to twice that"),
+        ("error_l2", "error"),
+        ("mine/x", "mine/x"),
+    ],
+)
+def test_names_of_metrics_are_words(column: str, words: str) -> None:
+    assert in_words(column) == words
+
+
+def test_the_hypotheses_name_figures_and_metrics_that_have_words() -> None:
+    for one in read_hypotheses():
+        assert set(one.figures) <= set(figures.FIGURES)
+        for comparison in one.comparisons:
+            names = [*comparison.quantity, *comparison.predictors]
+            assert all(in_words(name) != name or name in ("residual", LARGE_VALUES) for name in names)
 
 
 # --- Documents

@@ -14,6 +14,9 @@ from pde_train.plots import Curve, bands
 
 LEAST_TO_GREATEST = "lines: medians over seeds; bands: least to greatest"
 
+MOST_NAMED = 3
+"""The largest number of schemes that a note above the panels names; legends name all."""
+
 WORDS = {
     "random_features": "random features",
     "two_layer": "two-layer network",
@@ -72,7 +75,7 @@ def panels_of_bands(
     if not panels:
         return None
     shown = [scheme for scheme in schemes if any(lines[scheme] for lines in panels.values())]
-    note = f"derivatives by {', '.join(shown)}"
+    note = f"derivatives by {', '.join(shown)}" if len(shown) <= MOST_NAMED else ""
     return bands(panels, xlabel, ylabel, logarithmic, marks, note=note, held=held)
 
 

@@ -62,14 +62,25 @@ def pareto(runs: pd.DataFrame) -> pd.DataFrame:
     return medians[medians["error_l2"] < best_before]
 
 
+def settings(runs: Runs) -> list[tuple[str, pd.DataFrame]]:
+    """The title and the runs of each setting with several schemes; a part of an error alone is no choice."""
+    table = trained_to_the_floor(runs)
+    table = table[table["part"].isna()]
+    groups = table.groupby(list(OF_TRAINING))
+    return [
+        (title(dict(zip(OF_TRAINING, key, strict=True))), group)
+        for key, group in groups
+        if group["scheme"].nunique() > 1
+    ]
+
+
 def rows(runs: Runs) -> dict[str, list[Choice]]:
-    """The schemes on the frontier, the fastest first, by the title of each setting that has several schemes."""
+    """The schemes on the frontier, the fastest first, by the title of each setting."""
     found = {}
-    for key, group in trained_to_the_floor(runs).groupby(list(OF_TRAINING)):
-        if group["scheme"].nunique() > 1:
-            best, seeds = pareto(group), group.groupby("scheme")["seed"].nunique()
-            found[title(dict(zip(OF_TRAINING, key, strict=True)))] = [
-                Choice(str(scheme), float(row["seconds"]), float(row["error_l2"]), int(seeds[scheme]))
-                for scheme, row in best.iterrows()
-            ]
+    for name, group in settings(runs):
+        seeds = group.groupby("scheme")["seed"].nunique()
+        found[name] = [
+            Choice(str(scheme), float(row["seconds"]), float(row["error_l2"]), int(seeds[scheme]))
+            for scheme, row in pareto(group).iterrows()
+        ]
     return found

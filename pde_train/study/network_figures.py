@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pde_train.plots import COLOURS, Curve, set_logarithmic
 from pde_train.study.drawing import LEAST_TO_GREATEST, band, panels, panels_of_bands, title
 from pde_train.study.error_budget import PDES
-from pde_train.study.frontier import OF_TRAINING, pareto, trained_to_the_floor
+from pde_train.study.frontier import OF_TRAINING, pareto, settings, trained_to_the_floor
 from pde_train.study.run_table import Runs
 from pde_train.study.verdicts import Verdict, selected
 
@@ -66,17 +66,15 @@ def levels(runs: Runs, verdict: Verdict) -> Figure | None:
 
 def frontier(runs: Runs, verdict: Verdict) -> Figure | None:
     """The error against the seconds of steps, a mark for each scheme; a line joins those that none beats in both."""
-    groups = [
-        (key, group)
-        for key, group in trained_to_the_floor(runs).groupby(list(OF_TRAINING))
-        if group["scheme"].nunique() > 1
-    ]
+    groups = settings(runs)
     if not groups:
         return None
     note = "dots: medians over seeds; bars: least to greatest; dashed: what no other scheme beats in both"
     figure, grid = panels(len(groups), 3.6, note)
-    for axes, (key, group) in zip(grid, groups, strict=True):
-        for i, (scheme, own) in enumerate(group.groupby("scheme")):
+    schemes = sorted({scheme for _, group in groups for scheme in group["scheme"]})
+    for axes, (name, group) in zip(grid, groups, strict=True):
+        for scheme, own in group.groupby("scheme"):
+            i = schemes.index(scheme)
             low, error, high = own["error_l2"].quantile([0, 0.5, 1])
             seconds, colour = own["seconds"].median(), COLOURS[i % len(COLOURS)]
             axes.plot([seconds, seconds], [low, high], color=colour, lw=3, alpha=0.3)
@@ -85,7 +83,7 @@ def frontier(runs: Runs, verdict: Verdict) -> Figure | None:
         axes.plot(best["seconds"], best["error_l2"], "--", color="0.5", lw=0.8, drawstyle="steps-post", zorder=0)
         set_logarithmic(axes, "xy")
         axes.set(xlabel="seconds of all steps", ylabel="error")
-        axes.set_title(title(dict(zip(OF_TRAINING, key, strict=True))), fontsize=9)
+        axes.set_title(name, fontsize=9)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=6)
     return figure
