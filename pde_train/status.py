@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from pde_train.sweeps.grid import Cell, Grid, grid_files
 SHOWN = 40
 """Cells that are listed without --all."""
 
+NOT_ENDED = (Status.RUNNING, Status.WAITING)
+"""States of cells that somebody may still change."""
+
 ORDER = (Status.FAILED, Status.INTERRUPTED, Status.RUNNING, Status.WAITING, Status.FINISHED)
 
 
@@ -24,10 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, nargs="?", help="of a grid; by default the one launched last")
     parser.add_argument("--sweeps", type=Path, default=Path("multirun"), help="where grids lie (hydra.sweep.dir)")
     parser.add_argument("--all", action="store_true", help="list every cell")
+    parser.add_argument("--watch", type=float, metavar="SECONDS", help="look again after so many, until all have ended")
     given = parser.parse_args(arguments)
     try:
         grid = Grid.read((given.folder or newest(given.sweeps)).absolute())
         show(grid, len(grid.cells) if given.all else SHOWN)
+        while given.watch is not None and any(cell.status in NOT_ENDED for cell in grid.distinct):
+            time.sleep(given.watch)
+            show(grid, len(grid.cells) if given.all else SHOWN)
     except PdeTrainError as error:
         print(error, file=sys.stderr)
         return error.code

@@ -1,8 +1,10 @@
 """Sweeps as a user types them: every cell is trained once, whatever died in between."""
 
 import contextlib
+import csv
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -334,3 +336,33 @@ def test_an_optional_word_is_for_the_cells_that_have_its_key(tmp_path: Path) -> 
     )
     plain, four, eight = ("taylor",), *(("finite_difference", f"differentiator.accuracy={p}") for p in (4, 8))
     assert chosen == sorted([plain, four, eight] * 2)
+    (table,) = tmp_path.glob("multirun/*/table.csv")
+    rows_of_table = list(csv.DictReader(table.read_text().splitlines()))
+    assert {(row["differentiator"], row["differentiator.accuracy"]) for row in rows_of_table} == {
+        ("taylor", ""),
+        ("finite_difference", "4"),
+        ("finite_difference", "8"),
+    }
+    assert {row["status"] for row in rows_of_table} == {"finished"}
+    assert {row["config_hash"] for row in rows_of_table} == {Path(row["folder"]).name for row in rows_of_table}
+    assert "model.features" not in rows_of_table[0]  # all cells share it
+
+
+def test_status_is_watched_until_all_cells_have_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = Cell(Overrides.parse(["seed=0"]), "0", tmp_path / "multirun" / "cells" / "0", {})
+    grid = Grid.of("sweep", [cell], tmp_path / "multirun")
+    grid.folder.mkdir(parents=True)
+    grid.write([])
+
+    def end() -> None:
+        time.sleep(0.3)
+        cell.folder.mkdir(parents=True)
+        Result(Status.FINISHED, ["seed=0"]).write(cell.folder)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    assert status([str(grid.folder), "--watch", "0.1"]) == 0
+    ending.join()
+    said = capsys.readouterr().out
+    assert "1 cells: 1 waiting" in said
+    assert said.rstrip().splitlines()[-2].endswith("1 cells: 1 finished")

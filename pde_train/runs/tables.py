@@ -151,17 +151,22 @@ def markdown_unfinished(results: Sequence[Result], most: int) -> str:
 
 
 def csv_table(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
-    """Every cell with every digit, as csv text; the folder has all else."""
+    """Every cell with every digit, as csv text: what was swept, the numbers, how it ended; the folder has all else."""
     every = [cell for results in grouped.values() for cells in results.values() for cell in cells]
     learnt = dict.fromkeys(n for cell in every for n in cell.metrics if n.startswith(("number/", "interval/")))
     columns = [*COLUMNS.values(), *learnt]
+    shared = common(cell.words for cell in every)
+    swept = dict.fromkeys(word.key for cell in every for word in cell.words.swept(shared) if word.key != "seed")
     rows: list[list[object]] = []
     for title, results in grouped.items():
         for label, cells in results.items():
             for cell in cells:
                 numbers = [cell.metrics.get(metric) for metric in columns]
-                rows.append([title, label, cell.words.value_of("seed"), *numbers, cell.flags, cell.folder])
-    return csv_text(["run", "derivatives", "seed", *columns, "flags", "folder"], rows)
+                chosen = [cell.words.value_of(key) for key in ("seed", *swept)]
+                ended = [cell.status, cell.flags, cell.config_hash, cell.folder]
+                rows.append([title, label, *chosen, *numbers, *ended])
+    heading = ["run", "derivatives", "seed", *swept, *columns, "status", "flags", "config_hash", "folder"]
+    return csv_text(heading, rows)
 
 
 def show_comparison(comparison: Comparison) -> None:
