@@ -13,7 +13,7 @@ FAST := -m 'not slow and not slurm and not gpu'
 REFERENCES := deepxde pina neurodiffeq jax
 ACCURATE := scimba jinns deepxde pina
 
-.PHONY: help setup run study study-small report test test-fast test-oldest lint types bench bench-sweep bench-references accuracy accuracy-references ui wheel clean
+.PHONY: help setup run study study-small report test test-fast test-oldest lint types bench bench-sweep bench-references accuracy accuracy-references ui docs wheel clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -84,6 +84,9 @@ ui: $(DONE)  ## the MLflow UI on http://127.0.0.1:5000, at the runs made here
 	@echo "Open http://127.0.0.1:5000/#/experiments?workflowType=machine_learning, an experiment, and its Views"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
 	  --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+
+docs: $(DONE)  ## the site of the documentation: docs/_build/index.html
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
 
 wheel: $(DONE)  ## dist/*.whl, configuration included
 	$(BIN)/python -m build --wheel --no-isolation

@@ -4,6 +4,8 @@ import argparse
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -15,11 +17,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+import pde_train
 from pde_train import status, sync
 from pde_train.cli import _check_words
 from pde_train.conf_dir import conf_dir
 from pde_train.experiment import build
 from pde_train.pdes.base import PDE, on
+from pde_train.runs.run import run
 from pde_train.study import parts, report
 
 ROOT = Path(__file__).parents[1]
@@ -176,3 +180,29 @@ def test_the_files_of_the_page_on_extending_run_as_told(tmp_path: Path) -> None:
         environment = {**os.environ, name: f"{value}{os.pathsep}{os.environ.get(name, '')}"}
         done = forked.run("-m", *rest, "tracking=none", folder=tmp_path, environment=environment)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(ROOT / "docs"), str(tmp_path / "site")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    names = {page.stem for page in (ROOT / "docs").glob("*.md")}
+    assert names <= {page.stem for page in (tmp_path / "site").glob("*.html")}
+    api = (tmp_path / "site" / "api.html").read_text()
+    for name in pde_train.__all__:
+        assert name in api
+
+
+def test_the_glossary_has_every_metric_and_tag_of_a_run(tmp_path: Path) -> None:
+    words = ["model=two_layer", "model.width=4", "sampler.interior=12", "method.steps=4"]
+    words += ["differentiator=finite_difference"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        cfg = compose("config", ["name=test", "tracking=none", "method.compile=never", *words])
+    record = run(build(cfg), tmp_path)
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    for name in record.series:
+        general = re.sub(r"^flag/.*", "flag/<name>", re.sub(r"/1e-\d\d$", "/<a>", name))
+        assert f"`{name}`" in glossary or f"`{general}`" in glossary, name
+    for tag in record.tags:
+        assert f"`{tag}`" in glossary, tag
