@@ -146,3 +146,30 @@ def test_resume_of_a_finished_run_does_nothing_and_of_no_run_is_refused(tmp_path
     code, errors = finish(start(tmp_path, tmp_path / "run", "resume=true", *short, "seed=1"))
     assert code == 2
     assert "holds a run of another configuration" in errors
+
+
+def test_a_finished_run_goes_on_to_more_steps_as_if_it_had_been_asked_for_them_at_once(tmp_path: Path) -> None:
+    short, long = ["method.steps=300", "optimizer.switch=250"], ["method.steps=500", "optimizer.switch=250"]
+    stores = [tmp_path / name for name in ("longer", "at_once")]
+    for store in stores:
+        store.mkdir()
+    assert finish(start(stores[0], stores[0] / "run", *short))[0] == 0
+    code, errors = finish(start(stores[0], stores[0] / "run", *long, "resume=true"))
+    assert code == 0, errors
+    assert "goes on to 500" in errors + (stores[0] / "run" / "pde_train.log").read_text()
+    assert finish(start(stores[1], stores[1] / "run", *long))[0] == 0
+    longer, at_once = (Result.read(store / "run") for store in stores)
+    assert longer is not None
+    assert at_once is not None
+    assert longer.config_hash == at_once.config_hash
+    for name in ("steps", "error_l2", "loss", "residual_exact", "spectrum/min", "entropy/1e-08"):
+        assert longer.metrics[name] == at_once.metrics[name], name
+    ours, theirs = (torch.load(store / "run" / "model.pt", weights_only=True) for store in stores)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    client = MlflowClient(f"sqlite:///{stores[0] / 'mlflow.db'}")
+    (stored,) = client.search_runs([client.get_experiment_by_name("pde_train").experiment_id])
+    assert stored.info.status == "FINISHED"
+    assert stored.data.metrics["steps"] == 500
+    code, errors = finish(start(stores[0], stores[0] / "run", *short, "resume=true"))
+    assert code == 2
+    assert "or the same with more method.steps" in errors

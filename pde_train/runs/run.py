@@ -21,6 +21,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig
 
 from pde_train.diagnostics.interval import intervals
@@ -29,11 +30,12 @@ from pde_train.experiment import Experiment, build
 from pde_train.geometry import Batch
 from pde_train.overrides import Overrides
 from pde_train.progress import waiting
-from pde_train.run_folder import CELLS, MARK, RESULT_FILE, WRITTEN, Status, clear, lock
+from pde_train.run_folder import CELLS, CHECKPOINT, MARK, RESULT_FILE, WRITTEN, Status, clear, lock
 from pde_train.runs import artifacts, flags, provenance
 from pde_train.runs.result import Result
 from pde_train.tracking.base import drained
 from pde_train.tracking.record import Record
+from pde_train.training import checkpoint
 
 NOT_OF_THE_RUN = ("resume", "tracking.uri", "sweep.label", "sweep.parent")
 """Overrides that are no part of what was run, name it only, or may hide a password."""
@@ -157,7 +159,7 @@ class Run:
         self._description |= {"config_hash": config_hash, "entropy": experiment.config["entropy"]}
         self._take_folder(experiment, config_hash)
         result = Result.read(self.folder)
-        if result is not None and result.is_finished:
+        if result is not None and result.is_finished and result.config_hash == config_hash:
             log.info("%s holds this run, finished: nothing to resume", self.folder)
             self.result = result
             return False
@@ -252,12 +254,37 @@ class Run:
         mark = self.folder / MARK
         if self._resume is Resume.NEVER:
             clear(self.folder)
-        elif mark.exists() and mark.read_text() != config_hash:
-            raise UsageError(
-                f"{self.folder} holds a run of another configuration ({mark.read_text()}, not {config_hash}): "
-                "expected the same choices, resume with them or choose another hydra.run.dir"
+        elif mark.exists() and (earlier := mark.read_text()) != config_hash:
+            steps = self._steps_before(experiment.config, earlier)
+            if steps is None:
+                raise UsageError(
+                    f"{self.folder} holds a run of another configuration ({earlier}, not {config_hash}): expected the "
+                    "same choices, or the same with more method.steps, resume with them or choose another hydra.run.dir"
+                )
+            log.info(
+                "the run of %d steps in %s goes on to %d", steps, self.folder, experiment.config["method"]["steps"]
             )
+            if (self.folder / CHECKPOINT).exists():
+                checkpoint.adopt(self.folder / CHECKPOINT, config_hash)
         mark.write_text(config_hash)
+
+    def _steps_before(self, config: Mapping[str, Any], earlier: str) -> int | None:
+        """The steps of the run in the folder, where it is this run with fewer of them.
+
+        Args:
+            config: The configuration of this run.
+            earlier: The hash of the run in the folder.
+
+        Returns:
+            The steps; None where the runs differ in more than their number.
+        """
+        file = self.folder / "config.yaml"
+        old = yaml.safe_load(file.read_text()) if file.exists() else {}
+        steps, wanted = (c.get("method", {}).get("steps") for c in (old, config))
+        if not (isinstance(steps, int) and isinstance(wanted, int) and steps < wanted):
+            return None
+        shorter = {**config, "method": {**config["method"], "steps": steps}}
+        return steps if provenance.config_hash(shorter) == earlier else None
 
     def _raise_flags(self, steps: int) -> None:
         """Say what a reader must know of the numbers: in the log, as metrics `flag/...`, and as the tag `flags`."""

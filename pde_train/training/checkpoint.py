@@ -76,6 +76,21 @@ def load(path: Path, device: str = "cpu") -> dict[str, Any]:
     return checkpoint
 
 
+def adopt(path: Path, config_hash: str) -> None:
+    """Make a checkpoint that of a run which goes on further than the one that wrote it.
+
+    Args:
+        path: Of the file.
+        config_hash: The hash of the longer run.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    checkpoint = load(path)
+    checkpoint["pde_train"]["config_hash"] = config_hash
+    write(path, checkpoint)
+
+
 def read(path: Path, config_hash: str, steps: int) -> dict[str, Any]:
     """Read the checkpoint of one run.
 
