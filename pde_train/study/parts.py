@@ -54,7 +54,6 @@ PARTS = {
     "floor_optimal": Part(5),
     "order": Part(20),
     "inside": Part(10),
-    "inside_2d": Part(10),
     "floor_float32": Part(20),
     "random_features": Part(10, [FEW]),
     "networks": Part(10, [FEW, ONE_DIMENSION, "method.steps=300"]),
