@@ -88,6 +88,17 @@ def test_the_smallest_reachable_p_is_that_of_pairs_that_all_agree(n: int, reacha
     assert agreeing.p == agreeing.reachable == reachable
 
 
+def test_the_small_study_has_seeds_enough_for_ten_primary_strata() -> None:
+    from pde_train.study.parts import FEW, PARTS
+
+    first, last = re.fullmatch(r"seed=range\((\d+),(\d+)\)", FEW).groups()  # type: ignore[union-attr]
+    few = int(last) - int(first)
+    assert MOST_PRIMARY * statistics.sign_test(np.full(few, 7.0), 1.0).reachable < ALPHA
+    assert MOST_PRIMARY * statistics.sign_test(np.full(few - 1, 7.0), 1.0).reachable > ALPHA / 2
+    assert few >= statistics.FEWEST
+    assert all(FEW in part.small for part in PARTS.values() if part.small is not None)
+
+
 def decisions(
     true: float, spread: float, n: int, margin: float = 0.3, alpha: float = 0.05, repeats: int = 2000
 ) -> dict[str, float]:
