@@ -27,7 +27,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from pde_train import experiment as root
 from pde_train.conf_dir import choices, conf_dir
@@ -145,7 +145,7 @@ class LoadedRun:
         return problem
 
     @property
-    def model(self) -> torch.nn.Module:
+    def model(self) -> nn.Module:
         """The trained model, from points (n, d) to values (n, k) of the k unknowns."""
         return self.problem.model
 
@@ -271,6 +271,25 @@ def load_sweep(folder: str | Path) -> pd.DataFrame:
     return pd.read_csv(file)
 
 
+def model(words: str, dimension: int, unknowns: int = 1) -> nn.Module:
+    """A model by the words of the command line, with the defaults of its YAML file.
+
+    Args:
+        words: A choice, and settings after it, such as `mlp hidden=[20,20] activation=sin`.
+        dimension: The number of coordinates.
+        unknowns: The number of unknowns.
+
+    Returns:
+        The model, in float64.
+
+    Raises:
+        UsageError: There is no such choice or setting.
+    """
+    more = {"outputs": unknowns} if unknowns > 1 else {}
+    built: nn.Module = build_group(_chosen("model", words), "model", dimension=dimension, **more)
+    return built.double()
+
+
 def differentiator(by: str | Differentiator) -> Differentiator:
     """A differentiator by the words of the command line.
 
@@ -286,14 +305,18 @@ def differentiator(by: str | Differentiator) -> Differentiator:
     """
     if isinstance(by, Differentiator):
         return by
-    name, *settings = by.split()
-    if name not in (known := choices("differentiator")):
-        raise UsageError(f"by={name} is no differentiator: expected one of {', '.join(known)}{nearest(name, known)}")
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        words = [f"differentiator={name}", *(f"differentiator.{setting}" for setting in settings)]
-        cfg = hydra_compose("config", ["name=api", "tracking=none", *words])
-    built: Differentiator = build_group(cfg, "differentiator")
+    built: Differentiator = build_group(_chosen("differentiator", by), "differentiator")
     return built
+
+
+def _chosen(group: str, words: str) -> DictConfig:
+    """The configuration of a choice and its settings."""
+    name, *settings = words.split()
+    if name not in (known := choices(group)):
+        raise UsageError(f"{name} is no {group}: expected one of {', '.join(known)}{nearest(name, known)}")
+    overrides = [f"{group}={name}", *(f"{group}.{setting}" for setting in settings)]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        return hydra_compose("config", ["name=api", "tracking=none", *overrides])
 
 
 def derivatives(
@@ -405,6 +428,7 @@ __all__ = [
     "differentiator",
     "load_run",
     "load_sweep",
+    "model",
     "spectrum",
     "sweep",
     "truncated_entropy",

@@ -90,6 +90,16 @@ def test_derivatives_of_any_function(by: str) -> None:
     assert torch.allclose(named.u_rs, found.u_xy, rtol=1e-6)
 
 
+def test_a_model_has_the_defaults_of_its_file() -> None:
+    """Width 64, two hidden layers: (2 + 1) 64 + (64 + 1) 64 + 64 + 1 parameters in two dimensions."""
+    network = pt.model("mlp hidden=[64,64]", dimension=2)
+    assert sum(p.numel() for p in network.parameters()) == 3 * 64 + 65 * 64 + 65
+    assert sum(p.numel() for p in pt.model("two_layer", 1).parameters()) == 50 * 3 + 1
+    assert pt.model("two_layer width=7", 3, unknowns=2)(torch.zeros(4, 3, dtype=torch.float64)).shape == (4, 2)
+    with pytest.raises(UsageError, match=r"two_layers is no model: expected one of .*, did you mean two_layer"):
+        pt.model("two_layers", 1)
+
+
 def test_ways_are_compared_with_the_first() -> None:
     table = pt.compare(torch.sin, np.linspace(0, 1, 5), "u_x u_xx", ["taylor", "reverse", "finite_difference step=0.1"])
     assert list(table["by"]) == ["taylor", "reverse", "finite_difference step=0.1"]
@@ -100,7 +110,7 @@ def test_ways_are_compared_with_the_first() -> None:
 
 
 def test_bad_input_is_one_sentence(run: pt.LoadedRun, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"by=tailor is no differentiator: expected one of .*did you mean taylor"):
+    with pytest.raises(UsageError, match=r"tailor is no differentiator: expected one of .*did you mean taylor"):
         pt.derivatives(torch.sin, [0.0], "u_x", "tailor")
     with pytest.raises(UsageError, match=r"'u_q' names no derivative over the coordinates x"):
         pt.derivatives(torch.sin, [0.0], "u_q")

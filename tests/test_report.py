@@ -91,7 +91,7 @@ def test_the_smallest_reachable_p_is_that_of_pairs_that_all_agree(n: int, reacha
 def test_the_small_study_has_seeds_enough_for_ten_primary_strata() -> None:
     from pde_train.study.parts import FEW, PARTS
 
-    first, last = re.fullmatch(r"seed=range\((\d+),(\d+)\)", FEW).groups()  # type: ignore[union-attr]
+    first, last = re.fullmatch(r"seed=range\((\d+),(\d+)\)", FEW).groups()
     few = int(last) - int(first)
     assert MOST_PRIMARY * statistics.sign_test(np.full(few, 7.0), 1.0).reachable < ALPHA
     assert MOST_PRIMARY * statistics.sign_test(np.full(few - 1, 7.0), 1.0).reachable > ALPHA / 2
