@@ -619,7 +619,7 @@ def test_errors_are_compared_where_the_exact_run_has_reached_a_residual() -> Non
     }
     stalled = {name: (steps[:4], np.maximum(values[:4], 1e-2)) for name, (_, values) in exact.items()}
     common = {"model": "two_layer", "width": 50, "interior": 200, "precision": "float64", "view": np.nan}
-    common |= {"optimizer": "ssbroyden", "method": "gradient_descent", "pde": "poisson_1d"}
+    common |= {"part": np.nan, "optimizer": "ssbroyden", "method": "gradient_descent", "pde": "poisson_1d"}
     ids = {"taylor": exact, "FD2 h=auto": stalled}
     rows = [{**common, "id": i, "config": i, "pair": 0, "scheme": i, "seed": 0} for i in ids]
     found = Runs(pd.DataFrame(rows), lambda run: NOTHING, lambda run, metric: ids[run].get(metric, NOTHING), [], {})

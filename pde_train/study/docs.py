@@ -17,8 +17,8 @@ from typing import Any
 
 from pde_train.errors import UsageError
 
-SHOWN = ("2-tested", "2-levels", "2-frontier", "2-losses", "3-spectra", "5-gaps", "6-cross", "9-predictors", "causes")
-"""The figures of the report that `docs/study.md` shows."""
+SHOWN = ("2-answer", "2-levels", "2-frontier", "3-spectra", "5-gaps", "6-cross", "9-predictors", "causes")
+"""The figures of the report that README.md and `docs/study.md` show."""
 
 Numbers = Mapping[str, Any]
 """The content of `docs/verdicts.json`."""

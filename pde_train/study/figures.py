@@ -15,7 +15,7 @@ from pde_train.plots import COLOURS
 from pde_train.study.drawing import band, panels
 from pde_train.study.feature_figures import entropies, floors, spectra
 from pde_train.study.hypotheses import Outcome
-from pde_train.study.network_figures import cross, frontier, levels, losses, ratios, training
+from pde_train.study.network_figures import answer, cross, frontier, levels, losses, ratios, training
 from pde_train.study.run_table import Runs
 from pde_train.study.verdicts import Verdict, paired
 from pde_train.study.words import in_words, unit
@@ -129,6 +129,7 @@ FIGURES = {
     "levels": Drawing(
         levels, "The error with FD over that with AD, at the step at which the run with AD reaches a residual."
     ),
+    "answer": Drawing(answer, "The same for the biharmonic equation in one dimension and SSBroyden."),
     "frontier": Drawing(frontier, "What each scheme attains, and how long its steps take; compilation is extra."),
     "losses": Drawing(losses, "The loss at every step, a band over seeds for each scheme."),
     "ratios": Drawing(ratios, "The loss with FD over the loss with AD at the same step of the same pair."),

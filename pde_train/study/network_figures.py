@@ -48,8 +48,17 @@ def ratios(runs: Runs, verdict: Verdict) -> Figure | None:
 
 def levels(runs: Runs, verdict: Verdict) -> Figure | None:
     """The ratio of the errors of a pair against the held-out residual that the run with AD has reached."""
-    table, exact = _with_partners(runs)
+    return _by_level(runs, *_with_partners(runs))
 
+
+def answer(runs: Runs, verdict: Verdict) -> Figure | None:
+    """The same for the biharmonic equation alone, and for schemes that can be chosen."""
+    table, exact = _with_partners(runs)
+    own = (table["pde"] == "biharmonic_1d") & (table["optimizer"] == "ssbroyden") & table["part"].isna()
+    return _by_level(runs, table[own], exact)
+
+
+def _by_level(runs: Runs, table: pd.DataFrame, exact: pd.Series) -> Figure | None:
     def ratio(run: Mapping[str, object]) -> Curve:
         steps, residuals = runs.curve(exact[run["pair"]], "residual_held_out")
         reached = [float(steps[below[0]]) for level in LEVELS if len(below := np.flatnonzero(residuals <= level))]
