@@ -263,7 +263,7 @@ def test_the_same_command_trains_nothing_again(
 
 def test_a_part_that_does_not_exist_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert parts.main(["--parts", "networks,widts"]) == 2
-    assert capsys.readouterr().err.startswith("--parts widts is no part of the study: expected some of floor_deep")
+    assert capsys.readouterr().err.startswith("--parts widts is no part of the study: expected some of floor_2d")
 
 
 PLANTED = """
