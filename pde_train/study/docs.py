@@ -17,7 +17,7 @@ from typing import Any
 
 from pde_train.errors import UsageError
 
-SHOWN = ("2-answer", "2-levels", "2-frontier", "3-spectra", "5-gaps", "6-cross", "9-predictors", "causes")
+SHOWN = ("2-answer", "2-levels", "2-frontier", "3-spectra", "5-gaps", "6-cross", "9-predictors")
 """The figures of the report that README.md and `docs/study.md` show."""
 
 Numbers = Mapping[str, Any]

@@ -72,8 +72,10 @@ def predictors(runs: Runs, verdict: Verdict) -> Figure | None:
         axes.axvline(0, color="0.5", lw=0.8)
         axes.set_xlim(-1.05, 1.05)
         axes.set_yticks(range(len(names)), [in_words(name) for name in names], fontsize=7)
-        axes.set_xlabel(f"Spearman's correlation with\n{in_words(comparison.quantity[0])}")
-        axes.set_title(textwrap.fill(comparison.name, 55), fontsize=8)
+        axes.set_xlabel(
+            f"Spearman's correlation with\n{textwrap.fill(in_words(comparison.quantity[0]), 34)}", fontsize=8
+        )
+        axes.set_title(textwrap.fill(comparison.name, 36), fontsize=8)
         axes.grid(alpha=0.3)
     handles = max((axes.get_legend_handles_labels() for axes in figure.axes), key=lambda pair: len(pair[1]))
     figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=7)

@@ -14,6 +14,7 @@ from pde_train.study.run_table import Runs
 from pde_train.study.verdicts import selected
 
 FLOOR: Mapping[str, Sequence[Level]] = {
+    "pde": ["poisson_1d", "biharmonic_1d", "poisson_2d", "biharmonic_2d"],
     "model": ["two_layer"],
     "width": [50, 64],
     "interior": [200, 900],
