@@ -64,6 +64,7 @@ STEPS: dict[str, Any] = {
     "finite_difference/1e-4": 1e-4,
     "finite_difference/1e-5": 1e-5,
     "finite_difference/grid": SPACING,
+    "finite_difference/inside": "auto",
     "finite_difference/rounding": "auto",
     "finite_difference/truncation": "auto",
     "hybrid": "auto",
