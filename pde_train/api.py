@@ -33,15 +33,18 @@ from pde_train import experiment as root
 from pde_train.conf_dir import choices, conf_dir
 from pde_train.derivatives import Field, Jet, Request
 from pde_train.differentiators.base import Differentiator
-from pde_train.entropy import TruncatedEntropy, truncated_entropy
+from pde_train.entropy import TruncatedEntropy as TruncatedEntropy  # these two belong to the names of `pde_train`
+from pde_train.entropy import truncated_entropy as truncated_entropy
 from pde_train.errors import RunError, UsageError, nearest
 from pde_train.guards import check_trusted, refuse_secrets
 from pde_train.instantiate import build_group
 from pde_train.problem import Problem
-from pde_train.run_folder import CELLS, SPECTRA
+from pde_train.run_folder import SPECTRA
 from pde_train.runs.result import Result
 from pde_train.runs.run import Resume, Run
 from pde_train.spectra import Spectrum, load_spectra, singular_values
+from pde_train.status import newest
+from pde_train.sweeps.compose import group_choices
 from pde_train.tracking.reading import downloaded
 from pde_train.training.parameters import MODEL, take_parameters
 
@@ -105,17 +108,18 @@ def compose(*words: str, config_dir: str | Path | None = None) -> Experiment:
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         cfg = hydra_compose("config", [*extra, *words], return_hydra_config=True)
     check_trusted(cfg, words)
-    with_defaults = {"runtime.cwd": str(Path.cwd()), "runtime.output_dir": str(Path.cwd()), "mode": "RUN"}
-    for key, value in with_defaults.items():
+    runtime = {"runtime.cwd": str(Path.cwd()), "runtime.output_dir": str(Path.cwd()), "mode": "RUN"}
+    for key, value in runtime.items():
         OmegaConf.update(cfg.hydra, key, value)
     HydraConfig.instance().set_config(cfg)  # ${hydra:...} in the name of the run and in the uri of the store
-    chosen = {k: str(v) for k, v in cfg.hydra.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
     own = cfg.copy()
     OmegaConf.set_struct(own, False)
     own.pop("hydra")
     OmegaConf.resolve(own)
     built = root.build(own)
-    return Experiment(**{f.name: getattr(built, f.name) for f in fields(built)}, choices=chosen, words=words)
+    return Experiment(
+        **{f.name: getattr(built, f.name) for f in fields(built)}, choices=group_choices(cfg), words=words
+    )
 
 
 @dataclass(frozen=True)
@@ -247,8 +251,7 @@ def sweep(*words: str, folder: str | Path = "multirun") -> pd.DataFrame:
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise RunError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the sweep is not finished")
-    grids = [file.parent for file in Path(folder).rglob("grid.json") if CELLS not in file.parts]
-    return load_sweep(max(grids, key=lambda grid: (grid / "table.csv").stat().st_mtime))
+    return load_sweep(newest(Path(folder)))
 
 
 def load_sweep(folder: str | Path) -> pd.DataFrame:
@@ -416,20 +419,3 @@ def _coordinates(dimension: int) -> tuple[str, ...]:
     if dimension <= len(COORDINATES):
         return COORDINATES[:dimension]
     return tuple(f"x{i + 1}" for i in range(dimension))
-
-
-__all__ = [
-    "Experiment",
-    "LoadedRun",
-    "TruncatedEntropy",
-    "compare",
-    "compose",
-    "derivatives",
-    "differentiator",
-    "load_run",
-    "load_sweep",
-    "model",
-    "spectrum",
-    "sweep",
-    "truncated_entropy",
-]

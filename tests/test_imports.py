@@ -79,7 +79,19 @@ ALLOWED = {  # what each module or folder may import from the package
     "sync": {"errors", "run_folder", "tracking"},
     "study": {"differentiators", "errors", "guards", "plots", "runs", "sync", "tracking"},
     "report": {"study"},
-    "api": SCIENCE | {"conf_dir", "experiment", "guards", "instantiate", "run_folder", "runs", "tracking", "training"},
+    "api": SCIENCE
+    | {
+        "conf_dir",
+        "experiment",
+        "guards",
+        "instantiate",
+        "run_folder",
+        "runs",
+        "status",
+        "sweeps",
+        "tracking",
+        "training",
+    },
     "cli": {
         "conf_dir",
         "errors",

@@ -65,10 +65,6 @@ class InsideDifference(Differentiator):
         """The finite differences whose steps are taken."""
         return self.plain or FiniteDifference(self.accuracy, self.step)
 
-    @property
-    def compilable(self) -> bool:
-        return True
-
     def fitted(self, spacing: tuple[float, ...], magnitude: float = 1.0, length: float = 1.0) -> InsideDifference:
         return replace(self, plain=self.differences.fitted(spacing, magnitude, length))
 

@@ -64,19 +64,19 @@ def panels_of_bands(
     Returns:
         The figure; None where no run has a curve.
     """
-    panels = {}
+    by_title = {}
     for key, group in table.groupby(list(titles), sort=False):
         lines = {}
         for scheme in schemes:
             curves = [curve(run) for run in group[group["scheme"] == scheme].to_dict("records")]
             lines[scheme] = [c for c in curves if len(c[0]) > 1]
         if any(lines.values()):
-            panels[title(dict(zip(titles, key, strict=True)))] = lines
-    if not panels:
+            by_title[title(dict(zip(titles, key, strict=True)))] = lines
+    if not by_title:
         return None
-    shown = [scheme for scheme in schemes if any(lines[scheme] for lines in panels.values())]
+    shown = [scheme for scheme in schemes if any(lines[scheme] for lines in by_title.values())]
     note = f"derivatives by {', '.join(shown)}" if len(shown) <= MOST_NAMED else ""
-    return bands(panels, xlabel, ylabel, logarithmic, marks, note=note, held=held)
+    return bands(by_title, xlabel, ylabel, logarithmic, marks, note=note, held=held)
 
 
 def panels(count: int, height: float, note: str) -> tuple[Figure, Iterable[Axes]]:
