@@ -9,6 +9,8 @@ import forked
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from pde_train.tracking.record import is_for_store
+
 SMALL = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.steps=60", "method.compile=never"]
 
 
@@ -47,3 +49,10 @@ def runs(folder: Path) -> tuple[list[Run], list[Run]]:
 
 def rows(folder: Path, run: Run, key: str = "loss") -> list[tuple[int, float]]:
     return sorted((m.step, m.value) for m in store(folder).get_metric_history(run.info.run_id, key))
+
+
+def assert_losses_in_store(steps: list[int], trained: int, stops: int = 0) -> None:
+    """A store has each loss once: all that `is_for_store` names and the last, and one more for each stop."""
+    whole = {step for step in range(trained) if is_for_store("loss", step)} | {trained - 1}
+    assert sorted(set(steps)) == sorted(steps) and whole <= set(steps) <= {*range(trained)}
+    assert len(steps) <= len(whole) + stops

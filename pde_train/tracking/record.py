@@ -87,7 +87,7 @@ class Record:
         for step, value in enumerate(values, first_step):
             if step not in series:
                 series[step] = value
-                if _is_for_store(key, step):
+                if is_for_store(key, step):
                     self._unsent.append((key, value, step))
 
     def _flush_when_due(self) -> None:
@@ -123,7 +123,7 @@ class Record:
     def flush(self, last: bool = False) -> None:
         """Send what the tracker has not got yet; with `last`, the newest loss whatever its step is."""
         losses = self.series.get("loss", {})
-        if last and losses and not _is_for_store("loss", newest := max(losses)):
+        if last and losses and not is_for_store("loss", newest := max(losses)):
             self._unsent.append(("loss", losses[newest], newest))
         self._tracker.metrics(self._unsent)
         self._unsent = []
@@ -167,10 +167,11 @@ class Record:
         self.comparison = {name: Measured(n, _spectrum(plain)) for name, (n, plain) in state["comparison"].items()}
         self.tags = dict(state["tags"])
         rows = ((key, value, step) for key, values in self.series.items() for step, value in values.items())
-        self._unsent = [(key, value, step) for key, value, step in rows if _is_for_store(key, step)]
+        self._unsent = [(key, value, step) for key, value, step in rows if is_for_store(key, step)]
 
 
-def _is_for_store(key: str, step: int) -> bool:
+def is_for_store(key: str, step: int) -> bool:
+    """Whether the store has a metric at this step: every one, but for most losses after EVERY_LOSS steps."""
     return key != "loss" or step <= EVERY_LOSS or step % THEN == 0
 
 
