@@ -54,5 +54,6 @@ def rows(folder: Path, run: Run, key: str = "loss") -> list[tuple[int, float]]:
 def assert_losses_in_store(steps: list[int], trained: int, stops: int = 0) -> None:
     """A store has each loss once: all that `is_for_store` names and the last, and one more for each stop."""
     whole = {step for step in range(trained) if is_for_store("loss", step)} | {trained - 1}
-    assert sorted(set(steps)) == sorted(steps) and whole <= set(steps) <= {*range(trained)}
+    assert sorted(set(steps)) == sorted(steps)
+    assert whole <= set(steps) <= {*range(trained)}
     assert len(steps) <= len(whole) + stops
