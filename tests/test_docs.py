@@ -164,7 +164,8 @@ OWN = [b for b in blocks() if b.language == "python" and not re.match(r"`[\w/]+\
 
 @pytest.mark.usefixtures("rules")
 @pytest.mark.parametrize("block", OWN, ids=lambda b: f"{b.page.name}: {b.text.splitlines()[0]}")
-def test_python_of_a_page_runs(block: Block) -> None:
+def test_python_of_a_page_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some of them write a run to the working directory
     exec(block.text, {"__name__": "a_page", "PDE": PDE, "on": on})
 
 
