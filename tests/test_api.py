@@ -139,7 +139,7 @@ def test_a_solution_is_written_on_a_mesh_of_the_domain(
     words: tuple[str, ...], size: float | None, tmp_path: Path
 ) -> None:
     """Cells fill the domain once, none is turned inside out, and values are those of `predict`."""
-    small = ("model=two_layer", "model.width=4", "sampler.interior=27", "method.steps=2", "diagnostics=none")
+    small = ("model=two_layer", "model.width=4", "sampler.interior=64", "method.steps=2", "diagnostics=none")
     run = pt.compose(*words, *small, "method.compile=never", "tracking=none").run(tmp_path / "run")
     pde = run.problem.pde
     d = pde.domain.dimension
@@ -163,3 +163,26 @@ def test_a_solution_is_written_on_a_mesh_of_the_domain(
 def test_other_dimensions_have_no_mesh(run: pt.LoadedRun, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"draws 2 or 3 coordinates, and this PDE has 1: expected predict"):
         run.to_vtk(tmp_path / "solution.vtu")
+
+
+def test_without_locks_of_posix_derivatives_work_and_a_run_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """As on Windows, where there is no module fcntl."""
+    program = """
+import sys
+sys.modules["fcntl"] = None
+sys.modules["resource"] = None
+import torch, pde_train as pt
+x = torch.tensor([[0.3], [0.7]], dtype=torch.float64)
+print(float((pt.derivatives(torch.sin, x, "u_xx", by="finite_difference accuracy=8").u_xx + torch.sin(x)).abs().max()))
+print(pt.spectrum(torch.eye(3)).values)
+from pde_train.cli import main
+sys.argv = ["pde_train", "tracking=none"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    error, values = done.stdout.splitlines()[:2]
+    assert float(error) < 1e-9
+    assert values == "[1. 1. 1.]"
+    assert done.returncode == 2
+    (sentence,) = [line for line in done.stderr.splitlines() if line]
+    assert sentence.startswith("runs need the file locks of POSIX, which linux does not have: expected Linux or macOS")

@@ -199,6 +199,7 @@ def _mesh(domain: Domain, side: int) -> tuple[np.ndarray, np.ndarray]:
     ring = [(0, 0), (1, 0), (1, 1), (0, 1)]
     corners = ring if d == 2 else [(*corner, level) for level, corner in itertools.product((0, 1), ring)]
     cells = np.stack([numbers[tuple(slice(c, side - 1 + c) for c in corner)].ravel() for corner in corners], axis=1)
-    cells = cells[domain.contains(x)[cells].all(axis=1)]
+    corners_of = x[cells] + 1e-9 * (x[cells].mean(axis=1, keepdims=True) - x[cells])  # as some lie on the boundary
+    cells = cells[domain.contains(corners_of.reshape(-1, d)).reshape(cells.shape).all(axis=1)]
     used, inverse = np.unique(cells, return_inverse=True)
     return x[used], inverse.reshape(cells.shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -18,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pde_train.errors import PdeTrainError, RunError, UsageError, brief
-from pde_train.run_folder import Status
+from pde_train.run_folder import Status, take_lock
 from pde_train.tracking import saved_views
 from pde_train.tracking.outbox import BATCH, Entry, Mark, Outbox, milliseconds
 from pde_train.tracking.uris import encoded, is_database, masked, sqlite_file, without_secrets
@@ -303,7 +302,7 @@ def alone(uri: str) -> Iterator[None]:
     """
     if (file := sqlite_file(uri)) is not None:
         with file.with_name(f"{file.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            take_lock(lock.fileno())
             yield
     elif uri.startswith("postgresql"):
         from sqlalchemy import NullPool, create_engine, text
