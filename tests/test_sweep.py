@@ -24,6 +24,7 @@ from pde_train.run_folder import Status, lock
 from pde_train.runs.result import Result
 from pde_train.status import main as status
 from pde_train.sweeps.grid import Cell, Grid
+from pde_train.tracking import saved_views
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +60,11 @@ def test_a_grid_through_its_life(
     assert (parent.data.params["seed"], parent.data.params["pde"]) == ("0, 1", "poisson_1d")
     errors = [c.data.metrics["error_l2"] for c in children if c.info.status == "FINISHED"]
     assert parent.data.metrics["median/error_l2/taylor"] == pytest.approx(np.median(errors))
+    assert parent.data.metrics["least/error_l2"] == parent.data.metrics["median/error_l2/taylor"]
+    (shown,) = store(tmp_path).search_runs([parent.info.experiment_id], saved_views.OF_SWEEPS)
+    for column in saved_views.OF_THE_SWEEPS:
+        kind, name = column.rstrip("`").split(".`")
+        assert name in getattr(shown.data, kind)
     assert all(
         "lr=1e+200" in line for line in parent.data.tags["mlflow.note.content"].splitlines() if "| failed |" in line
     )

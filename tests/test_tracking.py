@@ -747,15 +747,16 @@ def test_an_experiment_has_views_whose_columns_and_charts_its_runs_have(
         experiment = client.get_experiment_by_name(name)
         assert "Views" in experiment.tags[saved_views.NOTE]
         assert saved_views.are_in(experiment.tags)
-        for key, (title, charts) in saved_views.VIEWS.items():
+        for key, of in saved_views.VIEWS.items():
             view = json.loads(experiment.tags[saved_views.PREFIX + key])
             kind, _, packed = view["state"].partition(";")
             state = json.loads(zlib.decompress(base64.b64decode(packed)))
-            assert (view["name"], kind) == (title, "deflate")
-            assert [chart["metricKey"] for chart in state["compareRunCharts"]] == [chart.metric for chart in charts]
-            assert {chart.metric for chart in charts} <= set(found.data.metrics)
-            assert client.search_runs([experiment.experiment_id], state["searchFilter"])
-        for column in saved_views.COLUMNS:
+            assert (view["name"], kind) == (of.name, "deflate")
+            assert [chart["metricKey"] for chart in state["compareRunCharts"]] == [chart.metric for chart in of.charts]
+            assert {chart.metric for chart in of.charts} <= set(found.data.metrics)
+            shown = client.search_runs([experiment.experiment_id], state["searchFilter"])
+            assert len(shown) == (state["searchFilter"] == saved_views.OF_RUNS)
+        for column in saved_views.OF_THE_TABLE:
             kind, name_of = column.rstrip("`").split(".`")
             assert name_of in getattr(found.data, kind)
         address = f"/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=pde-train-1"

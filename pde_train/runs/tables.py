@@ -67,25 +67,26 @@ def medians(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> Pairs:
 
 
 def median_metrics(grouped: Pairs) -> dict[str, float]:
-    """The metrics of the parent run of a sweep: `median/<metric>/<run> <derivatives>` of every group.
+    """The metrics of the parent run of a sweep.
 
     Args:
         grouped: A result for each group, see `medians`.
 
     Returns:
-        The numbers by name; the run is left out of the names where there is only one.
+        By name: `median/<metric>/<run> <derivatives>` of every group, without the run where there is only one, and
+        `least/<metric>`, the least of them.
     """
     named = {
         re.sub(r"[^\w.: -]+", " ", label if len(grouped) == 1 else f"{title} {label}").strip(): result
         for title, lines in grouped.items()
         for label, result in lines.items()
     }
-    return {
-        f"median/{metric}/{name}": value
-        for metric in OF_A_SWEEP
-        for name, result in named.items()
-        if (value := result.metrics.get(metric)) is not None
-    }
+    found: dict[str, float] = {}
+    for metric in OF_A_SWEEP:
+        values = {name: value for name, r in named.items() if (value := r.metrics.get(metric)) is not None}
+        found |= {f"median/{metric}/{name}": value for name, value in values.items()}
+        found |= {f"least/{metric}": min(values.values())} if values else {}
+    return found
 
 
 def _median(results: Sequence[Result]) -> Result:

@@ -130,9 +130,9 @@ class Grid:
 
 
 def _label(cell: Cell, swept: Overrides) -> str:
-    """What was swept of a cell in short, its seed last; nothing of what decides no number or is composed later."""
+    """What was swept of a cell in short, derivatives first, its seed last; nothing that decides no number."""
     words = [o for o in swept.without(*NOT_IN_A_LABEL) if o.value is not None and "$" not in o.value]
-    words = sorted(words, key=lambda override: override.key == "seed")  # which keeps their order otherwise
+    words = sorted(words, key=lambda o: (o.group != "differentiator", o.key == "seed"))  # in their order otherwise
     differentiator = [word for word in words if word.group == "differentiator"]
     parts = {"differentiator" if word in differentiator else word.key: word for word in words}
     return " · ".join(

@@ -30,11 +30,20 @@ DESCRIPTION = (
 OF_RUNS = "tags.config_hash != ''"
 """The search that leaves parents of sweeps out."""
 
-COLUMNS = (
+OF_SWEEPS = "tags.sweep != ''"
+"""The search that finds parents of sweeps alone."""
+
+OF_THE_TABLE = (
     *("tags.`pde`", "tags.`model`", "tags.`differentiator_label`", "params.`seed`"),
     *("metrics.`error_l2`", "metrics.`residual_exact`", "metrics.`entropy/1e-08`", "metrics.`seconds`", "tags.`flags`"),
 )
-"""The columns of the table, in their order."""
+"""The columns of the table of runs, in their order."""
+
+OF_THE_SWEEPS = (
+    *("params.`pde`", "params.`differentiator`", "metrics.`least/error_l2`", "metrics.`least/residual_exact`"),
+    *("tags.`runs.finished`", "tags.`runs.not_finished`", "params.`model`", "params.`seed`"),
+)
+"""The columns of the table of sweeps."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +59,36 @@ class Chart:
     logarithmic: bool = True
 
 
-VIEWS: Mapping[str, tuple[str, Sequence[Chart]]] = {
-    "pde-train-1": ("1 Table: differentiator, error, residual, entropy, time", ()),
-    "pde-train-2": (
-        "2 Convergence, by differentiator",
-        (Chart("loss"), Chart("error_l2"), Chart("residual_held_out")),
+@dataclass(frozen=True)
+class View:
+    """A view of an experiment's page.
+
+    Attributes:
+        name: In the menu.
+        charts: What it draws, with runs grouped by differentiator; without any it shows the table.
+        search: Which runs it shows.
+        columns: Of the table, the first one of numbers sorts it.
+    """
+
+    name: str
+    charts: Sequence[Chart] = ()
+    search: str = OF_RUNS
+    columns: Sequence[str] = OF_THE_TABLE
+
+
+VIEWS: Mapping[str, View] = {
+    "pde-train-1": View("1 Table: differentiator, error, residual, entropy, time"),
+    "pde-train-2": View(
+        "2 Convergence, by differentiator", (Chart("loss"), Chart("error_l2"), Chart("residual_held_out"))
     ),
-    "pde-train-3": ("3 Spectra: singular values by index, by differentiator", (Chart("spectrum/final"),)),
-    "pde-train-4": (
+    "pde-train-3": View("3 Spectra: singular values by index, by differentiator", (Chart("spectrum/final"),)),
+    "pde-train-4": View(
         "4 Entropy during training, by differentiator",
         tuple(Chart(f"entropy/1e-{k:02}", logarithmic=False) for k in (4, 8, 12)),
     ),
+    "pde-train-5": View("5 Sweeps: what was swept, and the least median", (), OF_SWEEPS, OF_THE_SWEEPS),
 }
-"""Name and charts of each view by its id; a view without charts shows the table."""
+"""Each view by its id."""
 
 FIRST = "pde-train-1"
 """The view that links open."""
@@ -78,10 +104,10 @@ def tags(milliseconds: int) -> dict[str, str]:
         The values by the names of the tags.
     """
     found = {NOTE: DESCRIPTION}
-    for key, (name, charts) in VIEWS.items():
-        state = base64.b64encode(zlib.compress(json.dumps(_state(key, name, charts)).encode())).decode()
-        view = {"name": name, "createdAt": milliseconds, "updatedAt": milliseconds, "state": f"deflate;{state}"}
-        found[PREFIX + key] = json.dumps(view)
+    for key, view in VIEWS.items():
+        state = base64.b64encode(zlib.compress(json.dumps(_state(key, view)).encode())).decode()
+        kept = {"name": view.name, "createdAt": milliseconds, "updatedAt": milliseconds, "state": f"deflate;{state}"}
+        found[PREFIX + key] = json.dumps(kept)
     return found
 
 
@@ -95,34 +121,41 @@ def address(experiment_id: str) -> str:
     return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={FIRST}"
 
 
-def _state(key: str, name: str, charts: Sequence[Chart]) -> dict[str, Any]:
+def _state(key: str, view: View) -> dict[str, Any]:
     """The state of the page, as the UI stores it."""
     grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "differentiator_label"}]}
     return {
-        "searchFilter": OF_RUNS,
-        "orderByKey": "metrics.`error_l2`",
+        "searchFilter": view.search,
+        "orderByKey": next(column for column in view.columns if column.startswith("metrics.")),
         "orderByAsc": True,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": list(COLUMNS),
-        "columnOrder": list(COLUMNS),
+        "selectedColumns": list(view.columns),
+        "columnOrder": list(view.columns),
         "columnWidths": {},
         "runsHiddenMode": "SHOW_ALL",
         "viewMaximized": False,
         "runListHidden": False,
-        "isAccordionReordered": bool(charts),
+        "isAccordionReordered": bool(view.charts),
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
-        "groupBy": grouped if charts else None,
+        "groupBy": grouped if view.charts else None,
         "groupsExpanded": {},
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
-        "compareRunCharts": [_chart(f"{key}-{i}", key, chart) for i, chart in enumerate(charts)],
+        "compareRunCharts": [_chart(f"{key}-{i}", key, chart) for i, chart in enumerate(view.charts)],
         "compareRunSections": [
-            {"uuid": key, "name": name, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+            {
+                "uuid": key,
+                "name": view.name,
+                "display": True,
+                "isReordered": True,
+                "deleted": False,
+                "isGenerated": False,
+            }
         ]
-        if charts
+        if view.charts
         else [],
     }
 
