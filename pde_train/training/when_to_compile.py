@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Protocol, TypeVar
 
 from pde_train.errors import brief
@@ -32,6 +37,41 @@ class Compilable(Protocol):
         ...
 
 
+class TooLate(BaseException):
+    """A compilation took too long; no `Exception`, which a compiler might keep for itself."""
+
+
+@contextmanager
+def deadline(seconds: float | None) -> Iterator[None]:
+    """While this context lasts, its main thread is stopped after so many seconds of wall time.
+
+    Args:
+        seconds: None for never. In other threads than the main one there is no deadline.
+
+    Raises:
+        TooLate: The time is over.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TooLate
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def slowdown() -> float:
+    """How many times longer work takes where more processes want to run than there are processors; 1 or more."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 C = TypeVar("C", bound=Compilable)
 
 
@@ -40,7 +80,8 @@ def compile_where_it_pays(
 ) -> tuple[C | None, str]:
     """Trace and compile, unless eager steps are expected to be done sooner.
 
-    Code that an earlier run compiled costs next to nothing. A compilation that fails is one warning.
+    Code that an earlier run compiled costs next to nothing. A compilation that fails is one warning. With ``auto``
+    one that takes as long as it would save is given up, so that no run takes twice as long as with eager steps.
 
     Args:
         mode: ``auto``, or ``always`` whatever it takes.
@@ -60,13 +101,15 @@ def compile_where_it_pays(
     try:
         with waiting(f"tracing {what}"):
             traced = trace()
-        cost = traced.compile_seconds
+        cost = traced.compile_seconds * slowdown()
         if mode == "auto" and saved < cost:
             return None, f"eager: compiling {estimate} would save {saved:.0f} s and cost about {cost:.0f} s"
         began = time.perf_counter()
-        with waiting(f"compiling {what}"):
+        with waiting(f"compiling {what}"), deadline(saved if mode == "auto" and cost else None):
             traced.compile()
         check(traced)
+    except TooLate:
+        return None, f"eager: compiling {estimate} was given up after the {saved:.0f} s that it would save"
     except Exception as error:  # whatever the compiler says, eager steps serve
         log.warning("%s could not be compiled (%s): eager operations take its place", what, brief(error))
         return None, "eager: the compilation failed"
