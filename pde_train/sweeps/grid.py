@@ -14,7 +14,7 @@ from typing import Any
 
 from pde_train.errors import UsageError
 from pde_train.overrides import Override, Overrides, common
-from pde_train.run_folder import CELLS, CHECKPOINT, RESULT_FILE, Status, is_locked
+from pde_train.run_folder import CELLS, CHECKPOINT, RESULT_FILE, Status, is_locked, write_whole
 from pde_train.runs import provenance
 from pde_train.runs.result import Result
 
@@ -74,11 +74,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of one command line and the folder of what they show together; `grid.json` there keeps it."""
+    """The cells of one command line and the folder of what they show together; `grid.json` there keeps it.
+
+    Attributes:
+        title: The experiment, or what kind of sweep it is.
+        cells: The runs.
+        folder: Of the parent run.
+        shared: The words that name no cell, as all have them; None for those that these cells share.
+        bounds: The file of the numbers by which a run is pruned; None where none is.
+    """
 
     title: str
     cells: Sequence[Cell]
     folder: Path
+    shared: frozenset[Override] | None = None
+    bounds: Path | None = None
 
     @classmethod
     def of(cls, title: str, cells: Sequence[Cell], sweeps: Path) -> Grid:
@@ -91,7 +101,7 @@ class Grid:
         """Keep what the grid consists of, for `python -m pde_train.status`."""
         cells = [{"name": c.name, "overrides": c.overrides.words, "entropy": c.entropy} for c in self.cells]
         content = {"title": self.title, "command": list(command), "launched": time.time(), "cells": cells}
-        (self.folder / GRID_FILE).write_text(json.dumps(content, indent=1) + "\n")
+        write_whole(self.folder / GRID_FILE, f"{json.dumps(content, indent=1)}\n".encode())
 
     @classmethod
     def read(cls, folder: Path) -> Grid:
@@ -118,7 +128,7 @@ class Grid:
     @cached_property
     def labels(self) -> dict[str, str]:
         """What was swept, by the name of a cell: ` lr=0.01 seed=3`, without what a run's name says already."""
-        shared = common(cell.overrides for cell in self.cells)
+        shared = common(cell.overrides for cell in self.cells) if self.shared is None else self.shared
         return {cell.name: "".join(map(_label, cell.overrides.swept(shared))) for cell in self.distinct}
 
 
@@ -135,9 +145,9 @@ def grid_files(sweeps: Path) -> list[Path]:
     return [file for folder in folders for file in folder.rglob(GRID_FILE)]
 
 
-def to_do(cells: Sequence[Cell], retry: bool) -> list[Cell]:
-    """The cells that are not done; failed ones are only where they are to be tried again."""
-    done = {Status.FINISHED} if retry else {Status.FINISHED, Status.FAILED}
+def to_do(cells: Sequence[Cell], retry: bool, prunes: bool = False) -> list[Cell]:
+    """The cells that are not done; failed ones are where they are not to be tried again, pruned ones where runs are."""
+    done = {Status.FINISHED, *([] if retry else [Status.FAILED]), *([Status.PRUNED] if prunes else [])}
     return [cell for cell in cells if (result := cell.result) is None or result.status not in done]
 
 
