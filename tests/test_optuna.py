@@ -321,13 +321,13 @@ def test_trials_that_are_launched_together(tmp_path: Path, launcher: list[str]) 
     """Two at once, three seeds each; a trial is the median of its seeds, and runs end early in a stack, too."""
     words = [*SEARCH, LR, "seed=0,1,2", "hydra.sweeper.trials=6", "hydra.sweeper.at_once=2", "method.compile=auto"]
     words += ["hydra.sweeper.pruner=quarter", "hydra.sweeper.warmup_trials=2", *launcher, "method.steps=200"]
-    out, _ = swept(tmp_path, *words, "hydra.sweeper.params={model.width:'range(4,8)'}")
+    out, _ = swept(tmp_path, *words, "hydra.sweeper.params={model.activation:'tanh,sin'}")
     found = results(tmp_path)
     kept = trials(tmp_path)
     assert len(kept) == 6
     assert len(found) == 18
     for trial in kept:
-        assert set(trial.params) == {"optimizer.lr", "model.width"}
+        assert set(trial.params) == {"optimizer.lr", "model.activation"}
         cells = [found[Path(folder).name] for folder in trial.user_attrs["folders"]]
         assert sorted(word for cell in cells for word in cell["overrides"] if word.startswith("seed")) == [
             "seed=0",
@@ -353,7 +353,16 @@ def test_a_grid_trains_what_a_search_has_pruned_to_its_end(tmp_path: Path) -> No
     words = [*SMALL, "method.log_every=20", "method.checkpoint_every=20", "tracking=none"]
     rates = "optimizer.lr=choice(1e-2,1e-5)"
     search = ["hydra/sweeper=optuna", rates, "hydra.sweeper.trials=6", "hydra.sweeper.pruner=median"]
-    swept(tmp_path, *words, *search, "hydra.sweeper.warmup_trials=1", "hydra.sweeper.sampler=random")
+    swept(
+        tmp_path,
+        *words,
+        *search,
+        "hydra.sweeper.warmup_trials=1",
+        "hydra.sweeper.sampler=random",
+        "hydra.sweeper.seed=3",
+    )
+    chosen = [(trial.params["optimizer.lr"], trial.state) for trial in trials(tmp_path)]
+    assert set(chosen) == {("0.01", TrialState.COMPLETE), ("1e-05", TrialState.PRUNED)}
     assert sorted(r["status"] for r in results(tmp_path).values()) == ["finished", "pruned"]
     swept(tmp_path, *words, rates)
     (tmp_path / "peace").mkdir()
