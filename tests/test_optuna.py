@@ -139,7 +139,7 @@ def ended(loader: Any, found: list[Result], **options: Any) -> FrozenTrial | Non
     sweeper.options = Search(**{**OPTIONS, **options})
     sweeper.space = Space.of([LR], [], loader)
     sweeper.objective = "error_l2"
-    return sweeper._ended({"optimizer.lr": 1e-3}, found)
+    return sweeper._ended({"optimizer.lr": 1e-3}, found, [Path("nowhere")] * len(found))
 
 
 def finished(value: float | None) -> Result:
@@ -275,7 +275,7 @@ def test_a_search_through_its_life(
         f"poisson_1d two_layer taylor width={t.params['model.width']} lr={t.params['optimizer.lr']}" for t in kept
     }
     assert status([]) == 0
-    assert "8 cells: " in capsys.readouterr().out
+    assert f"{len(results(tmp_path))} cells: " in capsys.readouterr().out
     swept(tmp_path, *SEARCH, "optimizer.lr=choice(1e-3,1e-2)", "model.width=range(4,8)", "hydra.sweeper.trials=1")
     assert len(list(tmp_path.glob("multirun/search-*"))) == 2
     out, _ = swept(tmp_path, *SEARCH, "optimizer.lr=choice(1e199,1e200)", "hydra.sweeper.trials=2", code=1)
@@ -379,7 +379,7 @@ def test_a_gaussian_process_searches_too(tmp_path: Path) -> None:
     swept(tmp_path, *words, "hydra.sweeper.trials=12", "hydra.sweeper.sampler=gp", "hydra.sweeper.direction=maximize")
     assert len({tuple(t.params.values()) for t in trials(tmp_path)}) > 6
     (file,) = tmp_path.glob("multirun/search-*/grid.json")
-    assert len(json.loads(file.read_text())["cells"]) == 12
+    assert len(json.loads(file.read_text())["cells"]) == len({tuple(t.params.values()) for t in trials(tmp_path)})
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def _values(override: Override) -> BaseDistribution:
 
     value = override.value()
     tags = value.tags if isinstance(value, Sweep) else set()
-    log = "log" in tags
+    by_log = "log" in tags
     known = {IntervalSweep: {"log", "int"}, RangeSweep: {"log"}}.get(type(value), set())
     if unknown := sorted(tags - known):
         raise ValueError(f"the tag {unknown[0]} says nothing of such values")
@@ -147,15 +147,15 @@ def _values(override: Override) -> BaseDistribution:
         if not math.isfinite(high - low):
             raise ValueError("its ends are not finite")
         if "int" in tags or (isinstance(low, int) and isinstance(high, int)):
-            return IntDistribution(math.ceil(low), math.floor(high), log=log)
-        return FloatDistribution(low, high, log=log)
-    if isinstance(value, RangeSweep):
+            return IntDistribution(math.ceil(low), math.floor(high), log=by_log)
+        return FloatDistribution(low, high, log=by_log)
+    if isinstance(value, RangeSweep):  # without its end
         numbers = sorted(value.range())
         if not numbers:
             raise ValueError("it names no value")
         if all(isinstance(number, int) for number in numbers):
-            return IntDistribution(int(numbers[0]), int(numbers[-1]), step=abs(int(value.step)), log=log)
-        return FloatDistribution(numbers[0], numbers[-1], step=abs(value.step), log=log)
+            return IntDistribution(int(numbers[0]), int(numbers[-1]), step=abs(int(value.step)), log=by_log)
+        return FloatDistribution(numbers[0], numbers[-1], step=abs(value.step), log=by_log)
     return CategoricalDistribution(sorted(set(override.sweep_string_iterator())))
 
 
@@ -205,9 +205,9 @@ class OptunaSweeper(CellSweeper):
                 direction=self.options.direction,
                 load_if_exists=True,
             )
-            cells = [cell for trial in self._trials([t.params for t in study.trials]) for cell in trial]
             shared = frozenset(Overrides.parse(self.space.fixed))
-            grid = Grid(self.title("search"), cells, folder, shared)
+            earlier = [cell for trial in self._trials([t.params for t in study.trials]) for cell in trial]
+            grid = _with(Grid(self.title("search"), [], folder, shared), earlier)
             with self.reported(grid, loaded=[first]) as report:
                 self._search(study, report, words)
 
@@ -220,14 +220,13 @@ class OptunaSweeper(CellSweeper):
             batch = self._trials(chosen)
             own = [cell for cells in batch for cell in cells]
             before = {cell.name for cell in report.grid.cells}
-            report.grid = replace(report.grid, cells=[*report.grid.cells, *own])
+            report.grid = _with(report.grid, own)
             report.grid.write(words)
             self.renew([cell for cell in own if cell.name not in before])
             self.finish(replace(report.grid, cells=own, bounds=self._bounds(study, report.grid.folder)))
-            ended = [
-                self._ended(params, [report.result(c) for c in cells])
-                for params, cells in zip(chosen, batch, strict=True)
-            ]
+            results = [[report.result(cell) for cell in cells] for cells in batch]
+            folders = [[cell.folder for cell in cells] for cells in batch]
+            ended = [self._ended(*trial) for trial in zip(chosen, results, folders, strict=True)]
             if any(trial is None for trial in ended):  # stopped by somebody else: the same command goes on with them
                 return
             study.add_trials([trial for trial in ended if trial is not None])
@@ -333,7 +332,9 @@ class OptunaSweeper(CellSweeper):
         Bounds(options.pruned_by, whose, largest).write(folder / BOUNDS)
         return folder / BOUNDS
 
-    def _ended(self, params: Mapping[str, Any], results: Sequence[Result]) -> FrozenTrial | None:
+    def _ended(
+        self, params: Mapping[str, Any], results: Sequence[Result], folders: Sequence[Path]
+    ) -> FrozenTrial | None:
         """What a trial has come to, by the results of its cells.
 
         A run that failed or was pruned is worse than any other; a trial with more than half of its runs finished still
@@ -342,6 +343,7 @@ class OptunaSweeper(CellSweeper):
         Args:
             params: Of the trial.
             results: Of its cells.
+            folders: Of its cells.
 
         Returns:
             The trial as Optuna keeps it, None where a run was interrupted.
@@ -363,8 +365,8 @@ class OptunaSweeper(CellSweeper):
         worst = math.inf if self.options.direction == "minimize" else -math.inf
         values = [result.metrics.get(self.objective) if result.is_finished else None for result in results]
         value = median(worst if v is None else v for v in values)
-        histories = [_history(r.folder, self.options.pruned_by) for r in results if r.folder is not None]
-        steps = set.intersection(*map(set, histories)) if histories else set()
+        histories = [_history(folder, self.options.pruned_by) for folder in folders]
+        steps = set.intersection(*map(set, histories))
         state = TrialState.PRUNED if Status.PRUNED in statuses else TrialState.FAIL
         return create_trial(
             state=TrialState.COMPLETE if math.isfinite(value) else state,
@@ -372,7 +374,7 @@ class OptunaSweeper(CellSweeper):
             params=dict(params),
             distributions=dict(self.space.searched),
             intermediate_values={step: median(h[step] for h in histories) for step in sorted(steps)},
-            user_attrs={"folders": [str(result.folder) for result in results]},
+            user_attrs={"folders": [str(folder) for folder in folders]},
         )
 
     def _remark(self, study: Study) -> str:
@@ -387,6 +389,15 @@ class OptunaSweeper(CellSweeper):
         words = Overrides.parse(self.space.words(best.params)).without("sweep").words
         command = shlex.join(["python", "-m", "pde_train", *(["--multirun"] if self.space.averaged else []), *words])
         return f"Best of {len(states)} trials ({said}): {self.objective}={best.value:.6g} by\n\n    {command}\n"
+
+
+def _with(grid: Grid, more: Sequence[Cell]) -> Grid:
+    """The grid with more cells, each once, however many trials chose it."""
+    cells = list(grid.cells)
+    for cell in more:
+        if cell not in cells:
+            cells.append(cell)
+    return replace(grid, cells=cells)
 
 
 def _history(folder: Path, metric: str) -> dict[int, float]:

@@ -138,14 +138,14 @@ class CellSweeper(Sweeper):
 
         Raises:
             SystemExit: The sweep is not complete.
-            UsageError: A launcher refuses to train.
+            UsageError: A launcher refuses to train, or what is searched cannot be.
         """
         from pde_train.sweeps.report import Report
 
         report = Report.opened(grid, self.config, meanwhile=lambda: self._load(loaded))
         try:
             yield report
-        except UsageError:  # before anything was trained: there is nothing to show
+        except UsageError:  # a launcher refuses, or a search cannot go on: there is nothing to show
             report.tracker.finish(Status.FAILED)
             raise
         except BaseException:  # Ctrl-C, too: what was trained is shown
