@@ -30,6 +30,7 @@ from pde_train.errors import Busy, Interrupted, PdeTrainError, Pruned, UsageErro
 from pde_train.guards import guard_composition, refuse_secrets
 from pde_train.instantiate import build_group
 from pde_train.overrides import Overrides
+from pde_train.progress import QUIET, waiting
 from pde_train.run_folder import Status
 from pde_train.tracking.uris import without_secrets
 
@@ -44,14 +45,21 @@ TRACEBACK = "PDE_TRAIN_TRACEBACK"
 MANY = ("-m", "--multirun")
 """The words that ask for a sweep; they may stand anywhere in a command."""
 
+QUIETLY = (
+    "+hydra.job_logging.handlers.console.level=WARNING",
+    "+hydra.hydra_logging.handlers.console.level=WARNING",
+)
+"""What `-q` means to Hydra: the log file of a run stays whole."""
+
+LOUDLY = ("hydra.verbose=[pde_train]",)
+"""What `-v` means to Hydra."""
+
 GO_ON = "go on with the same command; a single run wants resume=true and its folder as well"
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def task(cfg: DictConfig) -> str:
     """One run, from its composed configuration; returns `finished`, in a sweep also `failed` or `pruned`."""
-    from pde_train.progress import waiting
-
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN
     choices = {k: str(v) for k, v in here.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
@@ -112,6 +120,8 @@ def main() -> None:
         words = sys.argv[1:]
         if _help_for_group(words):
             return
+        if "-q" in words:
+            os.environ[QUIET] = "1"
         sys.argv[1:] = words = _in_order(words)
         refuse_secrets(words)
         guard_composition()
@@ -133,7 +143,7 @@ def main() -> None:
 
 
 def _in_order(words: Sequence[str]) -> list[str]:
-    """The words as Hydra reads them: `--multirun` first, and `?key=value` as the key `sweep.optional`.
+    """The words as Hydra reads them: `--multirun` first, `-q` and `-v` in its words, `?key=value` as `sweep.optional`.
 
     Args:
         words: Of the command.
@@ -144,7 +154,8 @@ def _in_order(words: Sequence[str]) -> list[str]:
     Raises:
         UsageError: A word begins with `?`, and no sweep is asked for.
     """
-    many, others = [w for w in words if w in MANY], [w for w in words if w not in MANY]
+    many, others = [w for w in words if w in MANY], [w for w in words if w not in (*MANY, "-q", "-v")]
+    others += [*(QUIETLY if "-q" in words else ()), *(LOUDLY if "-v" in words else ())]
     optional = [word for word in others if word.startswith("?")]
     if optional and not many:
         raise UsageError(

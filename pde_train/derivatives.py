@@ -63,6 +63,13 @@ class Request:
     Raises:
         ValueError: There is no name, or one that names no derivative of these unknowns over these
             coordinates.
+
+    Examples:
+        >>> request = Request.parse("u u_xy lap_u", coordinates=("x", "y"))
+        >>> sorted(request.axes), request.order
+        ([(), (0, 0), (0, 1), (1, 1)], 2)
+        >>> request.terms["lap_u"]
+        {(0, 0): 1.0, (1, 1): 1.0}
     """
 
     names: frozenset[str]

@@ -1,4 +1,4 @@
-"""Truncated entropy and related numbers: pure functions of singular values (arXiv 2405.14099, docs/diagnostics.md)."""
+"""Truncated entropy and related numbers: pure functions of singular values (arXiv 2405.14099, docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -56,6 +56,11 @@ def truncated_entropy(
     Raises:
         RunError: There are no values, or they are nan, infinite, negative or not in descending
             order.
+
+    Examples:
+        >>> entropy = truncated_entropy(np.array([1.0, 1.0, 1e-9]), 1e-8)
+        >>> entropy.cutoff, round(entropy.raw, 4), round(entropy.effective_rank, 4)
+        (2, 0.6931, 2.0)
     """
     n = len(values)
     if not n or not np.isfinite(values).all() or values[-1] < 0 or np.any(np.diff(values) > 0):
@@ -91,6 +96,10 @@ def effective_dimension(values: np.ndarray, threshold: float, *, relative: bool 
 
     Returns:
         The effective dimension, between 0 and n.
+
+    Examples:
+        >>> round(effective_dimension(np.array([1.0, 0.1]), 0.1), 4)
+        1.4901
     """
     squares = values[values > 0] ** 2
     return float(np.sum(squares / (squares + (threshold * values[0] if relative else threshold) ** 2)))

@@ -41,10 +41,16 @@ class Busy(UsageError):
 
 
 class Interrupted(PdeTrainError):
-    """A signal stopped the run between two steps, after a checkpoint was written."""
+    """A signal stopped the run between two steps, after a checkpoint was written, or before its first step.
 
-    def __init__(self, signal_number: int, step: int):
-        super().__init__(f"stopped by signal {signal_number} at step {step}, a checkpoint was written")
+    Args:
+        signal_number: The number of the signal.
+        step: The number of steps that were taken; None before the first one of this process.
+    """
+
+    def __init__(self, signal_number: int, step: int | None = None):
+        when = "before training began" if step is None else f"at step {step}, a checkpoint was written"
+        super().__init__(f"stopped by signal {signal_number} {when}")
         self.signal_number = signal_number
         self.code = 128 + signal_number
 

@@ -1,13 +1,18 @@
-"""Progress bars and spinners on a terminal; nothing where there is no terminal."""
+"""Progress bars on a terminal and in a notebook, spinners on a terminal; nothing anywhere else, nor with `-q`."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+QUIET = "PDE_TRAIN_QUIET"
+"""Environment variable that is set where the user asked for nothing but warnings and results by `-q`."""
 
 T = TypeVar("T")
 
@@ -23,7 +28,11 @@ def progress(items: Iterable[T] | None, what: str, **options: Any) -> tqdm[T]:
     Returns:
         The bar, which yields the items.
     """
-    return tqdm(items, desc=what, delay=2, disable=None, **options)
+    from tqdm import tqdm
+
+    where_there_is_a_terminal = None if "ipykernel" not in sys.modules else False
+    disable = True if QUIET in os.environ else where_there_is_a_terminal
+    return tqdm(items, desc=what, delay=2, disable=disable, **options)
 
 
 def blocks(what: str) -> Callable[[Iterable[T]], Iterable[T]]:
@@ -33,4 +42,8 @@ def blocks(what: str) -> Callable[[Iterable[T]], Iterable[T]]:
 
 def waiting(what: str) -> AbstractContextManager[object]:
     """A spinner for work of unknown length, such as loading libraries or opening a store."""
+    if QUIET in os.environ:
+        return nullcontext()
+    from rich.console import Console
+
     return Console(stderr=True).status(what)

@@ -62,6 +62,23 @@ def test_words_may_stand_on_both_sides_of_multirun(tmp_path: Path) -> None:
     assert "2 cells, 0 of them done" in done.stdout + done.stderr
 
 
+def test_quiet_and_verbose(tmp_path: Path) -> None:
+    """`-q` leaves the table and the log file; `-v` adds the errors at every measurement."""
+    words = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.steps=20", "method.log_every=10"]
+    said, logs = {}, {}
+    for word in ("-q", "-v"):
+        done = refused(tmp_path, *words, word, "tracking=none", "diagnostics=none", f"hydra.run.dir={word}")
+        assert done.returncode == 0, done.stderr
+        said[word], logs[word] = done.stdout + done.stderr, (tmp_path / word / "pde_train.log").read_text()
+    assert "poisson_1d, two_layer" in said["-q"]
+    assert "training 16 parameters" not in said["-q"]
+    assert "training 16 parameters" in logs["-q"]
+    assert "step 10: error_l2" not in logs["-q"]
+    for place in (said["-v"], logs["-v"]):
+        assert place.count("residual_held_out") >= 3
+        assert "step 10: error_l2" in place
+
+
 def test_an_experiment_that_describes_a_sweep_says_so_where_one_run_is_asked_for(tmp_path: Path) -> None:
     done = refused(tmp_path, "experiment=first_look", "tracking=none", "diagnostics=none")
     assert done.returncode == 0, done.stderr

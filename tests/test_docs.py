@@ -1,6 +1,7 @@
 """What the documentation tells readers to type is what the package accepts: commands are composed, Python is run."""
 
 import argparse
+import doctest
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from pde_train.study import parts, report
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "multirun" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+FENCED = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.M | re.S)
 INDENTED = re.compile(r"(?:^(?: {4}.*)?\n)+", re.M)
 INLINE = re.compile(r"`(python -m pde_train[^`]*)`")
 PLACEHOLDER = re.compile(r"<[^>]*>")
@@ -163,8 +165,49 @@ OWN = [b for b in blocks() if b.language == "python" and not re.match(r"`[\w/]+\
 
 @pytest.mark.usefixtures("rules")
 @pytest.mark.parametrize("block", OWN, ids=lambda b: f"{b.page.name}: {b.text.splitlines()[0]}")
-def test_python_of_a_page_runs(block: Block) -> None:
+def test_python_of_a_page_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some of them write a run to the working directory
     exec(block.text, {"__name__": "a_page", "PDE": PDE, "on": on})
+
+
+@pytest.mark.parametrize("module", ["api", "derivatives", "entropy"])
+def test_examples_of_docstrings_print_what_they_say(module: str) -> None:
+    done = doctest.testmod(import_module(f"pde_train.{module}"))
+    assert done.attempted
+    assert not done.failed
+
+
+HEADINGS = ["What it computes", "When to use it", "Cost", "Options", "Measured", "Commands"]
+OF_CHOICES = [f for group in ("differentiator", "method") for f in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("choice", OF_CHOICES, ids=lambda f: f.stem)
+def test_a_differentiator_and_a_method_have_a_page(choice: Path) -> None:
+    """The page of each has the same headings, shows the choice's own file, and names every variant of it."""
+    group = choice.parent.name
+    text = (ROOT / "docs" / f"{group}s" / f"{choice.stem}.md").read_text()
+    assert re.findall(r"^## (.*)$", text, re.M) == HEADINGS
+    assert f"```{{literalinclude}} ../../conf/{group}/{choice.name}\n:language: yaml\n```" in text
+    assert f"{group}={choice.stem}" in text
+    for variant in choice.with_suffix("").glob("*.yaml"):
+        assert f"`{choice.stem}/{variant.stem}`" in text
+
+
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links, as GitHub and MyST have it."""
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", page.read_text()), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for file, anchor in LINK.findall(FENCED.sub("", page.read_text())):
+        to = (page.parent / file).resolve() if file else page
+        assert to.exists(), file
+        assert not anchor or anchor in anchors(to), (file, anchor)
 
 
 @pytest.mark.slow
@@ -189,8 +232,8 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(ROOT / "docs"), str(tmp_path / "site")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    names = {page.stem for page in (ROOT / "docs").glob("*.md")}
-    assert names <= {page.stem for page in (tmp_path / "site").glob("*.html")}
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert (tmp_path / "site" / page.relative_to(ROOT / "docs")).with_suffix(".html").exists()
     api = (tmp_path / "site" / "api.html").read_text()
     for name in pde_train.__all__:
         assert name in api

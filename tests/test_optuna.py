@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeping import SMALL, results, runs, started, swept
 
 from pde_train.conf_dir import conf_dir
-from pde_train.errors import Pruned, UsageError
+from pde_train.errors import Pruned, RunError, UsageError
 from pde_train.experiment import build
 from pde_train.methods.probe import Probe
 from pde_train.run_folder import Status
@@ -178,7 +178,7 @@ def test_a_trial_that_was_interrupted_has_come_to_nothing_yet(loader: Any) -> No
 
 
 def test_a_metric_that_no_run_has_is_refused_with_those_there_are(loader: Any) -> None:
-    with pytest.raises(UsageError, match=r"objective=error_l2 is no metric .* expected one of residual$"):
+    with pytest.raises(RunError, match=r"objective=error_l2 is no metric .* expected one of residual$"):
         ended(loader, [Result(Status.FINISHED, metrics={"residual": 1.0})])
 
 
@@ -272,7 +272,7 @@ def test_a_search_through_its_life(
     assert command in parent.data.tags["mlflow.note.content"]
     assert parent.info.status == "FINISHED"
     assert {c.info.run_name for c in children} == {
-        f"poisson_1d two_layer taylor width={t.params['model.width']} lr={t.params['optimizer.lr']}" for t in kept
+        f"width {t.params['model.width']} · lr {t.params['optimizer.lr']}" for t in kept
     }
     assert status([]) == 0
     assert f"{len(results(tmp_path))} cells: " in capsys.readouterr().out
@@ -418,7 +418,7 @@ def test_what_no_search_can_use_is_said_before_anything_runs(tmp_path: Path, wor
 
 @pytest.mark.slow
 def test_a_metric_with_a_slash_is_looked_for_in_the_first_run(tmp_path: Path) -> None:
-    _, err = swept(tmp_path, *SEARCH, LR, "tracking=none", "hydra.sweeper.objective=spectrum/smallest", code=2)
+    _, err = swept(tmp_path, *SEARCH, LR, "tracking=none", "hydra.sweeper.objective=spectrum/smallest", code=1)
     assert "hydra.sweeper.objective=spectrum/smallest is no metric of these runs: expected one of audit" in err
     assert len(results(tmp_path)) == 1
     swept(tmp_path, *SEARCH, LR, "tracking=none", "hydra.sweeper.objective=spectrum/min", "hydra.sweeper.trials=2")

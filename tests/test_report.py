@@ -30,7 +30,7 @@ from pde_train.study.hypotheses import (
 )
 from pde_train.study.page import conditions, described, said
 from pde_train.study.report import _numbers, strict
-from pde_train.study.run_table import LABEL, NOTHING, Runs, scheme_of
+from pde_train.study.run_table import NOTHING, Runs
 from pde_train.study.statistics import Cell
 from pde_train.study.verdicts import LARGE_VALUES, LOST, SIDES, judge
 from pde_train.study.words import in_words
@@ -577,33 +577,6 @@ def test_a_hypothesis_that_is_written_wrongly_is_one_sentence(
     with pytest.raises(UsageError, match=said) as caught:
         read_hypotheses(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("target", "own", "label"),
-    [
-        ("reverse.Reverse", {}, "reverse"),
-        ("complex_step.ComplexStep", {"radius": "auto"}, "complex_step"),
-        ("finite_difference.FiniteDifference", {"accuracy": "2", "step": "auto"}, "FD2 h=auto"),
-        ("finite_difference.FiniteDifference", {"accuracy": "4", "step": "0.001"}, "FD4 h=0.001"),
-        (
-            "difference_error.DifferenceError",
-            {"accuracy": "2", "step": "1e-05", "part": "rounding"},
-            "FD2 h=1e-05, rounding alone",
-        ),
-    ],
-)
-def test_a_run_stored_without_its_label_is_named_by_its_parameters(
-    target: str, own: dict[str, str], label: str
-) -> None:
-    params = {"_target_": f"pde_train.differentiators.{target}", **own, "radius": own.get("radius", math.nan)}
-    assert scheme_of({f"params.differentiator.{k}": v for k, v in params.items()}) == label
-
-
-def test_the_label_that_a_run_has_stored_comes_before_its_parameters() -> None:
-    stored = {LABEL: "mine", "params.differentiator._target_": "pde_train.differentiators.reverse.Reverse"}
-    assert scheme_of(stored) == "mine"
-    assert scheme_of({**stored, LABEL: math.nan}) == "reverse"  # as pandas gives a tag that a run lacks
 
 
 # --- Figures

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import itertools
 import os
 import signal
 import threading
@@ -12,10 +13,12 @@ import forked
 import numpy as np
 import pytest
 import torch
+from fixtures import Compose
 from sweeping import SMALL, results, rows, runs, started, store, swept
 
 from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
+from pde_train.instantiate import plain
 from pde_train.overrides import Overrides
 from pde_train.run_folder import Status, lock
 from pde_train.runs.result import Result
@@ -50,8 +53,12 @@ def test_a_grid_through_its_life(
     assert parent.info.status == "FAILED"
     assert (parent.data.tags["runs.finished"], parent.data.tags["runs.not_finished"]) == ("2", "2")
     assert sorted(c.info.status for c in children) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
-    names = {f"poisson_1d two_layer taylor seed={seed} lr={lr}" for seed in (0, 1) for lr in ("0.001", "1e+200")}
+    names = {f"lr {lr} · seed {seed}" for seed in (0, 1) for lr in ("0.001", "1e+200")}
     assert {c.info.run_name for c in children} == names
+    assert parent.data.params["optimizer.lr"] == "0.001, 1e+200"
+    assert (parent.data.params["seed"], parent.data.params["pde"]) == ("0, 1", "poisson_1d")
+    errors = [c.data.metrics["error_l2"] for c in children if c.info.status == "FINISHED"]
+    assert parent.data.metrics["median/error_l2/taylor"] == pytest.approx(np.median(errors))
     assert all(
         "lr=1e+200" in line for line in parent.data.tags["mlflow.note.content"].splitlines() if "| failed |" in line
     )
@@ -95,8 +102,40 @@ def test_what_was_swept_names_a_cell(tmp_path: Path) -> None:
     always = ["pde=poisson_1d", "method.steps=9"]
     sweeps = [["seed=0", "model.hidden=[4,3]", "entropy=relative"], ["seed=1", "model.hidden=[5]", "entropy=absolute"]]
     cells = [Cell(Overrides.parse([*always, "tracking.uri=a", *words]), words[0], tmp_path, {}) for words in sweeps]
-    assert Grid("sweep", cells, tmp_path).labels == {"seed=0": " seed=0 hidden=[4,3]", "seed=1": " seed=1 hidden=[5]"}
+    assert Grid("sweep", cells, tmp_path).labels == {"seed=0": "hidden [4,3] · seed 0", "seed=1": "hidden [5] · seed 1"}
     assert Grid("sweep", cells[:1], tmp_path).labels == {"seed=0": ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "labels"),
+    [
+        (["differentiator=taylor,reverse"], ["taylor", "reverse"]),
+        (["differentiator=finite_difference/grid,taylor"], ["FD2 grid", "taylor"]),
+        (["differentiator=finite_difference/rounding,hybrid"], ["FD2 auto rounding", "hybrid FD2 auto"]),
+        (["differentiator=finite_difference", "differentiator.step=1e-3,auto"], ["FD2 0.001", "FD2 auto"]),
+        (
+            ["differentiator=finite_difference", "differentiator.accuracy=4,8", "model=two_layer,mlp"],
+            ["FD4 auto · two_layer", "FD4 auto · mlp", "FD8 auto · two_layer", "FD8 auto · mlp"],
+        ),
+        (
+            ["differentiator=complex_step", "differentiator.radius=0.1,0.2"],
+            ["complex_step radius 0.1", "complex_step radius 0.2"],
+        ),
+    ],
+)
+def test_a_label_names_the_way_of_taking_derivatives_in_short(
+    compose: Compose, words: list[str], labels: list[str]
+) -> None:
+    fixed = [word for word in words if "," not in word]
+    swept = [word for word in words if "," in word]
+    lists = [[f"{word.partition('=')[0]}={value}" for value in word.partition("=")[2].split(",")] for word in swept]
+    cells = []
+    for combination in itertools.product(*lists):
+        overrides = Overrides.parse([*fixed, *combination])
+        config, choice = plain(compose(*overrides.words)), overrides.value_of("differentiator")
+        name = " ".join(overrides.words)
+        cells.append(Cell(overrides, name, Path(), {}, config, {"differentiator": str(choice)}))
+    assert [*Grid("sweep", cells, Path()).labels.values()] == labels
 
 
 def test_a_cell_is_what_the_same_words_give_alone(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import forked
 import pytest
 import torch
 from fixtures import Compose
-from mlflow.entities import Run
+from mlflow.entities import Run as StoredRun
 from mlflow.tracking import MlflowClient
 from sqlalchemy import make_url
 
@@ -33,7 +33,7 @@ from pde_train.entropy import Entropy
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
 from pde_train.run_folder import DELIVERED, Status
-from pde_train.runs.run import run
+from pde_train.runs.run import Run, run
 from pde_train.tracking import mlflow, saved_views
 from pde_train.tracking.base import Row
 from pde_train.tracking.delivery import Store
@@ -55,12 +55,12 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
-def runs_in(uri: str, experiment: str = "pde_train") -> tuple[MlflowClient, list[Run]]:
+def runs_in(uri: str, experiment: str = "pde_train") -> tuple[MlflowClient, list[StoredRun]]:
     client = MlflowClient(uri)
     return client, client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
 
 
-def only_run(uri: str, experiment: str = "pde_train") -> tuple[MlflowClient, Run]:
+def only_run(uri: str, experiment: str = "pde_train") -> tuple[MlflowClient, StoredRun]:
     client, (found,) = runs_in(uri, experiment)
     return client, found
 
@@ -93,20 +93,46 @@ def test_a_run_keeps_every_row_parameter_tag_and_artifact(compose: Compose, uri:
     record = run(experiment, tmp_path / "run", {"pde": "poisson_1d"})
     client, found = only_run(uri)
     assert found.info.status == "FINISHED"
+    assert found.data.metrics.keys() == {*record.last(), "spectrum/final"} - one_point(record)
     for key, values in record.series.items():
+        if key in one_point(record):
+            continue
         rows = client.get_metric_history(found.info.run_id, key)
         assert {m.step: m.value for m in rows} == values
         assert len(rows) == len(values)
     spectrum = client.get_metric_history(found.info.run_id, "spectrum/final")
-    assert [m.value for m in sorted(spectrum, key=lambda m: m.step)] == record.spectra[30].values.tolist()
+    assert {m.step: m.value for m in spectrum} == dict(enumerate(record.spectra[30].values.tolist(), 1))
+    assert float(found.data.tags["audit/ratio"]) == pytest.approx(record.last()["audit/ratio"], rel=1e-5)
     assert found.data.params["model.width"] == "5"
     assert found.data.params["entropy.thresholds"].startswith("[0.0001")
-    assert "tracking.uri" not in found.data.params
+    assert (found.info.run_name, found.data.params["pde"]) == ("test", "poisson_1d")
+    shown = [*found.data.params, *(tag for tag in found.data.tags if not tag.startswith("mlflow."))]
+    assert not [name for name in shown if re.search(r"_target_|^sweep|^tracking|^name|^resume|outbox", name)]
+    assert found.data.tags["mlflow.pde_train.class.model"] == "pde_train.models.two_layer.TwoLayer"
     for tag in ("git_commit", "config_hash", "precision", "version.torch", "pde", "spectrum_method"):
         assert found.data.tags[tag]
     names = {a.path for a in client.list_artifacts(found.info.run_id)}
     assert {"config.yaml", "spectrum.npz", "spectrum.csv", "history.csv", "model.pt", "figures"} <= names
     assert found.info.artifact_uri.startswith((tmp_path / "mlartifacts" / "pde_train").as_uri())
+
+
+def one_point(record: Record) -> set[str]:
+    """The metrics that a store has as tags, or says in the tag `flags`."""
+    return {key for key in record.last() if key.startswith(("audit/", "flag/"))}
+
+
+def test_a_run_that_is_refused_before_its_first_step_is_no_run_of_the_store(
+    compose: Compose, uri: str, tmp_path: Path
+) -> None:
+    """What its method refuses when it begins; the same folder then takes a run that is right."""
+    words = ["tracking=mlflow", f"tracking.uri={uri}", "model=two_layer", "model.width=5", "sampler.interior=16"]
+    with pytest.raises(UsageError):
+        run(build(compose(*words, "method=least_squares")), tmp_path / "run")
+    assert runs_in(uri)[1] == []
+    experiment = build(compose(*words, "method.steps=2"))
+    with Run.open(tmp_path / "run") as current:
+        current.fit(experiment)
+    assert only_run(uri)[1].info.status == "FINISHED"
 
 
 def test_a_failed_run_is_marked_and_keeps_its_losses(compose: Compose, uri: str, tmp_path: Path) -> None:

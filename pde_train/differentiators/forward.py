@@ -21,7 +21,7 @@ class Forward(Differentiator):
 
     u_xxxx is the push-forward of u_xxx along x. One push-forward carries all derivatives whose last
     coordinate is the same, so derivatives with a common prefix share its computation. The cost
-    doubles with each order (see docs/differentiators.md).
+    doubles with each order (see docs/differentiators/forward.md).
     """
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> Columns:

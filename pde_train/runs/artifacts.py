@@ -39,7 +39,7 @@ def write(
     files[2].write_text(tables.csv_text(["metric", "step", "value"], rows))
     if record.spectra:
         save_spectra(folder / SPECTRA, record.spectra)
-        rows_of_final = list(enumerate(record.spectra[max(record.spectra)].values.tolist()))
+        rows_of_final = list(enumerate(record.spectra[max(record.spectra)].values.tolist(), 1))
         (folder / "spectrum.csv").write_text(tables.csv_text(["index", "singular_value"], rows_of_final))
         files += [folder / SPECTRA, folder / "spectrum.csv"]
     if record.comparison:

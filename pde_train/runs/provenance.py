@@ -153,6 +153,40 @@ def git_commit() -> str:
         return "unknown"
 
 
+TARGET = "_target_"
+TARGETS = "mlflow.pde_train.class."
+"""Begins the names of tags with the name of a class; MLflow's pages show no tag that begins with `mlflow.`."""
+
+OF_NO_RUN = ("name", "resume", "sweep", "tracking", "trusted_modules")
+"""Keys of a configuration that are no parameters of the run in a store."""
+
+
+def parameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of a run in a store: the choice of every group, and every key with its value.
+
+    Args:
+        config: Of the run.
+        choices: The choice of every configuration group.
+
+    Returns:
+        Texts by name, without the names of classes, which `targets` gives.
+    """
+    keys = flattened({key: value for key, value in config.items() if key not in OF_NO_RUN})
+    chosen = {group: choice for group, choice in choices.items() if group in config}
+    return {**chosen, **{key: value for key, value in keys.items() if not key.endswith(TARGET)}}
+
+
+def targets(config: Mapping[str, Any]) -> dict[str, str]:
+    """The name of every class of a configuration, as tags that the pages of MLflow do not show."""
+    keys = flattened({key: value for key, value in config.items() if key not in OF_NO_RUN})
+    return {f"{TARGETS}{key.removesuffix(TARGET)[:-1]}": value for key, value in keys.items() if key.endswith(TARGET)}
+
+
+def name_of(choices: Mapping[str, str]) -> str:
+    """The name of a run that was given none: its equation, its model and its differentiator."""
+    return " ".join(choices[group] for group in ("pde", "model", "differentiator") if group in choices)
+
+
 def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """A nested configuration as dotted keys and strings."""
     flat: dict[str, str] = {}

@@ -181,8 +181,11 @@ class Run:
             "machine": provenance.machine(),
             **{f"version.{k}": v for k, v in provenance.versions().items()},
         }
-        params = provenance.flattened(experiment.config)
-        experiment.tracker.start(experiment.name, self.folder, params, tags, experiment.parent)
+        choices = self._description["choices"]
+        tags |= provenance.targets(experiment.config)
+        params = provenance.parameters(experiment.config, choices)
+        name = experiment.name or provenance.name_of(choices)
+        experiment.tracker.start(name, self.folder, params, tags, experiment.parent)
         return True
 
     def train(self) -> None:
@@ -239,6 +242,9 @@ class Run:
         result = Result(status, error=why, **self._description)
         self._keep(result)  # first, whatever else goes wrong
         if self._began is None:
+            return told
+        if isinstance(told, UsageError) and not self.record.series:
+            self.experiment.tracker.discard()
             return told
         files: list[Path] = []
         with contextlib.suppress(Exception):  # a second failure must not hide the first
@@ -314,8 +320,8 @@ class Run:
         tracker = self.experiment.tracker
         try:
             self.record.flush(last=True)
-            tracker.tags(self.record.tags)
-            tracker.artifacts(files)
+            tracker.tags(self.record.tags_of_store())
+            tracker.artifacts([*files, *self.folder.glob("*.log")])
             tracker.finish(status)
         except Exception as error:  # no store may change how a run ended
             log.error("the tracking store is not told how %s ended: %s", self.folder, sentence(error))

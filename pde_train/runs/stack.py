@@ -130,8 +130,8 @@ def _train(described: Sequence[Mapping[str, Any]], memory: float, threads: int, 
 
 def _begins(run: Run, described: Mapping[str, Any], job: DictConfig, others: Sequence[Run]) -> bool:
     """Build and begin a run, whose tracker shares that of the others; whether it is to be trained."""
-    choices, config = described["choices"], described["config"]
-    name = " ".join(choices[group] for group in ("pde", "model", "differentiator")) + config["sweep"]["label"]
+    config = described["config"]
+    name = run.overrides.value_of("name") or config["sweep"]["label"]
     of_the_job = {"tracking": job.tracking, "trusted_modules": job.trusted_modules, "name": name}
     experiment = build(OmegaConf.create({**config, **of_the_job}))
     if others:

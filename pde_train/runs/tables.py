@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +31,9 @@ COLUMNS = {
     "seconds": "seconds",
 }
 """Headings and the metrics below them."""
+
+OF_A_SWEEP = ("error_l2", "residual_exact", "entropy/1e-08", "seconds")
+"""Metrics whose medians are metrics of the parent run of a sweep."""
 
 WIDE = 140
 """Characters that a terminal must have for the wide table, and that it gets where there is no terminal."""
@@ -60,6 +64,28 @@ def groups(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
 def medians(grouped: Mapping[str, Mapping[str, Sequence[Result]]]) -> Pairs:
     """The same with one result in place of several seeds: the median of each metric over those that have it."""
     return {title: {label: _median(results) for label, results in lines.items()} for title, lines in grouped.items()}
+
+
+def median_metrics(grouped: Pairs) -> dict[str, float]:
+    """The metrics of the parent run of a sweep: `median/<metric>/<run> <derivatives>` of every group.
+
+    Args:
+        grouped: A result for each group, see `medians`.
+
+    Returns:
+        The numbers by name; the run is left out of the names where there is only one.
+    """
+    named = {
+        re.sub(r"[^\w.: -]+", " ", label if len(grouped) == 1 else f"{title} {label}").strip(): result
+        for title, lines in grouped.items()
+        for label, result in lines.items()
+    }
+    return {
+        f"median/{metric}/{name}": value
+        for metric in OF_A_SWEEP
+        for name, result in named.items()
+        if (value := result.metrics.get(metric)) is not None
+    }
 
 
 def _median(results: Sequence[Result]) -> Result:

@@ -30,8 +30,7 @@ def spectra(runs: Runs, verdict: Verdict) -> Figure | None:
     table = selected(runs.trained, CENTRE)
 
     def curve(run: Mapping[str, object]) -> Curve:
-        index, values = runs.spectrum(str(run["id"]))
-        return index + 1.0, values
+        return runs.spectrum(str(run["id"]))
 
     return panels_of_bands(table, ["pde", "model"], FOUR, curve, "y", "index k", "singular value s_k", marks="o")
 

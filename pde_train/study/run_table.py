@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from pde_train.errors import RunError
+from pde_train.runs.provenance import OF_NO_RUN, TARGETS
+from pde_train.tracking.base import AS_TAGS
 from pde_train.tracking.reading import Reader
 
 Curve = tuple[np.ndarray, np.ndarray]
@@ -52,11 +54,11 @@ OF_PARAMETERS = "of the parameters"
 LABEL = "tags.differentiator_label"
 """The column of the tag in which a run stores `Differentiator.label`."""
 
-OF_NO_CONFIGURATION = ("params.tracking.", "params.name", "params.sweep.", "params.resume", "params.entropy.")
-"""Beginnings of the names of parameters in which runs of one configuration may differ; views differ in the entropy."""
+OF_NO_CONFIGURATION = ("params.entropy", f"tags.{TARGETS}entropy", *(f"params.{key}" for key in OF_NO_RUN))
+"""Beginnings of the names of columns in which runs of one configuration may differ; views differ in the entropy."""
 
-NOT_OF_A_PAIR = ("params.differentiator.", *OF_NO_CONFIGURATION)
-"""Beginnings of the names of parameters in which the two runs of a pair may differ.
+NOT_OF_A_PAIR = ("params.differentiator", f"tags.{TARGETS}differentiator", *OF_NO_CONFIGURATION)
+"""Beginnings of the names of columns in which the two runs of a pair may differ.
 
 Pairs of entropies agree in the definition of the entropy as well.
 """
@@ -91,7 +93,7 @@ class Runs:
 
     - `id`: the id of the run; `view`: that of the run of which it is a view;
     - `config`: a number that a run shares with its views;
-    - `scheme`: how derivatives were taken, see `scheme_of`;
+    - `scheme`: how derivatives were taken, the `Differentiator.label`, such as `reverse` or `FD4 h=0.001`;
     - `pair`: a number that runs share which differ in the scheme alone;
     - `steps_to/<fraction>`: the steps until the loss is that fraction of the first one, inf where
       it never is;
@@ -189,7 +191,7 @@ def read(reader: Reader, by_step: Sequence[str]) -> Runs:
     @cache
     def spectrum(run_id: str) -> Curve:
         rows = reader.csv(files[run_id], "spectrum.csv")
-        return (rows["index"].to_numpy(), rows["singular_value"].to_numpy()) if len(rows) else NOTHING
+        return (np.arange(1.0, len(rows) + 1), rows["singular_value"].to_numpy()) if len(rows) else NOTHING
 
     trained, sweeps = _trained(table), _newest_sweeps(raw)
     networks = trained[trained["model"] != "random_features"]["id"]
@@ -215,15 +217,16 @@ def _table(distinct: pd.DataFrame) -> pd.DataFrame:
     columns["depth"] = [len(ast.literal_eval(h)) if isinstance(h, str) else np.nan for h in columns.pop("hidden")]
     columns["linear algebra"] = columns["linear algebra"].astype(object).fillna(OF_PARAMETERS)
     columns |= {"id": distinct["id"], "view": _column(distinct, "tags.view_of")}
-    columns["scheme"] = [scheme_of(row) for row in distinct.to_dict("records")]
+    columns["scheme"] = _column(distinct, LABEL)
     columns |= {"config": _same(distinct, OF_NO_CONFIGURATION), "pair": _same(distinct, NOT_OF_A_PAIR)}
     metrics = {c.removeprefix("metrics."): distinct[c] for c in distinct if c.startswith("metrics.")}
+    metrics |= {c.removeprefix("tags."): _column(distinct, c) for c in distinct if c.startswith(f"tags.{AS_TAGS}")}
     return pd.DataFrame(metrics | columns).reset_index(drop=True)  # the factor `steps`, not the metric of that name
 
 
 def _same(runs: pd.DataFrame, but: tuple[str, ...]) -> pd.Series:
-    """A number for each run, which is equal where all parameters are equal, except those that begin with `but`."""
-    shared = [c for c in runs if c.startswith("params.") and not c.startswith(but)]
+    """A number for each run, equal where all parameters and classes are, except those that begin with `but`."""
+    shared = [c for c in runs if c.startswith(("params.", f"tags.{TARGETS}")) and not c.startswith(but)]
     hashed: pd.Series = pd.util.hash_pandas_object(runs[shared].fillna("").astype(str), index=False)
     return hashed
 
@@ -233,33 +236,6 @@ def _column(table: pd.DataFrame, source: str) -> pd.Series:
     entries = table.get(source, pd.Series(np.nan, index=table.index, dtype=object)).replace("None", np.nan)
     numbers = pd.to_numeric(entries, errors="coerce")
     return numbers if numbers.notna().sum() == entries.notna().sum() else entries
-
-
-def scheme_of(run: Mapping[str, object]) -> str:
-    """How a run took its derivatives: its `Differentiator.label`, such as `reverse` or `FD4 h=0.001`.
-
-    Runs that were stored before the label was a tag get the same label from their parameters.
-
-    Args:
-        run: A row of the store's table: tags and parameters by name.
-
-    Returns:
-        The label.
-    """
-    label = run.get(LABEL)
-    if isinstance(label, str):
-        return label
-    name = str(run.get("params.differentiator._target_", "")).rpartition(".")[2]
-    own = {k.removeprefix("params.differentiator."): v for k, v in run.items() if "params.differentiator." in k}
-    if "accuracy" not in own or not isinstance(own["accuracy"], str):
-        return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
-    step = str(own.get("step"))
-    short = step if not step[0].isdigit() else f"{float(step):g}"
-    alone = f", {own['part']} alone" if isinstance(own.get("part"), str) else ""
-    extrapolated = f" Richardson {own['richardson']}" if own.get("richardson", "0") not in ("0", np.nan) else ""
-    hybrid = "hybrid " if name == "Hybrid" else ""
-    inside = ", inside" if name == "InsideDifference" else ""
-    return f"{hybrid}FD{own['accuracy']}{extrapolated} h={short}{alone}{inside}"
 
 
 def _derived(history: Mapping[str, Curve], by_step: Sequence[str]) -> dict[str, float]:

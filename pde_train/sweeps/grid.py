@@ -23,11 +23,11 @@ STACKS = "stacks"
 
 GRID_FILE = "grid.json"
 
-IN_THE_NAME = ("pde", "model", "differentiator")
-"""Groups whose choices begin a run's name, see `conf/config.yaml`."""
-
 NOT_IN_A_LABEL = ("entropy", "hydra", "name", "tracking")
 """Keys that may be swept and are no part of a run's name: its training is shared."""
+
+OF_DIFFERENCES = ("accuracy", "step", "part")
+"""Keys of a differentiator that its short name contains: `FD2 auto`."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Grid:
         title: The experiment, or what kind of sweep it is.
         cells: The runs.
         folder: Of the parent run.
-        shared: The words that name no cell, as all have them; None for those that these cells share.
+        shared: Of cells that become more, the words that name none, as all have them; None where they are known.
         bounds: The file of the numbers by which a run is pruned; None where none is.
     """
 
@@ -126,17 +126,50 @@ class Grid:
         return list({cell.name: cell for cell in reversed(self.cells)}.values())[::-1]
 
     @cached_property
+    def parameters(self) -> dict[str, str]:
+        """The parameters of the parent run: those of its cells, with every value that occurs; none where more come."""
+        cells = self.cells if self.shared is None else []
+        every = [provenance.parameters(cell.config, cell.choices) for cell in cells]
+        keys = dict.fromkeys(key for own in every for key in own)
+        return {key: ", ".join(dict.fromkeys(own[key] for own in every if key in own)) for key in keys}
+
+    @cached_property
     def labels(self) -> dict[str, str]:
-        """What was swept, by the name of a cell: ` lr=0.01 seed=3`, without what a run's name says already."""
+        """What was swept, by the name of a cell: `FD2 auto · lr 1e-3 · seed 3`."""
         shared = common(cell.overrides for cell in self.cells) if self.shared is None else self.shared
-        return {cell.name: "".join(map(_label, cell.overrides.swept(shared))) for cell in self.distinct}
+        return {cell.name: _label(cell, cell.overrides.swept(shared)) for cell in self.distinct}
 
 
-def _label(override: Override) -> str:
-    """The last part of a key and its value; nothing of what the name has, decides no number or is composed later."""
-    if override.group in NOT_IN_A_LABEL or override.key in IN_THE_NAME or "$" in (override.value or ""):
-        return ""
-    return f" {override.last}={override.value}"
+def _label(cell: Cell, swept: Overrides) -> str:
+    """What was swept of a cell in short, its seed last; nothing of what decides no number or is composed later."""
+    words = [o for o in swept.without(*NOT_IN_A_LABEL) if o.value is not None and "$" not in o.value]
+    words = sorted(words, key=lambda override: override.key == "seed")  # which keeps their order otherwise
+    differentiator = [word for word in words if word.group == "differentiator"]
+    parts = {"differentiator" if word in differentiator else word.key: word for word in words}
+    return " · ".join(
+        _scheme(cell, differentiator) if key == "differentiator" else _in_short(word) for key, word in parts.items()
+    )
+
+
+def _in_short(override: Override) -> str:
+    """`lr 1e-3` of `optimizer.lr=1e-3`, and `mlp` of `model=mlp`."""
+    single = "." not in override.key and override.key != "seed"
+    return str(override.value) if single else f"{override.last} {override.value}"
+
+
+def _scheme(cell: Cell, swept: Sequence[Override]) -> str:
+    """How a cell takes derivatives, in short: `taylor`, `FD2 auto`, `hybrid FD4 0.001`, and what else was swept."""
+    choice, settings = cell.choices.get("differentiator", ""), cell.config.get("differentiator", {})
+    kind, _, variant = choice.partition("/")
+    if "accuracy" not in settings:
+        words, named = [choice], []
+    else:
+        words = ["hybrid"] if kind == "hybrid" else []
+        words += [f"FD{settings['accuracy']}", str(settings["step"])]
+        words += [variant] if variant in ("inside", "rounding", "truncation") else []
+        named = [*OF_DIFFERENCES]
+    words += [f"{o.last} {o.value}" for o in swept if o.key != "differentiator" and o.last not in named]
+    return " ".join(words)
 
 
 def grid_files(sweeps: Path) -> list[Path]:

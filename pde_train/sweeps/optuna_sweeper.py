@@ -24,7 +24,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
 from omegaconf import open_dict
 
-from pde_train.errors import Busy, UsageError
+from pde_train.errors import Busy, RunError, UsageError
 from pde_train.overrides import Overrides
 from pde_train.run_folder import Status, lock
 from pde_train.runs.result import Result
@@ -349,7 +349,7 @@ class OptunaSweeper(CellSweeper):
             The trial as Optuna keeps it, None where a run was interrupted.
 
         Raises:
-            UsageError: Runs have no such metric.
+            RunError: Runs have no such metric.
         """
         from optuna.trial import TrialState, create_trial
 
@@ -358,7 +358,7 @@ class OptunaSweeper(CellSweeper):
             return None
         for result in results:
             if result.is_finished and self.objective not in result.metrics:
-                raise UsageError(
+                raise RunError(
                     f"hydra.sweeper.objective={self.objective} is no metric of these runs: expected one of "
                     f"{', '.join(sorted(result.metrics))}"
                 )

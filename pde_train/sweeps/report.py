@@ -58,8 +58,15 @@ class Report:
         meanwhile()
         with waiting("opening the tracking store"):
             tracker.prepare()
-            tracker.start(grid.folder.name, grid.folder, {}, {"sweep": grid.title, "cells": str(len(grid.cells))})
+            tags = {"sweep": grid.title, "cells": str(len(grid.cells))}
+            tracker.start(grid.folder.name, grid.folder, grid.parameters, tags)
         return cls(grid, config, tracker)
+
+    def refused(self) -> None:
+        """End a parent run below which nothing was trained."""
+        self.tracker.discard()
+        with waiting("delivering to the tracking store"):
+            drained(self.tracker)
 
     def close(self, interrupted: bool) -> bool:
         """Print the table and what is not finished, draw, end the parent run; whether the sweep is complete."""
@@ -85,6 +92,7 @@ class Report:
             "runs.not_finished": len(results) - len(finished),
         }
         self.tracker.tags({name: str(count) for name, count in counts.items()})
+        self.tracker.metrics([(name, value, len(finished)) for name, value in tables.median_metrics(grouped).items()])
         text = self.remark + tables.markdown_table(grouped) + tables.markdown_unfinished(results, SHOWN)
         self.tracker.describe(text, [file.name for file in files if file.suffix == ".png"])
         self.tracker.artifacts(files)

@@ -28,8 +28,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pde_train.errors import UsageError, sentence
 from pde_train.guards import refuse_secrets, refuse_trust
-from pde_train.run_folder import CELLS, Status, clear, is_locked, lock
-from pde_train.sweeps import compose
+from pde_train.run_folder import CELLS, clear, is_locked, lock
+from pde_train.sweeps import compose, progress
 from pde_train.sweeps.grid import Cell, Grid, forget, settle, stale, to_do
 from pde_train.sweeps.stacked_launcher import StackedLauncher
 from pde_train.sweeps.workers import Task, failure, told_to_stop
@@ -138,15 +138,15 @@ class CellSweeper(Sweeper):
 
         Raises:
             SystemExit: The sweep is not complete.
-            UsageError: A launcher refuses to train, or what is searched cannot be.
+            UsageError: A launcher refuses to train.
         """
         from pde_train.sweeps.report import Report
 
         report = Report.opened(grid, self.config, meanwhile=lambda: self._load(loaded))
         try:
             yield report
-        except UsageError:  # a launcher refuses, or a search cannot go on: there is nothing to show
-            report.tracker.finish(Status.FAILED)
+        except UsageError:  # the launcher refuses, before anything was trained: there is nothing to show
+            report.refused()
             raise
         except BaseException:  # Ctrl-C, too: what was trained is shown
             report.close(interrupted=True)
@@ -178,7 +178,8 @@ class CellSweeper(Sweeper):
         while waiting:
             free = [c for c in waiting if not is_locked(c.folder) or (known and not launched[c.name])]
             if free:
-                self._launch(free, grid)
+                with progress.said(free, done=len(grid.distinct) - len(waiting)):
+                    self._launch(free, grid)
                 launched.update(cell.name for cell in free)
             else:
                 time.sleep(POLL_SECONDS)

@@ -80,12 +80,19 @@ def _track(
 ) -> None:
     """Keep the view as a run: every metric of the cell's last step, and those of its spectra by step."""
     config = plain(OmegaConf.load(cell.folder / "config.yaml"))
-    params = provenance.flattened({**config, "entropy": dict(cell.entropy)})
+    params = provenance.parameters({**config, "entropy": dict(cell.entropy)}, result.choices)
     folder = result.folder or cell.folder
     differentiator = {"differentiator": config["differentiator"], "trusted_modules": trusted}
     label = build_group(OmegaConf.create(differentiator), "differentiator").label
-    tags = {**result.choices, "config_hash": cell.name, "differentiator_label": label, "view_of": cell.name}
-    tracker.start(f"{config['name']}, another entropy", folder, params, tags, parent)
+    tags = {
+        **result.choices,
+        **provenance.targets(config),
+        "config_hash": cell.name,
+        "differentiator_label": label,
+        "view_of": cell.name,
+    }
+    name = config["name"] or provenance.name_of(result.choices)
+    tracker.start(f"{name}, another entropy", folder, params, tags, parent)
     steps = int(result.metrics.get("steps") or 0)
     rows = {(key, steps): value for key, value in result.metrics.items() if value is not None}
     rows |= {(key, step): value for step, metrics in by_step.items() for key, value in metrics.items()}

@@ -13,6 +13,9 @@ from pde_train.run_folder import Status
 Row = tuple[str, float, int]
 """A metric's name, value and step."""
 
+AS_TAGS = "audit/"
+"""Begins the names of metrics that are measured once, after training: a store has them as tags."""
+
 log = logging.getLogger(__name__)
 
 
@@ -65,6 +68,10 @@ class Tracker(ABC):
     @abstractmethod
     def finish(self, status: Status) -> None:
         """Close the run: finished, failed or interrupted."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Close the run as failed and delete it: it was refused before it measured anything."""
 
     @abstractmethod
     def drain(self, folders: Iterable[Path] = ()) -> None:

@@ -37,8 +37,11 @@ PARAMS = TAGS = 100
 LONGEST = 6000
 """Characters of a parameter; MLflow cuts them with a warning."""
 
-KEY_TAG = "pde_train.outbox"
-"""Tag that names the outbox of a run, by which it is found again where its id did not arrive."""
+KEY_TAG = "mlflow.pde_train.outbox"
+"""Tag that names the outbox of a run, by which it is found again where its id did not arrive.
+
+MLflow's pages show no tag that begins with `mlflow.`.
+"""
 
 TIMEOUT_SECONDS = 10
 """For one request to a server, and to connect to a database."""
@@ -151,6 +154,9 @@ class Store:
                 self._client.set_terminated(run_id, STATUS[status], end_time=time)
             else:
                 self._client.update_run(run_id, status=STATUS[status])
+        elif kind == "discard":
+            if self._client.get_run(run_id).info.lifecycle_stage == "active":  # it may be told a second time
+                self._client.delete_run(run_id)
         elif kind == "artifacts":
             with tempfile.TemporaryDirectory() as together:  # every call asks the store for the run first
                 for file in (own_file(folder, name) for name in value):

@@ -140,6 +140,10 @@ class MlflowTracker(Tracker):
     def finish(self, status: Status) -> None:
         self._tell(status=(status, milliseconds()))
 
+    def discard(self) -> None:
+        self.finish(Status.FAILED)
+        self._tell(discard=True)
+
     def drain(self, folders: Iterable[Path] = ()) -> None:
         if self.uploader is None:
             return
@@ -160,14 +164,16 @@ class MlflowTracker(Tracker):
         return FILE_SECONDS if (self.uri or "").startswith("sqlite:") else seconds
 
     def _taken_up(self) -> bool:
-        """Whether an earlier process has begun the outbox; one that cannot be read is set aside."""
+        """Whether an earlier process has begun the outbox; one that cannot be read or was discarded is set aside."""
         try:
-            return self._outbox.take_up()
+            begun = self._outbox.take_up()
+            if not (begun and self._outbox.is_discarded):
+                return begun
         except (RunError, ValueError, TypeError) as error:
             log.warning("%s; the run begins another outbox", error)
-            set_aside(self._outbox.folder)
-            self._outbox = Outbox(self._outbox.folder)
-            return False
+        set_aside(self._outbox.folder)
+        self._outbox = Outbox(self._outbox.folder)
+        return False
 
     def _tell(self, **entry: object) -> None:
         self._outbox.append(**entry)

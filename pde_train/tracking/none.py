@@ -45,6 +45,9 @@ class NoTracker(Tracker):
     def finish(self, status: Status) -> None:
         pass
 
+    def discard(self) -> None:
+        pass
+
     def drain(self, folders: Iterable[Path] = ()) -> None:
         pass
 

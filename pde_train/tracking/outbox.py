@@ -23,7 +23,7 @@ UNKNOWN = ""
 """The store of a mark that an earlier version of the package wrote without a name."""
 
 Entry = Mapping[str, Any]
-"""One of `run` (what a run is opened with), `status`, `metrics`, `tags`, `note`, `artifacts`."""
+"""One of `run` (what a run is opened with), `status`, `metrics`, `tags`, `note`, `artifacts`, `discard`."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,11 @@ class Outbox:
             elif "status" in entry:
                 status = Status(entry["status"][0])
         return status
+
+    @property
+    def is_discarded(self) -> bool:
+        """Whether the run is to be deleted from every store."""
+        return any("discard" in entry for entry, _ in self.entries())
 
     @property
     def tried(self) -> bool:

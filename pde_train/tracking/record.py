@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pde_train.entropy import Entropy
 from pde_train.spectra import Spectrum
-from pde_train.tracking.base import Row, Tracker
+from pde_train.tracking.base import AS_TAGS, Row, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,9 @@ FLUSH_SECONDS = 10.0
 EVERY_LOSS, THEN = 2000, 10
 """A store has the loss of each step up to EVERY_LOSS, then of each THEN-th, and the last one: 20 runs of 15,000 steps
 were 300,000 rows, more than any page shows. `history.csv` has all."""
+
+FLAGS = "flag/"
+"""Begins the names of metrics that are 0 or 1: a store has the tag `flags`."""
 
 CURVE = 200
 """Points of a curve that a sweep draws."""
@@ -140,10 +143,14 @@ class Record:
         places = np.unique(np.geomspace(1, max(len(steps), 1), CURVE).round().astype(int)) - 1
         return [(int(step), series[int(step)]) for step in (steps[places] if len(steps) else ())]
 
+    def tags_of_store(self) -> dict[str, str]:
+        """The tags of the run in a store: its own, and the metrics that are AS_TAGS."""
+        return self.tags | {key: f"{value:.6g}" for key, value in self.last().items() if key.startswith(AS_TAGS)}
+
     def final_spectrum(self) -> list[Row]:
         """The newest singular values as rows of one metric whose step is the index, so that a store overlays runs."""
         values: Iterable[float] = self.spectra[max(self.spectra)].values if self.spectra else ()
-        return [("spectrum/final", float(s), k) for k, s in enumerate(values)]
+        return [("spectrum/final", float(s), k) for k, s in enumerate(values, 1)]
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, in tensors and plain containers; flush before you save it."""
@@ -171,7 +178,9 @@ class Record:
 
 
 def is_for_store(key: str, step: int) -> bool:
-    """Whether the store has a metric at this step: every one, but for most losses after EVERY_LOSS steps."""
+    """Whether a metric is a curve of the store at this step: not AS_TAGS, nor most losses after EVERY_LOSS steps."""
+    if key.startswith((AS_TAGS, FLAGS)):
+        return False
     return key != "loss" or step <= EVERY_LOSS or step % THEN == 0
 
 

@@ -79,7 +79,7 @@ class Loop:
         """
         self.signals.install()
         began = time.perf_counter()
-        with _threads(self._threads):
+        with _threads(self._threads), self.signals.at_once():
             self._steps, why = select(self.trainings, self.signals, self._memory)
         seconds = (time.perf_counter() - began) / len(self.trainings)
         self._each(Training.begin, [why] * len(self.trainings), [seconds] * len(self.trainings))

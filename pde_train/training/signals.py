@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
+
+from pde_train.errors import Interrupted
 
 
 class StopSignals:
@@ -17,6 +22,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._at_once = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -31,6 +37,25 @@ class StopSignals:
         for number in self._before:
             signal.signal(number, self._receive)
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While this context lasts nothing can be lost, and a signal stops what is being done: such as compilation.
+
+        Raises:
+            Interrupted: A signal was received.
+            KeyboardInterrupt: Somebody else raised it.
+        """
+        self._at_once = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.received is None:
+                raise
+        finally:
+            self._at_once = False
+        if self.received is not None:
+            raise Interrupted(self.received)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -40,3 +65,7 @@ class StopSignals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         signal.signal(number, self._before[signal.Signals(number)])
+        if self._at_once:
+            raise KeyboardInterrupt  # which no `except Exception` of a compiler keeps
+        with contextlib.suppress(OSError):  # print may not be used in a handler that may interrupt it
+            os.write(2, b"stopping after this step; the same signal again stops at once\n")

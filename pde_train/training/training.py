@@ -231,7 +231,9 @@ class Training:
         self.seconds += time.perf_counter() - began
 
     def _measure(self) -> None:
-        self.record.log(self.step, self.problem.errors() | {"residual_held_out": self.problem.residual_held_out()})
+        measured = {**self.problem.errors(), "residual_held_out": self.problem.residual_held_out()}
+        self.record.log(self.step, measured)
+        log.debug("step %d: %s", self.step, ", ".join(f"{name} {value:.2e}" for name, value in measured.items()))
 
     def _judge(self) -> None:
         """Decide whether the run ends here.

@@ -50,7 +50,6 @@ from pde_train.differentiators.stochastic import Stochastic
 from pde_train.errors import UsageError
 from pde_train.instantiate import build_group
 from pde_train.models.activations import ACTIVATIONS
-from pde_train.study.run_table import scheme_of
 
 FOLDER = conf_dir() / "differentiator"
 VARIANTS = {
@@ -510,10 +509,3 @@ def test_choices_are_found() -> None:
     assert Counter(c.split()[0].split("/")[0] for c in CHOICES).keys() >= {
         *("reverse", "forward", "taylor", "finite_difference", "hybrid", "complex_step", "stochastic")
     }
-
-
-@every_choice
-def test_the_label_of_a_choice_is_that_which_its_parameters_give(choice: str) -> None:
-    """Runs stored before the label was a tag are named by their parameters: both names must be one."""
-    settings = {f"params.differentiator.{k!s}": str(v) for k, v in composed(choice).differentiator.items()}
-    assert built(choice).label == scheme_of(settings)
