@@ -235,7 +235,7 @@ class Run:
             return told
         status = Status.INTERRUPTED if isinstance(error, INTERRUPTIONS) else Status.FAILED
         if isinstance(error, Pruned):
-            status = Status.PRUNED
+            status, self._figures = Status.PRUNED, False  # to save time is why it ends
         if status is Status.FAILED and not self._owned:
             return told
         why = str(told) if isinstance(told, PdeTrainError) else "stopped by a signal"

@@ -209,9 +209,9 @@ class OptunaSweeper(CellSweeper):
             earlier = [cell for trial in self._trials([t.params for t in study.trials]) for cell in trial]
             grid = _with(Grid(self.title("search"), [], folder, shared), earlier)
             with self.reported(grid, loaded=[first]) as report:
-                self._search(study, report, words)
+                self._search(study, report)
 
-    def _search(self, study: Study, report: Report, words: Sequence[str]) -> None:
+    def _search(self, study: Study, report: Report) -> None:
         """Train batch after batch until there are as many trials as were asked for."""
         report.complete = False
         report.remark = self._remark(study)
@@ -221,7 +221,7 @@ class OptunaSweeper(CellSweeper):
             own = [cell for cells in batch for cell in cells]
             before = {cell.name for cell in report.grid.cells}
             report.grid = _with(report.grid, own)
-            report.grid.write(words)
+            report.grid.write(self.command)
             self.renew([cell for cell in own if cell.name not in before])
             self.finish(replace(report.grid, cells=own, bounds=self._bounds(study, report.grid.folder)))
             results = [[report.result(cell) for cell in cells] for cells in batch]

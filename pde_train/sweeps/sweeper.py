@@ -56,6 +56,7 @@ class CellSweeper(Sweeper):
     config: DictConfig
     hydra_context: HydraContext
     launcher: Launcher
+    command: Sequence[str]
 
     def __init__(self, params: dict[str, Any] | None = None):
         self.params = params or {}
@@ -79,6 +80,7 @@ class CellSweeper(Sweeper):
             raise UsageError(
                 "hydra.launcher.n_jobs=0 is no number of processes: expected a positive one, or -1 for one a processor"
             )
+        self.command = arguments
         self.train([*own, *arguments])
 
     @abstractmethod
@@ -211,7 +213,7 @@ class GridSweeper(CellSweeper):
         grid = Grid.of(self.title("sweep"), self.cells(combinations), self.sweeps)
         self.whole(grid.cells[0])
         grid.folder.mkdir(parents=True, exist_ok=True)
-        grid.write(words)
+        grid.write(self.command)
         self.renew(grid.distinct)
         with self.reported(grid, loaded=grid.cells):
             self.finish(grid)
