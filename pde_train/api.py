@@ -16,13 +16,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -39,14 +37,13 @@ from pde_train.errors import RunError, UsageError, nearest
 from pde_train.guards import check_trusted, refuse_secrets
 from pde_train.instantiate import build_group
 from pde_train.problem import Problem
-from pde_train.run_folder import SPECTRA
-from pde_train.runs.result import Result
+from pde_train.runs.loaded import LoadedRun as LoadedRun
+from pde_train.runs.loaded import as_points
+from pde_train.runs.loaded import load_run as load_run
 from pde_train.runs.run import Resume, Run
-from pde_train.spectra import Spectrum, load_spectra, singular_values
+from pde_train.spectra import Spectrum, singular_values
 from pde_train.status import newest
 from pde_train.sweeps.compose import group_choices
-from pde_train.tracking.reading import downloaded
-from pde_train.training.parameters import MODEL, take_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,117 +122,6 @@ def compose(*words: str, config_dir: str | Path | None = None) -> Experiment:
     return Experiment(
         **{f.name: getattr(built, f.name) for f in fields(built)}, choices=group_choices(cfg), words=words
     )
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """What a run has left.
-
-    Attributes:
-        folder: Its folder.
-        config: Its configuration.
-        result: How it ended, with the last value of every metric.
-    """
-
-    folder: Path
-    config: DictConfig
-    result: Result
-
-    @cached_property
-    def problem(self) -> Problem:
-        """The problem, whose model has the parameters with which the run ended."""
-        cfg = self.config.copy()
-        cfg.tracking = {"_target_": "pde_train.tracking.none.NoTracker"}
-        cfg.sweep.update({"parent": None, "stack": None, "bounds": None})
-        cfg.name = "loaded"
-        cfg.accelerator.accelerator = "cpu"
-        problem = root.build(cfg).problem
-        take_parameters(problem.model, str(self.folder / MODEL), "cpu", "folder")
-        return problem
-
-    @property
-    def model(self) -> nn.Module:
-        """The trained model, from points (n, d) to values (n, k) of the k unknowns."""
-        return self.problem.model
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        """Every metric at every step at which it was measured: a column `step`, and one for each metric."""
-        import pandas as pd
-
-        rows = pd.read_csv(self.folder / "history.csv")
-        return rows.pivot_table(index="step", columns="metric", values="value").reset_index().rename_axis(columns=None)
-
-    def spectrum(self, step: int | None = None) -> Spectrum:
-        """The singular values at a step.
-
-        Args:
-            step: The step, one of those at which `diagnostics.when` measured; None for the last of them.
-
-        Returns:
-            The spectrum.
-
-        Raises:
-            UsageError: The run has none, or none at that step.
-        """
-        found = load_spectra(self.folder / SPECTRA)
-        if not found or (step is not None and step not in found):
-            raise UsageError(
-                f"{self.folder} has singular values at the steps {', '.join(map(str, found)) or 'none'}: expected "
-                f"{step}, or a run with diagnostics=spectrum"
-            )
-        return found[max(found) if step is None else step]
-
-    def predict(self, x: Any) -> pd.DataFrame:
-        """The solution at points.
-
-        Args:
-            x: The points (n, d), or (n,) in one dimension: an array, a tensor or nested lists.
-
-        Returns:
-            A column for each coordinate and for each unknown.
-
-        Raises:
-            UsageError: The points have another number of coordinates.
-        """
-        import pandas as pd
-
-        pde, points = self.problem.pde, _points(x).to(self.problem.dtype)
-        if points.shape[1] != len(pde.coordinates):
-            raise UsageError(
-                f"points of {points.shape[1]} coordinates were given, and this PDE has "
-                f"{', '.join(pde.coordinates)}: expected an array (n, {len(pde.coordinates)})"
-            )
-        with torch.no_grad():
-            values = self.model(points)
-        table = torch.cat([points, values], dim=1).numpy()
-        return pd.DataFrame(table, columns=[*pde.coordinates, *pde.unknowns])
-
-
-def load_run(run: str | Path, uri: str | None = None) -> LoadedRun:
-    """Load a finished run.
-
-    Args:
-        run: Its folder, or the id of a run in an MLflow store, whose files are downloaded to a temporary folder.
-        uri: The store, where an id is given.
-
-    Returns:
-        The run.
-
-    Raises:
-        RunError: There is no such run, or it has not finished.
-    """
-    folder = downloaded(str(run), uri) if uri is not None else Path(run).absolute()
-    if not (folder / "config.yaml").exists():
-        raise RunError(
-            f"{folder} holds no finished run: expected a folder with config.yaml, or the id of a run and uri=, the "
-            "store that has it"
-        )
-    config = OmegaConf.create(yaml.safe_load((folder / "config.yaml").read_text()))
-    result = Result.read(folder)
-    if result is None:
-        raise RunError(f"{folder} has no result.json: expected a run that has ended, resume it")
-    return LoadedRun(folder, config, result)
 
 
 def sweep(*words: str, folder: str | Path = "multirun") -> pd.DataFrame:
@@ -360,7 +246,7 @@ def derivatives(
         >>> jet.u_xy.item(), jet.lap_u.item()
         (2.0, 4.0)
     """
-    points = _points(x)
+    points = as_points(x)
     named = tuple(coordinates or _coordinates(points.shape[1]))
     chosen = differentiator(by)
     try:
@@ -437,11 +323,6 @@ def compare(
 def _distance(found: Tensor, exact: Tensor) -> float:
     size = float(torch.linalg.vector_norm(exact.detach())) or 1.0
     return float(torch.linalg.vector_norm((found - exact).detach())) / size
-
-
-def _points(x: Any) -> Tensor:
-    points = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x, dtype=float))
-    return points.unsqueeze(1) if points.dim() == 1 else points
 
 
 def _coordinates(dimension: int) -> tuple[str, ...]:

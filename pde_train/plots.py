@@ -154,6 +154,22 @@ def _aligned(curves: Sequence[Curve], held: bool) -> tuple[np.ndarray, np.ndarra
     return curves[0][0][:least], np.stack([values[:least] for _, values in curves])
 
 
+IN_WORDS = {
+    "loss": "loss",
+    "error_l2": "relative L2 error",
+    "error_max": "relative maximum error",
+    "residual_held_out": "held-out residual",
+}
+"""What figures call metrics."""
+
+
+def headed(figure: Figure, heading: str) -> Figure:
+    """The figure with a line above all of its panels, which says what was run."""
+    below = figure.get_suptitle()
+    figure.suptitle("\n".join(filter(None, (textwrap.fill(heading, 90), below))), fontsize=9)
+    return figure
+
+
 def single(xlabel: str, ylabel: str, title: str) -> tuple[Figure, Axes]:
     """A figure with one panel, and its axes."""
     figure = Figure(figsize=(6, 4), layout="constrained")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+
+from pde_train.errors import UsageError
 
 
 class Status(StrEnum):
@@ -120,9 +122,31 @@ def is_locked(folder: Path) -> bool:
         return False
 
 
+def take_lock(descriptor: int, wait: bool = True) -> None:
+    """Lock a file for this process alone (flock).
+
+    Args:
+        descriptor: Of the open file.
+        wait: Whether to wait for another process that has it.
+
+    Raises:
+        BlockingIOError: Another process has it, and it is not waited for.
+        OSError: The file system has no locks.
+        UsageError: The operating system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError as error:  # derivatives and spectra of any network work without
+        raise UsageError(
+            f"runs need the file locks of POSIX, which {sys.platform} does not have: expected Linux or macOS, choose "
+            "WSL, the Windows Subsystem for Linux"
+        ) from error
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
 def _locked(descriptor: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take_lock(descriptor, wait=False)
     except BlockingIOError:
         return False
     except OSError as error:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import meshio
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,3 +125,64 @@ def test_the_command_line_does_not_import_it() -> None:
     """`--help` answers at once: importing the package imports neither torch nor the API."""
     program = "import sys, pde_train; assert 'torch' not in sys.modules and 'compose' in dir(pde_train)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        (("pde=poisson_l_shape",), 3.0),  # of a square of side 2 without a quarter
+        (("pde=heat_1d",), None),  # space and time
+        (("pde=poisson_nd", "pde.dimension=3", "sampler.boundary=6"), None),
+    ],
+)
+def test_a_solution_is_written_on_a_mesh_of_the_domain(
+    words: tuple[str, ...], size: float | None, tmp_path: Path
+) -> None:
+    """Cells fill the domain once, none is turned inside out, and values are those of `predict`."""
+    small = ("model=two_layer", "model.width=4", "sampler.interior=64", "method.steps=2", "diagnostics=none")
+    run = pt.compose(*words, *small, "method.compile=never", "tracking=none").run(tmp_path / "run")
+    pde = run.problem.pde
+    d = pde.domain.dimension
+    mesh = meshio.read(run.to_vtk(tmp_path / "solution.vtu", points_a_side=9))
+    (block,) = mesh.cells
+    assert block.type == {2: "quad", 3: "hexahedron"}[d]
+    corners = mesh.points[block.data][..., :d]
+    edges = np.stack([corners[:, k] - corners[:, 0] for k in ((1, 3) if d == 2 else (1, 3, 4))], axis=1)
+    volumes = np.linalg.det(edges)
+    assert volumes.min() > 0
+    assert volumes.sum() == pytest.approx(np.prod(pde.domain.lengths) if size is None else size)
+    predicted = run.predict(mesh.points[:, :d])
+    for unknown in pde.unknowns:
+        values = predicted[unknown].to_numpy()
+        np.testing.assert_allclose(mesh.point_data[unknown], values, rtol=1e-12)
+        if pde.has_exact:
+            exact = mesh.point_data[f"exact_{unknown}"]
+            np.testing.assert_allclose(mesh.point_data[f"error_{unknown}"], values - exact, atol=1e-12)
+
+
+def test_other_dimensions_have_no_mesh(run: pt.LoadedRun, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"draws 2 or 3 coordinates, and this PDE has 1: expected predict"):
+        run.to_vtk(tmp_path / "solution.vtu")
+
+
+def test_without_locks_of_posix_derivatives_work_and_a_run_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """As on Windows, where there is no module fcntl."""
+    program = """
+import sys
+sys.modules["fcntl"] = None
+sys.modules["resource"] = None
+import torch, pde_train as pt
+x = torch.tensor([[0.3], [0.7]], dtype=torch.float64)
+print(float((pt.derivatives(torch.sin, x, "u_xx", by="finite_difference accuracy=8").u_xx + torch.sin(x)).abs().max()))
+print(pt.spectrum(torch.eye(3)).values)
+from pde_train.cli import main
+sys.argv = ["pde_train", "tracking=none"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    error, values = done.stdout.splitlines()[:2]
+    assert float(error) < 1e-9
+    assert values == "[1. 1. 1.]"
+    assert done.returncode == 2
+    (sentence,) = [line for line in done.stderr.splitlines() if line]
+    assert sentence.startswith("runs need the file locks of POSIX, which linux does not have: expected Linux or macOS")

@@ -22,7 +22,7 @@ ALLOWED = {  # what each module or folder may import from the package
     "progress": set(),
     "conf_dir": set(),
     "cache": set(),
-    "run_folder": set(),
+    "run_folder": {"errors"},
     "plots": set(),
     "entropy": GROUND,
     "spectra": GROUND,

@@ -151,9 +151,7 @@ def test_a_run_that_did_not_finish_is_counted_where_it_belongs(folder: Path, tmp
 
 def test_the_steps_of_a_configuration_are_not_those_after_which_a_run_ended() -> None:
     ended = {"id": "a", "params.method.steps": "15000", "metrics.steps": 2300.0, "metrics.error_l2": 0.1}
-    table = _table(
-        pd.DataFrame([{**ended, "params.differentiator._target_": "pde_train.differentiators.taylor.Taylor"}])
-    )
+    table = _table(pd.DataFrame([{**ended, LABEL: "taylor"}]))
     assert table[["steps", "error_l2"]].to_dict("records") == [{"steps": 15000, "error_l2": 0.1}]
 
 
@@ -177,18 +175,15 @@ def test_a_configuration_counts_once_and_another_choice_is_refused(folder: Path,
     experiment = client.get_experiment_by_name("study").experiment_id
     both = "tags.model = 'random_features' and params.seed = '0' and params.entropy.normalisation = 'log_cutoff'"
     runs = [r for r in client.search_runs([experiment], both, max_results=1000) if "view_of" not in r.data.tags]
-    by_way = {
-        (r.data.params["differentiator._target_"].rpartition(".")[2], r.data.params.get("differentiator.step")): r
-        for r in runs
-    }
+    by_way = {(r.data.params["differentiator"], r.data.params.get("differentiator.step")): r for r in runs}
     newer = again(
-        client, experiment, by_way["Reverse", None], config_hash="of another source", metrics={"residual": 1.0}
+        client, experiment, by_way["reverse", None], config_hash="of another source", metrics={"residual": 1.0}
     )
     found = read(Reader(store, "study"), [])
     exact = found.trained[(found.trained["scheme"] == "reverse") & (found.trained["seed"] == 0)]
     assert list(exact["id"]) == [newer]
     assert found.summary["repeated"] == 1
-    for run in (by_way["Reverse", None], by_way["FiniteDifference", "auto"]):
+    for run in (by_way["reverse", None], by_way["finite_difference", "auto"]):
         again(
             client, experiment, run, config_hash=f"{run.info.run_id} of other points", params={"sampler.boundary": "7"}
         )

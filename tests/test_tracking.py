@@ -41,6 +41,7 @@ from pde_train.tracking.follower import ASKED
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.none import NoTracker
 from pde_train.tracking.outbox import Mark, Outbox
+from pde_train.tracking.reading import Reader
 from pde_train.tracking.record import Record
 from pde_train.tracking.uris import absolute, encoded, holds_secret, masked, without_secrets
 
@@ -108,7 +109,7 @@ def test_a_run_keeps_every_row_parameter_tag_and_artifact(compose: Compose, uri:
     assert (found.info.run_name, found.data.params["pde"]) == ("test", "poisson_1d")
     shown = [*found.data.params, *(tag for tag in found.data.tags if not tag.startswith("mlflow."))]
     assert not [name for name in shown if re.search(r"_target_|^sweep|^tracking|^name|^resume|outbox", name)]
-    assert found.data.tags["mlflow.pde_train.class.model"] == "pde_train.models.two_layer.TwoLayer"
+    assert found.data.tags["mlflow.pde_train.class.model"] == "pde_train.models.two_layer.two_layer"
     for tag in ("git_commit", "config_hash", "precision", "version.torch", "pde", "spectrum_method"):
         assert found.data.tags[tag]
     names = {a.path for a in client.list_artifacts(found.info.run_id)}
@@ -133,6 +134,29 @@ def test_a_run_that_is_refused_before_its_first_step_is_no_run_of_the_store(
     with Run.open(tmp_path / "run") as current:
         current.fit(experiment)
     assert only_run(uri)[1].info.status == "FINISHED"
+
+
+def test_a_store_that_was_moved_knows_where_its_files_are(compose: Compose, tmp_path: Path) -> None:
+    """A project's folder moves with its store: old files are found, new ones do not go to the old place."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    words = ["tracking=mlflow", *NETWORK, "method.steps=2"]
+    run(build(compose(*words, f"tracking.uri=sqlite:///{before}/mlflow.db")), before / "first")
+    before.rename(after)
+    uri = f"sqlite:///{after}/mlflow.db"
+    (first,) = Reader(uri, "pde_train").runs().to_dict("records")
+    assert not Reader(uri, "pde_train").csv(first["artifacts"], "history.csv").empty
+    run(build(compose(*words, f"tracking.uri={uri}")), after / "second")
+    client, found = runs_in(uri)
+    assert [run.info.artifact_uri.startswith(after.as_uri()) for run in found] == [True, True]
+    assert all("config.yaml" in {a.path for a in client.list_artifacts(run.info.run_id)} for run in found)
+    assert not before.exists()
+
+
+def test_a_place_for_files_that_somebody_chose_is_kept(tmp_path: Path) -> None:
+    uri, chosen = f"sqlite:///{tmp_path}/mlflow.db", (tmp_path / "elsewhere").as_uri()
+    MlflowClient(uri).create_experiment("pde_train", chosen)
+    experiment = Store(uri).connect().get_experiment_by_name("pde_train")
+    assert experiment.artifact_location == chosen
 
 
 def test_a_failed_run_is_marked_and_keeps_its_losses(compose: Compose, uri: str, tmp_path: Path) -> None:
@@ -248,7 +272,7 @@ def test_whichever_call_fails_everything_arrives_once(uri: str, tmp_path: Path, 
         tracker.artifacts([tmp_path / str(at) / "config.yaml"])
         tracker.finish(Status.FINISHED)
         store = Store(uri)
-        store._connect()
+        store.connect()
         flaky = store._client = Flaky(client, at, after)
         try:
             store.deliver(tmp_path / str(at))
@@ -374,6 +398,15 @@ def test_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert absolute("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
     assert absolute("sqlite:////data/mlflow.db") == "sqlite:////data/mlflow.db"
     assert absolute("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+    for name in ("a b=c", "a#b", "a%b", "it's"):
+        assert absolute(f"sqlite:////{name}/mlflow.db") == f"sqlite:////{name}/mlflow.db"
+    for name in ("a?b", "a?b=c", "a%41b"):  # these name other files
+        with pytest.raises(UsageError, match="expected a folder without them"):
+            absolute(f"sqlite:////{name}/mlflow.db")
+    (tmp_path / "a?b").mkdir()
+    monkeypatch.chdir(tmp_path / "a?b")
+    with pytest.raises(UsageError, match="expected a folder without them"):
+        absolute("sqlite:///mlflow.db")
     assert masked("postgresql+psycopg2://user:secret@host/db") == "postgresql+psycopg2://***@host/db"
     assert masked("http://user:se@cret@host/db?password=hidden&x=1") == "http://***@host/db?password=***&x=1"
 

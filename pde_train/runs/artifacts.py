@@ -27,9 +27,21 @@ def write(
     problem: Problem,
     record: Record,
     entropy: Entropy,
-    drawn: bool = True,
+    heading: str | None,
 ) -> list[Path]:
-    """Write config.yaml, model.pt, history.csv, spectrum.npz, spectrum.csv and figures; return what was written."""
+    """Write the files of a run.
+
+    Args:
+        folder: Of the run.
+        config: Its configuration.
+        problem: With its trained model.
+        record: What was measured.
+        entropy: Of the figure of entropies.
+        heading: What was run, above every figure; None for no figures.
+
+    Returns:
+        What was written: config.yaml, model.pt, history.csv, spectrum.npz, spectrum.csv and figures.
+    """
     files = [folder / "config.yaml", folder / "model.pt", folder / "history.csv"]
     files[0].write_text(yaml.dump(dict(config), Dumper=yaml.CSafeDumper, sort_keys=False))
     buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
@@ -45,11 +57,11 @@ def write(
     if record.comparison:
         (folder / "comparison.csv").write_text(tables.csv_comparison(numbers(record)))
         files.append(folder / "comparison.csv")
-    if not drawn:
+    if heading is None:
         return files
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in draw(problem, record, entropy).items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=120)
+        plots.headed(figure, heading).savefig(folder / "figures" / f"{name}.png", dpi=120)
     return [*files, folder / "figures"]
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pde_train.entropy import Entropy
 from pde_train.geometry import Box, Domain
-from pde_train.plots import COLOURS, positive, single
+from pde_train.plots import COLOURS, IN_WORDS, positive, single
 from pde_train.problem import Problem
 
 LINES = 12
@@ -53,13 +53,15 @@ def entropy_by_threshold(by_step: Mapping[int, np.ndarray], entropy: Entropy) ->
 
 def history(series: Mapping[str, Mapping[int, float]]) -> Figure:
     """Loss at every step, relative errors where they were measured."""
-    shown = [key for key in ("loss", "residual_held_out", "error_l2", "error_max") if series.get(key)]
+    shown = [key for key in IN_WORDS if series.get(key)]
     words = "loss, relative error" if len(shown) > 1 else "loss"
     figure, axes = single("optimiser step", words, "Loss and error" if len(shown) > 1 else "Loss")
     for colour, key in zip(COLOURS, shown, strict=False):
         points = sorted(series[key].items())
         style = "-" if key == "loss" else ".-"
-        axes.semilogy([k for k, _ in points], positive([v for _, v in points]), style, color=colour, lw=1, label=key)
+        axes.semilogy(
+            [k for k, _ in points], positive([v for _, v in points]), style, color=colour, lw=1, label=IN_WORDS[key]
+        )
     if floor := series.get("reference_error"):
         axes.axhline(max(floor.values()), color="grey", ls=":", lw=1, label="error of the reference")
     axes.legend()

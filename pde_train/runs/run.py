@@ -307,8 +307,15 @@ class Run:
         self.record.tags["flags"] = ", ".join(raised) or "none"
 
     def _written(self) -> list[Path]:
-        of = self.experiment
-        return artifacts.write(self.folder, of.config, of.problem, self.record, of.entropy, self._figures)
+        of, choices = self.experiment, self._description["choices"]
+        named = [
+            choices.get(group, type(thing).__name__)
+            for group, thing in (("pde", of.problem.pde), ("model", of.problem.model))
+        ]
+        heading = ", ".join([*named, of.problem.differentiator.label, f"seed {of.config['seed']}"])
+        return artifacts.write(
+            self.folder, of.config, of.problem, self.record, of.entropy, heading if self._figures else None
+        )
 
     def _keep(self, result: Result) -> None:
         self.result = result

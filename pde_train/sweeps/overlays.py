@@ -22,6 +22,9 @@ from pde_train.spectra import load_spectra
 MOST_PANELS = 12
 """Groups of cells that are drawn; the table has all."""
 
+OF_A_HEADING = ("pde", "model", "differentiator")
+"""Groups whose choices the heading of an overlay names where all cells share them."""
+
 MAPPED = "error_l2"
 """The metric of the map."""
 
@@ -44,7 +47,14 @@ def draw(results: Sequence[Result]) -> dict[str, Figure]:
         }
         if any(curves for lines in panels.values() for curves in lines.values()):
             drawn[name] = plots.bands(panels, note=left_out, **words)
-    return drawn | _maps(results)
+    drawn |= _maps(results)
+    return {name: plots.headed(figure, _shared(results)) for name, figure in drawn.items()}
+
+
+def _shared(results: Sequence[Result]) -> str:
+    """The PDE, the model and the differentiator that all results share, as far as they do."""
+    every = [{r.choices.get(group, "") for r in results if r.choices} for group in OF_A_HEADING]
+    return ", ".join(choices.pop() for choices in every if len(choices) == 1)
 
 
 def _loss(result: Result) -> Curve:
@@ -119,4 +129,4 @@ def _maps(results: Sequence[Result]) -> dict[str, Figure]:
     }
     if not panels:
         return {}
-    return {"map": plots.heat_maps(panels, (rows, values[rows]), (columns, values[columns]), MAPPED)}
+    return {"map": plots.heat_maps(panels, (rows, values[rows]), (columns, values[columns]), plots.IN_WORDS[MAPPED])}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -15,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from pde_train.errors import PdeTrainError, RunError, UsageError, brief
-from pde_train.run_folder import Status
+from pde_train.run_folder import Status, take_lock
 from pde_train.tracking import saved_views
 from pde_train.tracking.outbox import BATCH, Entry, Mark, Outbox, milliseconds
 from pde_train.tracking.uris import encoded, is_database, masked, sqlite_file, without_secrets
@@ -48,6 +48,9 @@ TIMEOUT_SECONDS = 10
 
 AWAY = ("ConnectionError", "Timeout", "ConnectTimeout", "MaxRetryError", "OperationalError", "InterfaceError")
 """Names of the exceptions of a store that does not answer (requests, urllib3, SQLAlchemy)."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -170,7 +173,7 @@ class Store:
     def _run_id(self, outbox: Outbox) -> str:
         """The run of an outbox, made where there is none; its parent is delivered first."""
         if (run_id := outbox.mark(self.name).run) is not None:
-            self._connect()
+            self.connect()
             return run_id
         opening = outbox.opening()
         parent = self._parent_id(outbox.folder, opening)
@@ -207,7 +210,7 @@ class Store:
         return Outbox(parent).mark(self.name).run
 
     def _find_or_create_experiment(self, name: str) -> str:
-        client = self._connect()
+        client = self.connect()
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             views = saved_views.tags(milliseconds())
@@ -236,11 +239,13 @@ class Store:
         for name in ("mlflow", "alembic", "urllib3", "psycopg"):  # after the import, which sets them up
             logging.getLogger(name).setLevel(logging.ERROR)
 
-    def _connect(self) -> Any:
+    def connect(self) -> Any:
+        """MLflow's client of the store, whose experiments know where its files are, also after they were moved."""
         if self._client is None:
             self.load()
             from mlflow.tracking import MlflowClient
 
+            follow_a_move(self.uri)
             self._client = MlflowClient(encoded(self.uri))
         return self._client
 
@@ -298,7 +303,7 @@ def alone(uri: str) -> Iterator[None]:
     """
     if (file := sqlite_file(uri)) is not None:
         with file.with_name(f"{file.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            take_lock(lock.fileno())
             yield
     elif uri.startswith("postgresql"):
         from sqlalchemy import NullPool, create_engine, text
@@ -375,6 +380,30 @@ def own_file(folder: Path, name: object) -> Path:
     return file
 
 
+def follow_a_move(uri: str) -> None:
+    """Tell a sqlite store that was moved, with the files of its runs beside it, where these are now.
+
+    MLflow keeps the whole path of each file's folder, and would write new ones to the old place.
+
+    Args:
+        uri: Of the store; nothing is done for any that is no file.
+    """
+    file = sqlite_file(uri)
+    if file is None or not file.exists():
+        return
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file)) as db:
+        for name, old in db.execute("SELECT name, artifact_location FROM experiments").fetchall():
+            new = str(artifact_location(uri, name))
+            ours = str(old).startswith("file:") and str(old).endswith(new.removeprefix(file.absolute().parent.as_uri()))
+            if old == new or not ours or Path(unquote(urlsplit(old).path)).exists():
+                continue
+            log.info("the tracking store %s was moved: the files of %s are looked for in %s", file, name, new)
+            with db:
+                db.execute("UPDATE experiments SET artifact_location = ? WHERE name = ?", (new, name))
+                moved = "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE artifact_uri LIKE ? || '/%'"
+                db.execute(moved, (new, len(old) + 1, old))
+
+
 def artifact_location(uri: str, experiment: str) -> str | None:
     """Where a new experiment keeps its files.
 
@@ -392,7 +421,7 @@ def artifact_location(uri: str, experiment: str) -> str | None:
         folder = Path.cwd()
     else:
         return None
-    return (folder / "mlartifacts" / experiment).as_uri()
+    return (folder.absolute() / "mlartifacts" / experiment).as_uri()
 
 
 def is_unreachable(error: BaseException, uri: str) -> bool:

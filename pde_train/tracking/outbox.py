@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pde_train.errors import RunError
-from pde_train.run_folder import DELIVERED, OUTBOX, Status, is_locked
+from pde_train.run_folder import DELIVERED, OUTBOX, Status, is_locked, take_lock
 from pde_train.tracking.base import Row
 
 BATCH = 1000
@@ -177,7 +176,7 @@ class Outbox:
     def alone(self) -> Iterator[None]:
         """While this context lasts no other process delivers this outbox."""
         with self.file.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            take_lock(file.fileno())
             yield
 
 

@@ -61,10 +61,7 @@ class Reader:
 
     @cached_property
     def _client(self) -> Any:
-        Store(self.uri).load()
-        from mlflow.tracking import MlflowClient
-
-        return MlflowClient(encoded(absolute(self.uri)))
+        return Store(absolute(self.uri)).connect()
 
     @property
     def _experiment_id(self) -> str:
@@ -102,7 +99,7 @@ def downloaded(run_id: str, uri: str) -> Path:
     import mlflow.artifacts
 
     try:
-        Store(uri).load()
+        Store(absolute(uri)).connect()
         where = {"run_id": run_id, "tracking_uri": encoded(absolute(uri))}
         return Path(mlflow.artifacts.download_artifacts(**where, dst_path=tempfile.mkdtemp(prefix="pde_train-")))
     except Exception as error:  # a store may answer with anything

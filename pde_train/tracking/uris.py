@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
+from pde_train.errors import UsageError
+
 URI = "MLFLOW_TRACKING_URI"
 """MLflow's own environment variable, which names a store."""
 
@@ -96,11 +98,27 @@ def without_secrets(text: str, uris: Iterable[str] = ()) -> str:
 
 
 def absolute(uri: str) -> str:
-    """A sqlite uri with an absolute path; any other uri as it is."""
+    """A sqlite uri with an absolute path; any other uri as it is.
+
+    Args:
+        uri: Of a store.
+
+    Returns:
+        The uri.
+
+    Raises:
+        UsageError: The path has a question mark, where the path of a uri ends, or a percent sign with two hexadecimal
+            digits, which libraries take for another sign.
+    """
     file = sqlite_file(uri)
     if file is None:
         return uri
     _, mark, query = uri.partition("?")
+    if "?" in str(file.absolute()) or "/" in query or re.search(r"%[0-9A-Fa-f]{2}", str(file.absolute())):
+        raise UsageError(
+            "the path of the tracking store has a ? or a % with two digits, which mean something else in a uri: "
+            "expected a folder without them, name a file elsewhere by tracking.uri, or choose tracking=offline or none"
+        )
     return f"sqlite:///{file.absolute()}{mark}{query}"
 
 
@@ -128,7 +146,7 @@ def experiment_in_file(uri: str, name: str) -> str | None:
         return None
     with (
         contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db,
+        contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as db,
     ):
         for (found,) in db.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)):
             return str(found)
