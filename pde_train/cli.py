@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pde_train.conf_dir import choices, conf_dir, groups
-from pde_train.errors import Busy, Interrupted, PdeTrainError, UsageError, nearest, sentence
+from pde_train.errors import Busy, Interrupted, PdeTrainError, Pruned, UsageError, nearest, sentence
 from pde_train.guards import guard_composition, refuse_secrets
 from pde_train.instantiate import build_group
 from pde_train.overrides import Overrides
@@ -59,7 +59,7 @@ GO_ON = "go on with the same command; a single run wants resume=true and its fol
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def task(cfg: DictConfig) -> str:
-    """One run, from its composed configuration; returns `finished`, in a sweep also `failed`."""
+    """One run, from its composed configuration; returns `finished`, in a sweep also `failed` or `pruned`."""
     here = HydraConfig.get()
     sweeping = here.mode == RunMode.MULTIRUN
     choices = {k: str(v) for k, v in here.runtime.choices.items() if not k.startswith("hydra/") and v is not None}
@@ -93,6 +93,9 @@ def task(cfg: DictConfig) -> str:
         if sweeping and isinstance(error, Busy):  # the sweep waits for it
             log.info("%s", error)
             return "elsewhere"
+        if sweeping and isinstance(error, Pruned):  # as the search wanted it
+            log.info("%s", error)
+            return Status.PRUNED
         if sweeping:  # the other runs go on; the sweep's table names this one
             log.error("%s", error, exc_info=TRACEBACK in os.environ)
             return Status.FAILED

@@ -55,6 +55,10 @@ class Interrupted(PdeTrainError):
         self.code = 128 + signal_number
 
 
+class Pruned(PdeTrainError):
+    """A search ended the run before its last step, as others had come further by then."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The text `, did you mean ...?` with the known name that is most like a mistyped word; empty where none is."""
     matches = difflib.get_close_matches(word, list(known), n=1)

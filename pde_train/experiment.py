@@ -32,6 +32,7 @@ from pde_train.pdes.options import Options as PdeOptions
 from pde_train.problem import Problem, fitted
 from pde_train.tracking.base import Tracker
 from pde_train.training.parameters import take_parameters
+from pde_train.training.stop import Bounds
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
@@ -112,7 +113,9 @@ def build(cfg: DictConfig) -> Experiment:
             f"{type(differentiator).__name__} evaluates u at a distance of {differentiator.reach:g}, and the shortest "
             f"side of the domain is {min(pde.domain.lengths):g}: expected a smaller differentiator.step or radius"
         )
-    method = build_group(cfg, "method")
+    method: Method = build_group(cfg, "method")
+    if cfg.sweep.bounds is not None:
+        method = method.bounded(Bounds.read(Path(cfg.sweep.bounds)))
     diagnostics = build_group(cfg, "diagnostics")
     diagnostics.check_steps(method.total_steps)
     if processes > 1 and not method.shares_points:
@@ -217,5 +220,5 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:
 def _public(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration without the tracking uri, which may hide a password, and without folders of a sweep."""
     tracking = {k: v for k, v in config["tracking"].items() if k != "uri"}
-    sweep = {k: v for k, v in config["sweep"].items() if k not in ("parent", "stack")}
+    sweep = {k: v for k, v in config["sweep"].items() if k not in ("parent", "stack", "bounds")}
     return {**config, "tracking": tracking, "sweep": sweep}

@@ -22,11 +22,12 @@ class Status(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    PRUNED = "pruned"
 
     @property
     def is_end(self) -> bool:
         """Whether the run has ended, and left a result."""
-        return self in (Status.FINISHED, Status.FAILED, Status.INTERRUPTED)
+        return self not in (Status.WAITING, Status.RUNNING)
 
 
 CELLS = "cells"

@@ -65,6 +65,25 @@ class Sweep(BaseModel):
     label: str
     parent: str | None
     stack: str | None
+    bounds: str | None
+
+
+class Search(BaseModel):
+    """The keys of `hydra/sweeper=optuna`, see its YAML file."""
+
+    model_config = ONLY_FIELDS
+    params: dict[str, Any] | None
+    trials: PositiveInt
+    objective: str | None
+    direction: Literal["minimize", "maximize"]
+    average: list[str]
+    sampler: Literal["tpe", "gp", "random"]
+    seed: NonNegativeInt
+    at_once: PositiveInt
+    pruner: Literal["none", "median", "quarter"]
+    pruned_by: str
+    warmup_steps: NonNegativeInt
+    warmup_trials: PositiveInt
 
 
 class TopLevel(BaseModel):
@@ -117,6 +136,24 @@ def check_sweep(cfg: DictConfig) -> None:
         UsageError: There is such a value.
     """
     _check_fits(TypeAdapter(Sweep), "sweep", OmegaConf.to_container(cfg.sweep))
+
+
+def check_search(cfg: DictConfig) -> Search:
+    """The options of a search; those that no search can use are refused.
+
+    Args:
+        cfg: The configuration of the sweep.
+
+    Returns:
+        The options.
+
+    Raises:
+        UsageError: An option does not fit.
+    """
+    node: Any = OmegaConf.to_container(cfg.hydra.sweeper, resolve=True)
+    given = {key: value for key, value in node.items() if not key.startswith("_")}
+    _check_fits(TypeAdapter(Search), "hydra.sweeper", given)
+    return Search(**given)
 
 
 def check_keys(cfg: DictConfig) -> None:

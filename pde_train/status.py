@@ -19,7 +19,7 @@ SHOWN = 40
 NOT_ENDED = (Status.RUNNING, Status.WAITING)
 """States of cells that somebody may still change."""
 
-ORDER = (Status.FAILED, Status.INTERRUPTED, Status.RUNNING, Status.WAITING, Status.FINISHED)
+ORDER = (Status.FAILED, Status.INTERRUPTED, Status.RUNNING, Status.WAITING, Status.PRUNED, Status.FINISHED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def show(grid: Grid, most: int) -> None:
 
 
 def _sentence(cell: Cell, status: Status) -> str:
-    result = cell.result if status in (Status.FAILED, Status.INTERRUPTED) else None
+    result = cell.result if status in (Status.FAILED, Status.INTERRUPTED, Status.PRUNED) else None
     return f": {result.error}" if result is not None and result.error else ""
 
 

@@ -18,6 +18,7 @@ import forked
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
 
 import pde_train
 from pde_train import status, sync
@@ -90,12 +91,12 @@ def each_value(words: list[str]) -> list[list[str]]:
     values: list[list[str]] = []
     for override in parser.parse_overrides(words):
         key = override.get_key_element()
-        swept = override.is_sweep_override()
-        values.append(
-            [f"{key}={v}" for v in islice(override.sweep_string_iterator(), MOST)]
-            if swept
-            else [str(override.input_line)]
-        )
+        if isinstance(interval := override.value(), IntervalSweep):
+            values.append([f"{key}={end}" for end in (interval.start, interval.end)])
+        elif override.is_sweep_override():
+            values.append([f"{key}={v}" for v in islice(override.sweep_string_iterator(), MOST)])
+        else:
+            values.append([str(override.input_line)])
     first = [options[0] for options in values]
     return [first] + [[*first[:i], v, *first[i + 1 :]] for i, options in enumerate(values) for v in options[1:]]
 

@@ -9,6 +9,7 @@ from pde_train.diagnostics.base import Diagnostics
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
 from pde_train.tracking.record import Record
+from pde_train.training.stop import Bounds
 
 
 class Method(ABC):
@@ -24,6 +25,10 @@ class Method(ABC):
     def total_steps(self) -> int:
         """The optimiser steps that it takes; 0 for a method that takes none."""
         return getattr(self, "steps", 0)
+
+    def bounded(self, bounds: Bounds) -> Method:
+        """The same method, whose runs are pruned by bounds; one that takes no steps prunes none."""
+        return self
 
     @abstractmethod
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pde_train.training.module import train
 from pde_train.training.schedule import Schedule
 from pde_train.training.select_steps import MODES
 from pde_train.training.signals import StopSignals
-from pde_train.training.stop import Stop
+from pde_train.training.stop import Bounded, Bounds, Stop
 from pde_train.training.training import Training
 from pde_train.weighting.base import Weighting
 from pde_train.weighting.fixed import Fixed
@@ -77,6 +77,9 @@ class Trained(Method):
                 f"method.{group}={value} is not what the group {group} builds: expected a choice of that group, as in "
                 f"{group}=..., and no method.{group}"
             )
+
+    def bounded(self, bounds: Bounds) -> Trained:
+        return replace(self, stop=Bounded(**vars(self.stop), bounds=bounds))
 
     def plan(self, **others: Any) -> Schedule:
         """What is due between steps, with what a method adds to it."""

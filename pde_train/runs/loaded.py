@@ -50,7 +50,7 @@ class LoadedRun:
         """The problem, whose model has the parameters with which the run ended."""
         cfg = self.config.copy()
         cfg.tracking = {"_target_": "pde_train.tracking.none.NoTracker"}
-        cfg.sweep.update({"parent": None, "stack": None})
+        cfg.sweep.update({"parent": None, "stack": None, "bounds": None})
         cfg.name = "loaded"
         cfg.accelerator.accelerator = "cpu"
         problem = build(cfg).problem

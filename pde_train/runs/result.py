@@ -23,7 +23,7 @@ class Result:
     """How one run ended, kept as `result.json` in its folder.
 
     Attributes:
-        status: Finished, failed or interrupted.
+        status: Finished, failed, interrupted or pruned.
         overrides: The words of the command that made it.
         choices: The choice of every configuration group.
         config_hash: See `pde_train.runs.provenance.config_hash`.

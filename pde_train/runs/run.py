@@ -25,7 +25,7 @@ import yaml
 from omegaconf import DictConfig
 
 from pde_train.diagnostics.interval import intervals
-from pde_train.errors import Busy, Interrupted, PdeTrainError, RunError, UsageError, sentence
+from pde_train.errors import Busy, Interrupted, PdeTrainError, Pruned, RunError, UsageError, sentence
 from pde_train.experiment import Experiment, build
 from pde_train.geometry import Batch
 from pde_train.overrides import Overrides
@@ -37,7 +37,7 @@ from pde_train.tracking.base import drained
 from pde_train.tracking.record import Record
 from pde_train.training import checkpoint
 
-NOT_OF_THE_RUN = ("resume", "tracking.uri", "sweep.label", "sweep.parent")
+NOT_OF_THE_RUN = ("resume", "tracking.uri", "sweep.label", "sweep.parent", "sweep.bounds")
 """Overrides that are no part of what was run, name it only, or may hide a password."""
 
 INTERRUPTIONS = (Interrupted, KeyboardInterrupt, SystemExit)
@@ -234,6 +234,8 @@ class Run:
         if self.result is not None:
             return told
         status = Status.INTERRUPTED if isinstance(error, INTERRUPTIONS) else Status.FAILED
+        if isinstance(error, Pruned):
+            status, self._figures = Status.PRUNED, False  # to save time is why it ends
         if status is Status.FAILED and not self._owned:
             return told
         why = str(told) if isinstance(told, PdeTrainError) else "stopped by a signal"

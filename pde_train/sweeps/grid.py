@@ -14,7 +14,7 @@ from typing import Any
 
 from pde_train.errors import UsageError
 from pde_train.overrides import Override, Overrides, common
-from pde_train.run_folder import CELLS, CHECKPOINT, RESULT_FILE, Status, is_locked
+from pde_train.run_folder import CELLS, CHECKPOINT, RESULT_FILE, Status, is_locked, write_whole
 from pde_train.runs import provenance
 from pde_train.runs.result import Result
 
@@ -74,11 +74,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells of one command line and the folder of what they show together; `grid.json` there keeps it."""
+    """The cells of one command line and the folder of what they show together; `grid.json` there keeps it.
+
+    Attributes:
+        title: The experiment, or what kind of sweep it is.
+        cells: The runs.
+        folder: Of the parent run.
+        shared: Of cells that become more, the words that name none, as all have them; None where they are known.
+        bounds: The file of the numbers by which a run is pruned; None where none is.
+    """
 
     title: str
     cells: Sequence[Cell]
     folder: Path
+    shared: frozenset[Override] | None = None
+    bounds: Path | None = None
 
     @classmethod
     def of(cls, title: str, cells: Sequence[Cell], sweeps: Path) -> Grid:
@@ -91,7 +101,7 @@ class Grid:
         """Keep what the grid consists of, for `python -m pde_train.status`."""
         cells = [{"name": c.name, "overrides": c.overrides.words, "entropy": c.entropy} for c in self.cells]
         content = {"title": self.title, "command": list(command), "launched": time.time(), "cells": cells}
-        (self.folder / GRID_FILE).write_text(json.dumps(content, indent=1) + "\n")
+        write_whole(self.folder / GRID_FILE, f"{json.dumps(content, indent=1)}\n".encode())
 
     @classmethod
     def read(cls, folder: Path) -> Grid:
@@ -117,15 +127,16 @@ class Grid:
 
     @cached_property
     def parameters(self) -> dict[str, str]:
-        """The parameters of the parent run: those of its cells, with every value that occurs."""
-        every = [provenance.parameters(cell.config, cell.choices) for cell in self.cells]
+        """The parameters of the parent run: those of its cells, with every value that occurs; none where more come."""
+        cells = self.cells if self.shared is None else []
+        every = [provenance.parameters(cell.config, cell.choices) for cell in cells]
         keys = dict.fromkeys(key for own in every for key in own)
         return {key: ", ".join(dict.fromkeys(own[key] for own in every if key in own)) for key in keys}
 
     @cached_property
     def labels(self) -> dict[str, str]:
         """What was swept, by the name of a cell: `FD2 auto · lr 1e-3 · seed 3`."""
-        shared = common(cell.overrides for cell in self.cells)
+        shared = common(cell.overrides for cell in self.cells) if self.shared is None else self.shared
         return {cell.name: _label(cell, cell.overrides.swept(shared)) for cell in self.distinct}
 
 
@@ -167,9 +178,9 @@ def grid_files(sweeps: Path) -> list[Path]:
     return [file for folder in folders for file in folder.rglob(GRID_FILE)]
 
 
-def to_do(cells: Sequence[Cell], retry: bool) -> list[Cell]:
-    """The cells that are not done; failed ones are only where they are to be tried again."""
-    done = {Status.FINISHED} if retry else {Status.FINISHED, Status.FAILED}
+def to_do(cells: Sequence[Cell], retry: bool, prunes: bool = False) -> list[Cell]:
+    """The cells that are not done; failed ones are where they are not to be tried again, pruned ones where runs are."""
+    done = {Status.FINISHED, *([] if retry else [Status.FAILED]), *([Status.PRUNED] if prunes else [])}
     return [cell for cell in cells if (result := cell.result) is None or result.status not in done]
 
 

@@ -67,7 +67,9 @@ def line(ended: Counter[Status], running: int, total: int, done: int, seconds: f
     Returns:
         Such as `12 of 48 cells done, 2 running, 1 failed, about 3 min left`.
     """
-    others = [f"{ended[status]} {status}" for status in (Status.FAILED, Status.INTERRUPTED) if ended[status]]
+    others = [
+        f"{ended[status]} {status}" for status in (Status.FAILED, Status.INTERRUPTED, Status.PRUNED) if ended[status]
+    ]
     at_work = [f"{running} running"] if running else []
     left = seconds * (total - done - ended.total()) / ended.total()
     how_long = f"{left / 3600:.1f} h" if left > 5400 else f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"

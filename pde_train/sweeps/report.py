@@ -23,13 +23,23 @@ SHOWN = 40
 """Cells that did not finish which the terminal names; `grid.json` and the status command know all."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """The parent run of a grid while its cells are trained, and what is made of them in the end."""
+    """The parent run of a grid while its cells are trained, and what is made of them in the end.
+
+    Attributes:
+        grid: Its cells, which may become more.
+        config: Of the sweep.
+        tracker: Of the parent run.
+        remark: What is said below the table.
+        complete: Whether the sweep has come to its end; None: where every cell is finished.
+    """
 
     grid: Grid
     config: DictConfig
     tracker: Tracker
+    remark: str = ""
+    complete: bool | None = None
 
     @classmethod
     def opened(cls, grid: Grid, config: DictConfig, meanwhile: Callable[[], None]) -> Report:
@@ -59,11 +69,11 @@ class Report:
             drained(self.tracker)
 
     def close(self, interrupted: bool) -> bool:
-        """Print the table and what is not finished, draw, end the parent run; whether every cell is finished."""
+        """Print the table and what is not finished, draw, end the parent run; whether the sweep is complete."""
         from pde_train.runs import tables
 
         end_abandoned(cell.folder for cell in self.grid.distinct if not _is_finished(cell))
-        results = [self._result(cell) for cell in self.grid.cells]
+        results = [self.result(cell) for cell in self.grid.cells]
         finished = [r for r in results if r.is_finished]
         groups = tables.groups(results)
         grouped = tables.medians(groups)
@@ -73,14 +83,20 @@ class Report:
             if many > 1:
                 print(f"Medians over up to {many} seeds; every cell: {self.grid.folder / 'table.csv'}")
         _say(results)
+        if self.remark:
+            print(self.remark)
         files = self._files(results)
-        counts = {"runs.finished": str(len(finished)), "runs.not_finished": str(len(results) - len(finished))}
-        self.tracker.tags(counts)
+        counts = {
+            "cells": len(results),
+            "runs.finished": len(finished),
+            "runs.not_finished": len(results) - len(finished),
+        }
+        self.tracker.tags({name: str(count) for name, count in counts.items()})
         self.tracker.metrics([(name, value, len(finished)) for name, value in tables.median_metrics(grouped).items()])
-        text = tables.markdown_table(grouped) + tables.markdown_unfinished(results, SHOWN)
+        text = self.remark + tables.markdown_table(grouped) + tables.markdown_unfinished(results, SHOWN)
         self.tracker.describe(text, [file.name for file in files if file.suffix == ".png"])
         self.tracker.artifacts(files)
-        complete = len(finished) == len(results)
+        complete = len(finished) == len(results) if self.complete is None else self.complete
         self.tracker.finish(Status.FINISHED if complete else Status.INTERRUPTED if interrupted else Status.FAILED)
         with waiting("delivering to the tracking store"):  # also what died before it could
             drained(self.tracker, (f.parent for c in self.grid.distinct for f in c.folder.rglob(OUTBOX)))
@@ -88,7 +104,7 @@ class Report:
             print(f"See every run: {self.tracker.how_to_look}")
         return complete
 
-    def _result(self, cell: Cell) -> Result:
+    def result(self, cell: Cell) -> Result:
         """What a cell has come to, in words where there is no result."""
         words, status = cell.overrides.words, cell.status
         try:

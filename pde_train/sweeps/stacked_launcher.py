@@ -62,7 +62,9 @@ class StackedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Not used: the sweeper launches cells, whose configurations it has composed, by `launch_cells`."""
-        raise UsageError("hydra/launcher=stacked needs hydra/sweeper=grid: expected both, leave out hydra/sweeper")
+        raise UsageError(
+            "hydra/launcher=stacked needs a sweeper of pde_train: expected hydra/sweeper=grid or optuna, choose one"
+        )
 
     def launch_cells(self, cells: Sequence[Cell], grid: Grid) -> None:
         """Train cells in as few jobs as can be.
@@ -92,7 +94,7 @@ class StackedLauncher(Launcher):
         name = hashlib.sha256("".join(str(cell.folder) for cell in cells).encode()).hexdigest()[:12]
         file = Path(self.config.hydra.sweep.dir).absolute() / STACKS / name / "stack.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        own = {"parent": str(grid.folder)}
+        own = {"parent": str(grid.folder), "bounds": None if grid.bounds is None else str(grid.bounds)}
         described = [
             {
                 "folder": str(cell.folder),

@@ -1,4 +1,8 @@
-"""What happens between a `--multirun` line and its table: queue what is not done, wait, show, and say what failed."""
+"""What happens between a `--multirun` line and its table: queue what is not done, wait, show, and say what failed.
+
+`CellSweeper` trains cells; which there are, is decided by a grid (`GridSweeper`) or by a search
+(`pde_train.sweeps.optuna_sweeper`).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,13 @@ import contextlib
 import logging
 import sys
 import time
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
@@ -33,11 +40,14 @@ TRIES = 3
 POLL_SECONDS = 1.0
 """Between two looks at cells that another process trains."""
 
+if TYPE_CHECKING:
+    from pde_train.sweeps.report import Report
+
 log = logging.getLogger(__name__)
 
 
-class GridSweeper(Sweeper):
-    """Trains every cell of a grid once, wherever and whenever it is launched, and ends with what they show together.
+class CellSweeper(Sweeper):
+    """Trains every cell once, wherever and whenever it is launched, and ends with what they show together.
 
     Args:
         params: Choices by key, as the command line has them; words of the command line win.
@@ -46,8 +56,9 @@ class GridSweeper(Sweeper):
     config: DictConfig
     hydra_context: HydraContext
     launcher: Launcher
+    command: Sequence[str]
 
-    def __init__(self, params: dict[str, str] | None = None):
+    def __init__(self, params: dict[str, Any] | None = None):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -57,9 +68,9 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Train what is not done; ends the command with code 1 where a cell is not finished in the end."""
+        """Train what is not done; ends the command with code 1 where the sweep is not complete in the end."""
         HydraConfig.instance().set_config(self.config)  # so that ${hydra:runtime.cwd} is known
-        from pde_train.schema import check_keys, check_sweep
+        from pde_train.schema import check_sweep
 
         check_sweep(self.config)
         own = [f"{key}={value}" for key, value in self.params.items()]  # of a file, as words
@@ -69,50 +80,83 @@ class GridSweeper(Sweeper):
             raise UsageError(
                 "hydra.launcher.n_jobs=0 is no number of processes: expected a positive one, or -1 for one a processor"
             )
-        grid = self._grid(arguments)
-        check_keys(OmegaConf.create({**grid.cells[0].config, "name": "", "tracking": self.config.tracking}))
-        grid.folder.mkdir(parents=True, exist_ok=True)
-        grid.write(arguments)
+        self.command = arguments
+        self.train([*own, *arguments])
+
+    @abstractmethod
+    def train(self, words: Sequence[str]) -> None:
+        """Train what the words ask for.
+
+        Args:
+            words: Of the configuration's `params`, and after them those of the command line.
+        """
+
+    @property
+    def sweeps(self) -> Path:
+        """The folder of all sweeps."""
+        return Path(self.config.hydra.sweep.dir).absolute()
+
+    def title(self, otherwise: str) -> str:
+        """The name of the experiment; that of the kind of sweep where there is none."""
+        return self.config.hydra.runtime.choices.get("experiment") or otherwise
+
+    def cells(self, combinations: Sequence[Sequence[str]]) -> list[Cell]:
+        """The cells that have these overrides."""
+        configs = compose.composed(combinations, self.hydra_context.config_loader, self.config)
+        return [
+            Cell.of(words, config, choices, self.sweeps)
+            for words, (config, choices) in zip(combinations, configs, strict=True)
+        ]
+
+    def whole(self, cell: Cell) -> DictConfig:
+        """The configuration of a cell with the keys that decide no number, checked for keys that are missing."""
+        from pde_train.schema import check_keys
+
+        whole = OmegaConf.create({**cell.config, "name": "", "tracking": self.config.tracking})
+        check_keys(whole)
+        return whole
+
+    def renew(self, cells: Sequence[Cell]) -> None:
+        """Clear the cells that are to start over, by `sweep.fresh` or `sweep.stale`."""
         if self.config.sweep.fresh:
-            _clear(grid.distinct)
-        elif old := stale(grid.distinct):
+            _clear(cells)
+        elif old := stale(cells):
             again = self.config.sweep.stale == "rerun"
             what = "they are trained again" if again else "they are kept, sweep.stale=rerun trains them again"
             log.warning("%d finished cells are of another version of pde_train's code: %s", len(old), what)
             if again:
                 _clear(old)
+
+    @contextmanager
+    def reported(self, grid: Grid, loaded: Sequence[Cell]) -> Iterator[Report]:
+        """The parent run of cells that are trained inside this context, which ends with their table.
+
+        Args:
+            grid: The cells.
+            loaded: Those whose libraries are imported meanwhile.
+
+        Yields:
+            The report.
+
+        Raises:
+            SystemExit: The sweep is not complete.
+            UsageError: A launcher refuses to train.
+        """
         from pde_train.sweeps.report import Report
 
-        report = Report.opened(grid, self.config, meanwhile=lambda: self._load(grid))
+        report = Report.opened(grid, self.config, meanwhile=lambda: self._load(loaded))
         try:
-            self._train(grid)
+            yield report
         except UsageError:  # the launcher refuses, before anything was trained: there is nothing to show
             report.refused()
             raise
         except BaseException:  # Ctrl-C, too: what was trained is shown
             report.close(interrupted=True)
             raise
-        else:
-            finished = report.close(interrupted=False)
-        if not finished:
+        if not report.close(interrupted=False):
             raise SystemExit(1)
 
-    def _grid(self, arguments: Sequence[str]) -> Grid:
-        loader = self.hydra_context.config_loader
-        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        kept = [word for word in words if not word.startswith("sweep.optional=")]
-        combinations = compose.combinations(kept, loader)
-        if optional := [str(word) for word in self.config.sweep.optional]:
-            combinations = compose.fitted(combinations, optional, loader, self.config)
-        sweeps = Path(self.config.hydra.sweep.dir).absolute()
-        configs = compose.composed(combinations, loader, self.config)
-        cells = [
-            Cell.of(words, config, choices, sweeps)
-            for words, (config, choices) in zip(combinations, configs, strict=True)
-        ]
-        return Grid.of(self.config.hydra.runtime.choices.get("experiment") or "sweep", cells, sweeps)
-
-    def _load(self, grid: Grid) -> None:
+    def _load(self, cells: Sequence[Cell]) -> None:
         """Import what cells need, seconds of libraries, where this process trains them."""
         if isinstance(getattr(self.launcher, "launcher", self.launcher), BasicLauncher):
             from pde_train.progress import waiting
@@ -121,13 +165,13 @@ class GridSweeper(Sweeper):
                 import pde_train.runs.stack  # noqa: F401
                 from pde_train.instantiate import locate
 
-                for method in {str(cell.config.get("method", {}).get("_target_")) for cell in grid.cells}:
+                for method in {str(cell.config.get("method", {}).get("_target_")) for cell in cells}:
                     with contextlib.suppress(UsageError):  # which is said when the cell is built
                         locate(method, tuple(self.config.trusted_modules), "method")
 
-    def _train(self, grid: Grid) -> None:
+    def finish(self, grid: Grid) -> None:
         """Launch until every cell has an end of its own, or died too often."""
-        waiting = to_do(grid.distinct, self.config.sweep.retry)
+        waiting = to_do(grid.distinct, self.config.sweep.retry, prunes=grid.bounds is not None)
         log.info("%d cells, %d of them done", len(grid.distinct), len(grid.distinct) - len(waiting))
         forget([cell for cell in waiting if not is_locked(cell.folder)])
         launched: Counter[str] = Counter()
@@ -158,10 +202,28 @@ class GridSweeper(Sweeper):
                 settle(cell.folder, cell.overrides.words, said)
 
 
+class GridSweeper(CellSweeper):
+    """Trains the product of all choices of a command line, see `CellSweeper`."""
+
+    def train(self, words: Sequence[str]) -> None:
+        loader = self.hydra_context.config_loader
+        combinations = compose.combinations([w for w in words if not w.startswith("sweep.optional=")], loader)
+        if optional := [str(word) for word in self.config.sweep.optional]:
+            combinations = compose.fitted(combinations, optional, loader, self.config)
+        grid = Grid.of(self.title("sweep"), self.cells(combinations), self.sweeps)
+        self.whole(grid.cells[0])
+        grid.folder.mkdir(parents=True, exist_ok=True)
+        grid.write(self.command)
+        self.renew(grid.distinct)
+        with self.reported(grid, loaded=grid.cells):
+            self.finish(grid)
+
+
 def _words(cell: Cell, grid: Grid) -> list[str]:
     """The words of the job that runs a cell."""
     return [
         *cell.overrides.words,
+        *([] if grid.bounds is None else [f"sweep.bounds={compose.quoted(grid.bounds)}"]),
         f"sweep.label={compose.quoted(grid.labels[cell.name])}",
         f"sweep.parent={compose.quoted(grid.folder)}",
         f"hydra.sweep.subdir={CELLS}/{cell.name}",

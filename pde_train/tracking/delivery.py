@@ -27,6 +27,7 @@ STATUS = {
     Status.FINISHED: "FINISHED",
     Status.FAILED: "FAILED",
     Status.INTERRUPTED: "KILLED",
+    Status.PRUNED: "KILLED",
 }
 """MLflow's names."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from pde_train.errors import UsageError
 
@@ -57,3 +59,57 @@ class Stop:
             if min(losses) > (1 - self.progress) * before:
                 return f"no progress: less than stop.progress={self.progress:g} in stop.patience={self.patience} steps"
         return None
+
+    def pruned(self, step: int, series: Mapping[str, Mapping[int, float]]) -> str | None:
+        """Why a search ends a run that has no reason of its own to end; None where it goes on.
+
+        Args:
+            step: At which the run is.
+            series: The values of each metric by step.
+
+        Returns:
+            The reason in words.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the runs of a search had come to by some steps; a file of the search keeps it.
+
+    Attributes:
+        metric: What was measured, of which less is better.
+        whose: Whose values these are, in words.
+        largest: The values by step, up to which a run goes on.
+    """
+
+    metric: str
+    whose: str
+    largest: Mapping[int, float]
+
+    def write(self, file: Path) -> None:
+        """Keep them, as JSON."""
+        file.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, file: Path) -> Bounds:
+        """Those that a search has kept in a file."""
+        content = json.loads(file.read_text())
+        return cls(content["metric"], content["whose"], {int(k): v for k, v in content["largest"].items()})
+
+
+@dataclass(frozen=True)
+class Bounded(Stop):
+    """The reasons of `Stop`, and bounds that prune a run whose best value exceeds them.
+
+    Attributes:
+        bounds: Of the search to which the run belongs.
+    """
+
+    bounds: Bounds = field(kw_only=True)
+
+    def pruned(self, step: int, series: Mapping[str, Mapping[int, float]]) -> str | None:
+        largest, values = self.bounds.largest.get(step), series.get(self.bounds.metric)
+        if largest is None or not values or (best := min(values.values())) <= largest:
+            return None
+        return f"{self.bounds.metric}={best:.3g} at best, and {self.bounds.whose} is {largest:.3g}"

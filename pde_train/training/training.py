@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pde_train.diagnostics.base import Diagnostics
-from pde_train.errors import RunError, UsageError
+from pde_train.errors import Pruned, RunError, UsageError
 from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.optimizers.quasi_newton import QuasiNewton
 from pde_train.problem import Problem
@@ -136,6 +136,7 @@ class Training:
 
         Raises:
             RunError: A loss or a parameter is not finite.
+            Pruned: A search ends the run.
         """
         start = self.step
         self.seconds += seconds
@@ -235,11 +236,17 @@ class Training:
         log.debug("step %d: %s", self.step, ", ".join(f"{name} {value:.2e}" for name, value in measured.items()))
 
     def _judge(self) -> None:
-        """Decide whether the run ends here."""
+        """Decide whether the run ends here.
+
+        Raises:
+            Pruned: A search ends it.
+        """
         stop, series = self.schedule.stop, self.record.series
         losses = [] if stop.patience is None else list(series["loss"].values())
         held_out = series["residual_held_out"][self.step]
         self.stopped = stop.reason(self.seconds + self.seconds_compile, held_out, losses)
+        if self.stopped is None and self.step < self.schedule.steps and (why := stop.pruned(self.step, series)):
+            raise Pruned(f"pruned at step {self.step}: {why}")
 
     def _stands_still(self) -> bool:
         """Whether new points are due because the loss has hardly fallen since the last measurement but one."""
