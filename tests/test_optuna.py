@@ -34,7 +34,8 @@ from pde_train.runs.result import Result
 from pde_train.runs.run import run
 from pde_train.schema import Search
 from pde_train.status import main as status
-from pde_train.sweeps.optuna_sweeper import OptunaSweeper, Space
+from pde_train.sweeps.optuna_sweeper import OptunaSweeper
+from pde_train.sweeps.search_space import Space
 from pde_train.training.stop import Bounded, Bounds
 
 SEARCH = ["hydra/sweeper=optuna", *SMALL, "method.log_every=20"]

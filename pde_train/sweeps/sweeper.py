@@ -147,8 +147,11 @@ class CellSweeper(Sweeper):
         report = Report.opened(grid, self.config, meanwhile=lambda: self._load(loaded))
         try:
             yield report
-        except UsageError:  # the launcher refuses, before anything was trained: there is nothing to show
-            report.refused()
+        except UsageError:  # of the launcher, mostly before anything was trained
+            if any(cell.result is not None for cell in report.grid.cells):
+                report.close(interrupted=True)
+            else:
+                report.refused()
             raise
         except BaseException:  # Ctrl-C, too: what was trained is shown
             report.close(interrupted=True)
