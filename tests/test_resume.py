@@ -8,9 +8,14 @@ from pathlib import Path
 import forked
 import pytest
 import torch
+from fixtures import Compose
 from mlflow.tracking import MlflowClient
+from torch import Tensor
 
+from pde_train.errors import Interrupted
 from pde_train.runs.result import Result
+from pde_train.runs.run import run_config
+from pde_train.training.training import Training
 
 pytestmark = pytest.mark.slow
 
@@ -113,6 +118,32 @@ def test_a_killed_run_resumes_to_the_same_bits(
     stored = (folder / "spectrum.csv").read_text().splitlines()[1:]
     assert final_spectrum(tmp_path) == [float(line.partition(",")[2]) for line in stored]
     assert Result.read(folder).status == "finished"
+
+
+@pytest.mark.parametrize("step", [10, 11, 20])
+def test_a_signal_in_the_step_before_a_measurement_does_not_leave_it_out(
+    step: int, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spectrum is measured at step 10 and at the last one, 20."""
+    words = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.steps=20", "method.compile=never"]
+    cfg = compose(*words, "diagnostics.when=[first,10,last]")
+    advance = Training.advance
+
+    def signalled(self: Training, losses: Tensor, seconds: float) -> None:
+        advance(self, losses, seconds)
+        if self.step >= step:
+            signal.raise_signal(signal.SIGINT)
+
+    run_config(cfg, tmp_path / "undisturbed", {}, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "advance", signalled)
+        with pytest.raises(Interrupted):
+            run_config(
+                compose(*words, "diagnostics.when=[first,10,last]", "method.chunk=1"), tmp_path / "killed", {}, []
+            )
+    cfg = compose(*words, "diagnostics.when=[first,10,last]", "method.chunk=1", "resume=true")
+    run_config(cfg, tmp_path / "killed", {}, [])
+    assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
 
 
 def test_a_killed_run_whose_points_follow_the_residual_resumes_to_the_same_bits(tmp_path: Path) -> None:

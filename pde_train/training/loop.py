@@ -117,7 +117,7 @@ class Loop:
             self._end_stopped()
             if self.signals.received is not None or not any(self._live):
                 break
-        if self.signals.received is None:
+        if start == stop:  # also where a signal came in the last step: a resumed run begins after it
             self._each(Training.measure_when_due)
         if stop % self.schedule.checkpoint_every == 0 or self.signals.received is not None:
             self._each(Training.save)
