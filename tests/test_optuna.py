@@ -299,7 +299,7 @@ def test_a_search_that_is_stopped_goes_on_to_the_same_trials(tmp_path: Path) -> 
     peace.mkdir()
     for some, number, code in (("*/checkpoint.ckpt", signal.SIGKILL, -signal.SIGKILL), ("*", signal.SIGINT, 130)):
         process = started(stopped, *words)
-        while len(list(stopped.glob(f"multirun/cells/{some}"))) < (10 if some == "*" else 1):
+        while len(list(stopped.glob(f"multirun/cells/{some}"))) < (6 if some == "*" else 1):
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
         os.kill(process.pid, number)

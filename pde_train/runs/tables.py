@@ -35,6 +35,9 @@ COLUMNS = {
 OF_A_SWEEP = ("error_l2", "residual_exact", "entropy/1e-08", "seconds")
 """Metrics whose medians are metrics of the parent run of a sweep."""
 
+SORTED_BY = ("error_l2", "residual_exact")
+"""Those by the least of which sweeps are sorted."""
+
 WIDE = 140
 """Characters that a terminal must have for the wide table, and that it gets where there is no terminal."""
 
@@ -85,7 +88,8 @@ def median_metrics(grouped: Pairs) -> dict[str, float]:
     for metric in OF_A_SWEEP:
         values = {name: value for name, r in named.items() if (value := r.metrics.get(metric)) is not None}
         found |= {f"median/{metric}/{name}": value for name, value in values.items()}
-        found |= {f"least/{metric}": min(values.values())} if values else {}
+        if values and metric in SORTED_BY:
+            found[f"least/{metric}"] = min(values.values())
     return found
 
 
