@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -133,6 +134,21 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     from pde_train.runs import artifacts
 
     monkeypatch.setattr(artifacts, "draw", lambda problem, record, entropy: {})
+
+
+@pytest.fixture
+def few_test_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Residuals and errors at a hundred points, not at ten thousand, are numbers all the same."""
+    from pde_train import problem
+    from pde_train.samplers.grid import Grid
+
+    monkeypatch.setattr(problem, "TEST_POINTS", {1: Grid(101, 2), 2: Grid(11**2, 44, initial=11)})
+
+
+@pytest.fixture
+def forked_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps that are begun in Python are commands that begin at once."""
+    monkeypatch.setattr(subprocess, "run", forked.in_place_of_run)
 
 
 @pytest.fixture(autouse=True, scope="session")

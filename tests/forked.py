@@ -394,11 +394,17 @@ PLAIN_RUN = subprocess.run
 
 
 def in_place_of_run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
-    """`subprocess.run`, but forked where it runs a module with both outputs in a file, as parts of the study do."""
-    if command[:2] != [sys.executable, "-m"] or how.get("stderr") != subprocess.STDOUT:
+    """`subprocess.run`, but forked where it runs a module with both outputs in a file, or errors alone in a pipe.
+
+    The first is done with parts of the study, the second with sweeps that are begun in Python.
+    """
+    if command[:2] != [sys.executable, "-m"] or set(how) - {"check", "text"} not in ({"stdout", "stderr"}, {"stderr"}):
         return PLAIN_RUN(command, **how)
     done = run(*command[1:], folder=Path.cwd())
-    how["stdout"].write(done.stdout + done.stderr)
+    if how["stderr"] == subprocess.STDOUT:
+        how["stdout"].write(done.stdout + done.stderr)
+    else:
+        sys.stdout.write(done.stdout)
     return done
 
 

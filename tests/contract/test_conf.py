@@ -22,7 +22,7 @@ from pde_train.runs.run import run
 from pde_train.samplers.base import Sampler
 from pde_train.tracking.base import Tracker
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = pytest.mark.usefixtures("without_figures", "few_test_points")
 
 KINDS = {
     "pde": PDE,
