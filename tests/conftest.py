@@ -1,27 +1,35 @@
+"""Fixtures of every test.
+
+What takes seconds to import is imported by those that need it: the process that shares tests out has this file, too.
+"""
+
+from __future__ import annotations
+
 import fcntl
 import gc
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import forked
 import pytest
-import torch
-from fixtures import Compose, KilledAt
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from mlflow.tracking import MlflowClient
 
-from pde_train.cache import CACHE
-from pde_train.conf_dir import conf_dir
-from pde_train.differentiators.series import RULES
-from pde_train.errors import Interrupted
-from pde_train.runs import artifacts
-from pde_train.tracking import uploader
-from pde_train.training.loop import Loop
+if TYPE_CHECKING:
+    from fixtures import Compose, KilledAt
+
+    from pde_train.tracking.uploader import Uploader
+    from pde_train.training.loop import Loop
 
 WORKER = "PYTEST_XDIST_WORKER"
 """Environment variable that a process of pytest-xdist has."""
+
+
+def pytest_make_collect_report(collector: pytest.Collector) -> None:
+    """Modules that compose while they are collected do it as tests do."""
+    if isinstance(collector, pytest.Module):
+        forked.keep_compositions()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,7 +40,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def loaded_once() -> None:
     """What is imported and collected stays: looking for garbage in it takes a tenth of a composition."""
-    forked.keep_loaded_files()
     gc.collect()
     gc.freeze()
 
@@ -40,6 +47,8 @@ def loaded_once() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Tensors this small take many times longer where torch wakes a second thread for them."""
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -49,6 +58,8 @@ def own_compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
     The processes of pytest-xdist share it: the parent of their own temporary folders is that of the session.
     """
+    from pde_train.cache import CACHE
+
     folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE, str((folder.parent if WORKER in os.environ else folder) / "compiled"))
@@ -58,6 +69,8 @@ def own_compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(autouse=True, scope="session")
 def new_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """New sqlite stores are copies of one, which the processes of pytest-xdist share as they do compiled code."""
+    from mlflow.tracking import MlflowClient
+
     folder = tmp_path_factory.getbasetemp()
     file = (folder.parent if WORKER in os.environ else folder) / "new_store.db"
     with file.with_suffix(".lock").open("w") as lock:
@@ -73,13 +86,19 @@ def new_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def compose() -> Iterator[Compose]:
     """Composes a configuration from overrides, without a run around it."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        yield lambda *overrides: hydra_compose("config", ["name=test", "tracking=none", *overrides])
+    import hydra
+
+    from pde_train.conf_dir import conf_dir
+
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        yield lambda *overrides: hydra.compose("config", ["name=test", "tracking=none", *overrides])
 
 
 @pytest.fixture
 def killed_at(monkeypatch: pytest.MonkeyPatch) -> KilledAt:
     """Inside `with killed_at(step):` a run is interrupted after that step, whether or not it has a checkpoint of it."""
+    from pde_train.errors import Interrupted
+    from pde_train.training.loop import Loop
 
     @contextmanager
     def inside(step: int) -> Iterator[None]:
@@ -101,6 +120,8 @@ def killed_at(monkeypatch: pytest.MonkeyPatch) -> KilledAt:
 @pytest.fixture
 def rules() -> Iterator[None]:
     """Rules of Taylor mode that a test adds are those of that test alone."""
+    from pde_train.differentiators.series import RULES
+
     before = dict(RULES)
     yield
     RULES.clear()
@@ -110,7 +131,24 @@ def rules() -> Iterator[None]:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the small runs of most tests."""
+    from pde_train.runs import artifacts
+
     monkeypatch.setattr(artifacts, "draw", lambda problem, record, entropy: {})
+
+
+@pytest.fixture
+def few_test_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Residuals and errors at a hundred points, not at ten thousand, are numbers all the same."""
+    from pde_train import problem
+    from pde_train.samplers.grid import Grid
+
+    monkeypatch.setattr(problem, "TEST_POINTS", {1: Grid(101, 2), 2: Grid(11**2, 44, initial=11)})
+
+
+@pytest.fixture
+def forked_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps that are begun in Python are commands that begin at once."""
+    monkeypatch.setattr(subprocess, "run", forked.in_place_of_run)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -126,7 +164,10 @@ def uploaders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     By themselves they would take two seconds to import MLflow, and wait a minute for more to do.
     """
-    made, start = [], uploader.Uploader._start
+    from pde_train.tracking import uploader
+
+    made: list[Uploader] = []
+    start = uploader.Uploader._start
     monkeypatch.setattr(uploader, "subprocess", forked.InPlaceOfSubprocess)
     monkeypatch.setattr(uploader.Uploader, "_start", lambda self: made.append(self) or start(self))
     yield

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import meshio
 import numpy as np
 import pandas as pd
@@ -28,7 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pt.LoadedRun:
 
 def test_a_run_from_python_is_that_of_the_command_line(run: pt.LoadedRun, tmp_path: Path) -> None:
     words = [*WORDS, "method.compile=never", "tracking=none", f"hydra.run.dir={tmp_path / 'run'}"]
-    subprocess.run([sys.executable, "-m", "pde_train", *words], check=True, cwd=tmp_path, capture_output=True)
+    done = forked.run("-m", "pde_train", *words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
     other = pt.load_run(tmp_path / "run")
     assert other.result.metrics["error_l2"] == run.result.metrics["error_l2"]
     assert run.result.choices["pde"] == "poisson_1d"
@@ -66,6 +68,7 @@ def test_a_run_is_loaded_from_its_store(run: pt.LoadedRun) -> None:
         pt.load_run("nothing", uri)
 
 
+@pytest.mark.usefixtures("forked_sweeps")
 def test_a_sweep_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["model=random_features", "model.features=10,20", "seed=0,1", "tracking=none", "diagnostics=none"]

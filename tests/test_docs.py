@@ -2,6 +2,7 @@
 
 import argparse
 import doctest
+import functools
 import os
 import re
 import shlex
@@ -48,6 +49,7 @@ class Block:
     before: str
 
 
+@functools.cache
 def blocks() -> list[Block]:
     """Every fenced or indented block of the documentation; an indented one is Python if it begins with a class."""
     found = []

@@ -77,6 +77,7 @@ def test_conditions_hold_whatever_the_parameters_are(compose: Compose, words: st
             assert float(residual.detach().abs().max()) < 1e-14
 
 
+@pytest.mark.usefixtures("few_test_points")
 @pytest.mark.parametrize("differentiator", ["forward", "taylor", "complex_step", "hybrid", "finite_difference"])
 @pytest.mark.parametrize("words", KEPT)
 def test_every_differentiator_sees_through_the_ansatz(compose: Compose, words: str, differentiator: str) -> None:

@@ -88,16 +88,11 @@ def test_one_python_file_and_one_yaml_file_each(tmp_path: Path) -> None:
     for name, text in YAML.items():
         (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "mine" / f"{name}.yaml").write_text(text)
-    command = [sys.executable, "-m", "pde_train", "--config-dir", "mine", "pde=rod", "model=cubic"]
-    command += ["differentiator=one_by_one", "tracking=none", "hydra.run.dir=run"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    modules = "trusted_modules=[heated_rod,cubic,one_by_one]"
-    refused = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    words = ["pde=rod", "model=cubic", "differentiator=one_by_one", "tracking=none", "hydra.run.dir=run"]
+    refused = command(tmp_path, *words)
     assert refused.returncode == 2
     assert "name your own module on the command line by trusted_modules" in refused.stderr
-    done = subprocess.run(
-        [*command, modules], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
+    done = command(tmp_path, *words, "trusted_modules=[heated_rod,cubic,one_by_one]")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
     assert metrics["error_l2"] < 1e-14  # a cubic holds the exact parabola
@@ -187,10 +182,14 @@ OVERLAYS = {
 }
 
 
-def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def environment_of(folder: Path) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PDE_TRAIN", "HYDRA", "MLFLOW"))}
-    environment = {**clean, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", forked.WITHOUT_FIGURES: ""}
-    return forked.run("-m", "pde_train", "--config-dir", "mine", *words, folder=folder, environment=environment)
+    return {**clean, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", forked.WITHOUT_FIGURES: ""}
+
+
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    words = ("-m", "pde_train", "--config-dir", "mine", *words)
+    return forked.run(*words, folder=folder, environment=environment_of(folder))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -215,9 +214,14 @@ def test_words_of_the_command_widen_trust_wherever_a_cell_is_trained(tmp_path: P
     (tmp_path / "mine").mkdir()
     words = ["--multirun", "model=two_layer", "model._target_=good.model", "tracking=none", "method.steps=3"]
     words += ["trusted_modules=[good]", "model.width=4", "sampler.interior=8"]
-    for launcher in (["joblib", "hydra.launcher.n_jobs=2"], ["stacked"]):
-        done = command(tmp_path, *words, f"hydra/launcher={launcher[0]}", *launcher[1:], f"seed={len(launcher)},5")
-        assert done.returncode == 0, done.stderr
+    done = command(tmp_path, *words, "hydra/launcher=stacked", "seed=1,5")
+    assert done.returncode == 0, done.stderr
+    # processes of joblib that know nothing of this one, as they are not forked
+    new = [sys.executable, "-m", "pde_train", "--config-dir", "mine", *words, "hydra/launcher=joblib", "seed=2,5"]
+    new += ["hydra.launcher.n_jobs=2"]
+    environment = environment_of(tmp_path)
+    done = subprocess.run(new, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "ran").exists()
     assert len(list(tmp_path.glob("multirun/cells/*/result.json"))) == 3
 

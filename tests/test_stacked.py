@@ -225,7 +225,7 @@ def test_a_stacked_sweep_is_the_sweep_whatever_fails_in_it(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_stack_that_was_killed_or_stopped_goes_on_stacked_or_alone(tmp_path: Path) -> None:
-    words = [*SMALL, "seed=0,1,2", "method.steps=3000", "method.checkpoint_every=50", "sampler=uniform"]
+    words = [*SMALL, "seed=0,1,2", "method.steps=1500", "method.checkpoint_every=50", "sampler=uniform"]
     for blow in (signal.SIGKILL, signal.SIGTERM):
         process = started(tmp_path, *words, *STACK)
         while len(list(tmp_path.glob("multirun/cells/*/checkpoint.ckpt"))) < 3:
@@ -244,7 +244,7 @@ def test_a_stack_that_was_killed_or_stopped_goes_on_stacked_or_alone(tmp_path: P
     _, children = runs(tmp_path)
     assert len(children) == 3
     for child in children:
-        assert_losses_in_store([step for step, _ in rows(tmp_path, child)], 3000, stops=1)
+        assert_losses_in_store([step for step, _ in rows(tmp_path, child)], 1500, stops=1)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from pde_train.runs.run import run
 from pde_train.samplers.base import Sampler
 from pde_train.tracking.base import Tracker
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = pytest.mark.usefixtures("without_figures", "few_test_points")
 
 KINDS = {
     "pde": PDE,
@@ -106,13 +106,13 @@ ONE_OF_A_KIND = [  # operators of every order, linear and not, systems, one dime
 def test_every_pde_trains_under_every_differentiator(
     compose: Compose, tmp_path: Path, pde: str, differentiator: str
 ) -> None:
-    words = ["model=two_layer", "model.width=4", "method.steps=50", "method.compile=never", "diagnostics=none"]
+    words = ["model=two_layer", "model.width=4", "method.steps=20", "method.compile=never", "diagnostics=none"]
     words += ["pde.dimension=5"] if pde == "sine_gordon_nd" else []  # 100 are for differentiator=stochastic
     experiment = build(compose(f"pde={pde}", f"differentiator={differentiator}", *SMALL, *words))
     record = run(experiment, tmp_path)
     losses = record.series["loss"]
     assert np.isfinite(list(losses.values())).all()
-    assert losses[49] < losses[0]
+    assert losses[19] < losses[0]
     assert np.isfinite(record.last()["residual_exact"])
     if experiment.problem.differentiator.exact:  # or it says that it is not
         assert record.last()["audit/derivatives"] < 1e-8 or "inexact" in record.tags["flags"]
