@@ -236,7 +236,6 @@ def fork_workers() -> None:
             ends = [2, *sorted({int(number) for number in keep_fds} - {0, 1, 2}), os.sysconf("SC_OPEN_MAX")]
             for before, after in itertools.pairwise(ends):
                 os.closerange(before + 1, after)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             atexit._clear()
             threading._threading_atexits.clear()  # type: ignore[attr-defined]
@@ -462,6 +461,7 @@ def become(about: dict[str, Any], *pipes: int) -> None:
     for standard, ours in enumerate(pipes):
         os.dup2(ours, standard)
         os.close(ours)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests themselves run as `... &`
     os.chdir(about["folder"])
     os.environ.clear()
     os.environ.update(about["environment"])
