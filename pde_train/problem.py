@@ -336,7 +336,9 @@ class Problem:
             The relative residual, see `residuals.relative_residual`.
         """
         with torch.no_grad(), steady_draws():
-            return residuals.relative_residual(self.pde, self.model, self.differentiator, self._few_held_out)
+            return residuals.relative_residual(
+                self.pde, self.model, self.differentiator, self._few_held_out, self._training_counts
+            )
 
     @cached_property
     def _few_held_out(self) -> Batch:
@@ -358,7 +360,13 @@ class Problem:
         batch = {region: points.rows(0, most) for region, points in (batch or self.test_batch).items()}
         with torch.no_grad():
             exact = Reverse() if self.pde.domain.dimension <= 3 else Taylor()
-            return residuals.relative_residual(self.pde, self.model, exact, batch)
+            return residuals.relative_residual(self.pde, self.model, exact, batch, self._training_counts)
+
+    @cached_property
+    def _training_counts(self) -> dict[str, int]:
+        """The number of training points of each region, as which other points count in relative residuals."""
+        drawn = self.draw(np.random.default_rng(self.sampler.seed))
+        return {region: len(points.x) for region, points in drawn.items()}
 
     def placed(self, batch: Batch) -> Batch:
         """The points in the run's precision and on its device."""

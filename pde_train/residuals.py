@@ -297,14 +297,34 @@ def sizes(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> T
     return torch.cat([torch.cat(list(part), dim=1).square().sum(dim=1).sqrt() for part in parts])
 
 
-def relative_residual(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> float:
-    """The norm |r(u)| / |r(0)| over all residuals; for a linear system A a = f this is |A a - f| / |f|."""
+def relative_residual(
+    pde: PDE, u: Field, differentiator: Differentiator, batch: Batch, counts: Mapping[str, int] | None = None
+) -> float:
+    """The norm |r(u)| / |r(0)| over all residuals; for a linear system A a = f this is |A a - f| / |f|.
+
+    Args:
+        pde: The equations.
+        u: The field.
+        differentiator: What takes the derivatives.
+        batch: The points of each region.
+        counts: The number of points of a region as which those of the batch count, so that numbers on different
+            points can be compared; by default as many as there are.
+
+    Returns:
+        The ratio; |r(u)| where r(0) = 0.
+    """
     batch = without_factors(batch)
-    residual = torch.cat([stacked(evaluate(pde, u, differentiator, part)) for part in _blocks(batch, 1)])
+    as_many = {region: (counts or {}).get(region, len(points.x)) / len(points.x) for region, points in batch.items()}
+
+    def size(field: Field) -> float:
+        rows = []
+        for part in _blocks(batch, 1):
+            found = evaluate(pde, field, differentiator, part)
+            rows += [found[e.name] * as_many[e.region] ** 0.5 for e in pde.equations() if e.name in found]
+        return float(torch.linalg.vector_norm(torch.cat([row.flatten() for row in rows])))
+
     zero = zero_field(pde, u, next(iter(batch.values())).x[:1])
-    scale = torch.cat([stacked(evaluate(pde, zero, differentiator, part)) for part in _blocks(batch, 1)])
-    size = float(torch.linalg.vector_norm(scale))
-    return float(torch.linalg.vector_norm(residual)) / (size or 1.0)
+    return size(u) / (size(zero) or 1.0)
 
 
 def assemble(

@@ -72,7 +72,7 @@ def test_a_thousand_dimensions() -> None:
 
 def test_exact_residuals_are_measured_on_fewer_points_in_many_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
     one, seen = posed(PoissonND(dimension=20)), []
-    monkeypatch.setattr(residuals, "relative_residual", lambda *args: seen.append(args[-1]) or 0.0)
+    monkeypatch.setattr(residuals, "relative_residual", lambda *args: seen.append(args[3]) or 0.0)
     one.residual_exact()
     monkeypatch.setattr(problem, "MOST_COORDINATES", 200)
     one.residual_exact()
@@ -80,6 +80,18 @@ def test_exact_residuals_are_measured_on_fewer_points_in_many_dimensions(monkeyp
         {"interior": 2**16 // 20, "boundary": 960},
         {"interior": 10, "boundary": 10},
     ]
+
+
+def test_residuals_on_other_points_count_regions_as_the_training_points_do(compose: Compose) -> None:
+    """Training points 400 : 80 : 80, test points 10201 : 404 : 101: a smooth field has one residual on all of them."""
+    words = ["pde=heat_1d", "model=two_layer", "sampler.interior=400", "sampler.boundary=80", "sampler.initial=80"]
+    one = build(compose(*words)).problem
+    trained = one.residual(one.draw(np.random.default_rng(0)))
+    for other in (one.residual_exact(), one.residual_held_out(), one.residual_exact(one.held_out())):
+        assert other == pytest.approx(trained, rel=0.05)
+    with torch.no_grad():
+        plainly = residuals.relative_residual(one.pde, one.model, Reverse(), one.test_batch)
+    assert plainly / trained > 2  # what the numbers of points alone do
 
 
 def test_many_dimensions_are_drawn_on_the_plane_of_the_first_two() -> None:
