@@ -28,7 +28,7 @@ $(DONE): pyproject.toml constraints.txt
 run: $(DONE)  ## the main job: AD against FD, two equations, two models; at most 3 minutes
 	$(BIN)/python -m pde_train --multirun experiment=first_look
 
-study: $(DONE)  ## eight claims, a verdict each: report/report.html; goes on where it stopped
+study: $(DONE)  ## ten claims, a verdict each: report/report.html; goes on where it stopped
 	$(BIN)/python -m pde_train.study $(WORDS)
 
 study-small: $(DONE)  ## the same with fewer seeds, choices and steps: study-small/report/report.html

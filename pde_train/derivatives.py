@@ -204,6 +204,10 @@ class Jet:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a jet is read-only")
 
+    def __repr__(self) -> str:
+        shapes = (f"{name}: {tuple(column.shape)}" for name, column in self.columns.items())
+        return f"Jet({', '.join(shapes)})"
+
     @property
     def columns(self) -> Mapping[str, Tensor]:
         """A new dictionary of all columns by name."""
@@ -219,6 +223,15 @@ class _CallableModule(ModuleType):
     """This module, which as `pde_train.derivatives(...)` is the function of that name in `pde_train.api` as well."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Jet:
+        """Derivatives of a network at points, see `pde_train.api.derivatives`, whose arguments and errors it has.
+
+        Args:
+            arguments: `u, x, names, by, coordinates`.
+            named: The same by name.
+
+        Returns:
+            The columns (n, m) by name.
+        """
         jet: Jet = import_module("pde_train.api").derivatives(*arguments, **named)
         return jet
 

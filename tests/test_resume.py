@@ -8,11 +8,11 @@ from pathlib import Path
 import forked
 import pytest
 import torch
-from fixtures import Compose
+from fixtures import Compose, KilledAt
 from mlflow.tracking import MlflowClient
 from torch import Tensor
 
-from pde_train.errors import Interrupted
+from pde_train.errors import Interrupted, UsageError
 from pde_train.runs.result import Result
 from pde_train.runs.run import run_config
 from pde_train.training.training import Training
@@ -144,6 +144,20 @@ def test_a_signal_in_the_step_before_a_measurement_does_not_leave_it_out(
     cfg = compose(*words, "diagnostics.when=[first,10,last]", "method.chunk=1", "resume=true")
     run_config(cfg, tmp_path / "killed", {}, [])
     assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
+
+
+def test_an_interrupted_run_is_not_begun_anew_by_the_way(compose: Compose, tmp_path: Path, killed_at: KilledAt) -> None:
+    """The same command without resume=true: what is there stays, and a resumed run goes on from it."""
+    words = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.steps=20", "method.compile=never"]
+    words += ["method.chunk=5", "method.checkpoint_every=5"]
+    with killed_at(10):
+        run_config(compose(*words), tmp_path, {}, [])
+    for _ in range(2):
+        with pytest.raises(UsageError, match="holds this run, interrupted: expected resume=true to go on with it"):
+            run_config(compose(*words), tmp_path, {}, [])
+    run_config(compose(*words, "resume=true"), tmp_path, {}, [])
+    assert Result.read(tmp_path).is_finished
+    run_config(compose(*words), tmp_path, {}, [])  # one that has ended is overwritten, as ever
 
 
 def test_a_killed_run_whose_points_follow_the_residual_resumes_to_the_same_bits(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ POINTS_A_SIDE = {2: 101, 3: 41}
 """Points of a mesh along each coordinate, by the number of coordinates."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedRun:
     """What a run has left.
 
@@ -44,6 +44,12 @@ class LoadedRun:
     folder: Path
     config: DictConfig
     result: Result
+
+    def __repr__(self) -> str:
+        chosen = ", ".join(self.result.choices.get(group, "") for group in ("pde", "model", "differentiator"))
+        error = self.result.metrics.get("error_l2")
+        ended = str(self.result.status) if error is None else f"error_l2={error:.3g}"
+        return f"LoadedRun({str(self.folder)!r}: {chosen}, {ended})"
 
     @cached_property
     def problem(self) -> Problem:
@@ -165,9 +171,10 @@ def load_run(run: str | Path, uri: str | None = None) -> LoadedRun:
     """
     folder = downloaded(str(run), uri) if uri is not None else Path(run).absolute()
     if not (folder / "config.yaml").exists():
+        sweep = ", or load_sweep for the folder of a sweep" if (folder / "table.csv").exists() else ""
         raise RunError(
             f"{folder} holds no finished run: expected a folder with config.yaml, or the id of a run and uri=, the "
-            "store that has it"
+            f"store that has it{sweep}"
         )
     config = OmegaConf.create(yaml.safe_load((folder / "config.yaml").read_text()))
     result = Result.read(folder)

@@ -260,7 +260,13 @@ class Run:
                 "was named by it: expected the same source from the launch of a sweep to its end, launch it again"
             )
         mark = self.folder / MARK
+        self._owned = self._owned and not mark.exists()  # what is refused here changes nothing
         if self._resume is Resume.NEVER:
+            if mark.exists() and mark.read_text() == config_hash and self._is_interrupted:
+                raise UsageError(
+                    f"{self.folder} holds this run, interrupted: expected resume=true to go on with it, or another "
+                    "folder (hydra.run.dir) to begin anew"
+                )
             clear(self.folder)
         elif mark.exists() and (earlier := mark.read_text()) != config_hash:
             steps = self._steps_before(experiment.config, earlier)
@@ -275,6 +281,13 @@ class Run:
             if (self.folder / CHECKPOINT).exists():
                 checkpoint.adopt(self.folder / CHECKPOINT, config_hash)
         mark.write_text(config_hash)
+
+    @property
+    def _is_interrupted(self) -> bool:
+        """Whether the folder holds a checkpoint of a run that has not ended."""
+        result = Result.read(self.folder)
+        ended = result is not None and result.status is not Status.INTERRUPTED
+        return (self.folder / CHECKPOINT).exists() and not ended
 
     def _steps_before(self, config: Mapping[str, Any], earlier: str) -> int | None:
         """The steps of the run in the folder, where it is this run with fewer of them.

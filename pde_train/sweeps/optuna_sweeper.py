@@ -281,7 +281,13 @@ class OptunaSweeper(CellSweeper):
         counts = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         said = ", ".join(f"{states.count(state)} {name}" for name, state in counts.items() if state in states)
         words = Overrides.parse(self.space.words(best.params)).without("sweep").words
-        command = shlex.join(["python", "-m", "pde_train", *(["--multirun"] if self.space.averaged else []), *words])
+        own = [
+            f"--config-dir={source.path}"
+            for source in self.config.hydra.runtime.config_sources
+            if source.provider == "command-line"
+        ]
+        many = ["--multirun"] if self.space.averaged else []
+        command = shlex.join(["python", "-m", "pde_train", *many, *own, *words])
         return f"Best of {len(states)} trials ({said}): {self.objective}={best.value:.6g} by\n\n    {command}\n"
 
 
