@@ -24,6 +24,7 @@ import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -219,8 +220,14 @@ def _chosen(group: str, words: str) -> DictConfig:
     if name not in (known := choices(group)):
         raise UsageError(f"{name} is no {group}: expected one of {', '.join(known)}{nearest(name, known)}")
     overrides = [f"{group}={name}", *(f"{group}.{setting}" for setting in settings)]
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        return hydra_compose("config", ["name=api", "tracking=none", *overrides])
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            return hydra_compose("config", ["name=api", "tracking=none", *overrides])
+    except HydraException as error:
+        raise UsageError(
+            f"{words!r} is no {group} with its settings ({' '.join(str(error).split())}): expected a choice and "
+            f"key=value, see python -m pde_train --help {group}"
+        ) from error
 
 
 def derivatives(

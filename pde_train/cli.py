@@ -13,11 +13,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
@@ -118,6 +120,10 @@ def main() -> None:
     code = 0
     try:
         words = sys.argv[1:]
+        _check_options(words)
+        if "--version" in words:
+            print(f"pde_train {version('pde_train')}")
+            return
         if _help_for_group(words):
             return
         if "-q" in words:
@@ -166,6 +172,22 @@ def _in_order(words: Sequence[str]) -> list[str]:
     return [*many, *kept, *([f"sweep.optional=[{quoted}]"] if optional else [])]
 
 
+def _check_options(words: Sequence[str]) -> None:
+    """Refuse options that neither Hydra nor we have.
+
+    Args:
+        words: Of the command.
+
+    Raises:
+        UsageError: There is one.
+    """
+    known = {*get_args_parser()._option_string_actions, *MANY, "-q", "-v"}
+    for word in words:
+        name = word.partition("=")[0]
+        if word.startswith("-") and name not in known:
+            raise UsageError(f"{name} is no option: expected one of {', '.join(sorted(known))}{nearest(name, known)}")
+
+
 def _help_for_group(words: Sequence[str]) -> bool:
     """Print the choices of the groups that stand beside `--help`, each with its keys and their comments.
 
@@ -174,15 +196,25 @@ def _help_for_group(words: Sequence[str]) -> bool:
 
     Returns:
         Whether there were any; Hydra's own help is asked for otherwise.
+
+    Raises:
+        UsageError: A word beside it is no group.
     """
-    asked = [group for group in (*groups(), "experiment") if group in words]
-    if not asked or not {"--help", "-h"} & set(words):
+    if not {"--help", "-h"} & set(words):
         return False
+    options = vars(get_args_parser().parse_known_args(list(words))[0])
+    known = (*groups(), "experiment")
+    asked = [word for word in options["overrides"] if "=" not in word]
+    if unknown := [word for word in asked if word not in known]:
+        hint = nearest(unknown[0], known)
+        raise UsageError(f"{unknown[0]} is no group: expected --help and one of {', '.join(known)}{hint}")
+    own = Path(options["config_dir"]) if options["config_dir"] else None
     for group in asked:
-        for choice in choices(group):
-            text = (conf_dir() / group / f"{choice}.yaml").read_text().rstrip()
-            print(f"== {group}={choice}\n{text}\n")
-    return True
+        for folder in (conf_dir(), *([own] if own else [])):
+            for file in sorted((folder / group).rglob("*.yaml")):
+                choice = file.relative_to(folder / group).with_suffix("")
+                print(f"== {group}={choice}\n{file.read_text().rstrip()}\n")
+    return bool(asked)
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -208,6 +240,8 @@ def _check_words(words: Sequence[str]) -> None:
         except HydraException:  # Hydra says what it cannot read
             continue
         key = override.key_or_group
+        if override.is_sweep_override() and not many:
+            raise UsageError(f"{word} names several values, and this is one run: expected one value, or --multirun")
         if override.is_delete() and key in groups():
             raise UsageError(f"{word} leaves no {key}: expected one of {', '.join(choices(key))}, remove {word}")
         if key in (*groups(), "experiment") and not override.is_delete() and not override.is_sweep_override():
@@ -276,9 +310,12 @@ def _sentence(error: Exception) -> str:
                 f"{cause.full_key} is no key of one choice of {group}, which has none: expected it beside choices that "
                 f"have it alone, or --multirun and ?{cause.full_key}=..., for the cells that have it"
             )
-        hint = nearest(str(cause.key), keys)
-        expected = f"expected one of {', '.join(keys)}{hint}; see --cfg job"
-        return f"{cause.full_key} is no key of this configuration: {expected}"
+        group, _, name = str(cause.full_key).partition(".")
+        others = [choice for choice in choices(group) if re.search(rf"^{name}:", _text(group, choice), re.M)]
+        hint = nearest(str(cause.key), keys) or (f", or {group}={' or '.join(others)}, which have it" if others else "")
+        of = str(cause.parent_node.get("_target_", "")).rpartition(".")[2]
+        whose = f" of {of}" if of else " of this configuration"
+        return f"{cause.full_key} is no key{whose}: expected one of {', '.join(keys)}{hint}; see --cfg job"
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return sentence(error)
     text = " ".join(str(error).partition("Config search path")[0].split())
@@ -287,5 +324,15 @@ def _sentence(error: Exception) -> str:
     if choice := re.search(r"Could not (?:find|load) '(\w+)/([\w/.-]*)'", text):
         known = text.partition(f"Available options in '{choice[1]}':")[2].split() or choices(choice[1])
         hint = nearest(choice[2], {*known, *choices(choice[1])})
-        return f"{choice[1]}={choice[2]} is no choice: expected one of {', '.join(known)}{hint}; see --help"
+        own = (
+            ""
+            if any(word.startswith(("--config-dir", "-cd")) for word in sys.argv)
+            else ", or --config-dir with your own"
+        )
+        return f"{choice[1]}={choice[2]} is no choice: expected one of {', '.join(known)}{own}{hint}; see --help"
     return f"{text}; see --help"
+
+
+def _text(group: str, choice: str) -> str:
+    """The YAML file of a choice that comes with the package."""
+    return (conf_dir() / group / f"{choice}.yaml").read_text()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pde_train.errors import PdeTrainError, UsageError
+from pde_train.overrides import common
 from pde_train.run_folder import Status
 from pde_train.sweeps.grid import Cell, Grid, grid_files
 
@@ -56,8 +57,12 @@ def show(grid: Grid, most: int) -> None:
     counts = Counter(states[cell.name] for cell in grid.cells)
     print(f"{grid.folder.name}: {len(grid.cells)} cells: {', '.join(f'{counts[s]} {s}' for s in ORDER if counts[s])}")
     cells = sorted(grid.cells, key=lambda cell: ORDER.index(states[cell.name]))
+    shared = common(cell.overrides for cell in cells) if len(cells) > 1 else frozenset()
+    if shared:
+        print(f"  all with {' '.join(word.text for word in cells[0].overrides if word in shared)}")
     for cell in cells[:most]:
-        print(f"  {states[cell.name]:<12}{cell.name}  {cell.overrides}{_sentence(cell, states[cell.name])}")
+        words = cell.overrides.swept(shared)
+        print(f"  {states[cell.name]:<12}{cell.name}  {words}{_sentence(cell, states[cell.name])}")
     if len(cells) > most:
         print(f"  ... and {len(cells) - most} more: --all")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import forked
 import pytest
 
+import pde_train as pde_train_package
 from pde_train.conf_dir import conf_dir
 from pde_train.errors import sentence
 
@@ -60,6 +61,41 @@ def test_words_may_stand_on_both_sides_of_multirun(tmp_path: Path) -> None:
     done = refused(tmp_path, *words)
     assert done.returncode == 0, done.stderr
     assert "2 cells, 0 of them done" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--help", "tayler"], "tayler is no group: expected --help and one of accelerator, "),
+        (["--confdir", "mine"], "--confdir is no option: expected one of --cfg, "),
+        (["seed=0,1"], "seed=0,1 names several values, and this is one run: expected one value, or --multirun"),
+        (
+            ["method.steps=5"],
+            "method.steps is no key of LeastSquares: expected one of rcond, or method=gauss_newton or ",
+        ),
+        (["optimizer.l=3"], "optimizer.l is no key of Adam: expected one of lr, betas, eps, did you mean lr?"),
+        (["pde=of_mine"], "pde=of_mine is no choice: expected one of allen_cahn_1d, "),
+    ],
+)
+def test_a_wrong_word_is_one_sentence_that_knows_more(words: list[str], said: str, tmp_path: Path) -> None:
+    done = refused(tmp_path, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    (sentence,) = done.stderr.strip().splitlines()
+    assert sentence.startswith(said)
+    assert ("--config-dir with your own" in sentence) == (words == ["pde=of_mine"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_for_a_group_shows_choices_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "own" / "pde").mkdir(parents=True)
+    (tmp_path / "own" / "pde" / "fisher.yaml").write_text("_target_: fisher.Fisher\nrate: 1.0  # of growth\n")
+    done = refused(tmp_path, "--config-dir", "own", "--help", "pde")
+    assert "== pde=fisher\n_target_: fisher.Fisher\nrate: 1.0  # of growth\n" in done.stdout
+    assert "== pde=poisson_1d\n" in done.stdout
+
+
+def test_the_version_is_ours(tmp_path: Path) -> None:
+    assert refused(tmp_path, "--version").stdout == f"pde_train {pde_train_package.__version__}\n"
 
 
 def test_quiet_and_verbose(tmp_path: Path) -> None:
@@ -156,7 +192,7 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path: Path) -> 
             2,
             "optimizer.max_eval=0 is of no use",
         ),
-        (["pde.speed=1"], 2, "pde.speed is no key of this configuration: expected one of frequency, weights"),
+        (["pde.speed=1"], 2, "pde.speed is no key of Poisson1D: expected one of frequency, weights"),
         (["differentiator=finite_difference", "differentiator.accuracy=3"], 2, "expected 2, 4, 6 or 8, choose one"),
         (["tracking.uri=gopher://127.0.0.1"], 1, "cannot be used ('gopher'): expected a store of this version"),
         (["tracking.uri=http://bob:s3cret@127.0.0.1"], 2, "tracking.uri holds a password or a token"),

@@ -77,7 +77,7 @@ ALLOWED = {  # what each module or folder may import from the package
         "tracking",
         "training",
     },
-    "status": {"errors", "run_folder", "sweeps"},
+    "status": {"errors", "overrides", "run_folder", "sweeps"},
     "sync": {"errors", "run_folder", "tracking"},
     "study": {"differentiators", "errors", "guards", "plots", "runs", "sync", "tracking"},
     "report": {"study"},

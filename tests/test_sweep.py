@@ -215,7 +215,7 @@ def test_several_processes_train_a_grid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["pde.speed=1,2"], "pde.speed is no key of this configuration: expected one of frequency, weights"),
+        (["pde.speed=1,2"], "pde.speed is no key of Poisson1D: expected one of frequency, weights"),
         (["pde=poisson_1d,heat"], "pde=heat is no choice: expected one of allen_cahn_1d"),
         (["sweep.retry=maybe"], "sweep.retry=maybe does not fit: expected a valid boolean"),
     ],

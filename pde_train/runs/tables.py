@@ -127,17 +127,22 @@ def show(grouped: Pairs) -> None:
     for title, lines in grouped.items():
         cells = ["\n".join(_number(r.metrics, metric) for r in lines.values()) for metric in columns.values()]
         cells += ["\n".join(r.flags or "-" for r in lines.values())] if flagged else []
-        wide.add_row(escape(title), escape("\n".join(lines)), *cells)
+        wide.add_row(escape(_rounded(title)), escape("\n".join(lines)), *cells)
     if console.width >= WIDE:
         console.print(wide)
         return
     for title, lines in grouped.items():
-        narrow = Table(escape(title), *map(escape, lines))
+        narrow = Table(escape(_rounded(title)), *map(escape, lines))
         for heading, metric in columns.items():
             narrow.add_row(heading, *(_number(r.metrics, metric) for r in lines.values()))
         if flagged:
             narrow.add_row("flags", *(r.flags or "-" for r in lines.values()))
         console.print(narrow)
+
+
+def _rounded(title: str) -> str:
+    """A title with numbers of many digits, which a search chooses, in four; the files have all."""
+    return re.sub(r"\d+\.\d{7,}(e[+-]?\d+)?", lambda number: f"{float(number[0]):.4g}", title)
 
 
 def learnt_numbers(result: Result) -> list[str]:

@@ -27,7 +27,6 @@ from pde_train.run_folder import Status, lock
 from pde_train.runs.result import Result
 from pde_train.sweeps import compose
 from pde_train.sweeps.grid import Cell, Grid
-from pde_train.sweeps.report import Report
 from pde_train.sweeps.search_space import Space
 from pde_train.sweeps.sweeper import CellSweeper
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from pde_train.schema import Search
+    from pde_train.sweeps.report import Report
 
 STORAGE = "search.db"
 """Optuna's storage, in the folder of a search."""

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from pde_train.errors import sentence
 from pde_train.instantiate import build_group
+from pde_train.overrides import common
 from pde_train.progress import waiting
 from pde_train.run_folder import OUTBOX, Status
 from pde_train.runs.result import Result
@@ -143,9 +144,11 @@ DIED = "its process died and left no word; the same command tries again"
 
 
 def _say(results: Sequence[Result]) -> None:
-    """Name every cell that is not finished."""
+    """Name every cell that is not finished, by what was swept."""
+    shared = common(result.words for result in results)
     others = [r for r in results if not r.is_finished]
     for result in others[:SHOWN]:
-        print(f"{result.status}: {' '.join(result.overrides)}: {result.error} ({result.folder})")
+        words = result.words.swept(shared) if len(results) > 1 else result.words
+        print(f"{result.status}: {words}: {result.error} ({result.folder})")
     if len(others) > SHOWN:
         print(f"... and {len(others) - SHOWN} more that are not finished: python -m pde_train.status", file=sys.stderr)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pde_train.errors import UsageError
+from pde_train.errors import UsageError, sentence
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,25 @@ class Bounds:
 
     @classmethod
     def read(cls, file: Path) -> Bounds:
-        """Those that a search has kept in a file."""
-        content = json.loads(file.read_text())
-        return cls(content["metric"], content["whose"], {int(k): v for k, v in content["largest"].items()})
+        """Those that a search has kept in a file.
+
+        Args:
+            file: The file.
+
+        Returns:
+            The bounds.
+
+        Raises:
+            UsageError: It holds none.
+        """
+        try:
+            content = json.loads(file.read_text())
+            return cls(content["metric"], content["whose"], {int(k): float(v) for k, v in content["largest"].items()})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UsageError(
+                f"sweep.bounds={file} holds no bounds of a search ({sentence(error)}): expected what "
+                "hydra/sweeper=optuna sets itself, leave it out"
+            ) from error
 
 
 @dataclass(frozen=True)
