@@ -221,7 +221,7 @@ def test_the_files_of_the_page_on_extending_run_as_told(tmp_path: Path) -> None:
             (tmp_path / file[1]).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file[1]).write_text(block.text)
     own = [words for page, words in commands() if page == "docs/extending.md" and "--config-dir" in words]
-    assert len(own) == 2
+    assert len(own) == 3
     for setting, _, _, *rest in own:
         name, _, value = setting.partition("=")
         environment = {**os.environ, name: f"{value}{os.pathsep}{os.environ.get(name, '')}"}
