@@ -555,12 +555,12 @@ def of_100_steps(mode: str, takes: Takes) -> tuple[Takes | None, str]:
     return when_to_compile.compile_where_it_pays(mode, "it", 0.02, 100, lambda: takes, lambda found: None)
 
 
-def test_a_compilation_is_given_up_where_it_takes_longer_than_it_would_save() -> None:
+def test_a_compilation_is_given_up_where_it_takes_longer_than_expected_and_would_not_pay() -> None:
     began, before = time.monotonic(), signal.getsignal(signal.SIGALRM)
     compiled, why = of_100_steps("auto", Takes(60.0))
-    assert 1.4 <= time.monotonic() - began < 30
+    assert 2.4 <= time.monotonic() - began < 30
     assert compiled is None
-    assert why == "eager: compiling 100 steps of 2.0e-02 s was given up after the 1 s that it would save"
+    assert why == "eager: compiling 100 steps of 2.0e-02 s was given up after 2 s, as it would save 1 s"
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 

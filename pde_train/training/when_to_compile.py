@@ -81,7 +81,7 @@ def compile_where_it_pays(
     """Trace and compile, unless eager steps are expected to be done sooner.
 
     Code that an earlier run compiled costs next to nothing. A compilation that fails is one warning. With ``auto``
-    one that takes as long as it would save is given up, so that no run takes twice as long as with eager steps.
+    one that takes longer than it is expected to and would save, together, is given up.
 
     Args:
         mode: ``auto``, or ``always`` whatever it takes.
@@ -105,11 +105,12 @@ def compile_where_it_pays(
         if mode == "auto" and saved < cost:
             return None, f"eager: compiling {estimate} would save {saved:.0f} s and cost about {cost:.0f} s"
         began = time.perf_counter()
-        with waiting(f"compiling {what}"), deadline(saved if mode == "auto" and cost else None):
+        with waiting(f"compiling {what}"), deadline(saved + cost if mode == "auto" and cost else None):
             traced.compile()
         check(traced)
     except TooLate:
-        return None, f"eager: compiling {estimate} was given up after the {saved:.0f} s that it would save"
+        took = time.perf_counter() - began
+        return None, f"eager: compiling {estimate} was given up after {took:.0f} s, as it would save {saved:.0f} s"
     except Exception as error:  # whatever the compiler says, eager steps serve
         log.warning("%s could not be compiled (%s): eager operations take its place", what, brief(error))
         return None, "eager: the compilation failed"
