@@ -203,7 +203,7 @@ def _help_for_group(words: Sequence[str]) -> bool:
     if not {"--help", "-h"} & set(words):
         return False
     options = vars(get_args_parser().parse_known_args(list(words))[0])
-    known = (*groups(), "experiment")
+    known = _named_groups()
     asked = [word for word in options["overrides"] if "=" not in word]
     if unknown := [word for word in asked if word not in known]:
         hint = nearest(unknown[0], known)
@@ -231,7 +231,7 @@ def _check_words(words: Sequence[str]) -> None:
 
     many = any(word in MANY for word in words)
     for word in words:
-        if word.startswith("+") and word[1:].partition("=")[0] in (*groups(), "experiment"):
+        if word.startswith("+") and word[1:].partition("=")[0] in _named_groups():
             raise UsageError(f"{word} adds a group that every configuration has: expected {word[1:]}, drop the +")
         if word.startswith("-") or not ("=" in word or word.startswith("~")):
             continue
@@ -244,7 +244,7 @@ def _check_words(words: Sequence[str]) -> None:
             raise UsageError(f"{word} names several values, and this is one run: expected one value, or --multirun")
         if override.is_delete() and key in groups():
             raise UsageError(f"{word} leaves no {key}: expected one of {', '.join(choices(key))}, remove {word}")
-        if key in (*groups(), "experiment") and not override.is_delete() and not override.is_sweep_override():
+        if key in _named_groups() and not override.is_delete() and not override.is_sweep_override():
             value = override.value()
             if not (isinstance(value, str) or (key == "experiment" and value is None)):
                 shown = override.get_value_element_as_str()
@@ -331,6 +331,11 @@ def _sentence(error: Exception) -> str:
         )
         return f"{choice[1]}={choice[2]} is no choice: expected one of {', '.join(known)}{own}{hint}; see --help"
     return f"{text}; see --help"
+
+
+def _named_groups() -> list[str]:
+    """The groups that a command may name: those of every configuration, and `experiment`."""
+    return [*groups(), "experiment"]
 
 
 def _text(group: str, choice: str) -> str:
