@@ -261,8 +261,7 @@ def copy_new_stores() -> None:
     Without the environment variable they are made as ever.
     """
     from pde_train.tracking import delivery, uris
-
-    check_file = delivery.check_file
+    from pde_train.tracking.store_files import check_file
 
     def copied(uri: str) -> None:
         file = uris.sqlite_file(uri)
@@ -274,7 +273,7 @@ def copy_new_stores() -> None:
             beside.unlink()
         check_file(uri)
 
-    delivery.check_file = copied
+    delivery.check_file = copied  # type: ignore[attr-defined]  # the name by which it is called there
 
 
 @functools.cache

@@ -6,5 +6,6 @@ and delivers from there (`delivery`), so that a slow store, or one that cannot b
 nothing. Each entry is delivered once. What could not be delivered, the end of a sweep or `python -m pde_train.sync`
 delivers later.
 
-`reading` reads a store, for the study. `uris` takes addresses of stores apart and masks their secrets.
+`reading` reads a store, for the study. `store_files` knows a store's database and the folders beside it. `uris` takes
+addresses of stores apart and masks their secrets.
 """

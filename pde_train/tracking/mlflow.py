@@ -14,8 +14,9 @@ from pde_train.errors import RunError, UsageError
 from pde_train.run_folder import Status, set_aside
 from pde_train.tracking import saved_views
 from pde_train.tracking.base import Row, Tracker
-from pde_train.tracking.delivery import check_experiment, first_line
+from pde_train.tracking.delivery import first_line
 from pde_train.tracking.outbox import Outbox, milliseconds
+from pde_train.tracking.store_files import check_experiment
 from pde_train.tracking.uploader import Uploader, uploader_to
 from pde_train.tracking.uris import absolute, experiment_in_file, masked
 
