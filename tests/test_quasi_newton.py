@@ -1,5 +1,6 @@
 """Self-scaled quasi-Newton methods against formulas written anew, and what their line search promises."""
 
+import copy
 import itertools
 import math
 from functools import partial
@@ -18,6 +19,9 @@ from pde_train.experiment import build
 from pde_train.optimizers.quasi_newton import SSBFGS, QuasiNewton, SSBroyden
 from pde_train.runs.run import run
 from pde_train.tracking.record import Record
+from pde_train.training import agreement
+from pde_train.training.signals import StopSignals
+from pde_train.training.steps import EagerSteps
 
 CHOICES = [SSBroyden, SSBFGS]
 
@@ -286,3 +290,22 @@ def test_a_loss_that_changes_within_a_line_search_is_said(
     descent_of(experiment).training(experiment.problem, record, experiment.diagnostics, tmp_path)
     assert [said in r.getMessage() for r in caplog.records if r.levelname == "WARNING" and said] == [True] * bool(said)
     assert said or not caplog.records
+
+
+@pytest.mark.parametrize("taken", [0, 30])
+def test_what_one_rounding_changes_is_seen_in_the_middle_of_training(compose: Compose, taken: int) -> None:
+    """The point of the next evaluation is the optimiser's then, not that of the parameters."""
+    words = ["pde=biharmonic_1d", "model=two_layer", "differentiator=finite_difference", "optimizer=ssbroyden"]
+    experiment = build(compose(*words, "model.width=10", "sampler.interior=20"))
+    problem = experiment.problem
+    optimizer = SSBroyden(problem.model.parameters())
+    steps, batch = EagerSteps(problem, optimizer, StopSignals()), problem.draw(np.random.default_rng(0))
+    if taken:
+        steps.take(batch, taken)
+    before = copy.deepcopy(optimizer.state_dict())
+    losses, moved = (agreement.stepped(steps, batch, roundings)[0] for roundings in (0, 1))
+    assert 0 < float((moved - losses).abs().max()) < 1e-3 * float(losses.abs().max())
+    after = optimizer.state_dict()
+    assert len(after["state"]) == len(before["state"])
+    for key, kept in before["state"].items():
+        torch.testing.assert_close(after["state"][key], kept, rtol=0, atol=0)

@@ -1,10 +1,13 @@
 """A miniature of the study, from its command to its page: every kind of part, every kind of comparison."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_every_part_is_an_experiment_and_the_other_way_round() -> None:
     assert set(PARTS) == {file.stem for file in (conf_dir() / "experiment" / "study").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("stopped", ["a part", "the study"])
+def test_a_signal_that_stops_a_part_stops_the_study(
+    stopped: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[str] = []
+
+    def run_part(part: str, *_: object) -> int:
+        begun.append(part)
+        if len(begun) == 2 and stopped == "a part":
+            return 130
+        if len(begun) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parts, "run_part", run_part)
+    monkeypatch.setattr(parts, "report", lambda _: pytest.fail("a study that was stopped has no report"))
+    assert parts.main(["--at-once", "1", "--parts", "widths,contour,optimal,causes"]) == 130
+    assert begun == ["widths", "contour"]
+    assert capsys.readouterr().err == "The study was stopped: the same command goes on where it was\n"
 
 
 def test_the_page_has_every_hypothesis_its_figures_and_no_address_of_another_machine(folder: Path) -> None:

@@ -35,7 +35,7 @@ def test_a_line_counts_cells_and_extrapolates(
 
 
 def test_cells_that_end_are_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three cells: one ends, then two at the same time, one of them failed."""
+    """Three cells, one of which an earlier launch left interrupted: one ends, then both others, one of them failed."""
     monkeypatch.setattr(progress, "SECONDS", 0.01)
     monkeypatch.setattr(progress, "SHARE", 1.0)
     spoken = threading.Semaphore(0)
@@ -47,13 +47,16 @@ def test_cells_that_end_are_said_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(progress.log, "info", info)
     cells = [Cell(Overrides(), str(i), tmp_path / str(i), {}) for i in range(3)]
+    cells[1].folder.mkdir()
+    Result(Status.INTERRUPTED).write(cells[1].folder)
     with progress.said(cells, done=1):
         for some in ([(0, Status.FINISHED)], [(1, Status.FINISHED), (2, Status.FAILED)]):
             for i, status in some:
-                cells[i].folder.mkdir()
+                cells[i].folder.mkdir(exist_ok=True)
                 Result(status).write(cells[i].folder)
             assert spoken.acquire(timeout=10)
         while "3 of 4 cells done, 1 failed" not in lines[-1]:  # the two may be seen one after the other
             assert spoken.acquire(timeout=10)
     assert lines[0].startswith("2 of 4 cells done, about")
+    assert not any("interrupted" in line for line in lines)
     assert len(lines) <= 3

@@ -7,10 +7,12 @@ the same command. Overrides such as `hydra/launcher=slurm_cpu` are passed on to 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +77,12 @@ PARTS = {
 SMALL = Path("study-small")
 """The folder of the small study, which has a tracking store of its own, because its runs differ from the study's."""
 
+BY_SIGNAL = 128
+"""A command that a signal stopped has this exit code plus the number of the signal."""
+
+STOPPED = BY_SIGNAL + signal.SIGINT
+"""The exit code of a study that was stopped."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts of the study, some of them at the same time, and then write the report.
@@ -84,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 1 where a run of a part is not finished or there is no report; 2 for
-        unusable arguments.
+        unusable arguments; 130 where a signal stopped a part or the study.
     """
     parser = argparse.ArgumentParser("python -m pde_train.study", description=__doc__.partition("\n")[0])
     parser.add_argument("--small", action="store_true", help=f"fewer seeds, choices and steps, in {SMALL}/")
@@ -113,18 +121,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides = [*overrides, f"hydra.sweep.dir={here / 'multirun'}", f"tracking.uri={uri}"]
     if not any(override.startswith(LAUNCHER) for override in overrides):
         overrides = [*STACKED, *overrides]
-    began, codes, expected, done = time.monotonic(), [], sum(PARTS[name].minutes for name in parts), 0.0
-    with ThreadPoolExecutor(max(1, given.at_once)) as pool:
-        shortened = {name: list(PARTS[name].small or []) if given.small else [] for name in parts}
-        running = {pool.submit(run_part, name, [*shortened[name], *overrides], here): name for name in parts}
-        for part in as_completed(running):
-            codes.append(part.result())
-            done += PARTS[running[part]].minutes
-            seconds = time.monotonic() - began
-            left = seconds * (expected / done - 1)
-            print(f"{len(codes)} of {len(parts)} parts in {seconds:.0f} s, about {left / 60:.0f} min left", flush=True)
+    shortened = {name: list(PARTS[name].small or []) if given.small else [] for name in parts}
+    codes = _run({name: [*own, *overrides] for name, own in shortened.items()}, here, max(1, given.at_once))
+    if STOPPED in codes:
+        print("The study was stopped: the same command goes on where it was", file=sys.stderr)
+        return STOPPED
     codes.append(report([*(["--uri", uri] if uri else []), "--folder", str(here / "report")]))
     return int(any(codes))
+
+
+def _run(parts: Mapping[str, Sequence[str]], folder: Path, at_once: int) -> list[int]:
+    """Run parts with their overrides; their exit codes. A signal that stops the study or a part begins no other one."""
+    began, codes, done, stopped = time.monotonic(), list[int](), 0.0, threading.Event()
+
+    def unless_stopped(name: str) -> int:
+        code = STOPPED if stopped.is_set() else run_part(name, parts[name], folder)
+        if code >= BY_SIGNAL or code < 0:
+            stopped.set()
+        return STOPPED if stopped.is_set() else code
+
+    expected = sum(PARTS[name].minutes for name in parts)
+    with ThreadPoolExecutor(at_once) as pool:
+        running = {pool.submit(unless_stopped, name): name for name in parts}
+        try:
+            for part in as_completed(running):
+                codes.append(part.result())
+                done += PARTS[running[part]].minutes
+                seconds = time.monotonic() - began
+                left = seconds * (expected / done - 1) / 60
+                if not stopped.is_set():
+                    print(
+                        f"{len(codes)} of {len(parts)} parts in {seconds:.0f} s, about {left:.0f} min left", flush=True
+                    )
+        except KeyboardInterrupt:  # the parts that run have the same signal, and save what they are at
+            stopped.set()
+            codes.append(STOPPED)
+    return codes
 
 
 def run_part(part: str, overrides: Sequence[str], folder: Path) -> int:

@@ -29,8 +29,8 @@ def said(cells: Sequence[Cell], done: int) -> Iterator[None]:
         cells: Those that are being trained.
         done: How many others of the sweep were done before.
     """
-    over = threading.Event()
-    thread = threading.Thread(target=_watch, args=(list(cells), done, over), daemon=True)
+    over, before = threading.Event(), [(cell, cell.status) for cell in cells]
+    thread = threading.Thread(target=_watch, args=(before, done, over), daemon=True)
     thread.start()
     try:
         yield
@@ -39,18 +39,22 @@ def said(cells: Sequence[Cell], done: int) -> Iterator[None]:
         thread.join()
 
 
-def _watch(cells: list[Cell], done: int, over: threading.Event) -> None:
-    began, pause, total, ended = time.monotonic(), SECONDS, len(cells) + done, Counter[Status]()
+def _watch(seen: list[tuple[Cell, Status]], done: int, over: threading.Event) -> None:
+    """Say what has ended, where `seen` is what was seen of each cell at the last look.
+
+    A cell that stays as an earlier launch left it, interrupted or failed, waits and has not ended again.
+    """
+    began, pause, total, ended = time.monotonic(), SECONDS, len(seen) + done, Counter[Status]()
     while not over.wait(pause):
         look = time.monotonic()
-        states = [(cell, cell.status) for cell in cells]
-        cells = [cell for cell, status in states if not status.is_end]
-        new = Counter(status for _, status in states if status.is_end)
+        states = [(cell, cell.status, before) for cell, before in seen]
+        seen = [(cell, status) for cell, status, before in states if not status.is_end or status is before]
+        new = Counter(status for _, status, before in states if status.is_end and status is not before)
         ended += new
         now = time.monotonic()
         pause = max(SECONDS, (now - look) / SHARE)
         if new:
-            running = sum(status is Status.RUNNING for _, status in states)
+            running = sum(status is Status.RUNNING for _, status in seen)
             log.info("%s", line(ended, running, total, done, now - began))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pde_train.geometry import Batch
 from pde_train.training.steps import SingleSteps
+from pde_train.training.updates import update_of
 
 Tensors = tuple[Tensor, Tensor]
 
@@ -51,17 +52,22 @@ def gradient_at(steps: SingleSteps, batch: Batch, roundings: int) -> Tensors:
     """Loss and gradient, a vector each, at parameters so many roundings away."""
     parameters = list(steps.problem.model.parameters())
     with _kept(parameters):
-        _nudge(parameters, roundings)
+        with torch.no_grad():
+            for p in parameters:
+                p.mul_(_nudge(p, roundings))
         loss = steps.gradient(batch)
     return loss.view(1), torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 
 
 def stepped(steps: SingleSteps, batch: Batch, roundings: int) -> Tensors:
-    """Losses and parameters of TRIED steps from parameters so many roundings away, a vector each."""
+    """Losses and parameters of TRIED steps from an evaluation so many roundings away, a vector each."""
     parameters = list(steps.problem.model.parameters())
     remembered = copy.deepcopy(steps.optimizer.state_dict())
+    update = update_of(steps.optimizer)
+    assert update is not None, "steps of an optimiser with no pure update are compared by their gradients"
     with _kept(parameters):
-        _nudge(parameters, roundings)
+        point, *rest = update.state(steps.optimizer, parameters)  # of the next evaluation: a trial of a line search
+        update.put_back(steps.optimizer, parameters, [point * _nudge(point, roundings), *rest])
         losses = steps.take(batch, TRIED)
         after = torch.cat([p.detach().flatten() for p in parameters])
     steps.optimizer.load_state_dict(remembered)
@@ -85,7 +91,6 @@ def put_back(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:
             tensor.copy_(value)
 
 
-def _nudge(parameters: list[nn.Parameter], roundings: int) -> None:
-    with torch.no_grad():
-        for p in parameters:
-            p.mul_(1 + roundings * torch.finfo(p.dtype).eps)
+def _nudge(point: Tensor, roundings: int) -> float:
+    """The factor that changes numbers by so many roundings."""
+    return 1 + roundings * torch.finfo(point.dtype).eps
