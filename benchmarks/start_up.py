@@ -81,7 +81,7 @@ def main() -> None:
                 6.0,
                 lambda: until_line([*train, "method.compile=always"], "training", folder),
             ),
-            "--help": (1.0, lambda: until_end([*python, "--help"], folder)),
+            "--help": (0.4, lambda: until_end([*python, "--help"], folder)),
             "--cfg job": (1.0, lambda: until_end([*python, "--cfg", "job"], folder)),
             "MLflow UI answers": (6.0, lambda: until_ui(folder)),
         }

@@ -1,6 +1,6 @@
 """The command line: `python -m pde_train [--multirun] group=choice key=value ...`.
 
-Only hydra is imported at module level, so that `--help` and `--cfg job` answer at once.
+Of large packages only hydra is imported at module level, so that `--help` and `--cfg job` answer at once.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from pde_train.conf_dir import choices, conf_dir, groups
+from pde_train.conf_dir import choices, conf_dir, groups, named_groups
 from pde_train.errors import Busy, Interrupted, PdeTrainError, Pruned, UsageError, nearest, sentence
 from pde_train.guards import guard_composition, refuse_secrets
+from pde_train.help import show_help
 from pde_train.instantiate import build_group
 from pde_train.overrides import Overrides
 from pde_train.progress import QUIET, waiting
@@ -124,7 +125,8 @@ def main() -> None:
         if "--version" in words:
             print(f"pde_train {version('pde_train')}")
             return
-        if _help_for_group(words):
+        if {"--help", "-h"} & set(words):
+            show_help(words)
             return
         if "-q" in words:
             os.environ[QUIET] = "1"
@@ -188,35 +190,6 @@ def _check_options(words: Sequence[str]) -> None:
             raise UsageError(f"{name} is no option: expected one of {', '.join(sorted(known))}{nearest(name, known)}")
 
 
-def _help_for_group(words: Sequence[str]) -> bool:
-    """Print the choices of the groups that stand beside `--help`, each with its keys and their comments.
-
-    Args:
-        words: Of the command.
-
-    Returns:
-        Whether there were any; Hydra's own help is asked for otherwise.
-
-    Raises:
-        UsageError: A word beside it is no group.
-    """
-    if not {"--help", "-h"} & set(words):
-        return False
-    options = vars(get_args_parser().parse_known_args(list(words))[0])
-    known = _named_groups()
-    asked = [word for word in options["overrides"] if "=" not in word]
-    if unknown := [word for word in asked if word not in known]:
-        hint = nearest(unknown[0], known)
-        raise UsageError(f"{unknown[0]} is no group: expected --help and one of {', '.join(known)}{hint}")
-    own = Path(options["config_dir"]) if options["config_dir"] else None
-    for group in asked:
-        for folder in (conf_dir(), *([own] if own else [])):
-            for file in sorted((folder / group).rglob("*.yaml")):
-                choice = file.relative_to(folder / group).with_suffix("")
-                print(f"== {group}={choice}\n{file.read_text().rstrip()}\n")
-    return bool(asked)
-
-
 def _check_words(words: Sequence[str]) -> None:
     """Refuse words that Hydra would accept without effect, or answer with the names of its own parts.
 
@@ -231,7 +204,7 @@ def _check_words(words: Sequence[str]) -> None:
 
     many = any(word in MANY for word in words)
     for word in words:
-        if word.startswith("+") and word[1:].partition("=")[0] in _named_groups():
+        if word.startswith("+") and word[1:].partition("=")[0] in named_groups():
             raise UsageError(f"{word} adds a group that every configuration has: expected {word[1:]}, drop the +")
         if word.startswith("-") or not ("=" in word or word.startswith("~")):
             continue
@@ -244,7 +217,7 @@ def _check_words(words: Sequence[str]) -> None:
             raise UsageError(f"{word} names several values, and this is one run: expected one value, or --multirun")
         if override.is_delete() and key in groups():
             raise UsageError(f"{word} leaves no {key}: expected one of {', '.join(choices(key))}, remove {word}")
-        if key in _named_groups() and not override.is_delete() and not override.is_sweep_override():
+        if key in named_groups() and not override.is_delete() and not override.is_sweep_override():
             value = override.value()
             if not (isinstance(value, str) or (key == "experiment" and value is None)):
                 shown = override.get_value_element_as_str()
@@ -331,11 +304,6 @@ def _sentence(error: Exception) -> str:
         )
         return f"{choice[1]}={choice[2]} is no choice: expected one of {', '.join(known)}{own}{hint}; see --help"
     return f"{text}; see --help"
-
-
-def _named_groups() -> list[str]:
-    """The groups that a command may name: those of every configuration, and `experiment`."""
-    return [*groups(), "experiment"]
 
 
 def _text(group: str, choice: str) -> str:

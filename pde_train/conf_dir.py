@@ -15,7 +15,12 @@ def groups() -> list[str]:
     return sorted(f.name for f in conf_dir().iterdir() if f.is_dir() and f.name not in ("hydra", "experiment"))
 
 
-def choices(group: str) -> list[str]:
-    """The names of the choices of a group that come with the package."""
-    folder = conf_dir() / group
-    return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))
+def named_groups() -> list[str]:
+    """The groups that a command may name: those of every configuration, and `experiment`."""
+    return [*groups(), "experiment"]
+
+
+def choices(group: str, *folders: Path) -> list[str]:
+    """The names of the choices of a group in some folders of configurations; by default those of the package."""
+    found = [(folder / group, file) for folder in folders or (conf_dir(),) for file in (folder / group).rglob("*.yaml")]
+    return sorted({str(file.relative_to(folder).with_suffix("")) for folder, file in found})

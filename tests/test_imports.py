@@ -21,6 +21,7 @@ ALLOWED = {  # what each module or folder may import from the package
     "memory": {"errors"},
     "progress": set(),
     "conf_dir": set(),
+    "help": {"conf_dir", "errors"},
     "cache": set(),
     "run_folder": {"errors"},
     "plots": set(),
@@ -98,6 +99,7 @@ ALLOWED = {  # what each module or folder may import from the package
         "conf_dir",
         "errors",
         "guards",
+        "help",
         "instantiate",
         "overrides",
         "progress",
@@ -107,7 +109,19 @@ ALLOWED = {  # what each module or folder may import from the package
         "tracking",
     },
 }
-HYDRA = {"api", "cli", "experiment", "guards", "instantiate", "overrides", "runs", "schema", "sweeps", "__main__"}
+HYDRA = {
+    "api",
+    "cli",
+    "experiment",
+    "guards",
+    "help",
+    "instantiate",
+    "overrides",
+    "runs",
+    "schema",
+    "sweeps",
+    "__main__",
+}
 
 
 def imports(file: Path) -> set[str]:
