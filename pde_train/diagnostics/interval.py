@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy import special
 
 from pde_train import residuals
 from pde_train.geometry import Batch
@@ -73,7 +73,7 @@ def intervals(problem: Problem, batch: Batch) -> dict[str, float]:
     if freedom == 0:
         log.info("no interval of learnt numbers: the model can fit all measured values")
         return {}
-    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variances)
+    half = special.stdtrit(freedom, (1 + LEVEL) / 2) * np.sqrt(variances)
     with torch.no_grad():
         raw, width = model.numbers, torch.as_tensor(half).to(model.numbers)
         lower, upper = model.values(raw - width).tolist(), model.values(raw + width).tolist()
