@@ -95,8 +95,13 @@ def common(runs: Iterable[Overrides]) -> frozenset[Override]:
 
 
 @cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+@cache
 def _parsed(word: str) -> Override:
-    override = OverridesParser.create().parse_override(word)
+    override = _parser().parse_override(word)
     if override.is_delete():
         return Override(word, override.key_or_group, None)
     value = override.value()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,14 @@ from pde_train.instantiate import plain
 
 Composed = tuple[dict[str, Any], dict[str, str]]
 """A configuration as plain containers, and the choice of every group."""
+
+Place = tuple[Any, ...]
+"""The keys, and indices of lists, that lead to a value."""
+
+Places = list[Place]
+
+SIMPLE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
+"""A reference to a key, from the root."""
 
 NOT_OF_A_CELL = ("hydra", "name", "tracking")
 """What may name the run it stands in, and decides no number."""
@@ -46,7 +55,8 @@ def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictC
     """The configuration of every cell, without what decides no number.
 
     Hydra composes files once for every choice of them; plain `key=value` words are then set on copies,
-    as Hydra does.
+    as Hydra does. Cells that differ in numbers or names alone are resolved once: in all others the values
+    take the places of those of the first one.
 
     Args:
         cells: The overrides of each cell.
@@ -60,13 +70,74 @@ def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictC
     choices = lru_cache(maxsize=None)(loader.get_group_options)
     files = lru_cache(maxsize=None)(lambda *words: loader.load_sweep_config(master, list(words)))
     plain_config = lru_cache(maxsize=None)(lambda *words: _without_hydra(files(*words)))
+    chosen = lru_cache(maxsize=None)(lambda *words: group_choices(files(*words)))
+    first: dict[Any, tuple[dict[str, Any], list[Places]]] = {}
     for cell in cells:
         words = [word for word in cell if parsed(word).key_or_group.split(".")[0] not in NOT_OF_A_CELL]
         simple = [word for word in words if _is_simple(parsed(word)) and not choices(parsed(word).key_or_group)]
         of_files = [word for word in words if word not in simple]
-        config = copy.deepcopy(plain_config(*of_files))
-        ConfigLoaderImpl._apply_overrides_to_config([parsed(word) for word in simple], config)
-        yield plain(config), group_choices(files(*of_files))
+        values = [parsed(word).value() for word in simple]
+        keys = tuple(parsed(word).key_or_group for word in simple)
+        scalar = all(isinstance(v, bool | int | float) or (isinstance(v, str) and "$" not in v) for v in values)
+        alike = (tuple(of_files), keys)
+        if scalar and alike in first:
+            config, places = first[alike]
+            for own, value in zip(places, values, strict=True):
+                for place in own:
+                    config = _with(config, place, value)
+            yield config, chosen(*of_files)
+            continue
+        whole = copy.deepcopy(plain_config(*of_files))
+        ConfigLoaderImpl._apply_overrides_to_config([parsed(word) for word in simple], whole)
+        config = plain(whole)
+        if scalar and not any("[" in key for key in keys) and (found := _places(whole, keys)) is not None:
+            first[alike] = config, found
+        yield config, chosen(*of_files)
+
+
+def _places(config: DictConfig, keys: Sequence[str]) -> list[Places] | None:
+    """Where the value of each key stands in a configuration, once its references are resolved.
+
+    Args:
+        config: With references such as `${seed}`.
+        keys: Of numbers and names.
+
+    Returns:
+        Of each key its own place and those that refer to it. None where that is not all: a reference
+        is to a node around it, or is more than a key and has its name, as `${oc.env:SEED}` has that of `seed`.
+    """
+    references = dict(_references(OmegaConf.to_container(config), ()))
+    every: list[Places] = []
+    for key in keys:
+        places: Places = [tuple(key.split("."))]
+        for place in places:  # which grows
+            for other, text in references.items():
+                reference = SIMPLE.fullmatch(text)
+                target = tuple(reference[1].split(".")) if reference else ()
+                if target == place:
+                    places.append(other)
+                elif target == place[: len(target)] if target else any(str(part) in text for part in place):
+                    return None
+        every.append(places)
+    return every
+
+
+def _references(node: Any, place: Place) -> Iterator[tuple[Place, str]]:
+    """The texts with a reference, by their places."""
+    if isinstance(node, str) and "${" in node:
+        yield place, node
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from _references(value, (*place, key))
+
+
+def _with(node: Any, place: Place, value: object) -> Any:
+    """The same containers with another value in one place; what does not contain it is shared."""
+    if not place:
+        return value
+    changed, here = copy.copy(node), int(place[0]) if isinstance(node, list) else place[0]
+    changed[here] = _with(node[here], place[1:], value)
+    return changed
 
 
 def fitted(
