@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override as HydraOverride
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,29 @@ def common(runs: Iterable[Overrides]) -> frozenset[Override]:
 
 
 @cache
+def by_hydra(word: str) -> HydraOverride:
+    """A word as Hydra reads it; each text is parsed once in a process.
+
+    Args:
+        word: Such as ``model.width=50``.
+
+    Returns:
+        Hydra's own object, which nobody may change.
+
+    Raises:
+        OverrideParseException: Hydra cannot read it.
+    """
+    return _parser().parse_override(word)
+
+
+@cache
 def _parser() -> OverridesParser:
     return OverridesParser.create()
 
 
 @cache
 def _parsed(word: str) -> Override:
-    override = _parser().parse_override(word)
+    override = by_hydra(word)
     if override.is_delete():
         return Override(word, override.key_or_group, None)
     value = override.value()

@@ -12,7 +12,7 @@ import pde_train
 
 ROOT = Path(pde_train.__file__).parent
 
-GROUND = {"errors", "derivatives", "geometry", "memory"}
+GROUND = {"errors", "derivatives", "geometry", "memory", "spectrum"}
 SCIENCE = GROUND | {"differentiators", "entropy", "models", "pdes", "problem", "residuals", "samplers", "spectra"}
 ALLOWED = {  # what each module or folder may import from the package
     "errors": set(),
@@ -24,6 +24,7 @@ ALLOWED = {  # what each module or folder may import from the package
     "help": {"conf_dir", "errors"},
     "cache": set(),
     "run_folder": {"errors"},
+    "spectrum": {"errors"},
     "plots": set(),
     "entropy": GROUND,
     "spectra": GROUND,
@@ -37,7 +38,7 @@ ALLOWED = {  # what each module or folder may import from the package
     "weighting": GROUND | {"problem", "residuals"},
     "residuals": GROUND | {"differentiators", "pdes"},
     "problem": GROUND | {"differentiators", "models", "pdes", "residuals", "samplers", "spectra"},
-    "tracking": GROUND | {"entropy", "run_folder", "spectra"},
+    "tracking": GROUND | {"entropy", "run_folder"},
     "diagnostics": SCIENCE | {"progress", "tracking"},
     "training": SCIENCE
     | {"cache", "diagnostics", "optimizers", "progress", "run_folder", "schedules", "tracking", "weighting"},
@@ -74,7 +75,6 @@ ALLOWED = {  # what each module or folder may import from the package
         "run_folder",
         "runs",
         "schema",
-        "spectra",
         "tracking",
         "training",
     },

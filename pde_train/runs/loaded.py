@@ -20,7 +20,7 @@ from pde_train.geometry import Domain
 from pde_train.problem import Problem
 from pde_train.run_folder import SPECTRA
 from pde_train.runs.result import Result
-from pde_train.spectra import Spectrum, load_spectra
+from pde_train.spectrum import Spectrum, load_spectra
 from pde_train.tracking.reading import downloaded
 from pde_train.training.parameters import MODEL, take_parameters
 

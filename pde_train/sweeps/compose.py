@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pde_train.errors import UsageError
 from pde_train.instantiate import plain
+from pde_train.overrides import by_hydra
 
 Composed = tuple[dict[str, Any], dict[str, str]]
 """A configuration as plain containers, and the choice of every group."""
@@ -66,18 +67,17 @@ def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictC
     Yields:
         The resolved configuration of a cell, and its choice of every group.
     """
-    parsed = lru_cache(maxsize=None)(OverridesParser.create(config_loader=loader).parse_override)
     choices = lru_cache(maxsize=None)(loader.get_group_options)
     files = lru_cache(maxsize=None)(lambda *words: loader.load_sweep_config(master, list(words)))
     plain_config = lru_cache(maxsize=None)(lambda *words: _without_hydra(files(*words)))
     chosen = lru_cache(maxsize=None)(lambda *words: group_choices(files(*words)))
     first: dict[Any, tuple[dict[str, Any], list[Places]]] = {}
     for cell in cells:
-        words = [word for word in cell if parsed(word).key_or_group.split(".")[0] not in NOT_OF_A_CELL]
-        simple = [word for word in words if _is_simple(parsed(word)) and not choices(parsed(word).key_or_group)]
-        of_files = [word for word in words if word not in simple]
-        values = [parsed(word).value() for word in simple]
-        keys = tuple(parsed(word).key_or_group for word in simple)
+        words = [word for word in map(by_hydra, cell) if word.key_or_group.split(".")[0] not in NOT_OF_A_CELL]
+        simple = [word for word in words if _is_simple(word) and not choices(word.key_or_group)]
+        of_files = [str(word.input_line) for word in words if word not in simple]
+        values = [word.value() for word in simple]
+        keys = tuple(word.key_or_group for word in simple)
         scalar = all(isinstance(v, bool | int | float) or (isinstance(v, str) and "$" not in v) for v in values)
         alike = (tuple(of_files), keys)
         if scalar and alike in first:
@@ -88,7 +88,7 @@ def composed(cells: Sequence[Sequence[str]], loader: ConfigLoader, master: DictC
             yield config, chosen(*of_files)
             continue
         whole = copy.deepcopy(plain_config(*of_files))
-        ConfigLoaderImpl._apply_overrides_to_config([parsed(word) for word in simple], whole)
+        ConfigLoaderImpl._apply_overrides_to_config(simple, whole)
         config = plain(whole)
         if scalar and not any("[" in key for key in keys) and (found := _places(whole, keys)) is not None:
             first[alike] = config, found

@@ -103,8 +103,9 @@ class CellSweeper(Sweeper):
     def cells(self, combinations: Sequence[Sequence[str]]) -> list[Cell]:
         """The cells that have these overrides."""
         configs = compose.composed(combinations, self.hydra_context.config_loader, self.config)
+        sweeps = self.sweeps
         return [
-            Cell.of(words, config, choices, self.sweeps)
+            Cell.of(words, config, choices, sweeps)
             for words, (config, choices) in zip(combinations, configs, strict=True)
         ]
 
@@ -160,8 +161,9 @@ class CellSweeper(Sweeper):
             raise SystemExit(1)
 
     def _load(self, cells: Sequence[Cell]) -> None:
-        """Import what cells need, seconds of libraries, where this process trains them."""
-        if isinstance(getattr(self.launcher, "launcher", self.launcher), BasicLauncher):
+        """Import what cells need, seconds of libraries, where this process trains some of them."""
+        here = isinstance(getattr(self.launcher, "launcher", self.launcher), BasicLauncher)
+        if here and any(cell.result is None for cell in cells):
             from pde_train.progress import waiting
 
             with waiting("loading libraries"):
