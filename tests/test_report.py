@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from scipy import stats
 from pde_train import plots
 from pde_train.errors import RunError, UsageError
 from pde_train.plots import Curve
-from pde_train.study import docs, figures, frontier, network_figures, statistics
+from pde_train.study import docs, figures, frontier, network_figures, published, statistics
 from pde_train.study.hypotheses import (
     MOST_PRIMARY,
     Comparison,
@@ -702,6 +702,40 @@ def test_the_stored_verdicts_are_those_of_the_hypotheses_and_follow_by_the_rule(
         named = [(comparison.name, stratum.when) for comparison, stratum in hypothesis.primary]
         assert named == [(s["comparison"], s["when"]) for s in verdict["strata"]]
         assert verdict["word"] == word([Outcome(s["outcome"]) for s in verdict["strata"]])
+
+
+@pytest.mark.slow
+def test_the_stored_verdicts_follow_from_the_published_runs() -> None:
+    """Judged anew, in 20 s; singular values are not among what is published."""
+    published_runs = published.load(ROOT / docs.RUNS)
+    for hypothesis, stated in zip(read_hypotheses(), stored()["verdicts"], strict=True):
+        comparisons = [c for c in hypothesis.comparisons if LARGE_VALUES not in c.quantity]
+        again = judge(replace(hypothesis, comparisons=comparisons), published_runs).primary
+        named = [s for s in stated["strata"] if s["comparison"] in {c.name for c in comparisons}]
+        for stratum, said_of in zip(again, named, strict=True):
+            assert (stratum.when, stratum.estimate.n) == (said_of["when"], said_of["estimate"]["n"])
+            assert dict(stratum.lost) == said_of["lost"]
+            assert strict(asdict(stratum.estimate)) == said_of["estimate"]
+        if len(comparisons) == len(hypothesis.comparisons):
+            assert [str(s.outcome) for s in again] == [s["outcome"] for s in named]
+
+
+def test_a_run_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    names = {"config": [2**63 + k for k in range(2)], "pair": [2**63 + 5] * 2, "view": [np.nan] * 2}
+    numbers = {"q": [1 / 3, np.inf], "seed": [3, 4], "pde": ["a", "b"], "relative": ["True"] * 2}
+    table = pd.DataFrame({**names, **numbers, "step": ["auto", "0.001"], "id": ["12e3", "r"], "other": [1, 2]})
+    unfinished = pd.DataFrame({"pde": ["a"], "seed": [5], "config": [7], "id": ["x"]})
+    one = hypothesis(comparison())
+    for file in ("first", "again"):
+        written = Runs(table, lambda _: NOTHING, lambda _, __: NOTHING, [], {}, unfinished)
+        published.save(written, tmp_path / file, [one])
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "again").read_bytes()
+    found = published.load(tmp_path / "first")
+    assert "other" not in found.table
+    for column in ("q", "seed", "pde", "relative", "step", "id"):
+        assert found.table[column].tolist() == table[column].tolist()
+    assert found.table["config"].tolist() == [str(2**63), str(2**63 + 1)]
+    assert found.unfinished[["pde", "seed", "id"]].to_numpy().tolist() == [["a", 5, "x"]]
 
 
 def test_a_block_is_replaced_and_nothing_else() -> None:

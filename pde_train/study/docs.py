@@ -20,12 +20,15 @@ from pde_train.errors import UsageError
 SHOWN = ("2-answer", "2-levels", "2-frontier", "3-spectra", "5-gaps", "6-cross", "9-predictors")
 """The figures of the report that README.md and `docs/study.md` show."""
 
+RUNS = Path("docs/study-runs.csv.gz")
+"""The run table that the verdicts follow from, see `pde_train.study.published`."""
+
 Numbers = Mapping[str, Any]
 """The content of `docs/verdicts.json`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write `docs/verdicts.json`, the generated blocks, and the figures that are shown.
+    """Write `docs/verdicts.json`, the run table, the generated blocks, and the figures that are shown.
 
     Args:
         arguments: The words of the command; by default those of this process.
@@ -41,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UsageError.code
     numbers = primary(json.loads((given.report / "verdicts.json").read_text()))
     Path("docs/verdicts.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    shutil.copy(given.report / "runs.csv.gz", RUNS)
     for page, block in BLOCKS.items():
         Path(page).write_text(with_block(Path(page).read_text(), block(numbers)))
     for name in SHOWN:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from pde_train.errors import PdeTrainError, UsageError
 from pde_train.runs import provenance
-from pde_train.study import error_budget, frontier
+from pde_train.study import error_budget, frontier, published
 from pde_train.study.feature_figures import draw_error_budget
 from pde_train.study.figures import FIGURES
 from pde_train.study.hypotheses import FOLDER, Hypothesis, read_hypotheses
@@ -72,8 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write(reader: Reader, folder: Path, hypotheses: Sequence[Hypothesis]) -> Path:
     """Judge the hypotheses by the runs of a store, and write the report.
 
-    The folder gets `report.html`, `verdicts.json` with every number, and each figure as .png and
-    .pdf. It is then attached to the parent run of each sweep.
+    The folder gets `report.html`, `verdicts.json` with every number, `runs.csv.gz` with the runs that
+    they follow from, and each figure as .png and .pdf. It is then attached to the parent run of each
+    sweep.
 
     Args:
         reader: The experiment in its tracking store.
@@ -108,6 +109,7 @@ def write(reader: Reader, folder: Path, hypotheses: Sequence[Hypothesis]) -> Pat
     }
     numbers = strict({"about": summary, "verdicts": [_numbers(v) for v in verdicts]})
     (folder / "verdicts.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    published.save(runs, folder / "runs.csv.gz", hypotheses)
     page = folder / "report.html"
     page.write_text(render(verdicts, figures, error_budget.rows(runs), frontier.rows(runs), summary))
     for sweep in runs.sweeps:

@@ -233,7 +233,11 @@ def _same(runs: pd.DataFrame, but: tuple[str, ...]) -> pd.Series:
 
 def _column(table: pd.DataFrame, source: str) -> pd.Series:
     """A column of the store's table, as numbers where all entries are numbers; nan where there is no such column."""
-    entries = table.get(source, pd.Series(np.nan, index=table.index, dtype=object)).replace("None", np.nan)
+    return as_numbers(table.get(source, pd.Series(np.nan, index=table.index, dtype=object)).replace("None", np.nan))
+
+
+def as_numbers(entries: pd.Series) -> pd.Series:
+    """The same entries as numbers where all that are known are numbers."""
     numbers = pd.to_numeric(entries, errors="coerce")
     return numbers if numbers.notna().sum() == entries.notna().sum() else entries
 
