@@ -29,10 +29,11 @@ from pde_train.study.hypotheses import (
     word,
 )
 from pde_train.study.page import conditions, described, said
+from pde_train.study.pairs import LARGE_VALUES, LOST
 from pde_train.study.report import _numbers, strict
 from pde_train.study.run_table import NOTHING, Runs
 from pde_train.study.statistics import Cell
-from pde_train.study.verdicts import LARGE_VALUES, LOST, SIDES, judge
+from pde_train.study.verdicts import SIDES, judge
 from pde_train.study.words import in_words
 
 ALPHA = 0.01

@@ -23,10 +23,11 @@ from pde_train.conf_dir import conf_dir
 from pde_train.errors import RunError
 from pde_train.study import parts
 from pde_train.study.hypotheses import Outcome, read_hypotheses, word
+from pde_train.study.pairs import LOST
 from pde_train.study.parts import PARTS, Part
 from pde_train.study.report import main as report
 from pde_train.study.run_table import LABEL, _table, read
-from pde_train.study.verdicts import LOST, judge
+from pde_train.study.verdicts import judge
 from pde_train.tracking.reading import Reader
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,9 @@ import numpy as np
 
 from pde_train.differentiators.stencils import central_weights
 from pde_train.study.hypotheses import Level
+from pde_train.study.pairs import check_unique_seeds, selected
 from pde_train.study.run_table import Runs
 from pde_train.study.statistics import Estimate, median
-from pde_train.study.verdicts import check_unique_seeds, selected
 
 CENTRE: Mapping[str, Sequence[Level]] = {
     "model": ["random_features"],

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from pde_train.plots import COLOURS, Curve, set_logarithmic
 from pde_train.study.drawing import LEAST_TO_GREATEST, band, panels_of_bands, title
 from pde_train.study.error_budget import CENTRE, METRICS, PDES, SCHEMES
+from pde_train.study.pairs import selected
 from pde_train.study.run_table import Runs
-from pde_train.study.verdicts import Verdict, selected
+from pde_train.study.verdicts import Verdict
 from pde_train.study.words import in_words
 
 FOUR = ("reverse", "FD2 h=auto", "FD2 h=grid", "FD2 h=0.001")

@@ -16,8 +16,9 @@ from pde_train.study.drawing import band, panels
 from pde_train.study.feature_figures import entropies, floors, spectra
 from pde_train.study.hypotheses import Outcome
 from pde_train.study.network_figures import answer, cross, frontier, levels, losses, ratios, training
+from pde_train.study.pairs import paired
 from pde_train.study.run_table import Runs
-from pde_train.study.verdicts import Verdict, paired
+from pde_train.study.verdicts import Verdict
 from pde_train.study.words import in_words, unit
 
 

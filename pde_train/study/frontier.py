@@ -10,8 +10,8 @@ import pandas as pd
 
 from pde_train.study.drawing import title
 from pde_train.study.hypotheses import Level
+from pde_train.study.pairs import selected
 from pde_train.study.run_table import Runs
-from pde_train.study.verdicts import selected
 
 FLOOR: Mapping[str, Sequence[Level]] = {
     "pde": ["poisson_1d", "biharmonic_1d", "poisson_2d", "biharmonic_2d"],

@@ -12,8 +12,9 @@ from pde_train.plots import COLOURS, Curve, set_logarithmic
 from pde_train.study.drawing import LEAST_TO_GREATEST, band, panels, panels_of_bands, title
 from pde_train.study.error_budget import PDES
 from pde_train.study.frontier import OF_TRAINING, pareto, settings, trained_to_the_floor
+from pde_train.study.pairs import selected
 from pde_train.study.run_table import Runs
-from pde_train.study.verdicts import Verdict, selected
+from pde_train.study.verdicts import Verdict
 
 THREE = ("taylor", "FD2 h=auto", "FD2 h=grid")
 

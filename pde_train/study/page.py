@@ -12,8 +12,9 @@ import jinja2
 
 from pde_train.study import error_budget, frontier
 from pde_train.study.hypotheses import Comparison, Hypothesis, Outcome, Word
+from pde_train.study.pairs import text
 from pde_train.study.statistics import Estimate
-from pde_train.study.verdicts import SIDES, Stratum, Verdict, text
+from pde_train.study.verdicts import SIDES, Stratum, Verdict
 from pde_train.study.words import in_words, unit
 
 HERE = Path(__file__).parent

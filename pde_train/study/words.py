@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from pde_train.study.hypotheses import Comparison
-from pde_train.study.verdicts import LARGE_VALUES
+from pde_train.study.pairs import LARGE_VALUES
 
 METRICS = {
     "residual": "residual",
