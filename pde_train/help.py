@@ -36,6 +36,7 @@ python -m pde_train --hydra-help  shows Hydra's own options
 
 Other commands (each has --help); `pde_train` is the same as `python -m pde_train`:
   python -m pde_train.status   what the cells of sweeps are doing
+  python -m pde_train.figures  draw the figures of cells that have none, as those of stacks
   python -m pde_train.sync     deliver runs to a tracking store
   python -m pde_train.study    every part of the study, and its report
   python -m pde_train.report   the report once more"""

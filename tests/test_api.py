@@ -1,6 +1,7 @@
 """Python's door: what it gives is what the command line makes, and what mathematics says."""
 
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,26 @@ def test_the_spectrum_of_a_loaded_run_is_that_which_it_has_kept(run: pt.LoadedRu
     assert pt.truncated_entropy(kept.values, 1e-8).normalised == pytest.approx(run.result.metrics["entropy/1e-08"])
     with pytest.raises(UsageError, match=r"has singular values at the steps 0, .*: expected 7"):
         run.spectrum(7)
+
+
+def test_figures_on_demand_are_those_that_a_run_draws_itself(tmp_path: Path) -> None:
+    words = [*WORDS, "method.compile=never", "tracking=none", "diagnostics=compare", f"hydra.run.dir={tmp_path}/run"]
+    assert forked.run("-m", "pde_train", *words, folder=tmp_path).returncode == 0
+    own = tmp_path / "run" / "figures"
+    by_run = {file.name: file.read_bytes() for file in own.glob("*.png")}
+    shutil.rmtree(own)
+    for again, said in (([], f"{own}\n"), (["--again"], f"{own}\n"), ([], "")):
+        done = forked.run("-m", "pde_train.figures", str(tmp_path / "run"), *again, folder=tmp_path)
+        assert (done.returncode, done.stdout) == (0, said), done.stderr
+    on_demand = {file.name: file.read_bytes() for file in own.glob("*.png")}
+    assert by_run.keys() - on_demand.keys() == {"compared_singular_values.png"}  # no file keeps them
+    assert on_demand == {name: by_run[name] for name in on_demand}  # the same pixels
+
+
+def test_figures_of_what_is_no_run_are_refused_with_a_sentence(tmp_path: Path) -> None:
+    done = forked.run("-m", "pde_train.figures", "abc", folder=tmp_path)
+    assert done.returncode == 2
+    assert "abc is no run that has ended, nor a sweep: expected a folder with result.json or grid.json" in done.stderr
 
 
 def test_a_run_is_loaded_from_its_store(run: pt.LoadedRun) -> None:

@@ -51,7 +51,7 @@ def test_help_for_a_group_shows_its_choices_with_the_comments_of_their_keys(tmp_
 
 def test_help_names_the_other_commands(tmp_path: Path) -> None:
     said = refused(tmp_path, "--help").stdout
-    for module in ("status", "sync", "study", "report"):
+    for module in ("status", "figures", "sync", "study", "report"):
         assert f"python -m pde_train.{module} " in said
         assert forked.run("-m", f"pde_train.{module}", "--help", folder=tmp_path).returncode == 0
 

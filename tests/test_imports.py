@@ -82,6 +82,7 @@ ALLOWED = {  # what each module or folder may import from the package
     "sync": {"errors", "run_folder", "tracking"},
     "study": {"differentiators", "errors", "guards", "plots", "runs", "sync", "tracking"},
     "report": {"study"},
+    "figures": {"errors", "run_folder", "runs", "sweeps"},
     "api": SCIENCE
     | {
         "conf_dir",

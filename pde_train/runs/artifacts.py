@@ -20,6 +20,9 @@ from pde_train.runs import figures, tables
 from pde_train.spectrum import save_spectra
 from pde_train.tracking.record import Record
 
+FIGURES_FOLDER = "figures"
+"""Where the figures of a run lie, below its folder."""
+
 
 def write(
     folder: Path,
@@ -59,10 +62,24 @@ def write(
         files.append(folder / "comparison.csv")
     if heading is None:
         return files
-    (folder / "figures").mkdir(exist_ok=True)
-    for name, figure in draw(problem, record, entropy).items():
-        plots.headed(figure, heading).savefig(folder / "figures" / f"{name}.png", dpi=120)
-    return [*files, folder / "figures"]
+    return [*files, save_figures(folder, draw(problem, record, entropy), heading)]
+
+
+def heading_of(problem: Problem, choices: Mapping[str, str], seed: int) -> str:
+    """What was run, as it stands above every figure."""
+    named = [
+        choices.get(group, type(thing).__name__) for group, thing in (("pde", problem.pde), ("model", problem.model))
+    ]
+    return ", ".join([*named, problem.differentiator.label, f"seed {seed}"])
+
+
+def save_figures(folder: Path, drawn: Mapping[str, Figure], heading: str) -> Path:
+    """Write figures, each with the heading, below the folder of their run; their own folder."""
+    figures_of_run = folder / FIGURES_FOLDER
+    figures_of_run.mkdir(exist_ok=True)
+    for name, figure in drawn.items():
+        plots.headed(figure, heading).savefig(figures_of_run / f"{name}.png", dpi=120)
+    return figures_of_run
 
 
 def draw(problem: Problem, record: Record, entropy: Entropy) -> dict[str, Figure]:

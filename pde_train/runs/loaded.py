@@ -15,13 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from pde_train.errors import RunError, UsageError
-from pde_train.experiment import build
+from pde_train.experiment import Experiment, build
 from pde_train.geometry import Domain
 from pde_train.problem import Problem
 from pde_train.run_folder import SPECTRA
+from pde_train.runs import artifacts, figures
 from pde_train.runs.result import Result
 from pde_train.spectrum import Spectrum, load_spectra
 from pde_train.tracking.reading import downloaded
+from pde_train.tracking.record import Record
 from pde_train.training.parameters import MODEL, take_parameters
 
 if TYPE_CHECKING:
@@ -52,16 +54,21 @@ class LoadedRun:
         return f"LoadedRun({str(self.folder)!r}: {chosen}, {ended})"
 
     @cached_property
-    def problem(self) -> Problem:
-        """The problem, whose model has the parameters with which the run ended."""
+    def experiment(self) -> Experiment:
+        """What was run, whose model has the parameters with which the run ended; it delivers to no store."""
         cfg = self.config.copy()
         cfg.tracking = {"_target_": "pde_train.tracking.none.NoTracker"}
         cfg.sweep.update({"parent": None, "stack": None, "bounds": None})
         cfg.name = "loaded"
         cfg.accelerator.accelerator = "cpu"
-        problem = build(cfg).problem
-        take_parameters(problem.model, str(self.folder / MODEL), "cpu", "folder")
-        return problem
+        experiment = build(cfg)
+        take_parameters(experiment.problem.model, str(self.folder / MODEL), "cpu", "folder")
+        return experiment
+
+    @property
+    def problem(self) -> Problem:
+        """The problem, whose model is the trained one."""
+        return self.experiment.problem
 
     @property
     def model(self) -> nn.Module:
@@ -71,10 +78,15 @@ class LoadedRun:
     @cached_property
     def history(self) -> pd.DataFrame:
         """Every metric at every step at which it was measured: a column `step`, and one for each metric."""
+        wide = self._measured.pivot_table(index="step", columns="metric", values="value")
+        return wide.reset_index().rename_axis(columns=None)
+
+    @property
+    def _measured(self) -> pd.DataFrame:
+        """A row for each metric and step."""
         import pandas as pd
 
-        rows = pd.read_csv(self.folder / "history.csv")
-        return rows.pivot_table(index="step", columns="metric", values="value").reset_index().rename_axis(columns=None)
+        return pd.read_csv(self.folder / "history.csv")
 
     def spectrum(self, step: int | None = None) -> Spectrum:
         """The singular values at a step.
@@ -95,6 +107,26 @@ class LoadedRun:
                 f"{step}, or a run with diagnostics=spectrum"
             )
         return found[max(found) if step is None else step]
+
+    def draw(self) -> Path:
+        """Draw the figures that every run has which was trained alone: cells of `hydra/launcher=stacked` have none.
+
+        Returns:
+            Their folder, in that of the run.
+        """
+        record = Record(self.experiment.tracker, self.experiment.entropy)
+        record.spectra.update(load_spectra(self.folder / SPECTRA))
+        for metric, rows in self._measured.groupby("metric"):
+            record.series[str(metric)] = dict(zip(rows["step"], rows["value"], strict=True))
+        drawn = artifacts.draw(self.problem, record, self.experiment.entropy)
+        if self.result.comparison:
+            numbers = {
+                name: {key: np.nan if value is None else value for key, value in own.items()}
+                for name, own in self.result.comparison.items()
+            }
+            drawn["comparison"] = figures.comparison(numbers)
+        heading = artifacts.heading_of(self.problem, self.result.choices, self.config.seed)
+        return artifacts.save_figures(self.folder, drawn, heading)
 
     def predict(self, x: Any) -> pd.DataFrame:
         """The solution at points.

@@ -321,14 +321,8 @@ class Run:
 
     def _written(self) -> list[Path]:
         of, choices = self.experiment, self._description["choices"]
-        named = [
-            choices.get(group, type(thing).__name__)
-            for group, thing in (("pde", of.problem.pde), ("model", of.problem.model))
-        ]
-        heading = ", ".join([*named, of.problem.differentiator.label, f"seed {of.config['seed']}"])
-        return artifacts.write(
-            self.folder, of.config, of.problem, self.record, of.entropy, heading if self._figures else None
-        )
+        heading = artifacts.heading_of(of.problem, choices, of.config["seed"]) if self._figures else None
+        return artifacts.write(self.folder, of.config, of.problem, self.record, of.entropy, heading)
 
     def _keep(self, result: Result) -> None:
         self.result = result
