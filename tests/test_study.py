@@ -84,6 +84,14 @@ def test_a_signal_that_stops_a_part_stops_the_study(
     assert capsys.readouterr().err == "The study was stopped: the same command goes on where it was\n"
 
 
+def test_the_time_that_is_left_counts_what_running_parts_have_done() -> None:
+    parts_of = {"floor_2d": 50.0, "cross": 12.0, "order": 12.0, "contour": 1.0}
+    assert {name: PARTS[name].minutes for name in parts_of} == parts_of
+    # 12 of cross and 30 of floor_2d in half an hour, 33 are left
+    assert parts.minutes_left(parts_of, ["cross"], {"floor_2d": 30.0, "cross": 30.0}) == pytest.approx(33 * 30 / 42)
+    assert parts.minutes_left(parts_of, parts_of, dict.fromkeys(parts_of, 40.0)) == 0.0
+
+
 def test_the_page_has_every_hypothesis_its_figures_and_no_address_of_another_machine(folder: Path) -> None:
     page = (folder / "report" / "report.html").read_text()
     for hypothesis in read_hypotheses():

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,31 +132,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(parts: Mapping[str, Sequence[str]], folder: Path, at_once: int) -> list[int]:
     """Run parts with their overrides; their exit codes. A signal that stops the study or a part begins no other one."""
-    began, codes, done, stopped = time.monotonic(), list[int](), 0.0, threading.Event()
+    began, codes, stopped = time.monotonic(), list[int](), threading.Event()
+    started: dict[str, float] = {}
 
     def unless_stopped(name: str) -> int:
+        started[name] = time.monotonic()
         code = STOPPED if stopped.is_set() else run_part(name, parts[name], folder)
         if code >= BY_SIGNAL or code < 0:
             stopped.set()
         return STOPPED if stopped.is_set() else code
 
-    expected = sum(PARTS[name].minutes for name in parts)
     with ThreadPoolExecutor(at_once) as pool:
         running = {pool.submit(unless_stopped, name): name for name in parts}
         try:
             for part in as_completed(running):
                 codes.append(part.result())
-                done += PARTS[running[part]].minutes
-                seconds = time.monotonic() - began
-                left = seconds * (expected / done - 1) / 60
+                now = time.monotonic()
+                ended = [name for future, name in running.items() if future.done()]
+                left = minutes_left(parts, ended, {name: (now - at) / 60 for name, at in started.items()})
                 if not stopped.is_set():
-                    print(
-                        f"{len(codes)} of {len(parts)} parts in {seconds:.0f} s, about {left:.0f} min left", flush=True
-                    )
+                    how_far = f"{len(codes)} of {len(parts)} parts in {now - began:.0f} s"
+                    print(f"{how_far}, about {left:.0f} min left", flush=True)
         except KeyboardInterrupt:  # the parts that run have the same signal, and save what they are at
             stopped.set()
             codes.append(STOPPED)
     return codes
+
+
+def minutes_left(parts: Collection[str], ended: Collection[str], minutes: Mapping[str, float]) -> float:
+    """How long the rest of the study takes, if it goes on as fast as until now.
+
+    Args:
+        parts: All of them.
+        ended: Those that are over.
+        minutes: For how long each part that was begun has run, or how long ago it was begun.
+
+    Returns:
+        The minutes. A part that runs counts as done by what it has had of its `Part.minutes`.
+    """
+    whole = {name: PARTS[name].minutes for name in parts}
+    done = sum(whole[name] if name in ended else min(minutes[name], whole[name]) for name in minutes)
+    return max(minutes.values()) * (sum(whole.values()) / done - 1)
 
 
 def run_part(part: str, overrides: Sequence[str], folder: Path) -> int:

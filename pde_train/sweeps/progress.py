@@ -53,8 +53,10 @@ def _watch(seen: list[tuple[Cell, Status]], done: int, over: threading.Event) ->
         ended += new
         now = time.monotonic()
         pause = max(SECONDS, (now - look) / SHARE)
+        running = sum(status is Status.RUNNING for _, status in seen)
+        if not running and not ended:  # all wait in a queue
+            began = now
         if new:
-            running = sum(status is Status.RUNNING for _, status in seen)
             log.info("%s", line(ended, running, total, done, now - began))
 
 
