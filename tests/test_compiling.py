@@ -12,6 +12,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ from pde_train.cache import cache_folder
 from pde_train.errors import UsageError
 from pde_train.experiment import build
 from pde_train.geometry import Batch, Points
+from pde_train.optimizers.quasi_newton import SSBroyden
 from pde_train.problem import Problem
 from pde_train.runs.run import run, run_config
 from pde_train.training import compiled_steps as steps
@@ -33,9 +35,8 @@ from pde_train.training import compiling, when_to_compile
 from pde_train.training import select_steps as choice
 from pde_train.training.compiled_steps import CompiledSteps
 from pde_train.training.compiling import Traced, trace
-from pde_train.training.decompositions import SPELLED_OUT
 from pde_train.training.library import build as build_library
-from pde_train.training.library import load
+from pde_train.training.library import load, repeat
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps, SingleSteps
 from pde_train.training.updates import AdamUpdate, DescentUpdate
@@ -79,6 +80,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def compile(self: steps.Compiled, device: str) -> None:
         self.run = lambda tensors: list(self.traced.step(*tensors))
+        self.repeat = partial(repeat, self.run)
 
     monkeypatch.setattr(steps.Compiled, "compile", compile)
 
@@ -452,7 +454,7 @@ def test_libraries_of_one_process_keep_their_own_shapes(tmp_path: Path) -> None:
         x, y = torch.randn(5, size, dtype=torch.float64), torch.randn(size, 2, dtype=torch.float64)
         (folder := tmp_path / str(size)).mkdir()
         graph = trace(lambda x, y: ((torch.tanh(x) @ y).sum(0), x + 1), [x], [y]).step
-        made.append((load(build_library(graph, [x, y], folder), "cpu"), graph, x, y))
+        made.append((load(build_library(graph, [x, y], folder), "cpu").run, graph, x, y))
     for library, graph, x, y in (*made, *made):
         for actual, expected in zip(library([x, y]), graph(x, y), strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-14, atol=1e-14)
@@ -775,16 +777,45 @@ def test_another_mode_is_refused_with_a_sentence(compose: Compose) -> None:
         build(compose(*SMALL, "method.compile=sometimes"))
 
 
-def test_tanh_of_compiled_steps_is_within_three_units_in_the_last_place() -> None:
+@compiles
+def test_tanh_of_compiled_code_is_within_three_units_in_the_last_place() -> None:
+    """In whole vectors, in what is left of a row, and alone."""
     tiny = torch.logspace(-300, -1, 300, dtype=torch.float64)
     x = torch.cat([torch.linspace(-25, 25, 1001), torch.linspace(-0.7, 0.7, 1001), tiny, -tiny]).double()
-    found = SPELLED_OUT[torch.ops.aten.tanh.default](x)
+    ends = torch.tensor([0.0, -0.0, 800.0, -800.0, torch.inf, -torch.inf, torch.nan], dtype=torch.float64)
+    alone = torch.tensor(0.3, dtype=torch.float64)
+    several = [x, ends, alone, x.float()]
+    traced = trace(lambda *tensors: tuple(torch.tanh(t) for t in tensors), several, [])
+    found, of_ends, of_one, of_float32 = load(traced.compile(several, []), "cpu").run(several)
     with mpmath.workdps(40):
         errors = [
-            abs(mpmath.mpf(b) - mpmath.tanh(mpmath.mpf(a))) for a, b in zip(x.tolist(), found.tolist(), strict=True)
+            abs(mpmath.mpf(b) - mpmath.tanh(mpmath.mpf(a)))
+            for a, b in zip([*x.tolist(), 0.3], [*found.tolist(), float(of_one)], strict=True)
         ]
-    assert all(error <= 3 * np.spacing(abs(value)) for error, value in zip(errors, torch.tanh(x).tolist(), strict=True))
-    ends = torch.tensor([0.0, 800.0, -800.0, torch.inf, -torch.inf, torch.nan], dtype=torch.float64)
-    torch.testing.assert_close(
-        SPELLED_OUT[torch.ops.aten.tanh.default](ends), torch.tanh(ends), rtol=0, atol=0, equal_nan=True
-    )
+    sizes = torch.tanh(torch.cat([x, alone.view(1)])).tolist()
+    assert all(error <= 3 * np.spacing(abs(value)) for error, value in zip(errors, sizes, strict=True))
+    torch.testing.assert_close(of_ends, torch.tanh(ends), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(of_float32, torch.tanh(x.float()), rtol=1e-6, atol=0)
+
+
+@compiles
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.Adam, lr=1e-2), SSBroyden])
+def test_steps_without_python_between_are_those_with_it(
+    compose: Compose, optimizer: Callable[..., torch.optim.Optimizer]
+) -> None:
+    """To the last bit, with a learning rate of each step, and however many are taken at once."""
+    made = []
+    for _ in range(2):
+        problem, _, batch = posed(compose, "sampler.interior=8")
+        made.append(CompiledSteps(problem, optimizer(problem.model.parameters()), StopSignals(), batch))
+        made[-1].compile()
+    one, many = made
+    one.first.repeat = partial(repeat, one.first.run)
+    many.at_once = 5
+    assert one.blocks is many.blocks is None
+    rates = None if optimizer is SSBroyden else torch.linspace(1.0, 0.5, 12)
+    expected, found = one.take(batch, 12, rates), many.take(batch, 12, rates)
+    assert many.at_once > 5  # as many as fit in the time between two looks at signals
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    for ours, theirs in zip(many._state(), one._state(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,10 @@ SMALL_PARAMETERS, SMALL_BLOCK_ROWS = 1024, 1024
 instead of 0.62 ms for 900 points), and where there is only one, only one function is to be compiled."""
 
 
+AT_ONCE_SECONDS = 0.02
+"""For so long steps are taken without a look at signals, and without Python."""
+
+
 class CompiledSteps(SingleSteps):
     """Loss and gradient, where an `Update` serves the whole step, as code compiled ahead of time for a batch's shapes.
 
@@ -45,6 +50,7 @@ class CompiledSteps(SingleSteps):
         self.sizes = [p.numel() for p in self.parameters.values()]
         self.rows = {region: points.x.shape[0] for region, points in batch.items()}
         self.batch: Batch | None = None
+        self.at_once = 1
         self.block_rows = SMALL_BLOCK_ROWS if sum(self.sizes) <= SMALL_PARAMETERS else BLOCK_ROWS
         first, blocks = split(batch, self.block_rows)
         in_order = [p for group in optimizer.param_groups for p in group["params"]]
@@ -83,15 +89,20 @@ class CompiledSteps(SingleSteps):
         if self.update is None:
             return super().take(batch, count, rates)
         *state, hyper = self._state()
-        losses = []
-        for numbers in scaled(hyper, rates, count):
+        numbers, losses, taken = torch.stack(scaled(hyper, rates, count)), list[Tensor](), 0
+        places = [0, *range(3, len(state) + 2)]  # of what the next step begins with, among its inputs
+        while taken < count and not (taken and self.signals.received is not None):
+            several, began = min(self.at_once, count - taken), time.perf_counter()
             gradient, loss = self._over_blocks(state[0], batch)
-            *state, loss = self.first.run([state[0], gradient, loss, *state[1:], numbers, *self.kept[0]])
-            losses.append(loss)
-            if self.signals.received is not None:
-                break
+            own = numbers[taken : taken + several]
+            inputs = [state[0], gradient, loss, *state[1:], own, *self.kept[0]]
+            *state, of_each = self.first.repeat(inputs, places, len(state) + 2, several)
+            losses.append(of_each)
+            taken += several
+            if self.blocks is None:
+                self.at_once = max(1, int(AT_ONCE_SECONDS * several / (time.perf_counter() - began)))
         self.update.put_back(self.optimizer, list(self.parameters.values()), state)
-        return torch.stack(losses)
+        return torch.cat(losses)
 
     def _over_blocks(self, point: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Gradient and loss of all blocks but the first part."""
@@ -157,6 +168,7 @@ class Compiled:
         self.example = self.layout.tensors(batch)
         self.traced: Traced = trace(lambda *tensors: function(*tensors, layout=self.layout), state, self.example)
         self.run: Function
+        self.repeat: Function
 
     def kept(self, batch: Batch) -> list[Tensor]:
         """What the compiled code needs of a batch."""
@@ -167,12 +179,12 @@ class Compiled:
         library = self.traced.library
         if library is not None:
             try:
-                self.run = load(library, device)
+                self.run, self.repeat = load(library, device)
                 return
             except RuntimeError:  # a damaged file, or one of another machine: it is made anew
                 pass
         kept = self.kept(self.layout.batch(tuple(self.example)))
-        self.run = load(self.traced.compile(self.state, kept), device)
+        self.run, self.repeat = load(self.traced.compile(self.state, kept), device)
 
 
 def split(batch: Batch, rows: int) -> tuple[Batch, list[Batch]]:

@@ -21,7 +21,7 @@ from torch import Tensor, fx
 
 from pde_train.cache import cache_folder
 from pde_train.training.decompositions import SPELLED_OUT
-from pde_train.training.library import Function, build
+from pde_train.training.library import FRAME, Function, build
 
 COMPILE_SECONDS, COMPILE_SECONDS_A_NODE = 3.0, 0.008
 """What it takes to compile a function, whatever it is, and for each node of its graph."""
@@ -147,7 +147,7 @@ def _key(step: fx.GraphModule) -> str:
         for n in step.graph.nodes
         if n.op == "placeholder"
     ]
-    compiler = [torch.__version__, *sys.version_info[:2], _processor()]
+    compiler = [FRAME, torch.__version__, *sys.version_info[:2], _processor()]
     compiler.append(torch.get_num_threads())  # which is part of the code
     if any("cuda" in device for _, _, device, _ in shapes):
         compiler.append(torch.cuda.get_device_capability())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -47,32 +46,7 @@ def _thin_product_plus(c: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: 
     return product if product is NotImplemented else beta * c + alpha * product
 
 
-TANH_P = (-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3)
-TANH_Q = (1.0, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3)
-"""tanh x = x + x^3 P(x^2) / Q(x^2) up to 0.625, highest powers first (Cephes Mathematical Library, tanh.c)."""
-
-
-def _tanh(x: Tensor) -> Any:
-    """tanh on the CPU by a rational function or one exponential, within 3 units in the last place.
-
-    torch's own, within 1 unit, takes more than twice as long, which is most of the time of a step of a
-    small network.
-
-    Args:
-        x: Of any shape.
-
-    Returns:
-        tanh x, or NotImplemented on other devices and in other precisions than float64.
-    """
-    if x.device.type != "cpu" or x.dtype != torch.float64:
-        return NotImplemented
-    z = x * x
-    p, q = (functools.reduce(lambda total, c: total * z + c, coefficients) for coefficients in (TANH_P, TANH_Q))
-    return torch.where(z < 0.625**2, x + x * z * p / q, 1 - 2 / (torch.exp(2 * x) + 1))
-
-
 SPELLED_OUT: dict[Any, Function] = {
-    torch.ops.aten.tanh.default: _tanh,
     torch.ops.aten.mm.default: _thin_product,
     torch.ops.aten.addmm.default: _thin_product_plus,
     torch.ops.aten.bmm.default: _thin_product,

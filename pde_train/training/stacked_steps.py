@@ -101,7 +101,7 @@ class StackedSteps(Steps):
         """Take steps by compiled code from now on."""
         kept = self._prepare()
         library = self.traced.library or self.traced.compile([*self.state[0], *self.hyper[0]], kept[0])
-        self.run, self.kept = load(library, self.problems[0].device), kept
+        self.run, self.kept = load(library, self.problems[0].device).run, kept
         self.compiled = True
 
     def losses(self, nudge: float = 0.0) -> Tensor:
