@@ -42,8 +42,8 @@ from pde_train.runs.loaded import LoadedRun as LoadedRun
 from pde_train.runs.loaded import as_points
 from pde_train.runs.loaded import load_run as load_run
 from pde_train.runs.run import Resume, Run
+from pde_train.singular_values import Spectrum
 from pde_train.spectra import singular_values
-from pde_train.spectrum import Spectrum
 from pde_train.status import newest
 from pde_train.sweeps.compose import group_choices
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pde_train.derivatives import Field
 from pde_train.errors import RunError
-from pde_train.spectrum import Spectrum
+from pde_train.singular_values import Spectrum
 
 BLOCK = 32
 """The number of directions that the randomised SVD adds at a time, and of rows of J that are computed at once."""

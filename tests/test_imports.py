@@ -12,7 +12,7 @@ import pde_train
 
 ROOT = Path(pde_train.__file__).parent
 
-GROUND = {"errors", "derivatives", "geometry", "memory", "spectrum"}
+GROUND = {"errors", "derivatives", "geometry", "memory", "singular_values"}
 SCIENCE = GROUND | {"differentiators", "entropy", "models", "pdes", "problem", "residuals", "samplers", "spectra"}
 ALLOWED = {  # what each module or folder may import from the package
     "errors": set(),
@@ -24,7 +24,7 @@ ALLOWED = {  # what each module or folder may import from the package
     "help": {"conf_dir", "errors"},
     "cache": set(),
     "run_folder": {"errors"},
-    "spectrum": {"errors"},
+    "singular_values": {"errors"},
     "plots": set(),
     "entropy": GROUND,
     "spectra": GROUND,

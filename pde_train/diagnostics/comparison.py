@@ -29,8 +29,8 @@ from pde_train.errors import PdeTrainError, sentence
 from pde_train.geometry import Batch
 from pde_train.problem import Problem, fitted, steady_draws
 from pde_train.progress import blocks
+from pde_train.singular_values import Spectrum
 from pde_train.spectra import singular_values
-from pde_train.spectrum import Spectrum
 from pde_train.tracking.record import Measured
 
 log = logging.getLogger(__name__)

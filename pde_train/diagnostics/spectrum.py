@@ -11,8 +11,8 @@ from pde_train.diagnostics.base import Diagnostics, check_max_dense, check_rows,
 from pde_train.geometry import Batch
 from pde_train.problem import Problem, steady_draws
 from pde_train.progress import blocks
+from pde_train.singular_values import Spectrum
 from pde_train.spectra import singular_values
-from pde_train.spectrum import Spectrum
 from pde_train.tracking.record import Record
 
 

@@ -17,7 +17,7 @@ from pde_train.entropy import Entropy
 from pde_train.problem import Problem
 from pde_train.run_folder import SPECTRA
 from pde_train.runs import figures, tables
-from pde_train.spectrum import save_spectra
+from pde_train.singular_values import save_spectra
 from pde_train.tracking.record import Record
 
 FIGURES_FOLDER = "figures"

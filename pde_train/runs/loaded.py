@@ -21,7 +21,7 @@ from pde_train.problem import Problem
 from pde_train.run_folder import SPECTRA
 from pde_train.runs import artifacts, figures
 from pde_train.runs.result import Result
-from pde_train.spectrum import Spectrum, load_spectra
+from pde_train.singular_values import Spectrum, load_spectra
 from pde_train.tracking.reading import downloaded
 from pde_train.tracking.record import Record
 from pde_train.training.parameters import MODEL, take_parameters

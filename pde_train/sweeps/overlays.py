@@ -17,7 +17,7 @@ from pde_train.plots import Curve
 from pde_train.run_folder import SPECTRA
 from pde_train.runs import tables
 from pde_train.runs.result import Result
-from pde_train.spectrum import load_spectra
+from pde_train.singular_values import load_spectra
 
 MOST_PANELS = 12
 """Groups of cells that are drawn; the table has all."""

@@ -15,7 +15,7 @@ from pde_train.instantiate import build_group, plain
 from pde_train.run_folder import SPECTRA, Status, lock
 from pde_train.runs import provenance
 from pde_train.runs.result import Result
-from pde_train.spectrum import load_spectra
+from pde_train.singular_values import load_spectra
 from pde_train.sweeps.grid import Cell
 from pde_train.tracking.base import Tracker
 

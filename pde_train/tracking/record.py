@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pde_train.entropy import Entropy
-from pde_train.spectrum import Spectrum
+from pde_train.singular_values import Spectrum
 from pde_train.tracking.base import AS_TAGS, Row, Tracker
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.optimizers.quasi_newton import QuasiNewton
 from pde_train.problem import Problem
 from pde_train.run_folder import CHECKPOINT
-from pde_train.spectrum import Spectrum
+from pde_train.singular_values import Spectrum
 from pde_train.tracking.record import Record
 from pde_train.training.checkpoint import content, read, write
 from pde_train.training.points import TrainingPoints
