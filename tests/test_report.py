@@ -716,7 +716,10 @@ def test_the_stored_verdicts_follow_from_the_published_runs() -> None:
         for stratum, said_of in zip(again, named, strict=True):
             assert (stratum.when, stratum.estimate.n) == (said_of["when"], said_of["estimate"]["n"])
             assert dict(stratum.lost) == said_of["lost"]
-            assert strict(asdict(stratum.estimate)) == said_of["estimate"]
+            for end, number in asdict(stratum.estimate).items():  # sums in another order of rows
+                said_number = said_of["estimate"][end]
+                assert (said_number is None) == (not math.isfinite(number))
+                assert said_number is None or number == pytest.approx(said_number, rel=1e-9, abs=1e-12)
         if len(comparisons) == len(hypothesis.comparisons):
             assert [str(s.outcome) for s in again] == [s["outcome"] for s in named]
 
