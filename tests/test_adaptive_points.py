@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pde_train.samplers.residual_based import ResidualBased, density
 from pde_train.samplers.uniform import Uniform
 from pde_train.tracking.record import Record
 from pde_train.training.compiled_steps import Compiled, CompiledSteps
+from pde_train.training.library import repeat
 from pde_train.training.signals import StopSignals
 from pde_train.training.stacked import train_together
 from pde_train.training.training import Training
@@ -271,6 +273,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def compile(self: Compiled, device: str) -> None:
         self.run = lambda tensors: list(self.traced.step(*tensors))
+        self.repeat = partial(repeat, self.run)
 
     monkeypatch.setattr(Compiled, "compile", compile)
     monkeypatch.setattr(CompiledSteps, "compile_seconds", property(lambda self: 0.0))
