@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pde_train.errors import PdeTrainError, UsageError
-from pde_train.run_folder import CELLS, RESULT_FILE
-from pde_train.runs.result import Result
+from pde_train.run_folder import CELLS, FIGURES_FOLDER, RESULT_FILE, Status
 from pde_train.sweeps.grid import GRID_FILE, Grid
 
 
@@ -29,11 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         folders = [folder for run in given.runs for folder in _folders(run, given.sweeps)]
-        from pde_train.runs.artifacts import FIGURES_FOLDER
         from pde_train.runs.loaded import load_run
 
         for folder in folders:
-            if given.again or not (folder / FIGURES_FOLDER).exists():
+            if given.again or not any((folder / FIGURES_FOLDER).glob("*.png")):
                 print(load_run(folder).draw(), flush=True)
     except PdeTrainError as error:
         print(error, file=sys.stderr)
@@ -44,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _folders(run: str, sweeps: Path) -> Iterator[Path]:
     """The folders of runs that a word names: of one run, or of all finished cells of a sweep."""
     if (Path(run) / GRID_FILE).exists():
-        yield from (cell.folder for cell in Grid.read(Path(run).absolute()).distinct if _is_finished(cell.folder))
+        cells = Grid.read(Path(run).absolute()).distinct
+        yield from (cell.folder for cell in cells if cell.status is Status.FINISHED)
         return
     places = [Path(run), sweeps / CELLS / run]
     found = [folder for folder in places if (folder / RESULT_FILE).exists()]
@@ -54,10 +53,6 @@ def _folders(run: str, sweeps: Path) -> Iterator[Path]:
             f"name of a cell below {sweeps}, see python -m pde_train.status"
         )
     yield found[0]
-
-
-def _is_finished(folder: Path) -> bool:
-    return (result := Result.of_a_cell(folder)) is not None and result.is_finished
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ DELIVERED = "tracking.delivered"
 OF_TRACKING = (OUTBOX, DELIVERED)
 OF_A_RUN = (CHECKPOINT, RESULT_FILE, "spectrum.csv", SPECTRA, "comparison.csv", "traceback.txt")
 
+FIGURES_FOLDER = "figures"
 FIGURES = (
     "solution",
     "error",
@@ -50,12 +51,12 @@ FIGURES = (
     "comparison",
     "compared_singular_values",
 )
-"""Names of the pictures of a run."""
+"""Names of the pictures of a run, in FIGURES_FOLDER below its folder."""
 
 MARK = "config_hash"
 """File that says which configuration the run of a folder has, see `pde_train.runs.provenance.config_hash`."""
 
-WRITTEN = ("config.yaml", "model.pt", "history.csv", "figures", CHECKPOINT, "spectrum.csv", SPECTRA)
+WRITTEN = ("config.yaml", "model.pt", "history.csv", FIGURES_FOLDER, CHECKPOINT, "spectrum.csv", SPECTRA)
 """What a run writes besides its result."""
 
 
@@ -64,7 +65,7 @@ def clear(folder: Path) -> None:
     for old in OF_A_RUN:
         (folder / old).unlink(missing_ok=True)
     for name in FIGURES:
-        (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
+        (folder / FIGURES_FOLDER / f"{name}.png").unlink(missing_ok=True)
     for old_view in folder.glob("entropy-*/result.json"):
         old_view.unlink()
     set_aside(folder)

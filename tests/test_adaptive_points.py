@@ -2,14 +2,13 @@
 
 import itertools
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fixtures import Compose, KilledAt, descent_of
+from fixtures import Compose, KilledAt, descent_of, interpret
 from scipy import integrate, stats
 from torch import Tensor
 
@@ -23,7 +22,6 @@ from pde_train.samplers.residual_based import ResidualBased, density
 from pde_train.samplers.uniform import Uniform
 from pde_train.tracking.record import Record
 from pde_train.training.compiled_steps import Compiled, CompiledSteps
-from pde_train.training.library import repeat
 from pde_train.training.signals import StopSignals
 from pde_train.training.stacked import train_together
 from pde_train.training.training import Training
@@ -271,11 +269,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graphs that would be compiled, computed operation by operation."""
 
-    def compile(self: Compiled, device: str) -> None:
-        self.run = lambda tensors: list(self.traced.step(*tensors))
-        self.repeat = partial(repeat, self.run)
-
-    monkeypatch.setattr(Compiled, "compile", compile)
+    monkeypatch.setattr(Compiled, "compile", lambda self, device: interpret(self))
     monkeypatch.setattr(CompiledSteps, "compile_seconds", property(lambda self: 0.0))
 
 

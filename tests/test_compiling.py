@@ -20,7 +20,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from fixtures import Compose, KilledAt, descent_of
+from fixtures import Compose, KilledAt, descent_of, interpret
 from torch import Tensor, fx, nn
 
 from pde_train.cache import cache_folder
@@ -78,11 +78,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graphs that would be compiled, computed operation by operation."""
 
-    def compile(self: steps.Compiled, device: str) -> None:
-        self.run = lambda tensors: list(self.traced.step(*tensors))
-        self.repeat = partial(repeat, self.run)
-
-    monkeypatch.setattr(steps.Compiled, "compile", compile)
+    monkeypatch.setattr(steps.Compiled, "compile", lambda self, device: interpret(self))
 
 
 def refuse_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fixtures import Compose, descent_of
+from fixtures import Compose, descent_of, interpret
 from scipy import stats
 from torch import Tensor, nn
 
@@ -30,7 +29,6 @@ from pde_train.models.residual import Residual
 from pde_train.models.siren import Siren
 from pde_train.problem import Problem
 from pde_train.training.compiled_steps import CompiledSteps
-from pde_train.training.library import repeat
 from pde_train.training.signals import StopSignals
 from pde_train.training.stacked_steps import StackedSteps
 from pde_train.training.steps import EagerSteps
@@ -310,8 +308,7 @@ OPTIONS = [[], ["model.input_scaling=true", "model.output_scale=3.0", "model.per
 def test_a_traced_step_is_the_eager_one(compose: Compose, name: str, options: list[str]) -> None:
     (problem, optimizer, batch), (own, mine, points) = (posed(compose, name, *options) for _ in range(2))
     traced = CompiledSteps(problem, optimizer, StopSignals(), batch)
-    traced.first.run = lambda tensors: list(traced.first.traced.step(*tensors))
-    traced.first.repeat = partial(repeat, traced.first.run)
+    interpret(traced.first)
     losses = traced.take(batch, 3), EagerSteps(own, mine, StopSignals()).take(points, 3)
     torch.testing.assert_close(*losses, rtol=1e-10, atol=0)  # Adam divides by square roots of small gradients
     for found, expected in zip(problem.model.parameters(), own.model.parameters(), strict=True):

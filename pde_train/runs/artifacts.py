@@ -15,13 +15,10 @@ from matplotlib.figure import Figure
 from pde_train import plots
 from pde_train.entropy import Entropy
 from pde_train.problem import Problem
-from pde_train.run_folder import SPECTRA
+from pde_train.run_folder import FIGURES_FOLDER, SPECTRA
 from pde_train.runs import figures, tables
 from pde_train.singular_values import save_spectra
 from pde_train.tracking.record import Record
-
-FIGURES_FOLDER = "figures"
-"""Where the figures of a run lie, below its folder."""
 
 
 def write(

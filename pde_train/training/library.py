@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +18,8 @@ from unittest import mock
 
 import torch
 from torch import Tensor, fx
+
+from pde_train.training.decompositions import TANH, with_fast_tanh
 
 Function = Callable[..., Any]
 
@@ -31,42 +32,6 @@ BEFORE = r"""
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
 #include <torch/csrc/inductor/aoti_runtime/utils.h>
 """
-
-TANH = r"""
-// tanh |x| = t / (t + 2) with t = exp(2 |x|) - 1. For 2 |x| = k ln 2 + r it is t = 2^k (exp(r) - 1) + (2^k - 1), and
-// exp(r) - 1 a Taylor polynomial of degree 13, as |r| <= ln(2) / 2. Within 3 units in the last place.
-static inline at::vec::Vectorized<double> fast_tanh(const at::vec::Vectorized<double>& x) {
-  using V = at::vec::Vectorized<double>;
-  using at::vec::fmadd;
-  const V y = at::vec::clamp_max(x.abs() * V(2.0), V(44.0));  // a larger one is 1
-  const V k = (y * V(1.4426950408889634)).round();
-  const V r = fmadd(k, V(-0x1.ef35793c7673p-45), fmadd(k, V(-0x1.62e42fefa38p-1), y));  // ln 2 in two parts
-  const V r2 = r * r, r4 = r2 * r2;
-  const V a = fmadd(r2, fmadd(r, V(1.0 / 120), V(1.0 / 24)), fmadd(r, V(1.0 / 6), V(0.5)));
-  const V b = fmadd(r2, fmadd(r, V(1.0 / 362880), V(1.0 / 40320)), fmadd(r, V(1.0 / 5040), V(1.0 / 720)));
-  const V c = fmadd(r2, fmadd(r, V(1.0 / 6227020800.0), V(1.0 / 479001600)),
-                    fmadd(r, V(1.0 / 39916800), V(1.0 / 3628800)));
-  const V p = fmadd(r2, fmadd(r4, fmadd(r4, c, b), a), r);
-  // the last bits of k + 2^52 + 1023 are the exponent of 2^k
-  const auto bits = at::vec::cast<int64_t>(k + V(4503599627371519.0)) << at::vec::Vectorized<int64_t>(52);
-  const V power = at::vec::cast<double>(bits);
-  const V t = fmadd(power, p, power - V(1.0));
-  return (t / (t + V(2.0))).copysign(x);
-}
-template <int N>
-static inline at::vec::VectorizedN<double, N> fast_tanh(const at::vec::VectorizedN<double, N>& x) {
-  return x.unary_op([](const at::vec::Vectorized<double>& part) { return fast_tanh(part); });
-}
-static inline double fast_tanh(double x) {
-  alignas(64) double lanes[at::vec::Vectorized<double>::size()];
-  fast_tanh(at::vec::Vectorized<double>(x)).store(lanes);
-  return lanes[0];
-}
-static inline float fast_tanh(float x) { return std::tanh(x); }
-template <typename Other>
-static inline Other fast_tanh(const Other& x) { return x.tanh(); }
-"""
-"""torch's own tanh of doubles, within 1 unit, takes three times as long: most of the time of a small network's step."""
 
 MODEL = r"""
 namespace torch::aot_inductor {
@@ -84,15 +49,13 @@ AFTER = r"""
 }  // namespace
 }  // namespace torch::aot_inductor
 
-// A list of capsules of tensors, which are taken, to one of results.
-extern "C" PyObject* run(PyObject* inputs) {
-  AtenTensorHandle in[%(inputs)d + 1], out[%(outputs)d + 1];
-  for (Py_ssize_t i = 0; i < %(inputs)d; ++i)
-    in[i] = static_cast<AtenTensorHandle>(PyCapsule_GetPointer(PyList_GET_ITEM(inputs, i), nullptr));
+// Capsules of the results that a body writes to `out` without Python's lock, or its error.
+template <typename Body>
+static PyObject* computed(Body body, AtenTensorHandle* out) {
   std::string error;
   Py_BEGIN_ALLOW_THREADS
   try {
-    torch::aot_inductor::Model().run_impl(in, out, nullptr, nullptr);
+    body();
   } catch (const std::exception& raised) {
     error = raised.what();
     if (error.empty()) error = "the compiled code failed";
@@ -104,6 +67,17 @@ extern "C" PyObject* run(PyObject* inputs) {
   return results;
 }
 
+static AtenTensorHandle input(PyObject* inputs, Py_ssize_t i) {
+  return static_cast<AtenTensorHandle>(PyCapsule_GetPointer(PyList_GET_ITEM(inputs, i), nullptr));
+}
+
+// A list of capsules of tensors, which are taken, to one of results.
+extern "C" PyObject* run(PyObject* inputs) {
+  AtenTensorHandle in[%(inputs)d + 1], out[%(outputs)d + 1];
+  for (Py_ssize_t i = 0; i < %(inputs)d; ++i) in[i] = input(inputs, i);
+  return computed([&] { torch::aot_inductor::Model().run_impl(in, out, nullptr, nullptr); }, out);
+}
+
 // The same `count` times: each output but the last becomes the input of its place, and the last ones are one vector.
 // The input `varying` has a row for each time.
 extern "C" PyObject* repeat(PyObject* inputs, PyObject* places, long varying, long count) {
@@ -111,20 +85,18 @@ extern "C" PyObject* repeat(PyObject* inputs, PyObject* places, long varying, lo
   if (PyTuple_GET_SIZE(places) != %(outputs)d - 1)
     return PyErr_Format(PyExc_RuntimeError, "a place is needed for each output but the last");
   std::vector<RAIIAtenTensorHandle> held;
-  for (Py_ssize_t i = 0; i < %(inputs)d; ++i)
-    held.emplace_back(static_cast<AtenTensorHandle>(PyCapsule_GetPointer(PyList_GET_ITEM(inputs, i), nullptr)));
+  for (Py_ssize_t i = 0; i < %(inputs)d; ++i) held.emplace_back(input(inputs, i));
   long place[%(outputs)d];
   for (Py_ssize_t i = 0; i < %(outputs)d - 1; ++i) place[i] = PyLong_AsLong(PyTuple_GET_ITEM(places, i));
-  RAIIAtenTensorHandle last;
-  std::string error;
-  Py_BEGIN_ALLOW_THREADS
-  try {
+  AtenTensorHandle out[%(outputs)d];
+  return computed([&] {
     int64_t row = 0, one = 1, size = count;
     AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_size(held[varying], 1, &row));
+    RAIIAtenTensorHandle last;
     char* values = nullptr;
     size_t bytes = 0;
     for (long k = 0; k < count; ++k) {
-      AtenTensorHandle in[%(inputs)d], out[%(outputs)d];
+      AtenTensorHandle in[%(inputs)d];
       for (long i = 0; i < %(inputs)d; ++i) {
         if (i == varying) {
           AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(held[i], 1, &row, &one, k * row, &in[i]));
@@ -138,28 +110,18 @@ extern "C" PyObject* repeat(PyObject* inputs, PyObject* places, long varying, lo
       if (k == 0) {
         int32_t dtype = 0;
         AtenTensorHandle made = nullptr;
-        void* data = nullptr;
         AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(value, &dtype));
         bytes = dtype == aoti_torch_dtype_float64() ? sizeof(double) : sizeof(float);
         AOTI_TORCH_ERROR_CODE_CHECK(
             aoti_torch_empty_strided(1, &size, &one, dtype, aoti_torch_device_type_cpu(), 0, &made));
         last = RAIIAtenTensorHandle(made);
-        AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(last, &data));
-        values = static_cast<char*>(data);
+        values = static_cast<char*>(last.data_ptr());
       }
       std::memcpy(values + k * bytes, value.data_ptr(), bytes);
     }
-  } catch (const std::exception& raised) {
-    error = raised.what();
-    if (error.empty()) error = "the compiled code failed";
-  }
-  Py_END_ALLOW_THREADS
-  if (!error.empty()) return PyErr_Format(PyExc_RuntimeError, "%%s", error.c_str());
-  PyObject* results = PyList_New(%(outputs)d);
-  for (Py_ssize_t i = 0; i < %(outputs)d - 1; ++i)
-    PyList_SET_ITEM(results, i, PyCapsule_New(held[place[i]].release(), nullptr, nullptr));
-  PyList_SET_ITEM(results, %(outputs)d - 1, PyCapsule_New(last.release(), nullptr, nullptr));
-  return results;
+    for (long i = 0; i < %(outputs)d - 1; ++i) out[i] = held[place[i]].release();
+    out[%(outputs)d - 1] = last.release();
+  }, out);
 }
 """
 
@@ -277,20 +239,11 @@ def _compile_calls(graph: Any, wrapper: str, kernels: str, folder: Path) -> Path
 
     counts = {"inputs": len(graph.graph_input_names), "outputs": len(graph.graph_outputs)}
     source = folder / "calls.cpp"
-    source.write_text("\n".join([BEFORE, _with_fast_tanh(kernels), *_calls(wrapper), AFTER % counts]))
+    source.write_text("\n".join([BEFORE, with_fast_tanh(kernels), *_calls(wrapper), AFTER % counts]))
     options = CppTorchDeviceOptions(vec_isa=pick_vec_isa(), device_type="cpu", aot_mode=True)
     builder = CppBuilder(name=source.stem, sources=str(source), output_dir=str(folder), BuildOption=options)
     builder.build()
     return Path(builder.get_target_file_path())
-
-
-def _with_fast_tanh(kernels: str) -> str:
-    """The same kernels with TANH, which stands behind the header that declares vectors; as they are where none is."""
-    header = re.search(r"#include .*cpp_prefix.h>\n", kernels)
-    if header is None:
-        return kernels
-    calls = re.sub(r"(\w+)\.tanh\(\)", r"fast_tanh(\1)", kernels[header.end() :]).replace("std::tanh(", "fast_tanh(")
-    return f"{kernels[: header.end()]}{TANH}{calls}"
 
 
 def _calls(wrapper: str) -> list[str]:
