@@ -284,8 +284,7 @@ def test_no_run_stays_open_where_several_processes_are_stopped(tmp_path: Path, n
     assert process.returncode == 128 + signal.Signals[number], out + err
     (parent,), children = runs(tmp_path)
     assert parent.info.status == "KILLED"
-    assert len(children) >= 2
-    assert {child.info.status for child in children} == {"KILLED"}
+    assert [child.info.status for child in children] == ["KILLED"] * 2  # no other cell has begun since
     saved = [r for r in results(tmp_path).values() if "a checkpoint was written" in (r["error"] or "")]
     assert len(saved) == 2, results(tmp_path)
     assert not workers_of(tmp_path)

@@ -68,6 +68,10 @@ class Worker:
             if self.stopped is not None:
                 raise SystemExit(128 + self.stopped)
             return task(cfg)
+        except SystemExit as end:  # of a run that trained, whose own handler heard the signal
+            if isinstance(end.code, int) and end.code > 128:
+                self.stopped = end.code - 128
+            raise
         finally:
             self.busy = False
 
