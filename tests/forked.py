@@ -249,7 +249,7 @@ def fork_workers() -> None:
 
 
 WITHOUT_FIGURES = "TESTS_WITHOUT_FIGURES"
-"""Environment variable that is set for commands whose runs draw nothing, which takes longer than small runs."""
+"""Environment variable that is set for commands that draw nothing, which takes longer than small runs and sweeps."""
 
 NEW_STORE = "TESTS_NEW_STORE"
 """Environment variable that names a sqlite file with the tables of a new store."""
@@ -468,8 +468,10 @@ def become(about: dict[str, Any], *pipes: int) -> None:
     sys.path[:0] = [about["folder"], *(entry for entry in named if entry not in sys.path)]
     if WITHOUT_FIGURES in os.environ:
         from pde_train.runs import artifacts
+        from pde_train.sweeps import overlays
 
         artifacts.draw = lambda problem, record, entropy: {}
+        overlays.draw = lambda results: {}
     flag, what, *words = about["command"]
     sys.argv = [what if flag == "-m" else flag, *words]
     code: Any = 0
@@ -509,6 +511,7 @@ def preload() -> None:
     from pde_train.tracking.delivery import Store
 
     Store("").load()
+    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # which MLflow does where a database is opened
     uploader.subprocess = Child  # type: ignore[attr-defined, assignment]  # as much of the module as is used there
     copy_new_stores()
     keep_compositions()

@@ -14,16 +14,16 @@ from pde_train.tracking.record import is_for_store
 SMALL = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.steps=60", "method.compile=never"]
 
 
-def started(folder: Path, *words: str) -> forked.Forked:
+def started(folder: Path, *words: str, figures: bool = False) -> forked.Forked:
     """`python -m pde_train --multirun ...`, begun in a folder, in a process group of its own."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "MLFLOW"))}
-    environment = {**clean, "OMP_NUM_THREADS": "1", forked.WITHOUT_FIGURES: ""}
+    environment = {**clean, "OMP_NUM_THREADS": "1"} | ({} if figures else {forked.WITHOUT_FIGURES: ""})
     return forked.started("-m", "pde_train", "--multirun", *words, folder=folder, environment=environment)
 
 
-def swept(folder: Path, *words: str, code: int = 0) -> tuple[str, str]:
+def swept(folder: Path, *words: str, code: int = 0, figures: bool = False) -> tuple[str, str]:
     """What a sweep that ran to its end said on stdout and stderr."""
-    process = started(folder, *words)
+    process = started(folder, *words, figures=figures)
     out, err = process.communicate(timeout=300)
     assert process.returncode == code, out + err
     return out, err

@@ -30,7 +30,6 @@ ONE_NODE = Path(__file__).parent / "slurm" / "one_node.sh"
 MISSING = [tool for tool in ("slurmctld", "slurmd", "munged", "sbatch", "ps", "free") if shutil.which(tool) is None]
 
 TINY = ["model=two_layer", "model.width=5", "diagnostics=none", "method.compile=never"]
-LONG = ["method.steps=12000", "method.chunk=50", "method.checkpoint_every=1000", "method.log_every=10000"]
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +63,21 @@ class SleepyAdam(torch.optim.Adam):
         time.sleep(0.02)
         return super().step(closure)
 """
+"""The module sleepy: an optimiser whose steps take long, and nothing from what else runs."""
+
+SLEEPILY = ["trusted_modules=[sleepy]", "optimizer._target_=sleepy.SleepyAdam"]
+STEPS = 700
+LONG = [*SLEEPILY, f"method.steps={STEPS}", "method.chunk=50", "method.checkpoint_every=50", "method.log_every=1000"]
 
 
 @pytest.fixture(scope="module")
 def timed(slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator["Sweep"]:
-    """A sweep of one cell that needs far longer than its time limit, under way while the other tests run.
-
-    Its optimiser sleeps, so that it takes nothing from them.
-    """
+    """A sweep of one cell that needs far longer than its time limit, under way while the other tests run."""
     folder = tmp_path_factory.mktemp("timed")
     (folder / "sleepy.py").write_text(SLEEPY)
-    sleepy = ["trusted_modules=[sleepy]", "optimizer._target_=sleepy.SleepyAdam"]
     endless = ["method.steps=10000000", "method.chunk=1000", "method.checkpoint_every=1000", "method.log_every=100000"]
     limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10"]
-    sweep = Sweep(slurm, folder, *sleepy, *endless, *limit)
+    sweep = Sweep(slurm, folder, *SLEEPILY, *endless, *limit)
     yield sweep
     sweep.process.kill()
     sweep.end()
@@ -225,6 +225,8 @@ def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launche
 ) -> None:
     undisturbed = tmp_path / "undisturbed"
     undisturbed.mkdir()
+    for folder in (undisturbed, tmp_path):
+        (folder / "sleepy.py").write_text(SLEEPY)
     reference = Sweep(slurm, undisturbed, *LONG, "seed=0,1", launcher="basic")
     words = [*LONG, "seed=0,1,2,3", "hydra.launcher.array_parallelism=2"]
     first = Sweep(slurm, tmp_path, *words)
@@ -267,7 +269,7 @@ def test_cells_survive_preemption_sigterm_scancel_and_the_death_of_their_launche
         assert history(ours) == history(theirs)
         models = [torch.load(folder / "model.pt", weights_only=True) for folder in (ours, theirs)]
         assert all(torch.equal(models[0][k], models[1][k]) for k in models[1])
-    assert_one_whole_run_each(tmp_path, cells=4, steps=12000)
+    assert_one_whole_run_each(tmp_path, cells=4, steps=STEPS)
 
 
 def test_a_cell_that_runs_out_of_time_goes_on_and_outlives_its_launcher(timed: Sweep) -> None:

@@ -46,7 +46,7 @@ def test_a_grid_through_its_life(
     """Failing cells, more cells, another entropy, a fresh start: each command trains only what is not done."""
     monkeypatch.chdir(tmp_path)
     words = [*SMALL, "seed=0,1", "optimizer.lr=1e-3,1e200"]
-    out, _ = swept(tmp_path, *words, code=1)
+    out, _ = swept(tmp_path, *words, code=1, figures=True)
     assert out.count("failed: ") == 2
     assert all("expected finite numbers" in line for line in out.splitlines() if line.startswith("failed: "))
     assert sorted(r["status"] for r in results(tmp_path).values()) == ["failed", "failed", "finished", "finished"]

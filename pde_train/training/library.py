@@ -240,7 +240,8 @@ def _compile_calls(graph: Any, wrapper: str, kernels: str, folder: Path) -> Path
     counts = {"inputs": len(graph.graph_input_names), "outputs": len(graph.graph_outputs)}
     source = folder / "calls.cpp"
     source.write_text("\n".join([BEFORE, with_fast_tanh(kernels), *_calls(wrapper), AFTER % counts]))
-    options = CppTorchDeviceOptions(vec_isa=pick_vec_isa(), device_type="cpu", aot_mode=True)
+    quick = ("-g0", "-w")  # a tenth of the time goes to symbols of debuggers, and to warnings of torch's headers
+    options = CppTorchDeviceOptions(vec_isa=pick_vec_isa(), device_type="cpu", aot_mode=True, extra_flags=quick)
     builder = CppBuilder(name=source.stem, sources=str(source), output_dir=str(folder), BuildOption=options)
     builder.build()
     return Path(builder.get_target_file_path())
