@@ -93,6 +93,7 @@ class TopLevel(BaseModel):
     name: str | int | float
     seed: NonNegativeInt
     resume: bool
+    figures: bool
     trusted_modules: list[str]
     sweep: Sweep
     accelerator: Accelerator

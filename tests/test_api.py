@@ -70,6 +70,20 @@ def test_figures_on_demand_are_those_that_a_run_draws_itself(tmp_path: Path) -> 
     assert on_demand == {name: by_run[name] for name in on_demand}  # the same pixels
 
 
+def test_a_run_without_figures_is_the_same_run_and_has_them_drawn_later(tmp_path: Path) -> None:
+    words = [*WORDS, "method.compile=never", "tracking=none"]
+    hashes = []
+    for folder, word in (("with", "figures=true"), ("without", "figures=false")):
+        done = forked.run("-m", "pde_train", *words, word, f"hydra.run.dir={tmp_path / folder}", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        hashes.append(pt.load_run(tmp_path / folder).result.config_hash)
+    assert hashes[0] == hashes[1]
+    drawn, later = (tmp_path / folder / "figures" for folder in ("with", "without"))
+    assert not later.exists()
+    assert pt.load_run(tmp_path / "without").draw() == later
+    assert {file.name for file in later.glob("*.png")} == {file.name for file in drawn.glob("*.png")} != set()
+
+
 def test_figures_of_what_is_no_run_are_refused_with_a_sentence(tmp_path: Path) -> None:
     done = forked.run("-m", "pde_train.figures", "abc", folder=tmp_path)
     assert done.returncode == 2

@@ -59,7 +59,7 @@ class LoadedRun:
         cfg = self.config.copy()
         cfg.tracking = {"_target_": "pde_train.tracking.none.NoTracker"}
         cfg.sweep.update({"parent": None, "stack": None, "bounds": None})
-        cfg.name = "loaded"
+        cfg.name, cfg.figures = "loaded", False  # runs of earlier versions have no key `figures`
         cfg.accelerator.accelerator = "cpu"
         experiment = build(cfg)
         take_parameters(experiment.problem.model, str(self.folder / MODEL), "cpu", "folder")

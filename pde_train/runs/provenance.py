@@ -18,7 +18,7 @@ from typing import Any
 
 PACKAGES = ("pde_train", "torch", "lightning", "hydra-core", "mlflow", "numpy")
 
-NOT_DECISIVE = ("tracking", "name", "resume", "sweep", "entropy", "trusted_modules")
+NOT_DECISIVE = ("tracking", "name", "resume", "figures", "sweep", "entropy", "trusted_modules")
 """Keys of the configuration that decide no number; entropies are recomputed from singular values at any time."""
 
 NOT_DECISIVE_OF_METHOD = ("chunk", "checkpoint_every")
@@ -157,7 +157,7 @@ TARGET = "_target_"
 TARGETS = "mlflow.pde_train.class."
 """Begins the names of tags with the name of a class; MLflow's pages show no tag that begins with `mlflow.`."""
 
-OF_NO_RUN = ("name", "resume", "sweep", "tracking", "trusted_modules")
+OF_NO_RUN = ("name", "resume", "figures", "sweep", "tracking", "trusted_modules")
 """Keys of a configuration that are no parameters of the run in a store."""
 
 

@@ -377,7 +377,8 @@ def run_config(
     """Build and run a composed configuration.
 
     Args:
-        cfg: The configuration; its key ``resume`` asks for what an interrupted run left in `folder`.
+        cfg: The configuration; its key ``resume`` asks for what an interrupted run left in `folder`, and
+            ``figures=false`` for no figures.
         folder: Where to keep everything.
         choices: The choice of every configuration group.
         overrides: The words of the command.
@@ -391,7 +392,7 @@ def run_config(
     """
     required = cfg.get("resume") is True
     resume = Resume.REQUIRED if required else Resume.WHERE_POSSIBLE if of_a_sweep else Resume.NEVER
-    with Run.open(folder, choices, overrides, resume) as current:
+    with Run.open(folder, choices, overrides, resume, figures=cfg.get("figures") is not False) as current:
         with waiting("loading libraries"):
             experiment = build(cfg)
         return current.fit(experiment)

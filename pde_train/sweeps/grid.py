@@ -23,7 +23,7 @@ STACKS = "stacks"
 
 GRID_FILE = "grid.json"
 
-NOT_IN_A_LABEL = ("entropy", "hydra", "name", "tracking")
+NOT_IN_A_LABEL = ("entropy", "figures", "hydra", "name", "tracking")
 """Keys that may be swept and are no part of a run's name: its training is shared."""
 
 OF_DIFFERENCES = ("accuracy", "step", "part")
