@@ -59,7 +59,7 @@ def audited(model: nn.Module, step: float | str, sampler: Sampler) -> tuple[dict
     trained = problem.residual(batch)
     found = Audit().metrics(problem, batch, trained)
     metrics = {**found, "residual": trained, "residual_exact": problem.residual_exact()}
-    return found, trained, flags.raised(metrics, None, 100.0, False, "float64")
+    return found, trained, flags.raised(flags.Facts(metrics, None, 100.0, False, "float64"))
 
 
 @pytest.mark.parametrize("interior", [51, 201, 1001, 2001])  # 1001 points are also those on which errors are measured
@@ -157,7 +157,8 @@ def test_derivatives_that_are_said_to_be_exact_are_compared_with_another_exact_w
         problem = Problem(Poisson1D(), Normalised(), by, Grid(20, 2))
         errors[type(by)] = derivative_error(problem)
         metrics = {"residual": 1.0, "residual_exact": 1.0, "audit/derivatives": errors[type(by)]}
-        assert ("inexact" in flags.raised(metrics, None, None, True, "float64")) == (by == Forward())
+        facts = flags.Facts(metrics, None, None, True, "float64")
+        assert ("inexact" in flags.raised(facts)) == (by == Forward())
     assert errors[Reverse] < 1e-6  # of the differences with which it is compared
     assert errors[Forward] > 0.1
 
@@ -211,7 +212,7 @@ def test_a_thousand_dimensions_are_compared_by_a_few_derivatives(compose: Compos
 )
 def test_flags(numbers: dict[str, float], first_loss: float | None, expected: set[str]) -> None:
     good = {"loss": 1e-8, "residual": 1e-4, "residual_exact": 1e-4, "error_l2": 1e-4}
-    assert set(flags.raised({**good, **numbers}, first_loss, 100.0, True, "float64")) == expected
+    assert set(flags.raised(flags.Facts({**good, **numbers}, first_loss, 100.0, True, "float64"))) == expected
 
 
 @pytest.mark.parametrize("factor", ["0.5", "-1", "0", "many", "true", ".nan"])

@@ -313,7 +313,8 @@ class Run:
         same = len(losses) > 1 and "weighting" not in self.record.tags  # other weights make another loss
         first_loss = losses[min(losses)] if same else None
         exact = experiment.problem.differentiator.exact
-        raised = flags.raised(self.record.last(), first_loss, experiment.audit.factor, exact, experiment.precision)
+        facts = flags.Facts(self.record.last(), first_loss, experiment.audit.factor, exact, experiment.precision)
+        raised = flags.raised(facts)
         for name, why in raised.items():
             log.warning("%s: %s", name, why)
         self.record.log(steps, {f"flag/{name}": float(name in raised) for name in flags.NAMES})
