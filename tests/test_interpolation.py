@@ -26,6 +26,8 @@ from pde_train.pdes.heat_1d import Heat1D
 from pde_train.pdes.interpolation import Interpolation
 from pde_train.runs.run import run
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def file_of(folder: Path, names: str, *columns: np.ndarray) -> str:
     path = folder / "values.csv"

@@ -39,6 +39,8 @@ from pde_train.runs.run import run, run_config
 from pde_train.runs.tables import learnt_numbers
 from pde_train.samplers.uniform import Uniform
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 EPS = 2.0**-52
 
 

@@ -17,7 +17,7 @@ from pde_train.runs.result import Result
 from pde_train.runs.run import run_config
 from pde_train.training.training import Training
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
 
 STEPS = 1500
 

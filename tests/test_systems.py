@@ -39,6 +39,8 @@ from pde_train.samplers.uniform import Uniform
 from pde_train.tracking.none import NoTracker
 from pde_train.tracking.record import Record
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 EPS = 2.0**-52
 
 
