@@ -250,10 +250,12 @@ def test_a_stack_that_was_killed_or_stopped_goes_on_stacked_or_alone(tmp_path: P
 @pytest.mark.slow
 def test_cells_of_several_shapes_and_methods_are_several_stacks(tmp_path: Path) -> None:
     out, _ = swept(tmp_path, *STACK, "model.features=10,20", "seed=0,1", "hydra.launcher.size=1", "tracking=none")
-    assert "4 cells in 4 stacks" in out
+    assert "4 cells in 4 stacks, 4 jobs" in out
+    out, _ = swept(tmp_path, *STACK, "model.features=12,13,14", "seed=0,1", "hydra.launcher.stacks=2", "tracking=none")
+    assert "6 cells in 3 stacks, 2 jobs" in out
     out, _ = swept(tmp_path, *STACK, "model.features=11", "seed=0,1,2", "tracking=none")
     assert "3 of 3 cells train one by one: LeastSquares trains one run after another" in out
-    assert {r["status"] for r in results(tmp_path).values()} == {"finished"}
+    assert [r["status"] for r in results(tmp_path).values()] == ["finished"] * 13
     _, err = swept(tmp_path, *STACK, "hydra.launcher.size=0", "seed=0,1", "tracking=none", code=2)
     assert "hydra.launcher.size=0 is no size: expected a positive number" in err
 

@@ -75,13 +75,12 @@ def train(file: Path, job: DictConfig) -> Status:
         Finished, or failed where a run was not finished.
     """
     content = json.loads(file.read_text())
-    described = content["cells"]
-    most = most_at_once()
-    parts = [described[start : start + most] for start in range(0, len(described), most)]
+    stacks, most = content["stacks"], most_at_once()
+    parts = [stack[start : start + most] for stack in stacks for start in range(0, len(stack), most)]
     memory, threads = content["memory_gb"] * 1e9, content["threads"] or processors()
     failed = [_train(part, memory, threads, job) for part in parts]
     status = Status.FAILED if any(failed) else Status.FINISHED
-    Result(status, notes={"cells": str(len(described))}).write(file.parent)
+    Result(status, notes={"cells": str(sum(map(len, stacks)))}).write(file.parent)
     return status
 
 

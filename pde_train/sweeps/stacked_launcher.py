@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ log = logging.getLogger(__name__)
 
 
 class StackedLauncher(Launcher):
-    """Sorts cells into stacks of one shape (`pde_train.runs.stack.shape`) and launches a job for each.
+    """Sorts cells into stacks of one shape (`pde_train.runs.stack.shape`) and launches jobs that train them.
 
     Args:
         through: The configuration of the launcher of these jobs.
-        size: Cells of a job, at most.
+        size: Cells of a stack, at most.
+        stacks: Stacks of a job, at most, which trains one after another.
         memory_gb: What the arrays of one step may take, in GB.
         threads: Of a job; None for as many as it has cores, but one.
 
@@ -37,12 +39,13 @@ class StackedLauncher(Launcher):
         UsageError: A size that is no positive number.
     """
 
-    def __init__(self, through: DictConfig, size: int, memory_gb: float, threads: int | None):
-        for name, value in (("size", size), ("memory_gb", memory_gb), ("threads", 1 if threads is None else threads)):
+    def __init__(self, through: DictConfig, size: int, stacks: int, memory_gb: float, threads: int | None):
+        given = {"size": size, "stacks": stacks, "memory_gb": memory_gb, "threads": 1 if threads is None else threads}
+        for name, value in given.items():
             if not isinstance(value, (int, float)) or not value > 0:
                 raise UsageError(f"hydra.launcher.{name}={value} is no size: expected a positive number")
         self.through = through
-        self.size = int(size)
+        self.size, self.stacks = int(size), int(stacks)
         self.memory_gb = memory_gb
         self.threads = None if threads is None else int(threads)
 
@@ -67,7 +70,7 @@ class StackedLauncher(Launcher):
         )
 
     def launch_cells(self, cells: Sequence[Cell], grid: Grid) -> None:
-        """Train cells in as few jobs as can be.
+        """Train cells in as few stacks as can be.
 
         Args:
             cells: What to train.
@@ -77,11 +80,12 @@ class StackedLauncher(Launcher):
         for cell in cells:
             stacks.setdefault(self._shape(cell.config), []).append(cell)
         parts = [own[i : i + self.size] for own in stacks.values() for i in range(0, len(own), self.size)]
-        log.info("%d cells in %d stacks", len(cells), len(parts))
-        jobs = self.launcher.launch([self._job(part, grid) for part in parts], initial_job_idx=0)
-        for part, job in zip(parts, jobs, strict=False):  # none of a launcher that leaves it to others to say anything
+        of_jobs = [parts[i : i + self.stacks] for i in range(0, len(parts), self.stacks)]
+        log.info("%d cells in %d stacks, %d jobs", len(cells), len(parts), len(of_jobs))
+        jobs = self.launcher.launch([self._job(job, grid) for job in of_jobs], initial_job_idx=0)
+        for own, job in zip(of_jobs, jobs, strict=False):  # none of a launcher that leaves it to others to say anything
             if error := failure(job):
-                for cell in part:
+                for cell in chain.from_iterable(own):
                     settle(cell.folder, cell.overrides.words, error)
 
     def _shape(self, config: Mapping[str, Any]) -> str:
@@ -89,26 +93,30 @@ class StackedLauncher(Launcher):
 
         return shape(config)
 
-    def _job(self, cells: Sequence[Cell], grid: Grid) -> list[str]:
-        """Write down the cells of a job; the words that make it."""
-        name = hashlib.sha256("".join(str(cell.folder) for cell in cells).encode()).hexdigest()[:12]
+    def _job(self, stacks: Sequence[Sequence[Cell]], grid: Grid) -> list[str]:
+        """Write down the stacks of a job; the words that make it."""
+        every = list(chain.from_iterable(stacks))
+        name = hashlib.sha256("".join(str(cell.folder) for cell in every).encode()).hexdigest()[:12]
         file = Path(self.config.hydra.sweep.dir).absolute() / STACKS / name / "stack.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        own = {"parent": str(grid.folder), "bounds": None if grid.bounds is None else str(grid.bounds)}
-        described = [
-            {
-                "folder": str(cell.folder),
-                "overrides": cell.overrides.words,
-                "config": {**cell.config, "sweep": {**cell.config["sweep"], **own, "label": grid.labels[cell.name]}},
-                "choices": cell.choices,
-            }
-            for cell in cells
-        ]
-        content = {"memory_gb": self.memory_gb, "threads": self.threads, "cells": described}
+        described = [[_described(cell, grid) for cell in stack] for stack in stacks]
+        content = {"memory_gb": self.memory_gb, "threads": self.threads, "stacks": described}
         file.write_text(json.dumps(content, indent=1) + "\n")
         return [
-            *cells[0].overrides.words,
+            *every[0].overrides.words,
             f"sweep.parent={compose.quoted(grid.folder)}",
             f"hydra.sweep.subdir={STACKS}/{name}",
             f"sweep.stack={compose.quoted(file)}",
         ]
+
+
+def _described(cell: Cell, grid: Grid) -> dict[str, Any]:
+    """What a job must know of a cell, see `pde_train.runs.stack.train`."""
+    bounds = None if grid.bounds is None else str(grid.bounds)
+    own = {"parent": str(grid.folder), "bounds": bounds, "label": grid.labels[cell.name]}
+    return {
+        "folder": str(cell.folder),
+        "overrides": cell.overrides.words,
+        "config": {**cell.config, "sweep": {**cell.config["sweep"], **own}},
+        "choices": cell.choices,
+    }
