@@ -307,7 +307,7 @@ QUICK = {
 ABOUT_FIELD = """\
 Figures of others are their sources' own, in their settings and mostly on GPUs. Rows of random features are solved
 by linear systems, and their seconds are all that these took. Up to three other programs ran meanwhile, which
-lengthens CPU seconds, too. One seed is a look, no number."""
+lengthens CPU seconds, too."""
 MISSES = """\
 What is far from the best that is known, and what the columns say of it. The regular Kuramoto-Sivashinsky equation
 and KdV 0.022 are not solved at late times: the loss is small on the training points, and the held-out residual
@@ -467,6 +467,7 @@ def page() -> str:
         "Relative L2 errors in float64 on one core, compilation included: median (smallest ... largest) over seeds of",
         "weights and points. Written by `make accuracy`; every run stands in `accuracy.jsonl`. Another run was on the",
         "second core of the machine meanwhile, which makes compilation, 8 to 30 of these seconds, up to twice as long.",
+        "One seed is a look, no number.",
         "",
         *table(ROWS),
     ]
