@@ -258,6 +258,8 @@ def test_cells_of_several_shapes_and_methods_are_several_stacks(tmp_path: Path) 
     assert [r["status"] for r in results(tmp_path).values()] == ["finished"] * 13
     _, err = swept(tmp_path, *STACK, "hydra.launcher.size=0", "seed=0,1", "tracking=none", code=2)
     assert "hydra.launcher.size=0 is no size: expected a positive number" in err
+    _, err = swept(tmp_path, *STACK, "hydra.launcher.stacks=0.5", "seed=0,1", "tracking=none", code=2)
+    assert "hydra.launcher.stacks=0.5 is no size: expected a positive number, at least 1" in err
 
 
 @pytest.mark.slow

@@ -42,8 +42,10 @@ class StackedLauncher(Launcher):
     def __init__(self, through: DictConfig, size: int, stacks: int, memory_gb: float, threads: int | None):
         given = {"size": size, "stacks": stacks, "memory_gb": memory_gb, "threads": 1 if threads is None else threads}
         for name, value in given.items():
-            if not isinstance(value, (int, float)) or not value > 0:
-                raise UsageError(f"hydra.launcher.{name}={value} is no size: expected a positive number")
+            counts = name != "memory_gb"
+            if not isinstance(value, (int, float)) or not value > 0 or (counts and value < 1):
+                least = ", at least 1" if counts else ""
+                raise UsageError(f"hydra.launcher.{name}={value} is no size: expected a positive number{least}")
         self.through = through
         self.size, self.stacks = int(size), int(stacks)
         self.memory_gb = memory_gb
