@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import results
 from benchmarks.references.problems import PROBLEMS
+from benchmarks.results import ROOT
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 LIMIT = 600
 """Seconds after which a measurement is given up."""
+
+COLUMNS = "problem", "who", "version", "variant", "rounds", "ms per step", "ratio", "min", "max", "peak MB"
 
 Cells = dict[tuple[str, str], list[dict[str, Any]]]
 """What the rounds printed, by (who, problem); a `ratio` over the loop of the same round is added."""
@@ -102,40 +100,20 @@ def show(cells: Cells, whose: Sequence[str], problems: Sequence[str]) -> None:
     Console(width=140).print(table)
 
 
-def rows(cells: Cells, threads: int) -> str:
-    """A section of Markdown with every number, and the machine."""
-    lines = [
-        f"## {date.today()}, {threads} thread{'s' if threads > 1 else ''}",
-        "",
-        f"{cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {version('torch')}, "
-        f"commit {git('rev-parse', '--short', 'HEAD')}{' with changes' if git('status', '--porcelain') else ''}.",
-        "",
-        "| problem | who | version | variant | rounds | ms per step | ratio | min | max | peak MB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+def rows(cells: Cells) -> str:
+    """Every number, as a table in Markdown."""
+    lines = []
     for (who, problem), found in sorted(cells.items(), key=lambda item: item[0][1]):
         ratios = [line["ratio"] for line in found]
         milliseconds = 1000 * statistics.median(line["seconds"] for line in found)
-        words = [problem, who, found[0]["version"], found[0]["variant"], str(len(found)), f"{milliseconds:.4g}"]
+        words = [problem, who, found[0]["version"], found[0]["variant"], len(found), f"{milliseconds:.4g}"]
         words += [f"{number:.3f}" for number in (statistics.median(ratios), min(ratios), max(ratios))]
-        lines.append(f"| {' | '.join(words)} | {max(line['peak_rss_mb'] for line in found)} |")
-    return "\n".join(lines) + "\n\n"
-
-
-def cpu() -> str:
-    """The processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        lines.append([*words, max(line["peak_rss_mb"] for line in found)])
+    return results.table(COLUMNS, lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print the table, add a section to the results."""
+    """Measure, print the table, write the section of the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(PROBLEMS), help="problems: S1,S3")
     parser.add_argument(
@@ -144,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--product", action="append", default=[], help="a further row of the product: its overrides")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=results.RESULTS)
     given = parser.parse_args(arguments)
     problems, asked = given.only.split(","), [name for name in given.libraries.split(",") if name != "loop"]
     there = [name for name in asked if python_of(name.partition(":")[0]).exists()]
@@ -153,17 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     whose = ["loop", *there, *(f"product {words}" for words in given.product)]
     cells = rounds(whose, problems, given.threads, given.rounds)
     show(cells, whose, problems)
-    heading = "" if given.results.exists() else HEADING
-    with given.results.open("a") as file:
-        file.write(heading + rows(cells, given.threads))
+    threads = f"{given.threads} thread{'s' if given.threads > 1 else ''}"
+    ratio = "The ratio is over the hand-written loop (`references/loop.py`) of the same round."
+    results.put(f"Time of a step, {threads}", "python -m benchmarks.steps", f"{ratio}\n\n{rows(cells)}", given.results)
 
-
-HEADING = """# Time of an optimisation step
-
-What `python -m benchmarks.steps` measured; ratios are over the hand-written loop (`references/loop.py`) of the same
-round.
-
-"""
 
 if __name__ == "__main__":
     main()
