@@ -24,7 +24,8 @@ import numpy as np
 
 from benchmarks import accuracy, side_by_side
 from benchmarks.references.training import XLA_FLAGS
-from benchmarks.steps import ROOT, python_of
+from benchmarks.results import ROOT
+from benchmarks.steps import python_of
 
 LIMIT = 900
 """Seconds on the clock after which a run is given up."""

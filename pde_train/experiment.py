@@ -125,7 +125,16 @@ def build(cfg: DictConfig) -> Experiment:
         )
     return Experiment(
         name=str(cfg.name),
-        problem=Problem(pde, model, differentiator, sampler, dtype, device, processes),
+        problem=Problem(
+            pde,
+            model,
+            differentiator,
+            sampler,
+            dtype,
+            device,
+            processes,
+            Path(cfg.sweep.tasks) if cfg.sweep.tasks else None,
+        ),
         method=method,
         diagnostics=diagnostics,
         entropy=build_group(cfg, "entropy"),
@@ -195,13 +204,14 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:
     precision, accelerator, threads, processes = at.precision, at.accelerator, at.threads, at.get("processes", 1)
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UsageError("accelerator=gpu was asked for and torch sees no GPU: expected one, choose accelerator=cpu")
-    for name, number in (("threads", threads), ("processes", processes)):
+    here = 1 if cfg.sweep.tasks else processes
+    for name, number in (("threads", threads), ("processes", here)):
         if number > max(LEAST_LIMIT, os.cpu_count() or 1):
             raise UsageError(
                 f"accelerator.{name}={number} is more than this machine has processors, {os.cpu_count()}: expected at "
                 "most as many, choose fewer"
             )
-    if accelerator == "gpu" and processes > torch.cuda.device_count():
+    if accelerator == "gpu" and here > torch.cuda.device_count():
         raise UsageError(
             f"accelerator.processes={processes} needs a GPU each, and torch sees {torch.cuda.device_count()}: expected "
             "at most as many, choose fewer"
@@ -220,5 +230,5 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:
 def _public(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration without the tracking uri, which may hide a password, and without folders of a sweep."""
     tracking = {k: v for k, v in config["tracking"].items() if k != "uri"}
-    sweep = {k: v for k, v in config["sweep"].items() if k not in ("parent", "stack", "bounds")}
+    sweep = {k: v for k, v in config["sweep"].items() if k not in ("parent", "stack", "tasks", "bounds")}
     return {**config, "tracking": tracking, "sweep": sweep}

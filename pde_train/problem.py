@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -62,6 +63,8 @@ class Problem:
         device: The device of points and parameters.
         processes: The number of processes that share the training points; on GPUs each has a GPU of
             its own.
+        meetings: Where the other tasks of a SLURM job wait to be these processes; None where they
+            are started on this machine.
         excess: By what factor the error of an automatic step of finite differences exceeds that of
             the best step, before training; 1 where it is unknown.
     """
@@ -73,6 +76,7 @@ class Problem:
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
     processes: int = 1
+    meetings: Path | None = None
     excess: float = field(default=1.0, init=False)
     _row_wise: bool | None = field(default=None, init=False, repr=False)
 

@@ -65,6 +65,7 @@ class Sweep(BaseModel):
     label: str
     parent: str | None
     stack: str | None
+    tasks: str | None
     bounds: str | None
 
 

@@ -225,7 +225,7 @@ def test_the_key_is_that_of_the_graph_and_its_shapes(monkeypatch: pytest.MonkeyP
 def test_seeds_and_learning_rates_share_code_and_shapes_do_not(compose: Compose) -> None:
     def keys(*overrides: str) -> list[str]:
         problem, optimizer, batch = posed(compose, *overrides)
-        return [part.traced.key for part in CompiledSteps(problem, optimizer, StopSignals(), batch).parts]
+        return [part.traced.key for part in CompiledSteps(problem, optimizer, StopSignals(), batch).compiled.parts]
 
     first = keys()
     for same in ("seed=7", "optimizer.lr=0.5", "optimizer.betas=[0.5,0.7]", "sampler.seed=3"):
@@ -383,7 +383,7 @@ def library() -> Iterator[list[int]]:
 def test_compiled_steps_of_adam_are_torchs_own(compose: Compose, library: list[int], betas: str) -> None:
     (plain, batch), (fast, _) = (f(compose, f"optimizer.betas={betas}") for f in (eager, compiled))
     assert len(batch["interior"].x) == 20
-    assert fast.blocks is not None
+    assert fast.compiled.blocks is not None
     expected, found = plain.take(batch, 20), torch.cat([fast.take(batch, k) for k in (1, 7, 12)])
     assert expected[19] < expected[0]
     torch.testing.assert_close(found, expected, rtol=ROUNDING, atol=0)
@@ -806,9 +806,9 @@ def test_steps_without_python_between_are_those_with_it(
         made.append(CompiledSteps(problem, optimizer(problem.model.parameters()), StopSignals(), batch))
         made[-1].compile()
     one, many = made
-    one.first.repeat = partial(repeat, one.first.run)
+    one.compiled.first.repeat = partial(repeat, one.compiled.first.run)
     many.at_once = 5
-    assert one.blocks is many.blocks is None
+    assert one.compiled.blocks is many.compiled.blocks is None
     rates = None if optimizer is SSBroyden else torch.linspace(1.0, 0.5, 12)
     expected, found = one.take(batch, 12, rates), many.take(batch, 12, rates)
     assert many.at_once > 5  # as many as fit in the time between two looks at signals

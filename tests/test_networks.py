@@ -308,7 +308,7 @@ OPTIONS = [[], ["model.input_scaling=true", "model.output_scale=3.0", "model.per
 def test_a_traced_step_is_the_eager_one(compose: Compose, name: str, options: list[str]) -> None:
     (problem, optimizer, batch), (own, mine, points) = (posed(compose, name, *options) for _ in range(2))
     traced = CompiledSteps(problem, optimizer, StopSignals(), batch)
-    interpret(traced.first)
+    interpret(traced.compiled.first)
     losses = traced.take(batch, 3), EagerSteps(own, mine, StopSignals()).take(points, 3)
     torch.testing.assert_close(*losses, rtol=1e-10, atol=0)  # Adam divides by square roots of small gradients
     for found, expected in zip(problem.model.parameters(), own.model.parameters(), strict=True):

@@ -3,11 +3,17 @@
 Starting a process takes 2 to 5 s: most tests share one worker (`pool`), the others start their own (`no_pool`).
 """
 
+import json
 import multiprocessing
 import os
+import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import forked
@@ -24,10 +30,20 @@ from pde_train.problem import Problem
 from pde_train.runs.result import Result
 from pde_train.runs.run import run, run_config
 from pde_train.training import select_steps as choice
-from pde_train.training.sharded_steps import ShardedSteps, loss_and_gradient, packed, serve, shards
+from pde_train.training.compiled_steps import CompiledGradient
+from pde_train.training.sharded_steps import (
+    CompiledShardedSteps,
+    Gradient,
+    ShardedSteps,
+    loss_and_gradient,
+    packed,
+    serve,
+    shards,
+)
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps
-from pde_train.training.workers import Workers
+from pde_train.training.tasks import first_task, meet
+from pde_train.training.workers import Workers, work_as_task
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -131,6 +147,45 @@ def test_two_processes_have_the_loss_and_gradient_of_one(compose: Compose, pool:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("interior", [21, 2600])  # 10 and 11, and 1300 points, which are more than one block
+def test_compiled_gradients_of_two_processes_are_those_of_one(compose: Compose, pool: Workers, interior: int) -> None:
+    problem, batch, optimizer, expected = posed(compose, "pde=burgers_1d", f"sampler.interior={interior}")
+    eager = ShardedSteps(problem, optimizer, StopSignals(), pool)
+    eager.gradient(batch)
+    compiled = CompiledShardedSteps(eager)
+    compiled.compile()
+    other = problem.draw(np.random.default_rng(1))
+    for points in (batch, other, batch):  # what is kept of points follows them
+        loss = EagerSteps(problem, optimizer, StopSignals()).gradient(points)
+        expected = torch.cat([loss.view(1), gradient_of(problem)])
+        for steps in (compiled, eager):
+            loss = steps.gradient(points)
+            agree(torch.cat([loss.view(1), gradient_of(problem)]), expected)
+    assert compiled.compile_seconds == 0
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_compile_are_replaced_by_some_that_need_not(
+    compose: Compose, tmp_path: Path, no_pool: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem, batch, optimizer, expected = posed(compose, "pde=poisson_1d")
+    problem = replace(problem, processes=2)
+    (tmp_path / "no folder").touch()
+    with monkeypatch.context() as patched:  # what processes inherit that start now
+        patched.setenv("PDE_TRAIN_CACHE", str(tmp_path / "no folder"))
+        patched.setattr(CompiledGradient, "compile", lambda self: None)  # in this process alone
+        steps, why = choice.choose("always", problem, optimizer, StopSignals(), batch, 10)
+    try:
+        assert why == "eager: the compilation failed; 2 processes share the points"
+        assert re.search(r"could not be compiled \(process 1 of 2: (NotADirectory|FileExists)Error", caplog.text)
+        assert type(steps) is ShardedSteps
+        loss = steps.gradient(batch)
+        agree(torch.cat([loss.view(1), gradient_of(problem)]), expected)
+    finally:
+        steps.close()
+
+
+@pytest.mark.slow
 def test_workers_follow_the_parameters_the_points_and_the_generator(compose: Compose, pool: Workers) -> None:
     problem, batch, optimizer, expected = posed(compose, "pde=poisson_nd", "differentiator=stochastic")
     sharded, plain = (
@@ -168,6 +223,8 @@ def test_float32_stays_float32(compose: Compose, pool: Workers) -> None:
     ("overrides", "rounding"),
     [
         ([*ADAM, *RUN, "pde=burgers_1d"], 1e-11),
+        ([*ADAM, *RUN, "pde=burgers_1d", "method.compile=always"], 1e-11),
+        (["optimizer=ssbroyden", *RUN[1:], "method.steps=8", "method.compile=always"], 1e-9),
         ([*ADAM, *RUN, "pde=poisson_nd", "differentiator=stochastic"], 1e-11),
         ([*ADAM, *RUN, "differentiator=complex_step"], 1e-11),
         # rounding over the square of a step that is chosen anew every 10 steps
@@ -182,7 +239,8 @@ def test_a_run_of_two_processes_is_that_of_one(
         run(build(compose(*SMALL, *overrides, *more)), tmp_path / str(len(more)))
         for more in ([], ["accelerator=cpu", "method.compile=never"])
     )
-    assert two.tags["steps"] == "eager: 2 processes share the points, and steps are compiled for one"
+    assert two.tags["steps"].startswith("compiled: " if "method.compile=always" in overrides else "eager: ")
+    assert two.tags["steps"].endswith("; 2 processes share the points")
     assert one.tags["steps"] == "eager: method.compile=never"
     assert list(two.series["loss"].values()) == pytest.approx(list(one.series["loss"].values()), rel=rounding)
     assert two.last()["residual"] == pytest.approx(one.last()["residual"], rel=rounding)
@@ -194,16 +252,59 @@ def history(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", [["differentiator=complex_step"], ["method.compile=always"]])
 def test_a_resumed_run_goes_on_to_the_same_bits(
-    compose: Compose, tmp_path: Path, pool: Workers, killed_at: KilledAt
+    compose: Compose, tmp_path: Path, pool: Workers, killed_at: KilledAt, words: list[str]
 ) -> None:
-    cfg = compose(*SMALL, *ADAM, *RUN, "differentiator=complex_step")
+    cfg = compose(*SMALL, *ADAM, *RUN, *words)
     run_config(cfg, tmp_path / "undisturbed", {}, [])
     with killed_at(20):
         run_config(cfg, tmp_path / "killed", {}, [])
     cfg.resume = True
-    assert run_config(cfg, tmp_path / "killed", {}, []).notes["steps"].startswith("eager: 2 processes")
+    assert run_config(cfg, tmp_path / "killed", {}, []).notes["steps"].endswith("; 2 processes share the points")
     assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_tasks_of_a_job_compute_what_processes_of_one_machine_do(
+    compose: Compose, tmp_path: Path, no_pool: None
+) -> None:
+    """Two runs one after another, as a job may have them; `tests/test_slurm.py` has the same on two nodes."""
+    meetings = tmp_path / "meetings"
+    other = multiprocessing.get_context("spawn").Process(target=work_as_task, args=(meetings, 1, 0, serve))
+    other.start()
+    cfg = compose(*SMALL, *ADAM, *RUN, "method.compile=always")
+    run_config(cfg, tmp_path / "here", {}, [])
+    cfg.sweep.tasks = str(meetings)
+    with first_task(meetings):
+        for name in ("there", "again"):
+            run_config(cfg, tmp_path / name, {}, [])
+    other.join(30)
+    assert other.exitcode == 0
+    assert history(tmp_path / "here") == history(tmp_path / "there") == history(tmp_path / "again")
+    assert all(file.stat().st_mode & 0o077 == 0 for file in meetings.glob("meeting-*.json"))
+    results = [Result.read(tmp_path / name) for name in ("here", "there")]
+    assert results[0].config_hash == results[1].config_hash
+
+
+@pytest.mark.slow
+def test_a_stranger_does_not_take_the_place_of_a_task(tmp_path: Path) -> None:
+    def stranger() -> None:
+        while not (file := tmp_path / "meeting-0.json").exists():
+            time.sleep(0.05)
+        told = json.loads(file.read_text())
+        with pytest.raises(AuthenticationError), Client((told["host"], told["port"]), authkey=b"guessed"):
+            pass
+        with Client((told["host"], told["port"]), authkey=bytes.fromhex(told["key"])) as pipe:
+            pipe.send(1)
+            pipe.send("the right one")
+
+    thread = threading.Thread(target=stranger)
+    thread.start()
+    (pipe,) = meet(tmp_path, 2, {})
+    assert pipe.recv() == "the right one"
+    pipe.close()
+    thread.join()
 
 
 # --- Ends
@@ -241,7 +342,7 @@ def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(
 def test_what_goes_wrong_in_a_worker_is_said_here(no_pool: None) -> None:
     workers = Workers(2, "cpu", serve)
     try:
-        workers.tell([(torch.get_rng_state().numpy(), packed(("no problem", {}, {})))])
+        workers.tell([Gradient(torch.get_rng_state().numpy(), packed(("no problem", {}, {})))])
         with pytest.raises(RunError, match=r"process 1 of 2: AttributeError: 'str' object has no attribute 'model'"):
             workers.hear()
     finally:

@@ -1,4 +1,4 @@
-"""Sweeps on a real SLURM of one node: jobs end in every way there is, and no cell is lost or trained twice."""
+"""Sweeps on a real SLURM on one machine: jobs end in every way there is, and no cell is lost or trained twice."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ from pde_train.runs.result import Result
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
-ONE_NODE = Path(__file__).parent / "slurm" / "one_node.sh"
+ONE_MACHINE = Path(__file__).parent / "slurm" / "one_machine.sh"
 
 MISSING = [tool for tool in ("slurmctld", "slurmd", "munged", "sbatch", "ps", "free") if shutil.which(tool) is None]
 
@@ -39,20 +39,20 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         pytest.skip(f"no SLURM: needs root and Debian's slurm-wlm, munge and procps (missing: {MISSING or 'root'})")
     folder = tmp_path_factory.mktemp("slurm")
     environment = {**os.environ, "SLURM_DIR": str(folder), "SLURM_CPUS": "4", "OMP_NUM_THREADS": "1"}
-    environment["SLURM_PORT"] = str(three_free_ports())
-    subprocess.run([ONE_NODE, "start"], env=environment, check=True, timeout=60)
+    environment["SLURM_PORT"] = str(free_ports(4))
+    subprocess.run([ONE_MACHINE, "start"], env=environment, check=True, timeout=60)
     yield {**environment, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{folder / 'bin'}:{environment['PATH']}"}
-    subprocess.run([ONE_NODE, "stop"], env=environment, check=True, timeout=60)
+    subprocess.run([ONE_MACHINE, "stop"], env=environment, check=True, timeout=60)
 
 
-def three_free_ports() -> int:
-    """The first of three ports in a row that nobody listens on, so that tests of two checkouts may run at once."""
-    for first in random.SystemRandom().sample(range(16000, 30000, 3), 100):
+def free_ports(count: int) -> int:
+    """The first of some ports in a row that nobody listens on, so that tests of two checkouts may run at once."""
+    for first in random.SystemRandom().sample(range(16000, 30000, count), 100):
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            for port in range(first, first + 3):
+            for port in range(first, first + count):
                 held.enter_context(socket.create_server(("127.0.0.1", port)))
             return first
-    raise RuntimeError("no three ports in a row are free")
+    raise RuntimeError(f"no {count} ports in a row are free")
 
 
 SLEEPY = """
@@ -290,6 +290,81 @@ def test_a_cell_that_runs_out_of_time_goes_on_and_outlives_its_launcher(timed: S
         assert state in ("PENDING", "COMPLETING", "CONFIGURING"), state
         assert time.monotonic() < until, state
         time.sleep(0.5)
+
+
+TWO_NODES = ["hydra.launcher.partition=both", "hydra.launcher.nodes=2", "hydra.launcher.mem_gb=1"]
+
+
+def test_a_cell_on_two_nodes_is_that_of_two_processes_on_one(
+    slurm: dict[str, str], timed: Sweep, tmp_path: Path
+) -> None:
+    words = ["accelerator=ddp", "pde=burgers_1d", "sampler=uniform", "method.steps=30"]
+    folders = [tmp_path / "two nodes", tmp_path / "one"]
+    for folder in folders:
+        folder.mkdir()
+    two = Sweep(slurm, folders[0], *words, "seed=0", *TWO_NODES)
+    one = Sweep(slurm, folders[1], *words, "seed=0", launcher="basic")
+    for sweep in (two, one):
+        code, printed = sweep.end()
+        assert code == 0, printed
+    nodes = two.ask("squeue", "--states=all", "--noheader", f"--jobs={two.job('seed=0')}", "--format=%N")
+    assert "," in nodes or "[" in nodes, nodes
+    assert history(two.cell("seed=0")) == history(one.cell("seed=0"))
+    results = [Result.read(sweep.cell("seed=0")) for sweep in (two, one)]
+    assert results[0].notes["steps"].endswith("; 2 processes share the points")
+    assert results[0].config_hash == results[1].config_hash
+    assert results[0].overrides == results[1].overrides
+    assert_one_whole_run_each(folders[0], cells=1, steps=30)
+
+
+def test_a_job_of_two_nodes_is_queued_again_and_ends_with_a_word_where_a_task_dies(
+    slurm: dict[str, str], timed: Sweep, tmp_path: Path
+) -> None:
+    (tmp_path / "sleepy.py").write_text(SLEEPY)
+    sweep = Sweep(slurm, tmp_path, *LONG, "method.steps=100000", "accelerator=ddp", "seed=0", *TWO_NODES)
+    sweep.wait(lambda: len(list(tmp_path.glob("multirun/cells/*/checkpoint.ckpt"))) == 1)
+    log = sweep.cell("seed=0") / "pde_train.log"
+    sweep.send("USR2", sweep.job("seed=0"))
+    sweep.wait(lambda: log.read_text().count("from step") == 2)
+    assert "from step 0\n" in log.read_text()
+    os.kill(process_of_task(sweep.job("seed=0"), 1), signal.SIGKILL)
+    began = time.monotonic()
+    code, printed = sweep.end()
+    assert code == 1
+    assert time.monotonic() - began < 60
+    assert "lost touch" in printed
+
+
+def process_of_task(job: str, rank: int) -> int:
+    """The process of a task of a job, by what SLURM has put into its environment."""
+    wanted = {f"SLURM_JOB_ID={job}", f"SLURM_PROCID={rank}"}
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            inside = "submitit" in (folder / "cmdline").read_text() and "srun" not in (folder / "cmdline").read_text()
+            if inside and wanted <= set((folder / "environ").read_text().split("\0")):
+                found.append(int(folder.name))
+    (process,) = found
+    return process
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["accelerator=cpu"],
+            "nodes=2 with tasks_per_node=1 makes 2 tasks of a job, which share the points of a cell, and "
+            "accelerator.processes=1: expected as many, choose accelerator=ddp accelerator.processes=2 or one task",
+        ),
+        (["accelerator=ddp", "hydra.launcher.tasks_per_node=2"], "makes 4 tasks of a job, which share the points"),
+    ],
+)
+def test_tasks_that_would_train_the_same_cell_are_refused(
+    slurm: dict[str, str], timed: Sweep, tmp_path: Path, words: list[str], sentence: str
+) -> None:
+    code, printed = Sweep(slurm, tmp_path, *TWO_NODES, *words, "seed=0").end()
+    assert code == 2
+    assert sentence in printed.splitlines()[-1]
 
 
 def log_of(sweep: Sweep, seed: int) -> str:

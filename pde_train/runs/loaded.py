@@ -58,7 +58,7 @@ class LoadedRun:
         """What was run, whose model has the parameters with which the run ended; it delivers to no store."""
         cfg = self.config.copy()
         cfg.tracking = {"_target_": "pde_train.tracking.none.NoTracker"}
-        cfg.sweep.update({"parent": None, "stack": None, "bounds": None})
+        cfg.sweep.update({"parent": None, "stack": None, "tasks": None, "bounds": None})
         cfg.name, cfg.figures = "loaded", False  # runs of earlier versions have no key `figures`
         cfg.accelerator.accelerator = "cpu"
         experiment = build(cfg)

@@ -37,7 +37,7 @@ from pde_train.tracking.base import drained
 from pde_train.tracking.record import Record
 from pde_train.training import checkpoint
 
-NOT_OF_THE_RUN = ("resume", "tracking.uri", "sweep.label", "sweep.parent", "sweep.bounds")
+NOT_OF_THE_RUN = ("resume", "tracking.uri", "sweep")
 """Overrides that are no part of what was run, name it only, or may hide a password."""
 
 INTERRUPTIONS = (Interrupted, KeyboardInterrupt, SystemExit)

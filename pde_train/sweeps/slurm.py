@@ -28,7 +28,9 @@ from omegaconf import DictConfig
 from pde_train.errors import UsageError
 from pde_train.overrides import Overrides
 from pde_train.run_folder import Status
+from pde_train.sweeps.compose import quoted
 from pde_train.sweeps.grid import settle
+from pde_train.training.tasks import first_task
 
 JOB_FILE = "slurm_job"
 """In the folder of a cell: the id of the job that has it, such as 17_3."""
@@ -72,12 +74,32 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):  # type: ignore[misc]  # H
     def __call__(self, *args: Any, **kwargs: Any) -> JobReturn:
         """What a job does. Preempted with time to save, it ends by itself, and SLURM would not queue it again."""
         try:
-            returned: JobReturn = super().__call__(*args, **kwargs)
-            return returned
+            return self._task(*args, **kwargs)
         except SystemExit:
             if preempted(os.environ["SLURM_JOB_ID"]):
                 signal.raise_signal(signal.SIGUSR2)  # submitit queues the job again
             raise
+
+    def _task(self, words: list[str], *others: Any, **named: Any) -> JobReturn:
+        """What a task of a job does: the first one trains, the others share its points."""
+        import submitit
+
+        here = submitit.JobEnvironment()
+        if here.num_tasks == 1:
+            return self._train(words, *others, **named)
+        meetings = here.paths.folder / f"tasks-{os.environ.get('SLURM_RESTART_COUNT', 0)}"
+        if here.global_rank == 0:
+            with first_task(meetings):
+                return self._train([*words, f"sweep.tasks={quoted(meetings)}"], *others, **named)
+        from pde_train.training.sharded_steps import serve
+        from pde_train.training.workers import work_as_task
+
+        work_as_task(meetings, here.global_rank, here.local_rank, serve)
+        return JobReturn()
+
+    def _train(self, *args: Any, **named: Any) -> JobReturn:
+        returned: JobReturn = super().__call__(*args, **named)
+        return returned
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         cells = {self._folder(words): list(words) for words in job_overrides}
@@ -86,6 +108,8 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):  # type: ignore[misc]  # H
             raise UsageError("squeue does not answer: expected SLURM's controller to be up, try again later")
         old = {folder for folder in cells if not over(states, job_of(folder))}
         new = [folder for folder in cells if folder not in old]
+        for folder in new:
+            self._check_tasks(cells[folder])
         if new:
             ids = self._submit([cells[folder] for folder in new], initial_job_idx)
             for folder, job in zip(new, ids, strict=True):
@@ -98,6 +122,21 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):  # type: ignore[misc]  # H
     def _folder(self, words: Sequence[str]) -> Path:
         return Path(self.config.hydra.sweep.dir).absolute() / str(Overrides.parse(words).value_of("hydra.sweep.subdir"))
 
+    def _check_tasks(self, words: list[str]) -> None:
+        """Refuse jobs of several tasks that are not as many as the processes that share the points of a cell."""
+        nodes, per_node = self.params["nodes"], self.params["tasks_per_node"]
+        if nodes * per_node == 1:
+            return
+        said = f"hydra.launcher.nodes={nodes} with tasks_per_node={per_node} makes {nodes * per_node} tasks of a job"
+        if Overrides.parse(words).value_of("sweep.stack") is not None:
+            raise UsageError(f"{said}, and a stack trains in one process: expected one task")
+        at = self.hydra_context.config_loader.load_sweep_config(self.config, words).accelerator
+        if at.get("processes", 1) != nodes * per_node:
+            raise UsageError(
+                f"{said}, which share the points of a cell, and accelerator.processes={at.get('processes', 1)}: "
+                f"expected as many, choose accelerator=ddp accelerator.processes={nodes * per_node} or one task"
+            )
+
     def _submit(self, jobs: Sequence[list[str]], first: int) -> list[str]:
         """Queue one array; the ids of its jobs."""
         import submitit
@@ -105,6 +144,7 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):  # type: ignore[misc]  # H
         general = {field.name for field in dataclasses.fields(BaseQueueConf)}
         given = {k: v for k, v in self.params.items() if k not in ("submitit_folder", "max_num_timeout")}
         values = {k if k in general else f"slurm_{k}": v for k, v in given.items()}
+        values["slurm_srun_args"] = ["--kill-on-bad-exit=1"]  # no task waits for one that has died
         values["slurm_setup"] = [*(self.params.get("setup") or []), *exports(os.environ)]
         executor = submitit.AutoExecutor(
             self.params["submitit_folder"], cluster="slurm", slurm_max_num_timeout=self.params["max_num_timeout"]

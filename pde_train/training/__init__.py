@@ -7,7 +7,7 @@ checkpoints, a wish to stop. How steps are computed is decided once, in `select_
 - `steps`: operation by operation.
 - `compiled_steps`: code compiled ahead of time (`when_to_compile`, `compiling`, `library`, `decompositions`), with the
   optimiser's step (`updates`).
-- `sharded_steps`: by several processes that share the points (`workers`).
+- `sharded_steps`: by several processes that share the points (`workers`), on several nodes too (`tasks`).
 - `stacked_steps`: of several runs as one, by `vmap` (`select_stacked_steps`, `stacked`).
 
 Compiled and stacked steps are compared with eager ones before they are used (`agreement`). Lightning drives the loop of

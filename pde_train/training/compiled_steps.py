@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,36 +32,41 @@ AT_ONCE_SECONDS = 0.02
 """For so long steps are taken without a look at signals, and without Python."""
 
 
-class CompiledSteps(SingleSteps):
-    """Loss and gradient, where an `Update` serves the whole step, as code compiled ahead of time for a batch's shapes.
+class CompiledGradient:
+    """Loss and gradient of a problem as code compiled ahead of time for a batch's shapes.
 
     Points of the interior beyond the first block come in blocks that fit the cache, their gradients added up.
+
+    Args:
+        problem: The problem.
+        batch: Points, as many in each region as it will get.
+        rows: The number of points of each region in the loss, of which a batch may be a part; None for those of the
+            batch.
+        step: What is compiled in place of the gradient of the first block, ``step(add, point, gradient, loss, ...,
+            layout=...)``, where ``add`` adds that gradient and loss.
+        remembered: Further tensors that `step` takes after point, gradient and loss.
     """
 
     def __init__(
         self,
         problem: Problem,
-        optimizer: torch.optim.Optimizer,
-        signals: StopSignals,
         batch: Batch,
-        clip: float | None = None,
+        rows: Mapping[str, int] | None = None,
+        step: Function | None = None,
+        remembered: Sequence[Tensor] = (),
     ):
-        super().__init__(problem, optimizer, signals, clip)
+        self.problem = problem
         self.parameters = {k: p for k, p in problem.model.named_parameters() if p.requires_grad}
         self.sizes = [p.numel() for p in self.parameters.values()]
-        self.rows = {region: points.x.shape[0] for region, points in batch.items()}
+        self.rows = {region: len(points.x) for region, points in batch.items()} if rows is None else rows
         self.batch: Batch | None = None
-        self.at_once = 1
         self.block_rows = SMALL_BLOCK_ROWS if sum(self.sizes) <= SMALL_PARAMETERS else BLOCK_ROWS
         first, blocks = split(batch, self.block_rows)
-        in_order = [p for group in optimizer.param_groups for p in group["params"]]
-        whole = len(in_order) == len(self.sizes) and all(map(operator.is_, in_order, self.parameters.values()))
-        self.update = update_of(optimizer) if whole else None
-        point, *remembered = self._state()
-        example = [point, point.clone(), point[0].clone(), *remembered]
-        self.count = len(remembered)
-        self.first = Compiled(self._gradient if self.update is None else self._step, example, first)
-        self.blocks = Compiled(self._gradient, example[:3], blocks[0]) if blocks else None
+        point = flat(list(self.parameters.values()))
+        example = [point, point.clone(), point[0].clone()]
+        function = self.add if step is None else partial(step, self.add)
+        self.first = Compiled(function, [*example, *remembered], first)
+        self.blocks = Compiled(self.add, example, blocks[0]) if blocks else None
 
     @property
     def parts(self) -> list[Compiled]:
@@ -76,35 +82,13 @@ class CompiledSteps(SingleSteps):
         for part in self.parts:
             part.compile(self.problem.device)
 
-    def gradient(self, batch: Batch) -> Tensor:
-        point = flat(list(self.parameters.values()))
-        gradient, loss = self._over_blocks(point, batch)
-        results: Sequence[Tensor] = self.first.run([point, gradient, loss, *self.kept[0]])
-        gradient, loss = results
-        for parameter, part in zip(self.parameters.values(), gradient.split(self.sizes), strict=True):
-            parameter.grad = part.view_as(parameter)
-        return loss
+    def at(self, point: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Gradient (p,) and loss () at a vector of parameters, where no other step was compiled."""
+        gradient, loss = self.over_blocks(point, batch)
+        results: tuple[Tensor, Tensor] = self.first.run([point, gradient, loss, *self.kept[0]])
+        return results
 
-    def take(self, batch: Batch, count: int, rates: Tensor | None = None) -> Tensor:
-        if self.update is None:
-            return super().take(batch, count, rates)
-        *state, hyper = self._state()
-        numbers, losses, taken = torch.stack(scaled(hyper, rates, count)), list[Tensor](), 0
-        places = [0, *range(3, len(state) + 2)]  # of what the next step begins with, among its inputs
-        while taken < count and not (taken and self.signals.received is not None):
-            several, began = min(self.at_once, count - taken), time.perf_counter()
-            gradient, loss = self._over_blocks(state[0], batch)
-            own = numbers[taken : taken + several]
-            inputs = [state[0], gradient, loss, *state[1:], own, *self.kept[0]]
-            *state, of_each = self.first.repeat(inputs, places, len(state) + 2, several)
-            losses.append(of_each)
-            taken += several
-            if self.blocks is None:
-                self.at_once = max(1, int(AT_ONCE_SECONDS * several / (time.perf_counter() - began)))
-        self.update.put_back(self.optimizer, list(self.parameters.values()), state)
-        return torch.cat(losses)
-
-    def _over_blocks(self, point: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def over_blocks(self, point: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Gradient and loss of all blocks but the first part."""
         if batch is not self.batch:
             first, blocks = split(batch, self.block_rows)
@@ -117,30 +101,84 @@ class CompiledSteps(SingleSteps):
                 gradient, loss = self.blocks.run([point, gradient, loss, *kept])
         return gradient, loss
 
-    def _gradient(self, point: Tensor, gradient: Tensor, loss: Tensor, *tensors: Tensor, layout: Layout) -> Any:
+    def add(self, point: Tensor, gradient: Tensor, loss: Tensor, *tensors: Tensor, layout: Layout) -> Any:
         """gradient and loss plus those of the points."""
         more, value = torch.func.grad_and_value(lambda p: self._loss(p, layout.batch(tensors)))(point)
         return gradient + more, loss + value
-
-    def _step(self, point: Tensor, gradient: Tensor, loss: Tensor, *rest: Tensor, layout: Layout) -> Any:
-        """The optimiser's step; `rest` is what it remembers, its numbers, and the tensors of the points."""
-        assert self.update is not None, "without an update the gradient alone is compiled"
-        *remembered, hyper = rest[: self.count]
-        state = [point, *remembered]
-        gradient, loss = self._gradient(point, gradient, loss, *rest[self.count :], layout=layout)
-        gradient = clipped(gradient, self.clip)
-        return *self.update.step(state, gradient, loss, hyper), self.update.loss_before(state, loss)
 
     def _loss(self, vector: Tensor, batch: Batch) -> Tensor:
         model, parameters = self.problem.model, named(self.parameters, vector)
         return self.problem.loss(batch, self.rows, lambda x: torch.func.functional_call(model, parameters, (x,)))
 
-    def _state(self) -> list[Tensor]:
-        """What the compiled code changes: the state of the update and its numbers, or the parameters alone."""
-        parameters = list(self.parameters.values())
+
+class CompiledSteps(SingleSteps):
+    """Steps by compiled code: loss and gradient and, where an `Update` serves, the whole step."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        optimizer: torch.optim.Optimizer,
+        signals: StopSignals,
+        batch: Batch,
+        clip: float | None = None,
+    ):
+        super().__init__(problem, optimizer, signals, clip)
+        self.parameters = [p for p in problem.model.parameters() if p.requires_grad]
+        self.at_once = 1
+        in_order = [p for group in optimizer.param_groups for p in group["params"]]
+        whole = len(in_order) == len(self.parameters) and all(map(operator.is_, in_order, self.parameters))
+        self.update = update_of(optimizer) if whole else None
+        step, remembered = (None, []) if self.update is None else (self._step, self._state()[1:])
+        self.count = len(remembered)
+        self.compiled = CompiledGradient(problem, batch, None, step, remembered)
+
+    @property
+    def compile_seconds(self) -> float:
+        """What the compilation is expected to take; zero where an earlier process has done it."""
+        return self.compiled.compile_seconds
+
+    def compile(self) -> None:
+        """Load what is compiled, compile what is not."""
+        self.compiled.compile()
+
+    def gradient(self, batch: Batch) -> Tensor:
+        gradient, loss = self.compiled.at(flat(self.parameters), batch)
+        for parameter, part in zip(self.parameters, gradient.split(self.compiled.sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+        return loss
+
+    def take(self, batch: Batch, count: int, rates: Tensor | None = None) -> Tensor:
         if self.update is None:
-            return [flat(parameters)]
-        return [*self.update.state(self.optimizer, parameters), self.update.hyper(self.optimizer)]
+            return super().take(batch, count, rates)
+        *state, hyper = self._state()
+        numbers, losses, taken = torch.stack(scaled(hyper, rates, count)), list[Tensor](), 0
+        places = [0, *range(3, len(state) + 2)]  # of what the next step begins with, among its inputs
+        while taken < count and not (taken and self.signals.received is not None):
+            several, began = min(self.at_once, count - taken), time.perf_counter()
+            gradient, loss = self.compiled.over_blocks(state[0], batch)
+            own = numbers[taken : taken + several]
+            inputs = [state[0], gradient, loss, *state[1:], own, *self.compiled.kept[0]]
+            *state, of_each = self.compiled.first.repeat(inputs, places, len(state) + 2, several)
+            losses.append(of_each)
+            taken += several
+            if self.compiled.blocks is None:
+                self.at_once = max(1, int(AT_ONCE_SECONDS * several / (time.perf_counter() - began)))
+        self.update.put_back(self.optimizer, self.parameters, state)
+        return torch.cat(losses)
+
+    def _step(self, add: Function, point: Tensor, gradient: Tensor, loss: Tensor, *rest: Tensor, layout: Layout) -> Any:
+        """The optimiser's step; `rest` is what it remembers, its numbers, and the tensors of the points."""
+        assert self.update is not None, "without an update the gradient alone is compiled"
+        *remembered, hyper = rest[: self.count]
+        state = [point, *remembered]
+        gradient, loss = add(point, gradient, loss, *rest[self.count :], layout=layout)
+        gradient = clipped(gradient, self.clip)
+        return *self.update.step(state, gradient, loss, hyper), self.update.loss_before(state, loss)
+
+    def _state(self) -> list[Tensor]:
+        """What the compiled code changes: the state of the update, and its numbers."""
+        assert self.update is not None, "without an update the gradient alone is compiled"
+        return [*self.update.state(self.optimizer, self.parameters), self.update.hyper(self.optimizer)]
 
 
 class Layout:

@@ -16,7 +16,7 @@ from pde_train.training.agreement import check_agreement, gradient_at, put_back,
 from pde_train.training.compiled_steps import CompiledSteps
 from pde_train.training.row_steps import choose_rows
 from pde_train.training.select_stacked_steps import select_stacked
-from pde_train.training.sharded_steps import ShardedSteps, serve
+from pde_train.training.sharded_steps import CompiledShardedSteps, ShardedSteps, serve
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps, SingleSteps, Steps
 from pde_train.training.training import Training
@@ -77,35 +77,38 @@ def choose(
     Returns:
         The steps, and the choice in words with its reason.
     """
-    if problem.processes > 1:
+    eager: SingleSteps
+    if problem.processes == 1:
+        eager, shared = EagerSteps(problem, optimizer, signals, clip), ""
+    else:
         with waiting("starting the processes that share the points"):
-            workers = Workers(problem.processes, problem.device, serve)
-        why = f"eager: {problem.processes} processes share the points, and steps are compiled for one"
-        return ShardedSteps(problem, optimizer, signals, workers, clip), why
-    eager = EagerSteps(problem, optimizer, signals, clip)
+            workers = Workers(problem.processes, problem.device, serve, problem.meetings)
+        eager = ShardedSteps(problem, optimizer, signals, workers, clip)
+        shared = f"; {problem.processes} processes share the points"
     if mode == "never":
-        return eager, "eager: method.compile=never"
+        return eager, f"eager: method.compile=never{shared}"
     if not problem.differentiator.compilable:
-        return eager, f"eager: {type(problem.differentiator).__name__} changes from step to step"
+        return eager, f"eager: {type(problem.differentiator).__name__} changes from step to step{shared}"
     if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in problem.model.parameters()):
-        return eager, "eager: hooks of parameters need their gradient by backward()"
+        return eager, f"eager: hooks of parameters need their gradient by backward(){shared}"
     buffers = [b.clone() for b in problem.model.buffers()]
     seconds = _seconds_of_gradient(eager, batch)
     if not all(map(torch.equal, problem.model.buffers(), buffers)):
         put_back(problem.model.buffers(), buffers)
-        return eager, "eager: the model changes its buffers, which compiled code would not"
+        return eager, f"eager: the model changes its buffers, which compiled code would not{shared}"
+
+    def traced() -> CompiledSteps | CompiledShardedSteps:
+        if isinstance(eager, ShardedSteps):
+            return CompiledShardedSteps(eager)
+        return CompiledSteps(problem, optimizer, signals, batch, clip)
+
     compiled, why = compile_where_it_pays(
-        mode,
-        "the optimisation step",
-        seconds,
-        steps,
-        lambda: CompiledSteps(problem, optimizer, signals, batch, clip),
-        lambda found: _compare(found, eager, batch),
+        mode, "the optimisation step", seconds, steps, traced, lambda found: _compare(found, eager, batch)
     )
-    return (eager if compiled is None else compiled), why
+    return (eager if compiled is None else compiled), f"{why}{shared}"
 
 
-def _seconds_of_gradient(eager: EagerSteps, batch: Batch) -> float:
+def _seconds_of_gradient(eager: SingleSteps, batch: Batch) -> float:
     """Seconds of one eager gradient, the best of two."""
     times = []
     for _ in range(2):
@@ -115,11 +118,12 @@ def _seconds_of_gradient(eager: EagerSteps, batch: Batch) -> float:
     return min(times)
 
 
-def _compare(compiled: CompiledSteps, eager: EagerSteps, batch: Batch) -> None:
+def _compare(compiled: CompiledSteps | CompiledShardedSteps, eager: SingleSteps, batch: Batch) -> None:
     """Refuse compiled code that computes something else than eager steps do.
 
     Compared are losses and parameters of TRIED steps where the whole step is compiled, otherwise loss and gradient.
     What parameters one rounding away make of the eager result passes for rounding.
     """
-    tried = gradient_at if compiled.update is None else stepped
+    whole = isinstance(compiled, CompiledSteps) and compiled.update is not None
+    tried = stepped if whole else gradient_at
     check_agreement(tried(compiled, batch, 0), tried(eager, batch, 0), tried(eager, batch, 1))

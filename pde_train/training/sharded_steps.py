@@ -7,17 +7,21 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
+from pde_train.optimizers.base import flat
 from pde_train.problem import Problem
+from pde_train.training.compiled_steps import CompiledGradient
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import SingleSteps
+from pde_train.training.when_to_compile import TooLate
 from pde_train.training.workers import Workers
 
 
@@ -27,6 +31,13 @@ class ShardedSteps(SingleSteps):
     This process does all else: it draws and records, and the optimiser steps here alone. For every gradient the
     workers get the parameters and the state of torch's generator (directions drawn at random are those of one process);
     with new points or a changed differentiator, the problem too.
+
+    Args:
+        problem: Whose loss is minimised.
+        optimizer: Of the parameters of the problem's model.
+        signals: Wishes to stop.
+        workers: The other processes, which `serve`.
+        clip: The largest norm of a gradient; None for any.
     """
 
     def __init__(
@@ -45,10 +56,10 @@ class ShardedSteps(SingleSteps):
         self.workers = workers
 
     def gradient(self, batch: Batch) -> Tensor:
-        state = torch.get_rng_state().numpy()
-        self.workers.tell([(state, news) for news in self._news(batch)])
-        self.workers.broadcast(nn.utils.parameters_to_vector(self.parameters).detach())
-        total = loss_and_gradient(self.problem, self.shard, self.rows)
+        state = self._state()
+        self.workers.tell([Gradient(state, news) for news in self._news(batch)])
+        self.workers.broadcast(flat(self.parameters))
+        total = self._part()
         self.workers.add_to(total)
         parts: Sequence[Tensor] = total.split([1, *(p.numel() for p in self.parameters)])
         loss, *gradients = parts
@@ -58,6 +69,13 @@ class ShardedSteps(SingleSteps):
 
     def close(self) -> None:
         self.workers.close()
+
+    def _state(self) -> np.ndarray | None:
+        return torch.get_rng_state().numpy()
+
+    def _part(self) -> Tensor:
+        """The part of this process's points in the loss, and its gradient, as one vector."""
+        return loss_and_gradient(self.problem, self.shard, self.rows)
 
     def _news(self, batch: Batch) -> list[bytes | None]:
         """What each worker must know before this gradient: None where all is as it was at the last one."""
@@ -70,22 +88,88 @@ class ShardedSteps(SingleSteps):
         return [packed((replace(self.problem), shard, self.rows)) for shard in others]
 
 
+class CompiledShardedSteps(ShardedSteps):
+    """The same with gradients compiled ahead of time, here first, so that the workers find the code.
+
+    Only a worker whose share has another number of points compiles its own.
+
+    Args:
+        eager: Steps that have taken a gradient, so that every worker has its share of the points.
+    """
+
+    def __init__(self, eager: ShardedSteps):
+        super().__init__(eager.problem, eager.optimizer, eager.signals, eager.workers, eager.clip)
+        self.sent, self.shard, self.rows, self.eager = eager.sent, eager.shard, eager.rows, eager
+        self.own = CompiledGradient(self.problem, self.shard, self.rows)
+
+    @property
+    def compile_seconds(self) -> float:
+        """What the compilation is expected to take; zero where an earlier process has done it."""
+        even = all(count % self.problem.processes == 0 for count in self.rows.values())
+        return self.own.compile_seconds * (1 if even else 2)
+
+    def compile(self) -> None:
+        """Load what is compiled, compile what is not."""
+        self.own.compile()
+        try:
+            self.workers.tell([COMPILE] * len(self.workers.pipes))
+            self.workers.hear()
+        except (Exception, TooLate):  # whatever the workers do now, eager steps need some that wait
+            self.workers.restart()
+            self.eager.sent = (None, None)
+            raise
+
+    def _state(self) -> np.ndarray | None:
+        return None
+
+    def _part(self) -> Tensor:
+        return _as_vector(*self.own.at(flat(self.parameters), self.shard))
+
+
+class Gradient(NamedTuple):
+    """Asks a worker for its part of a gradient.
+
+    Attributes:
+        state: Of torch's generator; None asks for compiled code, which draws nothing.
+        news: Problem, points and the number of rows in the loss, packed; None for those of the last time.
+    """
+
+    state: np.ndarray | None
+    news: bytes | None
+
+
+COMPILE = "compile"
+"""Asks a worker to compile the gradient that it was asked for last."""
+
+
 def serve(pipe: Connection, device: torch.device) -> None:
     """The other side: the same of its own shard, for each message."""
     while True:
-        state, news = pipe.recv()
-        if news is not None:
-            problem, shard, rows = torch.load(io.BytesIO(news), map_location=device, weights_only=False)
+        message = pipe.recv()
+        if message != COMPILE and message.news is not None:
+            problem, shard, rows = torch.load(io.BytesIO(message.news), map_location=device, weights_only=False)
             parameters = trained(problem.model)
-        flat = nn.utils.parameters_to_vector(parameters).detach()
-        dist.broadcast(flat, 0)
-        nn.utils.vector_to_parameters(flat, parameters)
-        torch.set_rng_state(torch.from_numpy(state))
-        total = loss_and_gradient(problem, shard, rows)
+        if message == COMPILE:
+            compiled = CompiledGradient(problem, shard, rows)
+            compiled.compile()
+            pipe.send(None)
+            continue
+        point = flat(parameters)
+        dist.broadcast(point, 0)
+        if message.state is None:
+            total = _as_vector(*compiled.at(point, shard))
+        else:
+            nn.utils.vector_to_parameters(point, parameters)
+            torch.set_rng_state(torch.from_numpy(message.state))
+            total = loss_and_gradient(problem, shard, rows)
         if total.is_cuda:
             torch.cuda.synchronize()
         pipe.send(None)
         dist.reduce(total, 0)
+
+
+def _as_vector(gradient: Tensor, loss: Tensor) -> Tensor:
+    return torch.cat([loss.view(1), gradient])
 
 
 def loss_and_gradient(problem: Problem, batch: Batch, rows: Mapping[str, int]) -> Tensor:

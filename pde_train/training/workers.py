@@ -1,4 +1,7 @@
-"""Processes beside the main one, and what they do together: torch.distributed on one machine."""
+"""Processes beside the main one, and what they do together by torch.distributed.
+
+They are started here, on one machine, or are the other tasks of a SLURM job (`pde_train.training.tasks`).
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import FileStore
+from torch._C._distributed_c10d import FileStore, Store, TCPStore
 
 from pde_train.errors import RunError
+from pde_train.training import tasks
 
 Serve = Callable[[Connection, torch.device], None]
 """What a worker does, at its end of the pipe and on its device, until the pipe is closed (EOFError)."""
@@ -35,32 +39,56 @@ PATIENCE = 3.0
 class Workers:
     """`size - 1` processes, each with a pipe to this one, and the process group of all, in which this one is rank 0.
 
+    They are started here, or are tasks of this SLURM job that wait in the folder of its `meetings`.
+
     gloo on the CPU; nccl on GPUs, one a process. Whatever fails in a worker, or ends it, is a RunError here: before
     each of the two collectives this process makes sure that the others will take part, as nccl would wait forever.
     """
 
-    def __init__(self, size: int, device: str, serve: Serve):
-        self.size = size
-        self.folder = TemporaryDirectory(prefix="pde_train.")
+    def __init__(self, size: int, device: str, serve: Serve, meetings: Path | None = None):
+        self.size, self.device, self.serve, self.meetings = size, device, serve, meetings
         self.pipes: list[Connection] = []
         self.processes: list[Any] = []
-        store = Path(self.folder.name) / "store"
-        spawn = get_context("spawn")
+        self.folder: TemporaryDirectory[str] | None = None
+        self._start()
+
+    def restart(self) -> None:
+        """End what the workers do, whatever it is, and have some that wait."""
+        self.close()
+        self._start()
+
+    def _start(self) -> None:
         try:
-            with _deaf():
-                for rank in range(1, size):
-                    here, there = spawn.Pipe()
-                    arguments = (rank, size, device, torch.get_num_threads(), store, there, serve)
-                    process = spawn.Process(target=_work, args=arguments, daemon=True)
-                    self.pipes.append(here)
-                    process.start()
-                    self.processes.append(process)
-                    there.close()
+            store = self._spawn() if self.meetings is None else self._gather(self.meetings)
             self.hear()
-            _meet(0, size, device, store)
+            _join(0, self.size, self.device, store, self.meetings is None)
         except BaseException:  # no worker outlives a start that failed, or was interrupted
             self.close()
             raise
+
+    def _spawn(self) -> Store:
+        """Start the workers on this machine."""
+        self.folder = TemporaryDirectory(prefix="pde_train.")
+        store = Path(self.folder.name) / "store"
+        spawn = get_context("spawn")
+        with _deaf():
+            for rank in range(1, self.size):
+                here, there = spawn.Pipe()
+                arguments = (rank, self.size, self.device, torch.get_num_threads(), store, there, self.serve)
+                process = spawn.Process(target=_work, args=arguments, daemon=True)
+                self.pipes.append(here)
+                process.start()
+                self.processes.append(process)
+                there.close()
+        return FileStore(str(store), self.size)
+
+    def _gather(self, folder: Path) -> Store:
+        """Wait for the other tasks of the job."""
+        host = socket.gethostname()
+        store = TCPStore(host, 0, self.size, is_master=True, wait_for_workers=False)
+        told = {"size": self.size, "device": self.device, "threads": torch.get_num_threads(), "store": store.port}
+        self.pipes = tasks.meet(folder, self.size, told)
+        return store
 
     def tell(self, messages: Sequence[Any]) -> None:
         """Send each worker its message."""
@@ -83,9 +111,9 @@ class Workers:
 
     def hear(self) -> None:
         """Wait until every worker has answered; an answer that says anything is what went wrong there."""
-        for rank, (pipe, process) in enumerate(zip(self.pipes, self.processes, strict=True), 1):
+        for rank, pipe in enumerate(self.pipes, 1):
             with self._watched():
-                connection.wait([pipe, process.sentinel])
+                connection.wait([pipe, *(process.sentinel for process in self.processes[rank - 1 : rank])])
                 wrong = pipe.recv()
             if wrong:
                 raise self._failure(f"process {rank} of {self.size}: {wrong}")
@@ -101,7 +129,8 @@ class Workers:
             process.kill()
             process.join()
             process.close()
-        self.folder.cleanup()
+        if self.folder is not None:
+            self.folder.cleanup()
         self.pipes, self.processes = [], []
 
     @contextlib.contextmanager
@@ -135,16 +164,53 @@ class Workers:
 
 
 def _work(rank: int, size: int, device: str, threads: int, store: Path, pipe: Connection, serve: Serve) -> None:
-    """The life of a worker, which ends with the main process however that ends."""
+    """The life of a worker on this machine, which ends with the main process however that ends."""
     threading.Thread(target=_end_with_parent, args=(store,), daemon=True).start()
     torch.set_num_threads(threads)
+    _serve(serve, pipe, rank, size, device, rank, lambda: FileStore(str(store), size), True)
+
+
+def work_as_task(folder: Path, rank: int, index: int, serve: Serve) -> None:
+    """The life of a task of a SLURM job that is not its first one: it works for the first one until that has ended.
+
+    Args:
+        folder: The folder of this job's meetings.
+        rank: Of the task, 1 or more.
+        index: Of the task among those of its node, and of its GPU where it sees those of all.
+        serve: What a worker does.
+    """
+
+    def meeting(pipe: Connection, rank: int, told: dict[str, Any]) -> None:
+        torch.set_num_threads(told["threads"])
+
+        def store() -> Store:
+            return TCPStore(told["host"], told["store"], told["size"], is_master=False)
+
+        _serve(serve, pipe, rank, told["size"], told["device"], index, store, False)
+
+    tasks.other_task(folder, rank, meeting)
+
+
+def _serve(
+    serve: Serve,
+    pipe: Connection,
+    rank: int,
+    size: int,
+    device: str,
+    index: int,
+    store: Callable[[], Store],
+    local: bool,
+) -> None:
+    """Join the main process and serve it; what goes wrong here is said there."""
+    place = torch.device(device)
     if device == "cuda":
-        torch.cuda.set_device(rank)
+        place = torch.device(device, index % torch.cuda.device_count())
+        torch.cuda.set_device(place)
     try:
         pipe.send(None)
-        _meet(rank, size, device, store)
-        serve(pipe, torch.device(device, rank) if device == "cuda" else torch.device(device))
-    except (EOFError, BrokenPipeError):  # the main process has closed its end
+        _join(rank, size, device, store(), local)
+        serve(pipe, place)
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the main process has closed its end
         pass
     except Exception as error:  # the main process says what went wrong here
         with contextlib.suppress(OSError):  # it may have been the end of the main process that went wrong here
@@ -161,15 +227,15 @@ def _end_with_parent(store: Path) -> None:
     os._exit(1)
 
 
-def _meet(rank: int, size: int, device: str, store: Path) -> None:
-    """Form the process group, by the loopback interface and a file."""
+def _join(rank: int, size: int, device: str, store: Store, local: bool) -> None:
+    """Form the process group; on one machine by its loopback interface."""
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
-    wanted = {f"{library}_SOCKET_IFNAME": loopback for library in ("GLOO", "NCCL")}
+    wanted = {f"{library}_SOCKET_IFNAME": loopback for library in ("GLOO", "NCCL")} if local else {}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
         backend = "nccl" if device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=FileStore(str(store), size), rank=rank, world_size=size)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     finally:
         for name, value in before.items():
             if value is None:
