@@ -3,16 +3,21 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import forked
 import pytest
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy import text
 from sweeping import SMALL, results, started
 
 from benchmarks.stores import Server, postgres, postgres_programs, server
 from pde_train import sync
 from pde_train.run_folder import Status
+from pde_train.tracking.database import TABLES, Database
+from pde_train.tracking.delivery import Store
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.reading import Reader
 
@@ -23,6 +28,8 @@ PROCESSES, STEPS, KEYS = 8, 500, ("loss", "error", "entropy/1e-08")
 LOGGING = f"""
 import sys
 from pathlib import Path
+from pde_train.tracking.database import TABLES, Database
+from pde_train.tracking.delivery import Store
 from pde_train.tracking.mlflow import MlflowTracker
 
 uri, name, parent = sys.argv[1:]
@@ -60,6 +67,58 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'mlflow.db'}"
     return request.getfixturevalue("database" if request.param == "postgresql" else "mlflow_server")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_database_holds_what_mlflow_itself_would_have_written(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    """Two runs get the same calls, one by MLflow's `log_batch`; their rows of all tables are the same."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}" if kind == "sqlite" else request.getfixturevalue("database")
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("compared")
+    ours, theirs = (client.create_run(experiment).info.run_id for _ in range(2))
+    database = Database.of(client)
+    assert database is not None
+    calls = [
+        ([("loss", 0.5, 3, 7), ("loss", float("nan"), 4, 7), ("error", float("inf"), 0, 1)], {"a": "1"}, {"t": "old"}),
+        ([("loss", 0.25, 2, 9), ("error", -float("inf"), 0, 1), ("small", 1e-320, 0, 0), ("zero", -0.0, 1, 1)], {}, {}),
+        ([("loss", 0.5, 3, 7), ("loss", 0.5, 3, 7), ("loss", 0.125, 4, 7)], {"b": "2" * 6000}, {"t": "new", "u": "é"}),
+        ([("error", 1.0, 0, 2), ("loss", 0.5, 4, 6)], {"a": "1"}, {"mlflow.runName": "renamed"}),
+        ([], {}, {}),
+    ]
+    whole = Store(uri)
+    whole._client = client
+    for rows, params, tags in calls:
+        database.log(ours, rows, params, tags)
+        whole._log_batches(theirs, rows, params, tags)
+
+    def written(run_id: str, table: str) -> list[tuple[Any, ...]]:
+        with database.store.engine.connect() as connection:
+            columns = sorted(TABLES[table] - {"run_uuid"})
+            chosen = f"SELECT {', '.join(columns)} FROM {table} WHERE run_uuid = '{run_id}'"
+            return sorted(tuple(row) for row in connection.execute(text(chosen)))
+
+    for table in TABLES:
+        assert written(ours, table) == written(theirs, table)
+        assert written(ours, table)
+    assert [client.get_run(run_id).info.run_name for run_id in (ours, theirs)] == ["renamed"] * 2
+    with pytest.raises(MlflowException, match="not found") as missing:
+        database.log("0" * 32, [("loss", 1.0, 0, 0)], {}, {})
+    assert missing.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+    client.delete_run(ours)
+    with pytest.raises(MlflowException, match="must be in the 'active' state"):
+        database.log(ours, [("loss", 1.0, 0, 0)], {}, {})
+
+
+def test_a_server_and_unknown_tables_get_calls_of_mlflow(
+    mlflow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Database.of(MlflowClient(mlflow_server)) is None
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert Database.of(client) is not None
+    monkeypatch.setitem(TABLES, "tags", {"key", "value", "run_uuid", "colour"})
+    assert Database.of(client) is None
 
 
 def found(

@@ -101,6 +101,7 @@ class Run:
         overrides: Sequence[str] = (),
         resume: Resume = Resume.NEVER,
         figures: bool = True,
+        drains: bool = True,
     ) -> Iterator[Run]:
         """A run in a folder, which is this process's alone while the context lasts.
 
@@ -110,6 +111,7 @@ class Run:
             overrides: The words of the command, kept in the result.
             resume: Whether to go on with what lies there.
             figures: Whether to draw the figures of the run.
+            drains: Whether to wait at the end until the tracking store has everything.
 
         Yields:
             The run, which `fit` begins, trains and ends.
@@ -132,9 +134,13 @@ class Run:
                     raise
                 raise told from error
             finally:
-                if run._began is not None:
-                    with waiting("delivering to the tracking store"):
-                        drained(run.experiment.tracker)
+                if drains and run._began is not None:
+                    run.drain()
+
+    def drain(self) -> None:
+        """Wait until the tracking store has everything of this run, and of those begun before it, or is away."""
+        with waiting("delivering to the tracking store"):
+            drained(self.experiment.tracker)
 
     def fit(self, experiment: Experiment) -> Result:
         """Begin, find the parameters by the experiment's method, and end; a run that had ended is not run again."""

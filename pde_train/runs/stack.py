@@ -78,7 +78,12 @@ def train(file: Path, job: DictConfig) -> Status:
     stacks, most = content["stacks"], most_at_once()
     parts = [stack[start : start + most] for stack in stacks for start in range(0, len(stack), most)]
     memory, threads = content["memory_gb"] * 1e9, content["threads"] or processors()
-    failed = [_train(part, memory, threads, job) for part in parts]
+    begun: list[Run] = []
+    try:
+        failed = [_train(part, memory, threads, job, begun) for part in parts]
+    finally:
+        for run in begun[-1:]:  # not after every stack: the next one trains while the store takes this one's runs
+            run.drain()
     status = Status.FAILED if any(failed) else Status.FINISHED
     Result(status, notes={"cells": str(sum(map(len, stacks)))}).write(file.parent)
     return status
@@ -95,8 +100,10 @@ def most_at_once() -> int:
     return max(1, min(MOST, soft - len(list(Path("/dev/fd").iterdir())) - RESERVED))
 
 
-def _train(described: Sequence[Mapping[str, Any]], memory: float, threads: int, job: DictConfig) -> bool:
-    """Train some runs; whether one of them failed. What is raised meanwhile is the end of all that go on."""
+def _train(
+    described: Sequence[Mapping[str, Any]], memory: float, threads: int, job: DictConfig, begun: list[Run]
+) -> bool:
+    """Train some runs, which are added to `begun`; whether one failed. What is raised is the end of all that go on."""
     opened: list[Run] = []
     to_train: list[Run] = []
     try:
@@ -104,7 +111,12 @@ def _train(described: Sequence[Mapping[str, Any]], memory: float, threads: int, 
             for description in described:
                 folder = Path(description["folder"])
                 context = Run.open(
-                    folder, description["choices"], description["overrides"], Resume.WHERE_POSSIBLE, figures=False
+                    folder,
+                    description["choices"],
+                    description["overrides"],
+                    Resume.WHERE_POSSIBLE,
+                    figures=False,
+                    drains=False,
                 )
                 try:
                     run = contexts.enter_context(context)
@@ -113,8 +125,9 @@ def _train(described: Sequence[Mapping[str, Any]], memory: float, threads: int, 
                     continue
                 opened.append(run)
                 try:
-                    if _begins(run, description, job, to_train):
+                    if _begins(run, description, job, begun):
                         to_train.append(run)
+                        begun.append(run)
                 except INTERRUPTIONS:
                     raise
                 except Exception as error:  # it is the end of this run alone
@@ -155,6 +168,9 @@ def _fit(runs: Sequence[Run], memory: float, threads: int) -> None:
 
 def _fit_together(runs: Sequence[Run], memory: float, threads: int) -> str:
     """Train together the runs that can be; why the others cannot."""
+    methods = [run.experiment.method for run in runs]
+    if methods and not any(method.total_steps for method in methods):  # which need not load Lightning
+        return f"{type(methods[0]).__name__} trains one run after another"
     from pde_train.methods.gradient_descent import GradientDescent
     from pde_train.training.select_stacked_steps import CannotStack
     from pde_train.training.signals import StopSignals

@@ -16,6 +16,7 @@ from typing import Any
 from pde_train.errors import PdeTrainError, brief
 from pde_train.run_folder import Status
 from pde_train.tracking import saved_views
+from pde_train.tracking.database import Database
 from pde_train.tracking.outbox import BATCH, Entry, Mark, Outbox, milliseconds
 from pde_train.tracking.store_files import (
     alone,
@@ -38,6 +39,12 @@ STATUS = {
 
 PARAMS = TAGS = 100
 """Parameters, and tags, that MLflow takes in one call; with the rows no more than BATCH."""
+
+DATABASE_BATCH = 20_000
+"""Rows that a database gets in one transaction, a tenth of a second in which others wait for it."""
+
+Call = tuple[Sequence[Sequence[Any]], Mapping[str, str], Mapping[str, str]]
+"""Rows, parameters and tags."""
 
 LONGEST = 6000
 """Characters of a parameter; MLflow cuts them with a warning."""
@@ -73,6 +80,10 @@ class Store:
     rows: int = field(default=0, init=False, repr=False)
     """Metric rows that have been delivered."""
     _client: Any = field(default=None, init=False, repr=False)
+    _log: Callable[..., None] = field(init=False, repr=False)
+    """Takes the id of a run and a `Call`."""
+    _at_once: int = field(default=BATCH, init=False, repr=False)
+    """Rows of a call."""
     _experiments: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _afresh: set[Path] = field(default_factory=set, init=False, repr=False)
     """Folders that have been begun again, which happens once."""
@@ -128,19 +139,19 @@ class Store:
 
     def _deliver(self, outbox: Outbox) -> None:
         run_id = self._run_id(outbox)
-        waiting = Waiting()
+        waiting = Waiting(self._at_once)
         end = outbox.mark(self.name).position
 
-        def send(calls: Iterator[Mapping[str, Any]]) -> None:
+        def send(calls: Iterator[Call]) -> None:
             for call in calls:
-                self._client.log_batch(run_id, **call)
+                self._log(run_id, *call)
                 self.answered()
 
         for entry, position in outbox.entries(end):
             kind, value = next(iter(entry.items()))
             if waiting.take(kind, value, run_id):
                 self.rows += len(value) if kind == "metrics" else 0
-                if len(waiting.rows) >= BATCH:
+                if len(waiting.rows) >= self._at_once:
                     send(waiting.full())
                     if len(waiting.rows) <= len(value):  # what is left is of this entry
                         outbox.keep(self.name, Mark(run_id, end))
@@ -249,13 +260,30 @@ class Store:
 
             follow_a_move(self.uri)
             self._client = MlflowClient(encoded(self.uri))
+            database = Database.of(self._client)
+            self._log = self._log_batches if database is None else database.log
+            self._at_once = BATCH if database is None else DATABASE_BATCH
         return self._client
+
+    def _log_batches(
+        self, run_id: str, rows: Sequence[Sequence[Any]], params: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None:
+        """By MLflow's own call, which takes BATCH rows, parameters and tags together."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(key, value, now, step) for key, value, step, now in rows],
+            params=[Param(key, value) for key, value in params.items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
 
 
 @dataclass
 class Waiting:
-    """What may go in one call to `log_batch`, as long as it is not sent."""
+    """What may go in one call with at most so many rows, parameters and tags, as long as it is not sent."""
 
+    limit: int
     rows: list[Sequence[Any]] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -276,25 +304,23 @@ class Waiting:
             return False
         return True
 
-    def full(self) -> Iterator[Mapping[str, Any]]:
-        """Take out the arguments of as many calls as can be filled."""
-        while len(self.rows) >= BATCH:
+    def full(self) -> Iterator[Call]:
+        """Take out as many calls as can be filled."""
+        while len(self.rows) >= self.limit:
             yield self._call()
 
-    def all(self) -> Iterator[Mapping[str, Any]]:
-        """Take out the arguments of all calls."""
+    def all(self) -> Iterator[Call]:
+        """Take out all calls."""
         while self.rows or self.params or self.tags:
             yield self._call()
 
-    def _call(self) -> Mapping[str, Any]:
-        from mlflow.entities import Metric, Param, RunTag
-
-        params = [Param(key, self.params.pop(key)) for key in list(self.params)[:PARAMS]]
-        tags = [RunTag(key, self.tags.pop(key)) for key in list(self.tags)[:TAGS]]
-        room = BATCH - len(params) - len(tags)
-        metrics = [Metric(key, value, now, step) for key, value, step, now in self.rows[:room]]
+    def _call(self) -> Call:
+        params = {key: self.params.pop(key) for key in list(self.params)[:PARAMS]}
+        tags = {key: self.tags.pop(key) for key in list(self.tags)[:TAGS]}
+        room = self.limit - len(params) - len(tags)
+        rows = self.rows[:room]
         del self.rows[:room]
-        return {"metrics": metrics, "params": params, "tags": tags}
+        return rows, params, tags
 
 
 def is_unreachable(error: BaseException, uri: str) -> bool:
