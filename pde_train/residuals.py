@@ -30,6 +30,9 @@ POINTS = 512
 BLOCK = 2**16
 """The number of values of the field (points times columns) that are differentiated at once without gradients."""
 
+BLOCK_POINTS = 1024
+"""The number of points, at most: nested reverse mode of the fourth order keeps two hundred arrays of a layer's size."""
+
 
 def evaluate(pde: PDE, u: Field, differentiator: Differentiator, batch: Batch) -> dict[str, Tensor]:
     """The weighted residual of every equation for a field.
@@ -496,7 +499,7 @@ def _push_forward(residual: Callable[[Columns], Tensor], at: Columns, tangent: C
 
 def _blocks(batch: Batch, columns: int) -> Iterator[dict[str, Points]]:
     """Yield the batch region by region, in blocks of at most BLOCK values of `columns` columns."""
-    rows = max(1, BLOCK // columns)
+    rows = max(1, min(BLOCK_POINTS, BLOCK // columns))
     for region, points in batch.items():
         for start in range(0, points.x.shape[0], rows):
             yield {region: points.rows(start, start + rows)}
