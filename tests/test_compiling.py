@@ -38,7 +38,7 @@ from pde_train.training.compiling import Traced, trace
 from pde_train.training.library import build as build_library
 from pde_train.training.library import load, repeat
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import EagerSteps, SingleSteps
+from pde_train.training.steps import EagerSteps, SingleSteps, split
 from pde_train.training.updates import AdamUpdate, DescentUpdate
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -260,7 +260,7 @@ def test_where_compiled_code_is_kept(monkeypatch: pytest.MonkeyPatch, named: dic
 @pytest.mark.parametrize("total", [1, 7, 8, 9, 16, 17, 20])
 def test_blocks_are_of_one_size_and_hold_every_point_once(total: int) -> None:
     x, wall = torch.arange(float(total)).unsqueeze(1), torch.zeros(9, 1)
-    first, blocks = steps.split({"interior": Points(x), "boundary": Points(wall)}, 8)
+    first, blocks = split({"interior": Points(x), "boundary": Points(wall)}, 8)
     assert torch.equal(torch.cat([part["interior"].x for part in (first, *blocks)]), x)
     assert 1 <= len(first["interior"].x) <= 8
     assert all(len(block["interior"].x) == 8 and block.keys() == {"interior"} for block in blocks)
@@ -280,6 +280,29 @@ POSED = [
     ["pde=poisson_1d", "sampler.interior=3"],
     ["pde=poisson_1d", "sampler.interior=9"],
 ]
+
+
+@pytest.mark.parametrize("how", ["taylor", "finite_difference", "complex_step", "stochastic"])
+def test_eager_gradients_of_many_points_are_added_up_over_blocks(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    words = "pde=poisson_nd", "pde.dimension=3", "sampler.interior=20", "sampler.boundary=12", f"differentiator={how}"
+    experiment = build(compose(*SMALL, *words))
+    batch = experiment.problem.draw(np.random.default_rng(0))
+    optimizer = descent_of(experiment).optimizer(experiment.problem.model.parameters())
+    eager = EagerSteps(experiment.problem, optimizer, StopSignals())
+
+    def measured() -> tuple[Tensor, Tensor, Tensor]:
+        torch.manual_seed(3)
+        loss = eager.gradient(batch)
+        gradient = torch.cat([p.grad.flatten() for p in experiment.problem.model.parameters() if p.grad is not None])
+        return loss, gradient, torch.rand(1)  # and the generator is where it was
+
+    whole = measured()
+    monkeypatch.setattr("pde_train.training.steps.EAGER_ROWS", 8)
+    for found, expected in zip(measured(), whole, strict=True):
+        rounding = 1e-5 if how == "finite_difference" else 1e-9  # which a stencil divides by the square of its step
+        torch.testing.assert_close(found, expected, rtol=rounding, atol=rounding)
 
 
 @pytest.mark.slow

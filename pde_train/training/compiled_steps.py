@@ -17,7 +17,7 @@ from pde_train.problem import Problem
 from pde_train.training.compiling import Traced, trace
 from pde_train.training.library import Function, load
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import SingleSteps
+from pde_train.training.steps import SingleSteps, split
 from pde_train.training.updates import clipped, scaled, update_of
 
 BLOCK_ROWS = 256
@@ -223,13 +223,3 @@ class Compiled:
                 pass
         kept = self.kept(self.layout.batch(tuple(self.example)))
         self.run, self.repeat = load(self.traced.compile(self.state, kept), device)
-
-
-def split(batch: Batch, rows: int) -> tuple[Batch, list[Batch]]:
-    """The batch with at most `rows` points of the interior, and its other points in blocks of so many."""
-    interior = batch["interior"]
-    total = interior.x.shape[0]
-    first = (total - 1) % rows + 1
-    starts = range(first, total, rows)
-    blocks: list[Batch] = [{"interior": interior.rows(start, start + rows)} for start in starts]
-    return {**batch, "interior": interior.rows(0, first)}, blocks

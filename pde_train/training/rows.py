@@ -14,7 +14,8 @@ from pde_train.geometry import Batch
 from pde_train.optimizers.base import named, write
 from pde_train.optimizers.conjugate_gradients import Product
 from pde_train.problem import Problem
-from pde_train.training.compiled_steps import Compiled, Layout, split
+from pde_train.training.compiled_steps import Compiled, Layout
+from pde_train.training.steps import split
 
 BLOCK_ROWS = 2048
 """Points of the interior in one compiled block: fewer make a second function to compile where one would do."""
