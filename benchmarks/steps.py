@@ -26,6 +26,9 @@ from benchmarks.results import ROOT
 LIMIT = 600
 """Seconds after which a measurement is given up."""
 
+PRODUCT = "differentiator=finite_difference", "accelerator=ddp"
+"""Further rows of the product."""
+
 COLUMNS = "problem", "who", "version", "variant", "rounds", "ms per step", "ratio", "min", "max", "peak MB"
 
 Cells = dict[tuple[str, str], list[dict[str, Any]]]
@@ -119,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--libraries", default="deepxde,pina,neurodiffeq,jax,product", help="beside the loop: jax,jax:jet_loop,product"
     )
-    parser.add_argument("--product", action="append", default=[], help="a further row of the product: its overrides")
+    parser.add_argument("--product", action="append", help="a further row of the product: its overrides")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=results.RESULTS)
@@ -128,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     there = [name for name in asked if python_of(name.partition(":")[0]).exists()]
     for name in set(asked) - set(there):
         print(f"{name} is not installed: make bench-references", file=sys.stderr)
-    whose = ["loop", *there, *(f"product {words}" for words in given.product)]
+    whose = ["loop", *there, *(f"product {words}" for words in given.product or PRODUCT)]
     cells = rounds(whose, problems, given.threads, given.rounds)
     show(cells, whose, problems)
     threads = f"{given.threads} thread{'s' if given.threads > 1 else ''}"

@@ -16,6 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import results
+
 LAUNCHERS = {
     "basic": [],
     "joblib, 2 processes": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
@@ -73,13 +75,12 @@ def check(folder: Path, cells: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a table of medians over rounds, and ratios within a round."""
+    """Print a table of medians over rounds, and ratios within a round; write it down."""
     parser = argparse.ArgumentParser("python -m benchmarks.sweeps", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--grids", nargs="*", default=[], help="some of them, by a part of their names")
     given = parser.parse_args(arguments)
-    print("| grid | launcher | seconds: median (min ... max) | basic takes, times as long | joblib takes |")
-    print("|---|---|---|---|---|", flush=True)
+    lines: list[list[object]] = []
     for grid, (cells, words) in GRIDS.items():
         if given.grids and not any(part in grid for part in given.grids):
             continue
@@ -98,7 +99,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 statistics.median(b / a for a, b in zip(own, seconds[other], strict=True))
                 for other in ("basic", "joblib, 2 processes")
             ]
-            print(f"| {grid} | {launcher} | {spread} | {ratios[0]:.1f} | {ratios[1]:.1f} |", flush=True)
+            lines.append([grid, launcher, given.rounds, spread, f"{ratios[0]:.1f}", f"{ratios[1]:.1f}"])
+            print(*lines[-1], sep=" | ", flush=True)
+    columns = (
+        "grid",
+        "launcher",
+        "rounds",
+        "seconds: median (min ... max)",
+        "basic takes, times as long",
+        "joblib takes",
+    )
+    results.put("Sweeps", "python -m benchmarks.sweeps", results.table(columns, lines))
 
 
 if __name__ == "__main__":

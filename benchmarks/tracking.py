@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks import results
 from benchmarks.stores import postgres, postgres_programs, server
 
 ROUNDS = 5
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.tracking", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     rounds = parser.parse_args(arguments).rounds
-    print("| run | store | process, s | process, ratio | its run, s | its run, ratio |\n|---|---|---|---|---|---|")
+    lines: list[list[str]] = []
     with tempfile.TemporaryDirectory() as name, stores(Path(name)) as chosen:
         for configuration in CONFIGURATIONS:
             for words in chosen.values():  # makes tables, compiles
@@ -76,7 +77,11 @@ def main(arguments: list[str] | None = None) -> None:
                     own = [one[which] for one in measured]
                     ratios = [a / b[which] for a, b in zip(own, seconds["none"], strict=True)]
                     cells += [spread(own, 2), "1" if store == "none" else spread(ratios, 3)]
-                print(f"| {' | '.join(cells)} |", flush=True)
+                lines.append(cells)
+                print(*cells, sep=" | ", flush=True)
+    columns = "run", "store", "process, s", "process, ratio", "its run, s", "its run, ratio"
+    told = f"{rounds} rounds; ratios are over the run without tracking of the same round."
+    results.put("Tracking", "python -m benchmarks.tracking", f"{told}\n\n{results.table(columns, lines)}")
 
 
 def spread(values: list[float], digits: int) -> str:
