@@ -777,3 +777,25 @@ def test_an_experiment_has_views_whose_columns_and_charts_its_runs_have(
 def test_without_an_experiment_the_link_is_that_of_the_server(tmp_path: Path) -> None:
     tracker = MlflowTracker(f"sqlite:///{tmp_path}/none.db", "pde_train")
     assert str(tracker.how_to_look).endswith("http://127.0.0.1:5000")
+
+
+def test_a_record_is_saved_again_and_again_with_what_came_since() -> None:
+    """A save converts what is new alone, so it must be whole after every order of rows, saves and loads."""
+
+    def record() -> Record:
+        return Record(NoTracker(), Entropy([1e-8]))
+
+    first = record()
+    for k in range(3):
+        first.losses(100 * k, torch.arange(100.0) / (k + 1))
+        first.log(100 * k, {"error": 1.0 / (k + 1), f"once/{k}": 0.5})
+        first.losses(100 * k, torch.full((50,), 7.0))  # rows that it has
+        state = first.state_dict()
+        again = record()
+        again.load_state_dict(state)
+        assert again.series == first.series
+        again.losses(100 * (k + 1), torch.ones(2))
+        assert list(again.state_dict()["series"]["loss"]["steps"]) == list(range(100 * (k + 1) + 2))
+    first.load_state_dict(state)
+    first.load_state_dict({**state, "series": {"loss": {"steps": torch.tensor([5]), "values": torch.tensor([2.0])}}})
+    assert first.state_dict()["series"]["loss"]["values"].tolist() == [2.0]

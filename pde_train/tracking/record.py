@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,7 @@ class Record:
         self.spectra: dict[int, Spectrum] = {}
         self.comparison: dict[str, Measured] = {}
         self.tags: dict[str, str] = {}
+        self._tensors: dict[str, dict[str, Tensor]] = {}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Keep metrics of one step."""
@@ -87,11 +89,9 @@ class Record:
 
     def _keep(self, key: str, first_step: int, values: Iterable[float]) -> None:
         series = self.series.setdefault(key, {})
-        for step, value in enumerate(values, first_step):
-            if step not in series:
-                series[step] = value
-                if is_for_store(key, step):
-                    self._unsent.append((key, value, step))
+        new = {step: value for step, value in enumerate(values, first_step) if step not in series}
+        series |= new
+        self._unsent += [(key, value, step) for step, value in new.items() if is_for_store(key, step)]
 
     def _flush_when_due(self) -> None:
         waited = time.monotonic() - self._flushed
@@ -154,22 +154,32 @@ class Record:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, in tensors and plain containers; flush before you save it."""
-        series = {
-            k: {"steps": torch.tensor(list(v)), "values": torch.tensor(list(v.values()), dtype=torch.float64)}
-            for k, v in self.series.items()
-        }
         return {
-            "series": series,
+            "series": {key: self._tensors_of(key) for key in self.series},
             "spectra": {step: _plain(spectrum) for step, spectrum in self.spectra.items()},
             "comparison": {name: (dict(m.numbers), _plain(m.spectrum)) for name, m in self.comparison.items()},
             "tags": self.tags,
         }
+
+    def _tensors_of(self, key: str) -> dict[str, Tensor]:
+        """Steps and values of a series, of which only what is new since the last time is converted."""
+        series, kept = self.series[key], self._tensors.get(key)
+        fresh = list(islice(reversed(series.items()), len(series) - (0 if kept is None else len(kept["steps"]))))[::-1]
+        found = {
+            "steps": torch.tensor([step for step, _ in fresh], dtype=torch.int64),
+            "values": torch.tensor([value for _, value in fresh], dtype=torch.float64),
+        }
+        if kept is not None:
+            found = {name: torch.cat([kept[name], tensor]) for name, tensor in found.items()}
+        self._tensors[key] = found
+        return found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; the tracker is offered every row again and takes those that it lacks."""
         self.series = {
             k: dict(zip(v["steps"].tolist(), v["values"].tolist(), strict=True)) for k, v in state["series"].items()
         }
+        self._tensors = {}
         self.spectra = {step: _spectrum(plain) for step, plain in state["spectra"].items()}
         self.comparison = {name: Measured(n, _spectrum(plain)) for name, (n, plain) in state["comparison"].items()}
         self.tags = dict(state["tags"])
