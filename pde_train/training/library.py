@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, fx
 
 from pde_train.training.decompositions import TANH, with_fast_tanh
+from pde_train.training.products import IN_PLACE_OF, PRODUCTS, USE_BLAS, faster_products
 
 Function = Callable[..., Any]
 
 BEFORE = r"""
 #include <Python.h>
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -40,6 +42,9 @@ using DeviceStreamType = void*;
 constexpr bool _check_aoti_runtime_check_inputs_env() { return false; }
 template <typename... Any> void assert_size_stride(Any&&...) {}
 template <typename... Any> void __check_inputs_outputs(Any&&...) {}
+"""
+
+STRUCT = r"""
 struct Model {
   int32_t device_idx_ = 0;
 """
@@ -125,7 +130,7 @@ extern "C" PyObject* repeat(PyObject* inputs, PyObject* places, long varying, lo
 }
 """
 
-FRAME = hashlib.sha256("".join([BEFORE, TANH, MODEL, AFTER]).encode()).hexdigest()
+FRAME = hashlib.sha256("".join([BEFORE, TANH, MODEL, PRODUCTS, STRUCT, AFTER, USE_BLAS]).encode()).hexdigest()
 """Names what stands around the code of a graph: libraries that an earlier version of it made are not used."""
 
 
@@ -214,11 +219,13 @@ def load(library: Path, device: str) -> Library:
         return Library(whole, partial(repeat, whole))
     try:
         opened_library = ctypes.PyDLL(str(library))
-        once, often = opened_library.run, opened_library.repeat
+        once, often, use_blas = opened_library.run, opened_library.repeat, opened_library.use_blas
     except (OSError, AttributeError) as error:
         raise RuntimeError(str(error)) from error
     once.argtypes, once.restype = [ctypes.py_object], ctypes.py_object
     often.argtypes, often.restype = [ctypes.py_object, ctypes.py_object, ctypes.c_long, ctypes.c_long], ctypes.py_object
+    use_blas.argtypes, use_blas.restype = [ctypes.c_void_p, ctypes.c_void_p], None
+    use_blas(*faster_products())
     opened, closed = aoti.unsafe_alloc_void_ptrs_from_tensors, aoti.alloc_tensors_by_stealing_from_void_ptrs
 
     def run(tensors: list[Tensor]) -> list[Tensor]:
@@ -239,7 +246,7 @@ def _compile_calls(graph: Any, wrapper: str, kernels: str, folder: Path) -> Path
 
     counts = {"inputs": len(graph.graph_input_names), "outputs": len(graph.graph_outputs)}
     source = folder / "calls.cpp"
-    source.write_text("\n".join([BEFORE, with_fast_tanh(kernels), *_calls(wrapper), AFTER % counts]))
+    source.write_text("\n".join([BEFORE, with_fast_tanh(kernels), *_calls(wrapper), AFTER % counts, USE_BLAS]))
     quick = ("-g0", "-w")  # a tenth of the time goes to symbols of debuggers, and to warnings of torch's headers
     options = CppTorchDeviceOptions(vec_isa=pick_vec_isa(), device_type="cpu", aot_mode=True, extra_flags=quick)
     builder = CppBuilder(name=source.stem, sources=str(source), output_dir=str(folder), BuildOption=options)
@@ -264,4 +271,6 @@ def _calls(wrapper: str) -> list[str]:
     if "constants_" in body or "proxy_executor" in body:
         raise RuntimeError("it has an operation that torch offers to Python alone")
     body = "\n".join(line for line in body.splitlines() if "this->kernels_" not in line)
-    return [declarations, MODEL, f"void run_impl({signature}{{{body}}}"]
+    for theirs, ours in IN_PLACE_OF.items():
+        body = body.replace(theirs, ours)
+    return [declarations, MODEL, PRODUCTS, STRUCT, f"void run_impl({signature}{{{body}}}"]
