@@ -25,9 +25,10 @@ def as_amd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pointers]:
         pytest.skip("numpy has no OpenBLAS here")
     monkeypatch.setattr(products, "_is_amd", lambda: True)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    products.faster_products.cache_clear()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    products._openblas.cache_clear()
     yield products.faster_products()
-    products.faster_products.cache_clear()
+    products._openblas.cache_clear()
 
 
 def every_layout(a: Tensor, b: Tensor, bias: Tensor, batch: Tensor) -> tuple[Tensor, ...]:
@@ -72,6 +73,9 @@ def with_products(made: Path, pointers: Pointers) -> Callable[..., list[Tensor]]
 def test_openblas_is_called_where_it_serves_and_torch_elsewhere(as_amd: Pointers, tmp_path: Path) -> None:
     """What is called in place of OpenBLAS leaves its result as it is, so what it was called for can be seen."""
     assert all(as_amd)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 2)
+        assert products.faster_products() == (0, 0)
     tensors = [torch.ones(20, 12, dtype=torch.float64), torch.ones(12, 16, dtype=torch.float64)]
     graph = trace(lambda a, b: (torch.addmm(torch.mm(a, b), a, b), torch.mm(a[:, :3], b[:3])), tensors, []).step
     made = build(graph, tensors, tmp_path)
@@ -85,15 +89,16 @@ CALLS_NOTHING = ctypes.CFUNCTYPE(None)(lambda: None)
 
 
 def test_other_processors_and_builds_of_torch_keep_their_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     for owner, name in ((products, "_is_amd"), (torch.backends.mkl, "is_available")):
         with monkeypatch.context() as patch:
             patch.setattr(products, "_is_amd", lambda: True)
             patch.setattr(torch.backends.mkl, "is_available", lambda: True)
             patch.setattr(owner, name, lambda: False)
-            products.faster_products.cache_clear()
+            products._openblas.cache_clear()
             assert products.faster_products() == (0, 0)
     monkeypatch.setattr(products, "_is_amd", lambda: True)
     monkeypatch.setattr(products, "threadpool_info", lambda: [{"internal_api": "mkl", "filepath": "nowhere"}])
-    products.faster_products.cache_clear()
+    products._openblas.cache_clear()
     assert products.faster_products() == (0, 0)
-    products.faster_products.cache_clear()
+    products._openblas.cache_clear()

@@ -2,7 +2,8 @@
 
 torch multiplies by MKL, which takes a third longer than OpenBLAS on processors of AMD: 256 x 64 by 64 x 64 doubles at
 33 instead of 42 GFLOP/s, and such products are three quarters of the step of a network with layers of 64. Which of the
-two is used depends on the processor alone, and not on a measurement, so that a resumed run computes the same bits.
+two is used depends on the processor and the number of threads, and not on a measurement, so that a resumed run computes
+the same bits.
 """
 
 from __future__ import annotations
@@ -134,9 +135,19 @@ extern "C" void use_blas(void* doubles, void* floats) {
 """
 
 
-@cache
 def faster_products() -> tuple[int, int]:
-    """The addresses of OpenBLAS's products of doubles and of floats; zeros where torch's own are to be used."""
+    """The products of doubles and of floats for compiled code on this machine.
+
+    torch's own share their threads with the rest of the code, so that OpenBLAS serves where there is one alone.
+
+    Returns:
+        The addresses of OpenBLAS's functions; zeros where torch's own are to be used.
+    """
+    return _openblas() if torch.get_num_threads() == 1 else (0, 0)
+
+
+@cache
+def _openblas() -> tuple[int, int]:
     if not (torch.backends.mkl.is_available() and _is_amd()):
         return 0, 0
     for found in threadpool_info():
