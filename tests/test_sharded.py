@@ -149,7 +149,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one(compose: Compose, pool:
 @pytest.mark.slow
 @pytest.mark.parametrize("interior", [21, 2600])  # 10 and 11, and 1300 points, which are more than one block
 def test_compiled_gradients_of_two_processes_are_those_of_one(compose: Compose, pool: Workers, interior: int) -> None:
-    problem, batch, optimizer, expected = posed(compose, "pde=burgers_1d", f"sampler.interior={interior}")
+    problem, batch, optimizer, expected = posed(compose, f"sampler.interior={interior}")
     eager = ShardedSteps(problem, optimizer, StopSignals(), pool)
     eager.gradient(batch)
     compiled = CompiledShardedSteps(eager)
@@ -223,7 +223,7 @@ def test_float32_stays_float32(compose: Compose, pool: Workers) -> None:
     ("overrides", "rounding"),
     [
         ([*ADAM, *RUN, "pde=burgers_1d"], 1e-11),
-        ([*ADAM, *RUN, "pde=burgers_1d", "method.compile=always"], 1e-11),
+        ([*ADAM, *RUN, "method.compile=always"], 1e-11),
         (["optimizer=ssbroyden", *RUN[1:], "method.steps=8", "method.compile=always"], 1e-9),
         ([*ADAM, *RUN, "pde=poisson_nd", "differentiator=stochastic"], 1e-11),
         ([*ADAM, *RUN, "differentiator=complex_step"], 1e-11),
