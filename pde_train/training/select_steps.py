@@ -85,27 +85,38 @@ def choose(
             workers = Workers(problem.processes, problem.device, serve, problem.meetings)
         eager = ShardedSteps(problem, optimizer, signals, workers, clip)
         shared = f"; {problem.processes} processes share the points"
+    try:
+        chosen, why = _compiled_or(eager, mode, batch, steps)
+    except BaseException:  # an interrupted compilation leaves no process behind
+        eager.close()
+        raise
+    return chosen, f"{why}{shared}"
+
+
+def _compiled_or(eager: SingleSteps, mode: str, batch: Batch, steps: int) -> tuple[SingleSteps, str]:
+    """Compiled steps where they pay, or these eager ones; and why."""
+    problem = eager.problem
     if mode == "never":
-        return eager, f"eager: method.compile=never{shared}"
+        return eager, "eager: method.compile=never"
     if not problem.differentiator.compilable:
-        return eager, f"eager: {type(problem.differentiator).__name__} changes from step to step{shared}"
+        return eager, f"eager: {type(problem.differentiator).__name__} changes from step to step"
     if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in problem.model.parameters()):
-        return eager, f"eager: hooks of parameters need their gradient by backward(){shared}"
+        return eager, "eager: hooks of parameters need their gradient by backward()"
     buffers = [b.clone() for b in problem.model.buffers()]
     seconds = _seconds_of_gradient(eager, batch)
     if not all(map(torch.equal, problem.model.buffers(), buffers)):
         put_back(problem.model.buffers(), buffers)
-        return eager, f"eager: the model changes its buffers, which compiled code would not{shared}"
+        return eager, "eager: the model changes its buffers, which compiled code would not"
 
     def traced() -> CompiledSteps | CompiledShardedSteps:
         if isinstance(eager, ShardedSteps):
             return CompiledShardedSteps(eager)
-        return CompiledSteps(problem, optimizer, signals, batch, clip)
+        return CompiledSteps(problem, eager.optimizer, eager.signals, batch, eager.clip)
 
     compiled, why = compile_where_it_pays(
         mode, "the optimisation step", seconds, steps, traced, lambda found: _compare(found, eager, batch)
     )
-    return (eager if compiled is None else compiled), f"{why}{shared}"
+    return (eager if compiled is None else compiled), why
 
 
 def _seconds_of_gradient(eager: SingleSteps, batch: Batch) -> float:
