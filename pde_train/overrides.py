@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override as HydraOverride
+from hydra.core.override_parser.types import OverrideType, ValueType
+
+INTEGER = r"-?(?:0|[1-9]\d*)"
+NUMBER = re.compile(
+    rf"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)=(?:({INTEGER})|({INTEGER}\.\d+|{INTEGER}(?:\.\d+)?[eE][-+]?\d+))", re.ASCII
+)
+"""A key and its whole or real number, which need no parser: a sweep has thousands."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,13 @@ def by_hydra(word: str) -> HydraOverride:
     Raises:
         OverrideParseException: Hydra cannot read it.
     """
-    return _parser().parse_override(word)
+    if (number := NUMBER.fullmatch(word)) is None:
+        return _parser().parse_override(word)
+    key, whole, real = number.groups()
+    value = int(whole) if real is None else float(real)
+    return HydraOverride(
+        type=OverrideType.CHANGE, key_or_group=key, value_type=ValueType.ELEMENT, _value=value, input_line=word
+    )
 
 
 @cache

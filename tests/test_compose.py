@@ -8,11 +8,13 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pde_train.conf_dir import conf_dir
 from pde_train.instantiate import plain
+from pde_train.overrides import NUMBER, by_hydra
 from pde_train.sweeps import compose
 
 FILE = """
@@ -82,3 +84,32 @@ def test_cells_that_differ_in_numbers_are_resolved_once(loaded: Loaded, monkeypa
     cells = compose.combinations(["seed=range(50)", "model.features=10,20", "differentiator=reverse,forward"], loader)
     assert len(list(compose.composed(cells, loader, master))) == 200
     assert next(resolved) == 2
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(
+            "seed=0",
+            "seed=17",
+            "seed=-3",
+            "seed=007",
+            "seed=-0",
+            "a.b_2.c=5",
+            "seed=1_000",
+            "seed=+4",
+            "2.a=5",
+            "a.0=5",
+        ),
+        *("lr=1e-3", "lr=0.5", "lr=-2.50", "lr=1E+05", "lr=1e5", "lr=.5", "lr=5.", "lr=1.5e-3", "lr=-1.e3", "lr=00.5"),
+        *("+seed=1", "~seed=1", "seed= 1", "seed=1 ", "seed=1,2", "seed=inf", "lr=null", "a@b=1", "a/b=1"),
+    ],
+)
+def test_numbers_are_read_as_hydra_reads_them(word: str) -> None:
+    """Those that need no parser, and what is nearly one of them."""
+    by_hydra.cache_clear()
+    assert by_hydra(word) == OverridesParser.create().parse_override(word)
+
+
+def test_whole_and_real_numbers_need_no_parser() -> None:
+    assert all(NUMBER.fullmatch(word) for word in ("seed=17", "a.b=-3", "lr=1e-3", "lr=0.5", "lr=-1.5E+03"))
