@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from dataclasses import replace
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
 from pathlib import Path
+from types import SimpleNamespace
 
 import forked
 import numpy as np
@@ -285,6 +287,13 @@ def test_tasks_of_a_job_compute_what_processes_of_one_machine_do(
     assert all(file.stat().st_mode & 0o077 == 0 for file in meetings.glob("meeting-*.json"))
     results = [Result.read(tmp_path / name) for name in ("here", "there")]
     assert results[0].config_hash == results[1].config_hash
+
+
+def test_tasks_that_cannot_meet_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "no-such-host.invalid")
+    monkeypatch.setattr("pde_train.training.workers.TCPStore", lambda *_, **__: SimpleNamespace(port=1))
+    with pytest.raises(RunError, match=r"cannot meet at no-such-host\.invalid .*expected a name that every node"):
+        Workers(2, "cpu", serve, tmp_path)
 
 
 @pytest.mark.slow

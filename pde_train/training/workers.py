@@ -39,9 +39,8 @@ PATIENCE = 3.0
 class Workers:
     """`size - 1` processes, each with a pipe to this one, and the process group of all, in which this one is rank 0.
 
-    They are started here, or are tasks of this SLURM job that wait in the folder of its `meetings`.
-
-    gloo on the CPU; nccl on GPUs, one a process. Whatever fails in a worker, or ends it, is a RunError here: before
+    They are started here, or are tasks of this SLURM job that wait in the folder of its `meetings`. gloo on the CPU;
+    nccl on GPUs, one a process. Whatever fails in a worker, or ends it, is a RunError here: before
     each of the two collectives this process makes sure that the others will take part, as nccl would wait forever.
     """
 
@@ -84,10 +83,17 @@ class Workers:
 
     def _gather(self, folder: Path) -> Store:
         """Wait for the other tasks of the job."""
-        host = socket.gethostname()
-        store = TCPStore(host, 0, self.size, is_master=True, wait_for_workers=False)
-        told = {"size": self.size, "device": self.device, "threads": torch.get_num_threads(), "store": store.port}
-        self.pipes = tasks.meet(folder, self.size, told)
+        host, told = socket.gethostname(), {"size": self.size, "device": self.device}
+        try:
+            store = TCPStore(host, 0, self.size, is_master=True, wait_for_workers=False)
+            self.pipes = tasks.meet(
+                folder, self.size, {**told, "threads": torch.get_num_threads(), "store": store.port}
+            )
+        except (OSError, dist.DistNetworkError) as error:
+            raise RunError(
+                f"the tasks of the job cannot meet at {host} ({error}): expected a name that every node resolves, or "
+                "choose one node"
+            ) from error
         return store
 
     def tell(self, messages: Sequence[Any]) -> None:
