@@ -104,31 +104,49 @@ def slope(found: dict[int, float]) -> float:
     return math.log(after / before) / math.log(b / a)
 
 
-def main() -> None:
-    """Measure everything, each in its process; write the table and the picture."""
+Found = dict[tuple[str, str], dict[int, tuple[float, float]]]
+"""Seconds and megabytes by size, of each quantity and kind."""
+
+
+def draw(found: Found) -> None:
+    """Draw docs/images/growth-steps.png."""
     figure = Figure(figsize=(14, 6.5), layout="constrained")
     grid = figure.subplots(2, len(AXES))
-    rows: list[list[object]] = []
-    for column, (quantity, (sizes, words)) in enumerate(AXES.items()):
-        for i, kind in enumerate(sizes):
-            seconds, memory = dict[int, float](), dict[int, float]()
+    for (quantity, kind), values in found.items():
+        for row, label in enumerate(("seconds", "MB of the process, at most")):
+            axes = grid[row][list(AXES).index(quantity)]
+            heights = [value[row] for value in values.values()]
+            axes.loglog(list(values), heights, "o-", ms=4, lw=1, color=COLOURS[KINDS.index(kind)], label=kind)
+            axes.set(xlabel=quantity, ylabel=label)
+            axes.set_xticks(sizes := list(AXES[quantity][0]["step"]), [f"{n:g}" for n in sizes])
+            axes.minorticks_off()
+            axes.grid(alpha=0.3)
+    for axes in grid[1]:
+        axes.set(yscale="linear", ylim=(0, None))
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(KINDS))
+    figure.savefig(IMAGES / "growth-steps.png", dpi=110)
+
+
+def main() -> None:
+    """Measure everything, each in its process; write the table and the picture."""
+    found: Found = {}
+    for quantity, (sizes, words) in AXES.items():
+        for kind in sizes:
+            values = found.setdefault((quantity, kind), {})
             for size in sizes[kind]:
                 command = [sys.executable, "-m", "benchmarks.growth_steps", kind, *words(size)]
                 done = subprocess.run(command, cwd=results.ROOT, capture_output=True, text=True, check=True)
-                seconds[size], memory[size] = json.loads(done.stdout.splitlines()[-1])
-                print(quantity, kind, size, f"{1e3 * seconds[size]:.3g} ms, {memory[size]:.0f} MB", flush=True)
-            times = ", ".join(f"{n:g}: {1e3 * s:.3g} ({memory[n]:.0f})" for n, s in seconds.items())
-            rows.append([quantity, kind, times, f"{slope(seconds):.2f}"])
-            for row, (found, label) in enumerate(((seconds, "seconds"), (memory, "MB of the process, at most"))):
-                axes = grid[row][column]
-                axes.loglog(list(found), list(found.values()), "o-", ms=4, lw=1, color=COLOURS[i], label=kind)
-                axes.set(xlabel=quantity, ylabel=label)
-                axes.grid(alpha=0.3)
-    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(KINDS))
-    figure.savefig(IMAGES / "growth-steps.png", dpi=110)
+                seconds, memory = json.loads(done.stdout.splitlines()[-1])
+                values[size] = seconds, memory
+                print(quantity, kind, size, f"{1e3 * seconds:.3g} ms, {memory:.0f} MB", flush=True)
+    rows: list[list[object]] = []
+    for (quantity, kind), values in found.items():
+        times = ", ".join(f"{n:g}: {1e3 * seconds:.3g} ({memory:.0f})" for n, (seconds, memory) in values.items())
+        rows.append([quantity, kind, times, f"{slope({n: seconds for n, (seconds, _) in values.items()}):.2f}"])
     columns = "against", "of", "size: ms (MB of the process, at most)", "power at the end"
     told = "Poisson 2D, `taylor`, float64, one thread, 400 points on the boundary."
     results.put("Growth", "python -m benchmarks.growth_steps", f"{told}\n\n{results.table(columns, rows)}")
+    draw(found)
 
 
 if __name__ == "__main__":
