@@ -7,7 +7,6 @@ beside it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import resource
@@ -15,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -61,40 +60,38 @@ AXES: dict[str, tuple[dict[str, tuple[int, ...]], Callable[[int], list[str]]]] =
 """By quantity: its values for each kind, and the words that set one."""
 
 
-@contextlib.contextmanager
-def posed(words: list[str]) -> Iterator[tuple[Problem, GradientDescent, Batch]]:
+def posed(words: list[str]) -> tuple[Problem, GradientDescent, Batch]:
     """A problem, its method and its points."""
     given = ["tracking=none", "diagnostics=none", "pde=poisson_2d", "model=mlp", "sampler=uniform", "optimizer=adam"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         experiment = build(compose("config", [*given, "sampler.boundary=400", "differentiator=taylor", *words]))
     assert isinstance(experiment.method, GradientDescent)
-    batch = experiment.problem.draw(np.random.default_rng(0))
-    yield experiment.problem, experiment.method, batch
+    return experiment.problem, experiment.method, experiment.problem.draw(np.random.default_rng(0))
 
 
 def measure(kind: str, words: list[str]) -> tuple[float, float]:
     """Seconds, and megabytes of this process at most."""
-    with posed(words) as (problem, method, batch):
-        if kind == "step":
-            optimizer = method.optimizer(problem.model.parameters())
-            steps = CompiledSteps(problem, optimizer, StopSignals(), batch)
-            steps.compile()
+    problem, method, batch = posed(words)
+    if kind == "step":
+        optimizer = method.optimizer(problem.model.parameters())
+        steps = CompiledSteps(problem, optimizer, StopSignals(), batch)
+        steps.compile()
 
-            def once() -> object:
-                return steps.take(batch, 1)
-        else:
-            jacobian = problem.jacobian(batch)
-            most = 0 if kind == "spectrum, randomised" else 2**60
+        def once() -> object:
+            return steps.take(batch, 1)
+    else:
+        jacobian = problem.jacobian(batch)
+        most = 0 if kind == "spectrum, randomised" else 2**60
 
-            def once() -> object:
-                return jacobian.dense() if kind == "Jacobian" else jacobian.spectrum(most)
+        def once() -> object:
+            return jacobian.dense() if kind == "Jacobian" else jacobian.spectrum(most)
 
-        once()  # warms up
-        times = []
-        for _ in range(REPEATS):
-            began = time.perf_counter()
-            once()
-            times.append(time.perf_counter() - began)
+    once()  # warms up
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        once()
+        times.append(time.perf_counter() - began)
     return statistics.median(times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -45,6 +45,9 @@ APART = 10**6
 LEAST_LIMIT = 8
 """Threads, or processes, that every machine may be asked for, however few processors it has."""
 
+SET_BY_SWEEPS = ("parent", "stack", "tasks", "bounds")
+"""The keys of `sweep` that sweeps and launchers set: folders and files, which are no part of what is run."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -230,5 +233,5 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:
 def _public(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration without the tracking uri, which may hide a password, and without folders of a sweep."""
     tracking = {k: v for k, v in config["tracking"].items() if k != "uri"}
-    sweep = {k: v for k, v in config["sweep"].items() if k not in ("parent", "stack", "tasks", "bounds")}
+    sweep = {k: v for k, v in config["sweep"].items() if k not in SET_BY_SWEEPS}
     return {**config, "tracking": tracking, "sweep": sweep}

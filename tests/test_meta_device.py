@@ -12,17 +12,12 @@ import torch
 from fixtures import Compose
 from torch import Tensor
 
-from pde_train.conf_dir import conf_dir
+from pde_train.conf_dir import choices
 from pde_train.experiment import build
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
 
 META = "meta"
-
-
-def choices(group: str) -> list[str]:
-    folder = conf_dir() / group
-    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
 
 
 def there(compose: Compose, *words: str) -> tuple[Problem, Batch]:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from pde_train.errors import RunError, UsageError
-from pde_train.experiment import Experiment, build
+from pde_train.experiment import SET_BY_SWEEPS, Experiment, build
 from pde_train.geometry import Domain
 from pde_train.problem import Problem
 from pde_train.run_folder import SPECTRA
@@ -58,7 +58,7 @@ class LoadedRun:
         """What was run, whose model has the parameters with which the run ended; it delivers to no store."""
         cfg = self.config.copy()
         cfg.tracking = {"_target_": "pde_train.tracking.none.NoTracker"}
-        cfg.sweep.update({"parent": None, "stack": None, "tasks": None, "bounds": None})
+        cfg.sweep.update(dict.fromkeys(SET_BY_SWEEPS))
         cfg.name, cfg.figures = "loaded", False  # runs of earlier versions have no key `figures`
         cfg.accelerator.accelerator = "cpu"
         experiment = build(cfg)

@@ -17,7 +17,7 @@ from pde_train.problem import Problem
 from pde_train.training.compiling import Traced, trace
 from pde_train.training.library import Function, load
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import SingleSteps, split
+from pde_train.training.steps import SingleSteps, give, split, trained
 from pde_train.training.updates import clipped, scaled, update_of
 
 BLOCK_ROWS = 256
@@ -57,12 +57,11 @@ class CompiledGradient:
     ):
         self.problem = problem
         self.parameters = {k: p for k, p in problem.model.named_parameters() if p.requires_grad}
-        self.sizes = [p.numel() for p in self.parameters.values()]
         self.rows = {region: len(points.x) for region, points in batch.items()} if rows is None else rows
         self.batch: Batch | None = None
-        self.block_rows = SMALL_BLOCK_ROWS if sum(self.sizes) <= SMALL_PARAMETERS else BLOCK_ROWS
-        first, blocks = split(batch, self.block_rows)
         point = flat(list(self.parameters.values()))
+        self.block_rows = SMALL_BLOCK_ROWS if len(point) <= SMALL_PARAMETERS else BLOCK_ROWS
+        first, blocks = split(batch, self.block_rows)
         example = [point, point.clone(), point[0].clone()]
         function = self.add if step is None else partial(step, self.add)
         self.first = Compiled(function, [*example, *remembered], first)
@@ -123,7 +122,7 @@ class CompiledSteps(SingleSteps):
         clip: float | None = None,
     ):
         super().__init__(problem, optimizer, signals, clip)
-        self.parameters = [p for p in problem.model.parameters() if p.requires_grad]
+        self.parameters = trained(problem.model)
         self.at_once = 1
         in_order = [p for group in optimizer.param_groups for p in group["params"]]
         whole = len(in_order) == len(self.parameters) and all(map(operator.is_, in_order, self.parameters))
@@ -143,8 +142,7 @@ class CompiledSteps(SingleSteps):
 
     def gradient(self, batch: Batch) -> Tensor:
         gradient, loss = self.compiled.at(flat(self.parameters), batch)
-        for parameter, part in zip(self.parameters, gradient.split(self.compiled.sizes), strict=True):
-            parameter.grad = part.view_as(parameter)
+        give(self.parameters, gradient)
         return loss
 
     def take(self, batch: Batch, count: int, rates: Tensor | None = None) -> Tensor:

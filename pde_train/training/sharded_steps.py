@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from pde_train.optimizers.base import flat
 from pde_train.problem import Problem
 from pde_train.training.compiled_steps import CompiledGradient
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import SingleSteps
+from pde_train.training.steps import SingleSteps, give, trained
 from pde_train.training.when_to_compile import TooLate
 from pde_train.training.workers import Workers
 
@@ -61,11 +61,8 @@ class ShardedSteps(SingleSteps):
         self.workers.broadcast(flat(self.parameters))
         total = self._part()
         self.workers.add_to(total)
-        parts: Sequence[Tensor] = total.split([1, *(p.numel() for p in self.parameters)])
-        loss, *gradients = parts
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient.view_as(parameter)
-        return loss.squeeze()
+        give(self.parameters, total[1:])
+        return total[0]
 
     def close(self) -> None:
         self.workers.close()
@@ -177,11 +174,6 @@ def loss_and_gradient(problem: Problem, batch: Batch, rows: Mapping[str, int]) -
     loss = problem.loss(batch, rows)
     gradients = torch.autograd.grad(loss, trained(problem.model), allow_unused=True, materialize_grads=True)
     return torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)])
-
-
-def trained(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that an optimiser changes."""
-    return [p for p in model.parameters() if p.requires_grad]
 
 
 def shards(batch: Batch, count: int) -> list[Batch]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
@@ -132,6 +132,18 @@ def _rate(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
     finally:
         for group, lr in zip(optimizer.param_groups, before, strict=True):
             group["lr"] = lr
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that an optimiser changes."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def give(parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
+    """Leave a gradient, one vector (p,), in its parameters."""
+    parts: Sequence[Tensor] = gradient.split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
 
 
 class EagerSteps(SingleSteps):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fixtures import Compose
 
-from pde_train.conf_dir import conf_dir
+from pde_train.conf_dir import choices
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.differentiators.base import Differentiator
 from pde_train.entropy import Entropy
@@ -68,11 +68,6 @@ def quick_references(monkeypatch: pytest.MonkeyPatch) -> None:
     """References by Fourier series are their start at all times: what a run does with values needs no solution."""
     monkeypatch.setattr(base, "VERSION", "the start")
     monkeypatch.setattr(Semilinear, "at", lambda self, x, modes, step: self.start(*x[:, :-1].T).T)
-
-
-def choices(group: str) -> list[str]:
-    folder = conf_dir() / group
-    return sorted(str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml"))
 
 
 CHOICES = [(group, choice) for group in KINDS for choice in choices(group)]
