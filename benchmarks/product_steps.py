@@ -33,6 +33,9 @@ PDES = {
     "S5": "burgers_1d",
 }
 
+PLACES = {"cpu": "cpu", "cuda": "gpu"}
+"""Our words for a device."""
+
 
 def overrides(problem: Problem, threads: int) -> list[str]:
     """The problem in the product's words."""
@@ -79,7 +82,9 @@ def main() -> None:
     given = measure.arguments("pde_train", ["default"], repeats=5)
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
-    words = [*overrides(PROBLEMS[given.problem], given.threads), *further]
+    measure.wait(given)
+    place = [f"accelerator.accelerator={PLACES[given.device]}", f"accelerator.precision={given.precision}"]
+    words = [*place, *overrides(PROBLEMS[given.problem], given.threads), *further]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         once = min(trained(words, 5, 3)[0])
         every = given.steps or max(5, round(given.seconds / given.repeats / once))

@@ -225,6 +225,10 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:
             "to TF32 or bfloat16, which have 10 or 7 bits: expected 'highest', set that and unset "
             "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
         )
+    if accelerator == "gpu":
+        torch.ones(
+            1, device="cuda", requires_grad=True
+        ).sum().backward()  # or its first cuBLAS call warns of no context
     torch.set_num_threads(threads)
     threadpool_limits(threads, "blas")  # of numpy: two threads on a busy machine wait for each other
     return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu", processes

@@ -78,7 +78,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graphs that would be compiled, computed operation by operation."""
 
-    monkeypatch.setattr(steps.Compiled, "compile", lambda self, device: interpret(self))
+    monkeypatch.setattr(steps.Compiled, "compile", lambda self: interpret(self))
 
 
 def refuse_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,7 +473,7 @@ def test_libraries_of_one_process_keep_their_own_shapes(tmp_path: Path) -> None:
         x, y = torch.randn(5, size, dtype=torch.float64), torch.randn(size, 2, dtype=torch.float64)
         (folder := tmp_path / str(size)).mkdir()
         graph = trace(lambda x, y: ((torch.tanh(x) @ y).sum(0), x + 1), [x], [y]).step
-        made.append((load(build_library(graph, [x, y], folder), "cpu").run, graph, x, y))
+        made.append((load(build_library(graph, [x, y], folder)).run, graph, x, y))
     for library, graph, x, y in (*made, *made):
         for actual, expected in zip(library([x, y]), graph(x, y), strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-14, atol=1e-14)
@@ -490,7 +490,7 @@ def test_an_operation_without_a_c_interface_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_library_is_a_runtime_error(tmp_path: Path) -> None:
     (tmp_path / "calls.so").write_bytes(b"no library")
     with pytest.raises(RuntimeError):
-        load(tmp_path / "calls.so", "cpu")
+        load(tmp_path / "calls.so")
 
 
 # --- Whole runs
@@ -805,7 +805,7 @@ def test_tanh_of_compiled_code_is_within_three_units_in_the_last_place() -> None
     alone = torch.tensor(0.3, dtype=torch.float64)
     several = [x, ends, alone, x.float()]
     traced = trace(lambda *tensors: tuple(torch.tanh(t) for t in tensors), several, [])
-    found, of_ends, of_one, of_float32 = load(traced.compile(several, []), "cpu").run(several)
+    found, of_ends, of_one, of_float32 = traced.compile(several, []).run(several)
     with mpmath.workdps(40):
         errors = [
             abs(mpmath.mpf(b) - mpmath.tanh(mpmath.mpf(a)))

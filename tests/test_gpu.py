@@ -8,9 +8,12 @@ import torch
 from fixtures import Compose, KilledAt
 
 from pde_train.experiment import build
+from pde_train.geometry import Batch
+from pde_train.problem import Problem
 from pde_train.runs.result import Result
 from pde_train.runs.run import run, run_config
 from pde_train.training.signals import StopSignals
+from pde_train.training.stacked_steps import StackedSteps
 from pde_train.training.steps import EagerSteps
 
 pytestmark = [
@@ -41,7 +44,7 @@ def losses(compose: Compose, folder: Path, *overrides: str) -> tuple[list[float]
 
 @pytest.mark.parametrize("model", ["random_features", "two_layer"])
 def test_spectra_are_those_of_the_cpu(compose: Compose, tmp_path: Path, model: str) -> None:
-    short = ["method.steps=20"] if model == "two_layer" else []
+    short = ["method.steps=20", *ADAM] if model == "two_layer" else []
     cpu, gpu = (run(build(compose(f"model={model}", a, *short)), tmp_path / a).last() for a in (CPU, GPU))
     assert gpu["spectrum/max"] == pytest.approx(cpu["spectrum/max"], rel=1e-9)
     assert gpu["entropy/1e-08"] == pytest.approx(cpu["entropy/1e-08"], abs=1e-3)
@@ -95,13 +98,41 @@ def test_runs_are_those_of_the_cpu(compose: Compose, tmp_path: Path, pde: str, p
     assert {str(value.dtype) for value in state.values()} == {f"torch.{precision}"}
 
 
-@pytest.mark.parametrize("optimizer", [ADAM, ["optimizer=lbfgs", "method.steps=4"]])
-def test_compiled_steps_are_the_eager_ones(compose: Compose, tmp_path: Path, optimizer: list[str]) -> None:
-    overrides = [o for o in RUN if o not in ADAM] + [*optimizer, GPU]
-    compiled, how = losses(compose, tmp_path / "compiled", *overrides, COMPILED)
+@pytest.mark.parametrize(
+    "how",
+    [
+        ADAM,
+        [*ADAM, "sampler.resample_every=12", "schedule=cosine"],
+        [*ADAM, "pde=burgers_1d", "differentiator=finite_difference", "accelerator.precision=float32"],
+        ["optimizer=lbfgs", "method.steps=4"],
+        ["optimizer=ssbroyden", "method.steps=10"],
+        ["method=gauss_newton", "method.steps=4"],
+    ],
+    ids=["adam", "new points", "float32", "lbfgs", "ssbroyden", "gauss_newton"],
+)
+def test_compiled_steps_are_the_eager_ones(compose: Compose, tmp_path: Path, how: list[str]) -> None:
+    overrides = [o for o in RUN if o not in ADAM] + [*how, GPU]
+    compiled, steps = losses(compose, tmp_path / "compiled", *overrides, COMPILED)
     eager, _ = losses(compose, tmp_path / "eager", *overrides, EAGER)
-    assert how.startswith("compiled: ")
-    assert compiled == pytest.approx(eager, rel=ROUNDING["float64"])
+    assert steps.startswith("compiled: ")
+    precision = "float32" if "accelerator.precision=float32" in how else "float64"
+    assert compiled == pytest.approx(eager, rel=ROUNDING[precision])
+
+
+def test_compiled_runs_of_a_stack_are_those_of_runs_alone(compose: Compose) -> None:
+    def posed(seed: int) -> tuple[Problem, torch.optim.Optimizer, Batch]:
+        problem = build(compose(*SMALL, f"seed={seed}", GPU)).problem
+        adam = torch.optim.Adam(problem.model.parameters(), lr=1e-2, eps=1e-2)
+        return problem, adam, problem.draw(np.random.default_rng(0))
+
+    together, alone = ([posed(seed) for seed in range(3)] for _ in range(2))
+    problems, optimizers, batches = zip(*together, strict=True)
+    stack = StackedSteps(problems, optimizers, batches, StopSignals(), block=3)
+    stack.trace()
+    stack.compile()
+    found = stack.advance(stack.batches, 12)
+    expected = [EagerSteps(problem, optimizer, StopSignals()).take(batch, 12) for problem, optimizer, batch in alone]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("accelerator", [[GPU], pytest.param(DDP, marks=two_gpus)])

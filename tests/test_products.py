@@ -67,7 +67,7 @@ def test_products_are_those_of_torch(as_amd: Pointers, tmp_path: Path, dtype: to
 def with_products(made: Path, pointers: Pointers) -> Callable[..., list[Tensor]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "faster_products", lambda: pointers)
-        return load(made, "cpu").run
+        return load(made).run
 
 
 def test_openblas_is_called_where_it_serves_and_torch_elsewhere(as_amd: Pointers, tmp_path: Path) -> None:

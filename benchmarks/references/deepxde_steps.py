@@ -56,7 +56,7 @@ def box(problem: Problem):
 
 def build(task: measure.Task) -> measure.Train:
     """Model.train of the problem."""
-    dde.config.set_default_float("float64")
+    dde.config.set_default_float(task.precision)
     torch.set_num_threads(task.threads)
     problem, points = task.problem, task.problem.points()
     conditions = [dde.icbc.PointSetBC(points["boundary"], 0.0)]
@@ -69,7 +69,8 @@ def build(task: measure.Task) -> measure.Train:
     data = kind(box(problem), residual_of(problem), conditions, anchors=points["interior"])
     net = dde.nn.FNN(problem.sizes, "tanh", "Glorot uniform")
     for linear, (weight, bias) in zip(net.linears, problem.weights(), strict=True):
-        linear.weight.data, linear.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
+        place = {"device": task.device, "dtype": getattr(torch, task.precision)}
+        linear.weight.data, linear.bias.data = torch.tensor(weight, **place), torch.tensor(bias, **place)
     model = dde.Model(data, net)
     model.compile("adam", lr=LEARNING_RATE)
 

@@ -148,7 +148,8 @@ def build(task: measure.Task) -> measure.Train:
     """Compiled training: `step` calls a compiled step from Python, `loop` has lax.fori_loop inside."""
     if task.threads == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_enable_x64", task.precision == "float64")
+    jax.config.update("jax_default_matmul_precision", "highest")
     mode, loop = task.variant.split("_")
     loss = jax.value_and_grad(loss_of(task.problem, MODES[mode]))
 

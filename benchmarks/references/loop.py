@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,12 +11,12 @@ from benchmarks.references import measure
 from benchmarks.references.problems import LEARNING_RATE, VISCOSITY, Problem
 
 
-def network(problem: Problem) -> nn.Sequential:
-    """The network with the problem's initial weights."""
+def network(problem: Problem, place: dict[str, Any]) -> nn.Sequential:
+    """The network with the problem's initial weights, with the dtype and on the device of `place`."""
     layers: list[nn.Module] = []
     for weight, bias in problem.weights():
-        linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
-        linear.weight.data, linear.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
+        linear = nn.Linear(weight.shape[1], weight.shape[0])
+        linear.weight.data, linear.bias.data = torch.tensor(weight, **place), torch.tensor(bias, **place)
         layers += [linear, nn.Tanh()]
     return nn.Sequential(*layers[:-1])
 
@@ -64,12 +66,13 @@ def build(task: measure.Task) -> measure.Train:
     """The training loop."""
     torch.set_num_threads(task.threads)
     problem, points = task.problem, task.problem.points()
-    net, loss_of = network(problem), LOSSES[problem.operator]
-    x = {region: torch.from_numpy(p) for region, p in points.items()}
+    place = {"device": task.device, "dtype": getattr(torch, task.precision)}
+    net, loss_of = network(problem, place), LOSSES[problem.operator]
+    x = {region: torch.tensor(p, **place) for region, p in points.items()}
     differentiated = ("interior", "boundary") if problem.operator == "biharmonic" else ("interior",)
     for region in differentiated:
         x[region].requires_grad_()
-    f = torch.from_numpy(problem.source(points.get("initial", points["interior"])))
+    f = torch.tensor(problem.source(points.get("initial", points["interior"])), **place)
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
 
     def train(steps: int) -> float:

@@ -18,6 +18,8 @@ from benchmarks.references.problems import PROBLEMS, Problem
 Train = Callable[[int], float]
 """Takes so many optimiser steps, end to end as a user would; returns a loss met on the way, for 1 step its own."""
 
+DEVICES = "cpu", "cuda"
+
 
 class Task(NamedTuple):
     """What a script is asked to train, and how."""
@@ -25,6 +27,14 @@ class Task(NamedTuple):
     problem: Problem
     variant: str
     threads: int
+    device: str
+    precision: str
+
+
+def wait(given: argparse.Namespace) -> None:
+    """With --wait: nothing is computed until a line comes, so that a next process starts while one measures."""
+    if given.wait:
+        sys.stdin.readline()
 
 
 def main(
@@ -39,8 +49,9 @@ def main(
     variants: what --variant may name, its default first.
     """
     given = arguments(library, variants, repeats)
+    wait(given)
     with contextlib.redirect_stdout(sys.stderr):  # the libraries' own prints
-        train = build(Task(PROBLEMS[given.problem], given.variant, given.threads))
+        train = build(Task(PROBLEMS[given.problem], given.variant, given.threads, given.device, given.precision))
         first = train(1)
         steps = given.steps or enough(train, given.seconds / given.repeats)
         seconds = [per_step(train, steps) for _ in range(given.repeats)]
@@ -53,6 +64,9 @@ def arguments(library: str, variants: Sequence[str], repeats: int) -> argparse.N
     parser = argparse.ArgumentParser(description=f"seconds of one optimisation step: {library}")
     parser.add_argument("--problem", choices=PROBLEMS, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=DEVICES, default="cpu")
+    parser.add_argument("--precision", choices=("float64", "float32"), default="float64")
+    parser.add_argument("--wait", action="store_true", help="import, and measure when a line of input comes")
     parser.add_argument("--variant", choices=variants, default=variants[0])
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--steps", type=int, help="of the long run of a repeat; by default as many as fit in --seconds")
@@ -80,13 +94,28 @@ def report(
         "problem": given.problem,
         "variant": given.variant,
         "threads": given.threads,
+        "device": given.device,
+        "precision": given.precision,
         "seconds_per_step": list(seconds),
         "steps_per_repeat": steps,
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mb": peak_mb(library, given.device),
         "first_loss": first,
         "last_loss": last,
     }
     print(json.dumps(line))
+
+
+def peak_mb(library: str, device: str) -> int:
+    """The most memory that was held: of the process on the CPU, of the arrays on a GPU."""
+    if device == "cpu":
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    if library == "jax":
+        import jax
+
+        return round(jax.local_devices()[0].memory_stats()["peak_bytes_in_use"] / 1e6)
+    import torch
+
+    return round(torch.cuda.max_memory_allocated() / 1e6)
 
 
 def clock(train: Train, steps: int) -> float:

@@ -15,9 +15,9 @@ from pde_train.geometry import Batch, Points
 from pde_train.optimizers.base import flat, named
 from pde_train.problem import Problem
 from pde_train.training.compiling import Traced, trace
-from pde_train.training.library import Function, load
+from pde_train.training.library import Function
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import SingleSteps, give, split, trained
+from pde_train.training.steps import EAGER_ROWS, SingleSteps, give, split, trained
 from pde_train.training.updates import clipped, scaled, update_of
 
 BLOCK_ROWS = 256
@@ -26,7 +26,6 @@ BLOCK_ROWS = 256
 SMALL_PARAMETERS, SMALL_BLOCK_ROWS = 1024, 1024
 """Networks of up to so many parameters have less to keep. Larger blocks are faster there (one hidden layer of 64: 0.57
 instead of 0.62 ms for 900 points), and where there is only one, only one function is to be compiled."""
-
 
 AT_ONCE_SECONDS = 0.02
 """For so long steps are taken without a look at signals, and without Python."""
@@ -61,6 +60,8 @@ class CompiledGradient:
         self.batch: Batch | None = None
         point = flat(list(self.parameters.values()))
         self.block_rows = SMALL_BLOCK_ROWS if len(point) <= SMALL_PARAMETERS else BLOCK_ROWS
+        if problem.device == "cuda":
+            self.block_rows = EAGER_ROWS  # enough to keep a GPU busy
         first, blocks = split(batch, self.block_rows)
         example = [point, point.clone(), point[0].clone()]
         function = self.add if step is None else partial(step, self.add)
@@ -79,7 +80,7 @@ class CompiledGradient:
     def compile(self) -> None:
         """Load what is compiled, compile what is not."""
         for part in self.parts:
-            part.compile(self.problem.device)
+            part.compile()
 
     def at(self, point: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Gradient (p,) and loss () at a vector of parameters, where no other step was compiled."""
@@ -211,13 +212,5 @@ class Compiled:
         with torch.no_grad():
             return list(self.traced.prepare(*self.layout.tensors(batch)))
 
-    def compile(self, device: str) -> None:
-        library = self.traced.library
-        if library is not None:
-            try:
-                self.run, self.repeat = load(library, device)
-                return
-            except RuntimeError:  # a damaged file, or one of another machine: it is made anew
-                pass
-        kept = self.kept(self.layout.batch(tuple(self.example)))
-        self.run, self.repeat = load(self.traced.compile(self.state, kept), device)
+    def compile(self) -> None:
+        self.run, self.repeat = self.traced.compile(self.state, self.kept(self.layout.batch(tuple(self.example))))

@@ -2,7 +2,7 @@
 
 torch's AOTInductor writes two C++ sources for a graph: kernels, and a wrapper that calls them one after another inside
 a container for weights, streams and several models. Of the container nothing is used here, and compiling it takes most
-of the time. A library for the CPU has the kernels and their calls alone, compiled in one go. One for a GPU is whole.
+of the time. A library has the kernels and their calls alone, compiled in one go.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import ctypes
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -188,24 +187,19 @@ def build(step: fx.GraphModule, inputs: Sequence[Tensor], folder: Path) -> Path:
         import torch._inductor
         from torch._inductor.codecache import AotCodeCompiler
 
-        whole = AotCodeCompiler.compile
-
-        def compiled(graph: Any, wrapper: str, kernels: str, *others: Any, device_type: str, **named: Any) -> Any:
-            if device_type == "cpu":
-                return str(_compile_calls(graph, wrapper, kernels, folder))
-            return whole(graph, wrapper, kernels, *others, device_type=device_type, **named)
+        def compiled(graph: Any, wrapper: str, kernels: str, *_: Any, **__: Any) -> Any:
+            return str(_compile_calls(graph, wrapper, kernels, folder))
 
         with mock.patch.object(AotCodeCompiler, "compile", compiled):
             options = {"aot_inductor.output_path": str(folder / "whole.so")}
             return Path(str(torch._inductor.aot_compile(step, tuple(inputs), options=options)))
 
 
-def load(library: Path, device: str) -> Library:
+def load(library: Path) -> Library:
     """The functions of a library.
 
     Args:
         library: The library.
-        device: Where it computes.
 
     Returns:
         The functions.
@@ -214,9 +208,6 @@ def load(library: Path, device: str) -> Library:
         RuntimeError: The file is damaged, or of another machine.
     """
     aoti: Any = torch._C._aoti
-    if device == "cuda":
-        whole: Function = aoti.AOTIModelContainerRunnerCuda(str(library), 1, device).run
-        return Library(whole, partial(repeat, whole))
     try:
         opened_library = ctypes.PyDLL(str(library))
         once, often, use_blas = opened_library.run, opened_library.repeat, opened_library.use_blas

@@ -17,14 +17,14 @@ class ResidualModule(lightning.LightningModule):
     """Trains a model on its residual loss, many optimiser steps in one Lightning batch.
 
     Lightning costs more per batch than a step of a small network, so its batch is a chunk: a pair (start, stop) of step
-    counts, of which the loop takes all steps. `trainer.global_step` stays 0, as Lightning wraps none of them.
+    counts, of which the loop takes all steps. `trainer.global_step` stays 0, as Lightning wraps none of them. The
+    network is no part of the module: it is where its problem computes, and Lightning would leave it on the CPU.
     """
 
     def __init__(self, loop: Loop):
         super().__init__()
         self.automatic_optimization = False
         self.loop = loop
-        self.model = loop.trainings[0].model
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.loop.trainings[0].optimizer

@@ -82,7 +82,7 @@ class CompiledRows(EagerRows):
     def compile(self) -> None:
         """Load what is compiled, compile what is not."""
         for part in (*self.residuals, *self.jacobians):
-            part.compile(self.problem.device)
+            part.compile()
 
     def place(self, batch: Batch) -> None:
         """Take these points from now on, as many in each region as before."""

@@ -16,7 +16,7 @@ from pde_train.pdes.base import PDE
 from pde_train.problem import Problem
 from pde_train.training.compiled_steps import Layout
 from pde_train.training.compiling import Traced, peak_bytes, trace
-from pde_train.training.library import Function, load
+from pde_train.training.library import Function
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import Steps
 from pde_train.training.updates import clipped, scaled, update_of
@@ -100,8 +100,7 @@ class StackedSteps(Steps):
     def compile(self) -> None:
         """Take steps by compiled code from now on."""
         kept = self._prepare()
-        library = self.traced.library or self.traced.compile([*self.state[0], *self.hyper[0]], kept[0])
-        self.run, self.kept = load(library, self.problems[0].device).run, kept
+        self.run, self.kept = self.traced.compile([*self.state[0], *self.hyper[0]], kept[0]).run, kept
         self.compiled = True
 
     def losses(self, nudge: float = 0.0) -> Tensor:
