@@ -186,7 +186,7 @@ def show(cells: Cells, whose: Sequence[str], problems: Sequence[str]) -> None:
     """Print the table of ratios: median (min ... max)."""
     table = Table("time of a step over the loop's", *problems)
     for who in whose:
-        found = {p: [line["ratio"] for line in cells[who, p]] for p in problems}
+        found = {p: [line["ratio"] for line in cells.get((who, p), [])] for p in problems}
         table.add_row(
             who,
             *(f"{statistics.median(r):.2f} ({min(r):.2f} ... {max(r):.2f})" if r else "-" for r in found.values()),
