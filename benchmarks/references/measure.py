@@ -60,7 +60,7 @@ def main(
 
 
 def arguments(library: str, variants: Sequence[str], repeats: int) -> argparse.Namespace:
-    """What the command line asks for; binds the process to as many cores as it asks threads."""
+    """What the command line asks for; binds the process to as many cores as it asks threads, where these compute."""
     parser = argparse.ArgumentParser(description=f"seconds of one optimisation step: {library}")
     parser.add_argument("--problem", choices=PROBLEMS, required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -72,7 +72,8 @@ def arguments(library: str, variants: Sequence[str], repeats: int) -> argparse.N
     parser.add_argument("--steps", type=int, help="of the long run of a repeat; by default as many as fit in --seconds")
     parser.add_argument("--seconds", type=float, default=2.0, help="of all repeats together")
     given = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])  # also bounds the threads of XLA
+    if given.device == "cpu":
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])  # also bounds the threads of XLA
     return given
 
 
