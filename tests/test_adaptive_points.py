@@ -269,7 +269,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graphs that would be compiled, computed operation by operation."""
 
-    monkeypatch.setattr(Compiled, "compile", lambda self, device: interpret(self))
+    monkeypatch.setattr(Compiled, "compile", lambda self: interpret(self))
     monkeypatch.setattr(CompiledSteps, "compile_seconds", property(lambda self: 0.0))
 
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import cache
 from numbers import Real
 from typing import Any, TypeVar
 
 import torch
+from numpy.polynomial import Polynomial
 from torch import Tensor
 
 from pde_train.differentiators.series import Coefficient, Series, composed, rule, rule_of
@@ -47,20 +50,16 @@ def elementwise(*names: str) -> Callable[[Function], Function]:
 
 @elementwise("tanh")
 def tanh(z: Tensor, order: int) -> list[Tensor]:
-    """The hyperbolic tangent y, by y' = 1 - y^2."""
-    a = [torch.tanh(z)]
-    for m in range(order):
-        a.append((float(m == 0) - _cauchy(a, a, m)) / (m + 1))
-    return a
+    """The hyperbolic tangent."""
+    y = torch.tanh(z)
+    return [y, *_slopes_of_tanh(y, order)]
 
 
 @elementwise("sigmoid", "special_expit")
 def sigmoid(z: Tensor, order: int) -> list[Tensor]:
-    """The logistic function y, by y' = y - y^2."""
-    a = [torch.sigmoid(z)]
-    for m in range(order):
-        a.append((a[m] - _cauchy(a, a, m)) / (m + 1))
-    return a
+    """The logistic function (1 + tanh(z / 2)) / 2."""
+    y = torch.sigmoid(z)
+    return [y, *(a / 2 ** (m + 1) for m, a in enumerate(_slopes_of_tanh(2 * y - 1, order), 1))]
 
 
 @elementwise("logsigmoid", "log_sigmoid")
@@ -218,12 +217,36 @@ def softplus(z: Series, beta: float = 1, threshold: float = 20) -> Series:
     )
 
 
-def _cauchy(a: list[Tensor], b: list[Tensor], degree: int) -> Tensor:
-    """The coefficient of this degree of the product of two power series."""
-    total = a[0] * b[degree]
-    for i in range(1, degree + 1):
-        total = total + a[i] * b[degree - i]
-    return total
+def _slopes_of_tanh(y: Tensor, order: int) -> list[Tensor]:
+    """The coefficients of degree 1 to `order` of tanh, from its value y.
+
+    With q = y^2 and p_m of `_polynomial_of_tanh`, they are (1 - q) p_m(q) where m is odd, and y (q - 1) p_m(q) where it
+    is even. That takes half of the operations of the recursion by y' = 1 - y^2, and their derivatives a third.
+    """
+    if order == 0:
+        return []
+    q = y.square()
+    slopes = [1 - q, y * (q - 1)][:order]
+    for m in range(3, order + 1):
+        *lower, _ = _polynomial_of_tanh(m)
+        value = q + lower[-1]
+        for coefficient in lower[-2::-1]:
+            value = value * q + coefficient
+        slopes.append(slopes[(m - 1) % 2] * value)
+    return slopes
+
+
+@cache
+def _polynomial_of_tanh(m: int) -> tuple[float, ...]:
+    """The coefficients, lowest first, of the polynomial p_m of `_slopes_of_tanh`; the last is 1.
+
+    By m a_m = d a_(m - 1) / dz, where dy / dz = 1 - q and dq / dz = 2 y (1 - q).
+    """
+    q, p = Polynomial([Fraction(0), Fraction(1)]), Polynomial([Fraction(1)])
+    for k in range(2, m + 1):
+        slope = (1 - q) * p.deriv()
+        p = (p - slope) * Fraction(2, k) if k % 2 == 0 else ((3 * q - 1) * p - 2 * q * slope) * Fraction(1, k)
+    return tuple(float(c) for c in p.trim().coef)
 
 
 def _cyclic(derivatives: Sequence[Tensor], order: int) -> list[Coefficient]:
