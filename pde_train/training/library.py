@@ -19,7 +19,7 @@ from unittest import mock
 import torch
 from torch import Tensor, fx
 
-from pde_train.training.decompositions import TANH, with_fast_tanh
+from pde_train.training.decompositions import SUM, TANH, with_fast_functions
 from pde_train.training.products import IN_PLACE_OF, PRODUCTS, USE_BLAS, faster_products
 
 Function = Callable[..., Any]
@@ -148,7 +148,7 @@ extern "C" PyObject* repeat(PyObject* inputs, PyObject* places, long varying, lo
 }
 """
 
-FRAME = hashlib.sha256("".join([BEFORE, TANH, MODEL, PRODUCTS, KEPT, STRUCT, AFTER, USE_BLAS]).encode()).hexdigest()
+FRAME = hashlib.sha256("".join([BEFORE, TANH, SUM, MODEL, PRODUCTS, KEPT, STRUCT, AFTER, USE_BLAS]).encode()).hexdigest()
 """Names what stands around the code of a graph: libraries that an earlier version of it made are not used."""
 
 
@@ -256,7 +256,7 @@ def _compile_calls(graph: Any, wrapper: str, kernels: str, folder: Path) -> Path
 
     counts = {"inputs": len(graph.graph_input_names), "outputs": len(graph.graph_outputs)}
     source = folder / "calls.cpp"
-    source.write_text("\n".join([BEFORE, with_fast_tanh(kernels), *_calls(wrapper), AFTER % counts, USE_BLAS]))
+    source.write_text("\n".join([BEFORE, with_fast_functions(kernels), *_calls(wrapper), AFTER % counts, USE_BLAS]))
     quick = ("-g0", "-w")  # a tenth of the time goes to symbols of debuggers, and to warnings of torch's headers
     options = CppTorchDeviceOptions(vec_isa=pick_vec_isa(), device_type="cpu", aot_mode=True, extra_flags=quick)
     builder = CppBuilder(name=source.stem, sources=str(source), output_dir=str(folder), BuildOption=options)
