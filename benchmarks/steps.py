@@ -98,8 +98,9 @@ def command(who: str, problem: str, on: Machine) -> list[str]:
     places = {"loop": "benchmarks.references.loop", "product": "benchmarks.product_steps"}
     module = places.get(library, f"benchmarks.references.{library}_steps")
     base = [str(python_of(library, on.here)), "-m", module, "--wait", "--problem", problem]
-    place = ["--threads", str(on.threads), "--seconds", str(on.seconds), "--device", on.device, "--precision", on.precision]
-    return [*base, *place, *(["--variant", variant] if variant else []), *(["--", *words] if words else [])]
+    base += ["--threads", str(on.threads), "--seconds", str(on.seconds)]
+    base += ["--device", on.device, "--precision", on.precision]
+    return [*base, *(["--variant", variant] if variant else []), *(["--", *words] if words else [])]
 
 
 class Measurement:

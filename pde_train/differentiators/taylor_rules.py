@@ -222,6 +222,13 @@ def _slopes_of_tanh(y: Tensor, order: int) -> list[Tensor]:
 
     With q = y^2 and p_m of `_polynomial_of_tanh`, they are (1 - q) p_m(q) where m is odd, and y (q - 1) p_m(q) where it
     is even. That takes half of the operations of the recursion by y' = 1 - y^2, and their derivatives a third.
+
+    Args:
+        y: The value of tanh.
+        order: The last degree.
+
+    Returns:
+        The coefficients, of the shape of y each.
     """
     if order == 0:
         return []
@@ -241,6 +248,12 @@ def _polynomial_of_tanh(m: int) -> tuple[float, ...]:
     """The coefficients, lowest first, of the polynomial p_m of `_slopes_of_tanh`; the last is 1.
 
     By m a_m = d a_(m - 1) / dz, where dy / dz = 1 - q and dq / dz = 2 y (1 - q).
+
+    Args:
+        m: The degree of the coefficient of tanh, at least 1.
+
+    Returns:
+        The coefficients of the polynomial.
     """
     q, p = Polynomial([Fraction(0), Fraction(1)]), Polynomial([Fraction(1)])
     for k in range(2, m + 1):

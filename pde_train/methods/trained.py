@@ -32,7 +32,7 @@ class Trained(Method):
         steps: The largest number of steps.
         chunk: Steps in one Lightning batch.
         log_every: Steps between two measurements of error and held-out residual.
-        checkpoint_every: Steps between two checkpoints.
+        checkpoint_every: Steps between two checkpoints, or more where these would take too much of the time.
         compile: ``auto``, ``always`` or ``never``, see `pde_train.training.select_steps`.
         stop: When the run ends before its last step.
         weighting: Changes the weights of the terms of the loss.

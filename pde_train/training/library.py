@@ -148,8 +148,9 @@ extern "C" PyObject* repeat(PyObject* inputs, PyObject* places, long varying, lo
 }
 """
 
-FRAME = hashlib.sha256("".join([BEFORE, TANH, SUM, MODEL, PRODUCTS, KEPT, STRUCT, AFTER, USE_BLAS]).encode()).hexdigest()
-"""Names what stands around the code of a graph: libraries that an earlier version of it made are not used."""
+TEXT = [BEFORE, TANH, SUM, MODEL, PRODUCTS, KEPT, STRUCT, AFTER, USE_BLAS]
+FRAME = hashlib.sha256("".join([*TEXT, "2"]).encode()).hexdigest()
+"""Names what stands around the code of a graph, and a version: libraries that an earlier one made are not used."""
 
 
 class Library(NamedTuple):
@@ -296,12 +297,14 @@ def _with_kept_arrays(body: str) -> tuple[str, int]:
     Returns:
         The same with other allocations, and how many.
     """
-    names = r"\bbuf\d+\b"
-    made = re.findall(rf"({names})(?: = |\()(.*)", body)  # an array, and that of which it is a view or a new name
-    results = set(re.findall(names, " ".join(re.findall(r"output_handles\[.*", body))))
-    for name, of in reversed(made):  # what results are made of stands before them
-        if name in results:
-            results |= set(re.findall(names, of.replace("_handle", "")))
+    name = r"\b[A-Za-z_]\w*\b"
+    made = re.findall(
+        rf"\b(?:auto|RAIIAtenTensorHandle) ({name})(?: = |\()(.*)", body
+    )  # and what it is, or is a view of
+    results = set(re.findall(name, " ".join(re.findall(r"output_handles\[.*", body))))
+    for one, of in reversed(made):  # what results are made of stands before them
+        if one in results:
+            results |= set(re.findall(name, of.replace("_handle", "")))
     count = 0
 
     def kept(allocation: re.Match[str]) -> str:

@@ -119,8 +119,10 @@ class Loop:
                 break
         if start == stop:  # also where a signal came in the last step: a resumed run begins after it
             self._each(Training.measure_when_due)
-        if stop % self.schedule.checkpoint_every == 0 or self.signals.received is not None:
+        if self.signals.received is not None:
             self._each(Training.save)
+        elif stop % self.schedule.checkpoint_every == 0:
+            self._each(Training.save_when_worth)
         if self.signals.received is not None:
             raise Interrupted(self.signals.received, start)
 

@@ -21,7 +21,7 @@ class Schedule:
         steps: Optimiser steps of the run.
         chunk: Steps that are taken without a break, which is one batch of Lightning.
         log_every: Steps between two measurements of the error.
-        checkpoint_every: Steps between two checkpoints.
+        checkpoint_every: Steps between two checkpoints, or more where these would take too much of the time.
         compile: ``auto``, ``always`` or ``never``, see `pde_train.training.select_steps`.
         stop: When the run ends before its last step.
         weighting: Changes the weights of the terms of the loss.

@@ -28,6 +28,9 @@ from pde_train.training.steps import Observation, needs_closure
 
 log = logging.getLogger(__name__)
 
+SAVING = 0.02
+"""The part of a run's time that its checkpoints may take: where steps take microseconds, they would take a third."""
+
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 """Makes an optimiser from parameters."""
 
@@ -68,6 +71,7 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self.compile = schedule.compile
+        self._saving = 0.0
         self._saved_rng: tuple[Tensor, list[Tensor]] | None = None
         self.points = TrainingPoints(problem, schedule.weighting, redraws=schedule.redraw is not None)
         problem.begin(self.points.batch, self.model)
@@ -178,6 +182,13 @@ class Training:
         if bits := self.record.series.get("bits"):
             self.record.tags["first_precision"] = f"float32 in the first {sum(b == 32 for b in bits.values())} steps"
         self.record.log(self.step, {"seconds": self.seconds, "residual": self.problem.residual(self.points.batch)})
+
+    def save_when_worth(self) -> None:
+        """Write a checkpoint after the last step, or where earlier ones have not taken more than SAVING of the time."""
+        if self.step == self.schedule.steps or self._saving <= SAVING * self.seconds:
+            began = time.perf_counter()
+            self.save()
+            self._saving += time.perf_counter() - began
 
     def save(self) -> None:
         """Write a checkpoint, from which a run goes on to the same bits; the record is delivered before it."""
