@@ -7,6 +7,7 @@ fixture `library`; whatever asks for the mathematics alone interprets the same g
 import contextlib
 import copy
 import logging
+import math
 import os
 import shutil
 import signal
@@ -485,6 +486,37 @@ def test_an_operation_without_a_c_interface_is_refused(tmp_path: Path) -> None:
     graph = trace(lambda x: (torch.linalg.slogdet(x)[1],), [x], []).step
     with pytest.raises(RuntimeError, match="an operation that torch offers to Python alone"):
         build_library(graph, [x], tmp_path)
+
+
+def test_results_are_as_they_were_after_the_next_call() -> None:
+    """Arrays that stay between calls are none of the results, whatever view of an array a result is."""
+
+    def function(x: Tensor) -> list[Tensor]:
+        y = torch.cat([x.sin(), 2 * x])
+        z = x.exp() @ x
+        return [y, y[2:4], y.t(), z.view(-1), z.t()[1:], (x + 1).unsqueeze(0), x.sum()]
+
+    x = torch.rand(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    traced = trace(lambda x: tuple(function(x)), [x], [])
+    run = traced.compile([x], []).run
+    first = run([x])
+    for _ in range(2):
+        run([x + 1])
+    for found, expected in zip(first, function(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
+
+
+WIDTHS = (1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 50, 64, 100)
+
+
+@pytest.mark.slow
+def test_sums_of_compiled_code_are_right_to_rounding() -> None:
+    """Of whole vectors of the processor, of several, and of what is left over."""
+    rows = [torch.rand(3, n, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) - 0.5 for n in WIDTHS]
+    traced = trace(lambda *tensors: tuple((t * t).sum(1) for t in tensors), rows, [])
+    for row, found in zip(rows, traced.compile(rows, []).run(list(rows)), strict=True):
+        expected = [math.fsum(x * x for x in line) for line in row.tolist()]
+        assert found.tolist() == pytest.approx(expected, rel=1e-14, abs=0)
 
 
 def test_a_damaged_library_is_a_runtime_error(tmp_path: Path) -> None:

@@ -218,3 +218,22 @@ def test_a_finished_run_goes_on_to_more_steps_as_if_it_had_been_asked_for_them_a
     code, errors = finish(start(stores[0], stores[0] / "run", *short, "resume=true"))
     assert code == 2
     assert "or the same with more method.steps" in errors
+
+
+def test_checkpoints_of_short_steps_are_few_and_the_last_step_has_one(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One takes longer than a fiftieth of forty steps."""
+    saved, save = [], Training.save
+
+    def noted(self: Training) -> None:
+        saved.append(self.step)
+        save(self)
+
+    monkeypatch.setattr(Training, "save", noted)
+    words = ["model=two_layer", "model.width=3", "sampler.interior=5", "method.compile=never", "diagnostics=none"]
+    often = [*words, "method.steps=40", "method.checkpoint_every=1", "method.log_every=20"]
+    run_config(compose(*often), tmp_path / "often", {}, [])
+    assert saved[0] == 1
+    assert saved[-1] == 40
+    assert len(saved) < 20
