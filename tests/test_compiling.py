@@ -519,6 +519,14 @@ def test_sums_of_compiled_code_are_right_to_rounding() -> None:
         assert found.tolist() == pytest.approx(expected, rel=1e-14, abs=0)
 
 
+def test_the_folder_of_compiled_code_may_have_a_space_in_its_name(tmp_path: Path) -> None:
+    x = torch.rand(3, dtype=torch.float64)
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (double,) = load(build_library(trace(lambda x: (2 * x,), [x], []).step, [x], folder)).run([x])
+    assert double.tolist() == (2 * x).tolist()
+
+
 def test_a_damaged_library_is_a_runtime_error(tmp_path: Path) -> None:
     (tmp_path / "calls.so").write_bytes(b"no library")
     with pytest.raises(RuntimeError):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import re
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -256,13 +258,17 @@ def _compile_calls(graph: Any, wrapper: str, kernels: str, folder: Path) -> Path
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
     counts = {"inputs": len(graph.graph_input_names), "outputs": len(graph.graph_outputs)}
-    source = folder / "calls.cpp"
-    source.write_text("\n".join([BEFORE, with_fast_functions(kernels), *_calls(wrapper), AFTER % counts, USE_BLAS]))
+    text = "\n".join([BEFORE, with_fast_functions(kernels), *_calls(wrapper), AFTER % counts, USE_BLAS])
     quick = ("-g0", "-w")  # a tenth of the time goes to symbols of debuggers, and to warnings of torch's headers
     options = CppTorchDeviceOptions(vec_isa=pick_vec_isa(), device_type="cpu", aot_mode=True, extra_flags=quick)
-    builder = CppBuilder(name=source.stem, sources=str(source), output_dir=str(folder), BuildOption=options)
-    builder.build()
-    return Path(builder.get_target_file_path())
+    with tempfile.TemporaryDirectory() as place:  # torch's builder takes no folder with a space in its name
+        source = Path(place) / "calls.cpp"
+        source.write_text(text)
+        builder = CppBuilder(name=source.stem, sources=str(source), output_dir=place, BuildOption=options)
+        builder.build()
+        for file in (source, Path(builder.get_target_file_path())):
+            made = Path(shutil.copy(file, folder))
+    return made
 
 
 def _calls(wrapper: str) -> list[str]:
