@@ -226,9 +226,8 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:
             "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
         )
     if accelerator == "gpu":
-        torch.ones(
-            1, device="cuda", requires_grad=True
-        ).sum().backward()  # or its first cuBLAS call warns of no context
+        one = torch.ones(1, device="cuda", requires_grad=True)
+        one.sum().backward()  # autograd's thread meets the GPU here: its first product would warn that it has not
     torch.set_num_threads(threads)
     threadpool_limits(threads, "blas")  # of numpy: two threads on a busy machine wait for each other
     return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu", processes

@@ -53,6 +53,16 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def every_checkpoint() -> Iterator[None]:
+    """Checkpoints are written at every step that is to have one, although the short steps of tests are worth few."""
+    from pde_train.training import training
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "SAVING", float("inf"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def own_compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compiled code of this session alone: what runs compiled must not depend on what a user has run before.
 

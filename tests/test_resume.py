@@ -15,6 +15,7 @@ from torch import Tensor
 from pde_train.errors import Interrupted, UsageError
 from pde_train.runs.result import Result
 from pde_train.runs.run import run_config
+from pde_train.training import training
 from pde_train.training.training import Training
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
@@ -231,6 +232,7 @@ def test_checkpoints_of_short_steps_are_few_and_the_last_step_has_one(
         save(self)
 
     monkeypatch.setattr(Training, "save", noted)
+    monkeypatch.setattr(training, "SAVING", 0.02)
     words = ["model=two_layer", "model.width=3", "sampler.interior=5", "method.compile=never", "diagnostics=none"]
     often = [*words, "method.steps=40", "method.checkpoint_every=1", "method.log_every=20"]
     run_config(compose(*often), tmp_path / "often", {}, [])
