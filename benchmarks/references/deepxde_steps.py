@@ -68,8 +68,8 @@ def build(task: measure.Task) -> measure.Train:
     kind = dde.data.TimePDE if problem.initial else dde.data.PDE
     data = kind(box(problem), residual_of(problem), conditions, anchors=points["interior"])
     net = dde.nn.FNN(problem.sizes, "tanh", "Glorot uniform")
+    place = {"device": task.device, "dtype": getattr(torch, task.precision)}
     for linear, (weight, bias) in zip(net.linears, problem.weights(), strict=True):
-        place = {"device": task.device, "dtype": getattr(torch, task.precision)}
         linear.weight.data, linear.bias.data = torch.tensor(weight, **place), torch.tensor(bias, **place)
     model = dde.Model(data, net)
     model.compile("adam", lr=LEARNING_RATE)

@@ -31,6 +31,12 @@ class Task(NamedTuple):
     precision: str
 
 
+def refuse_others(task: Task) -> None:
+    """For scripts that know the CPU and float64 alone."""
+    if (task.device, task.precision) != ("cpu", "float64"):
+        raise SystemExit(f"not written for {task.device} and {task.precision}")
+
+
 def wait(given: argparse.Namespace) -> None:
     """With --wait: nothing is computed until a line comes, so that a next process starts while one measures."""
     if given.wait:

@@ -64,6 +64,7 @@ class Solver(GenericSolver):
 
 def build(task: measure.Task) -> measure.Train:
     """Solver.fit of the problem, without the validation that is made after every epoch by default."""
+    measure.refuse_others(task)
     torch.set_num_threads(task.threads)
     torch.set_default_dtype(torch.float64)
     problem = task.problem

@@ -80,6 +80,7 @@ def posed(problem: Problem) -> BaseProblem:
 
 def build(task: measure.Task) -> measure.Train:
     """Trainer.train of the problem; a new Trainer every time, as PINA counts epochs from its making."""
+    measure.refuse_others(task)
     torch.set_num_threads(task.threads)
     torch.set_default_dtype(torch.float64)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
