@@ -56,7 +56,7 @@ class Traced:
         if self.library is not None:
             return 0.0
         nodes = self.step.graph.nodes
-        if any(_device(node) == "cuda" for node in nodes if node.op == "placeholder"):
+        if _on_gpu(self.step):
             return GPU_COMPILE_SECONDS + GPU_COMPILE_SECONDS_A_NODE * len(nodes)
         return COMPILE_SECONDS + COMPILE_SECONDS_A_NODE * len(nodes)
 
@@ -64,7 +64,7 @@ class Traced:
         """The compiled step: what an earlier process has made, or made now from inputs like those that it will get."""
         library, inputs = self.library, [*state, *kept]
         cache_folder().mkdir(parents=True, exist_ok=True)
-        if inputs[0].is_cuda:
+        if _on_gpu(self.step):
             functions = compiled(self.step, inputs)
             self._keep(kernels_folder())
             return functions
@@ -133,9 +133,8 @@ def _bytes(node: fx.Node) -> int:
     return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
-def _device(placeholder: fx.Node) -> str:
-    device: torch.device = placeholder.meta["val"].device
-    return device.type
+def _on_gpu(step: fx.GraphModule) -> bool:
+    return any(node.meta["val"].is_cuda for node in step.graph.nodes if node.op == "placeholder")
 
 
 def _split(module: fx.GraphModule, states: int) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -175,7 +174,7 @@ def _key(step: fx.GraphModule) -> str:
     ]
     compiler = [FRAME, torch.__version__, *sys.version_info[:2], _processor()]
     compiler.append(torch.get_num_threads())  # which is part of the code
-    if any(_device(node) == "cuda" for node in step.graph.nodes if node.op == "placeholder"):
+    if _on_gpu(step):
         compiler.append(torch.cuda.get_device_capability())
     return hashlib.sha256(repr((step.code, shapes, compiler)).encode()).hexdigest()[:20]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import re
 import shutil
 import tempfile
 import warnings
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, fx
 
 from pde_train.training.decompositions import SUM, TANH, with_fast_functions
+from pde_train.training.kept_arrays import KEPT, with_kept_arrays
 from pde_train.training.products import IN_PLACE_OF, PRODUCTS, USE_BLAS, faster_products
 
 Function = Callable[..., Any]
@@ -44,24 +44,6 @@ using DeviceStreamType = void*;
 constexpr bool _check_aoti_runtime_check_inputs_env() { return false; }
 template <typename... Any> void assert_size_stride(Any&&...) {}
 template <typename... Any> void __check_inputs_outputs(Any&&...) {}
-"""
-
-KEPT = r"""
-// An array that no result is, which stays for the next call on the same thread: allocating it takes as long as filling
-// it in small networks, and large ones would be given back to the system and come back as pages of zeros.
-constexpr int64_t LARGEST_KEPT = 1 << 20;  // bytes
-thread_local RAIIAtenTensorHandle kept[%(kept)d + 1];
-AOTITorchError kept_empty_strided(int place, int64_t dim, const int64_t* sizes, const int64_t* strides, int32_t dtype,
-                                  int32_t device, int32_t index, AtenTensorHandle* out) {
-  if (kept[place].get() != nullptr) return aoti_torch_new_tensor_handle(kept[place], out);
-  AOTITorchError failed = aoti_torch_empty_strided(dim, sizes, strides, dtype, device, index, out);
-  int64_t count = 0;
-  if (failed || aoti_torch_get_storage_size(*out, &count) || count > LARGEST_KEPT) return failed;
-  AtenTensorHandle another = nullptr;
-  failed = aoti_torch_new_tensor_handle(*out, &another);
-  if (!failed) kept[place] = RAIIAtenTensorHandle(another);
-  return failed;
-}
 """
 
 STRUCT = r"""
@@ -290,34 +272,5 @@ def _calls(wrapper: str) -> list[str]:
     body = "\n".join(line for line in body.splitlines() if "this->kernels_" not in line)
     for theirs, ours in IN_PLACE_OF.items():
         body = body.replace(theirs, ours)
-    body, count = _with_kept_arrays(body)
+    body, count = with_kept_arrays(body)
     return [declarations, MODEL, PRODUCTS, KEPT % {"kept": count}, STRUCT, f"void run_impl({signature}{{{body}}}"]
-
-
-def _with_kept_arrays(body: str) -> tuple[str, int]:
-    """The calls of kernels with KEPT in place of allocations, but for arrays that are results or that results view.
-
-    Args:
-        body: Of `run_impl`.
-
-    Returns:
-        The same with other allocations, and how many.
-    """
-    name = r"\b[A-Za-z_]\w*\b"
-    made = re.findall(
-        rf"\b(?:auto|RAIIAtenTensorHandle) ({name})(?: = |\()(.*)", body
-    )  # and what it is, or is a view of
-    results = set(re.findall(name, " ".join(re.findall(r"output_handles\[.*", body))))
-    for one, of in reversed(made):  # what results are made of stands before them
-        if one in results:
-            results |= set(re.findall(name, of.replace("_handle", "")))
-    count = 0
-
-    def kept(allocation: re.Match[str]) -> str:
-        nonlocal count
-        if allocation[2] in results:
-            return allocation[0]
-        count += 1
-        return f"kept_empty_strided({count - 1}, {allocation[1]}, &{allocation[2]}_handle)"
-
-    return re.sub(r"aoti_torch_empty_strided\((.*), &(buf\d+)_handle\)", kept, body), count

@@ -121,10 +121,9 @@ class Loop:
             self._each(Training.measure_when_due)
         if self.signals.received is not None:
             self._each(Training.save)
-        elif stop % self.schedule.checkpoint_every == 0:
-            self._each(Training.save_when_worth)
-        if self.signals.received is not None:
             raise Interrupted(self.signals.received, start)
+        if stop % self.schedule.checkpoint_every == 0:
+            self._each(Training.save_when_worth)
 
     def _advance(self, start: int, until: int, rates: Tensor | None) -> Tensor:
         """Take steps, one at a time where each has points of its own; the losses (trainings, steps taken)."""

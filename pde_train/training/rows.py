@@ -15,7 +15,7 @@ from pde_train.optimizers.base import named, write
 from pde_train.optimizers.conjugate_gradients import Product
 from pde_train.problem import Problem
 from pde_train.training.compiled_steps import Compiled, Layout
-from pde_train.training.steps import split
+from pde_train.training.steps import split, trained
 
 BLOCK_ROWS = 2048
 """Points of the interior in one compiled block: fewer make a second function to compile where one would do."""
@@ -31,7 +31,7 @@ class EagerRows:
 
     def __init__(self, problem: Problem, batch: Batch):
         self.problem, self.batch = problem, batch
-        self.parameters = [p for p in problem.model.parameters() if p.requires_grad]
+        self.parameters = trained(problem.model)
 
     def residual(self, x: Tensor) -> Tensor:
         write(self.parameters, x)

@@ -18,7 +18,7 @@ from pde_train.training.compiled_steps import Layout
 from pde_train.training.compiling import Traced, peak_bytes, trace
 from pde_train.training.library import Function
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import Steps
+from pde_train.training.steps import Steps, trained
 from pde_train.training.updates import clipped, scaled, update_of
 
 STEP = "differentiator.step"
@@ -56,7 +56,7 @@ class StackedSteps(Steps):
         rows = range(len(problems))
         filled = [*rows, *[rows[-1]] * (-len(problems) % block)]
         self.blocks = [filled[start : start + block] for start in range(0, len(filled), block)]
-        self.parameters = [[p for p in problem.model.parameters() if p.requires_grad] for problem in problems]
+        self.parameters = [trained(problem.model) for problem in problems]
         self.shapes = {k: p.shape for k, p in problems[0].model.named_parameters() if p.requires_grad}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.layout = Layout(batches[0])
