@@ -24,7 +24,7 @@ import torch
 from fixtures import Compose, KilledAt, descent_of, interpret
 from torch import Tensor, fx, nn
 
-from pde_train.cache import cache_folder
+from pde_train.cache import CACHE, cache_folder
 from pde_train.errors import UsageError
 from pde_train.experiment import build
 from pde_train.geometry import Batch, Points
@@ -32,7 +32,7 @@ from pde_train.optimizers.quasi_newton import SSBroyden
 from pde_train.problem import Problem
 from pde_train.runs.run import run, run_config
 from pde_train.training import compiled_steps as steps
-from pde_train.training import compiling, when_to_compile
+from pde_train.training import compiler, compiling, when_to_compile
 from pde_train.training import select_steps as choice
 from pde_train.training.compiled_steps import CompiledSteps
 from pde_train.training.compiling import Traced, trace
@@ -218,7 +218,7 @@ def test_the_key_is_that_of_the_graph_and_its_shapes(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert trace(product, [state], [data]).key != key
     monkeypatch.undo()
-    monkeypatch.setattr(compiling, "_processor", lambda: "another one")
+    monkeypatch.setattr(compiler, "_processor", lambda: "another one")
     assert trace(product, [state], [data]).key != key
 
 
@@ -519,12 +519,30 @@ def test_sums_of_compiled_code_are_right_to_rounding() -> None:
         assert found.tolist() == pytest.approx(expected, rel=1e-14, abs=0)
 
 
-def test_the_folder_of_compiled_code_may_have_a_space_in_its_name(tmp_path: Path) -> None:
-    x = torch.rand(3, dtype=torch.float64)
+def scale(factor: float, x: Tensor) -> tuple[Tensor]:
+    return (factor * x,)
+
+
+@compiles
+def test_headers_are_parsed_once_for_all_libraries_but_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder with a space in its name; a parsed form that is damaged is given up."""
     folder = tmp_path / "a folder"
-    folder.mkdir()
-    (double,) = load(build_library(trace(lambda x: (2 * x,), [x], []).step, [x], folder)).run([x])
-    assert double.tolist() == (2 * x).tolist()
+    monkeypatch.setenv(CACHE, str(folder))
+    x = torch.rand(3, dtype=torch.float64)
+    parsed = []
+    for factor in (2.0, 3.0, 5.0, 7.0):
+        (scaled,) = trace(partial(scale, factor), [x], []).compile([x], []).run([x])
+        assert scaled.tolist() == (factor * x).tolist()
+        parsed.append([(file.stat().st_ino, file.stat().st_size > 1e7) for file in folder.glob("headers.*")])
+        if factor == 5.0:
+            (file,) = folder.glob("headers.*.gch")
+            os.truncate(file, file.stat().st_size // 2)
+    first, second, third, damaged = parsed
+    assert first == damaged == []
+    assert second == third
+    assert [whole for _, whole in second] == [True]
 
 
 def test_a_damaged_library_is_a_runtime_error(tmp_path: Path) -> None:

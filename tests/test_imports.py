@@ -163,10 +163,18 @@ def test_libraries_stay_in_their_rooms() -> None:
             assert room in home or not any(name.split(".")[0] == library for name in used), (room, library)
 
 
-@pytest.mark.parametrize("module", ["pde_train.study.parts", "pde_train.study.report", "pde_train.tracking.delivery"])
-def test_the_study_needs_no_library_of_training(module: str) -> None:
-    """Not even through what it imports; a whole report is asked in test_study.py."""
-    program = f"import sys, {module}; print(*sorted({{'torch', 'lightning', 'pytorch_lightning'}} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("pde_train.study.parts", {"torch", "lightning"}),
+        ("pde_train.study.report", {"torch", "lightning"}),
+        ("pde_train.tracking.delivery", {"torch", "lightning"}),
+        ("pde_train.sweeps.stacked_launcher, pde_train.methods.gradient_descent", {"lightning"}),
+    ],
+)
+def test_what_takes_seconds_is_loaded_where_it_is_used(module: str, without: set[str]) -> None:
+    """Not even through what they import; a whole report is asked in test_study.py."""
+    program = f"import sys, {module}; print(*sorted({without} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == []
 

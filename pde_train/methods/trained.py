@@ -14,7 +14,6 @@ from pde_train.methods.base import Method
 from pde_train.problem import Problem
 from pde_train.tracking.record import Record
 from pde_train.training.loop import Loop
-from pde_train.training.module import train
 from pde_train.training.schedule import Schedule
 from pde_train.training.select_steps import MODES
 from pde_train.training.signals import StopSignals
@@ -100,6 +99,8 @@ class Trained(Method):
         """The training of one run, which may go on together with others."""
 
     def fit(self, problem: Problem, record: Record, diagnostics: Diagnostics, folder: Path) -> tuple[int, Batch]:
+        from pde_train.training.module import train  # loads Lightning, for seconds that stacks do without
+
         with StopSignals() as signals:
             training = self.training(problem, record, diagnostics, folder)
             loop = Loop([training], signals)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,7 +86,7 @@ class Reader:
 
 
 def downloaded(run_id: str, uri: str) -> Path:
-    """The files of a run in a store, in a new temporary folder.
+    """The files of a run in a store, in a temporary folder that ends with this process.
 
     Args:
         run_id: The id of the run.
@@ -98,10 +100,12 @@ def downloaded(run_id: str, uri: str) -> Path:
     """
     import mlflow.artifacts
 
+    folder = tempfile.mkdtemp(prefix="pde_train-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         Store(absolute(uri)).connect()
         where = {"run_id": run_id, "tracking_uri": encoded(absolute(uri))}
-        return Path(mlflow.artifacts.download_artifacts(**where, dst_path=tempfile.mkdtemp(prefix="pde_train-")))
+        return Path(mlflow.artifacts.download_artifacts(**where, dst_path=folder))
     except Exception as error:  # a store may answer with anything
         raise RunError(
             f"the run {run_id} cannot be loaded from {masked(uri)} ({first_line(error, uri)}): expected the id of a "

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
-import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor, fx
 
 from pde_train.cache import cache_folder
+from pde_train.training.compiler import facts
 from pde_train.training.cuda_graphs import compiled, kernels_folder
 from pde_train.training.decompositions import SPELLED_OUT
 from pde_train.training.library import FRAME, Function, Library, build, load
@@ -172,17 +171,7 @@ def _key(step: fx.GraphModule) -> str:
         for n in step.graph.nodes
         if n.op == "placeholder"
     ]
-    compiler = [FRAME, torch.__version__, *sys.version_info[:2], _processor()]
-    compiler.append(torch.get_num_threads())  # which is part of the code
+    made_by = [FRAME, *facts(), torch.get_num_threads()]  # the last is part of the code
     if _on_gpu(step):
-        compiler.append(torch.cuda.get_device_capability())
-    return hashlib.sha256(repr((step.code, shapes, compiler)).encode()).hexdigest()[:20]
-
-
-def _processor() -> str:
-    """What tells processors apart whose instructions differ: code is made for the one that it is made on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return f"{platform.machine()} {platform.processor()}"
+        made_by.append(torch.cuda.get_device_capability())
+    return hashlib.sha256(repr((step.code, shapes, made_by)).encode()).hexdigest()[:20]

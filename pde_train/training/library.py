@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,22 +18,12 @@ from unittest import mock
 import torch
 from torch import Tensor, fx
 
+from pde_train.training.compiler import HEADERS, compile_source
 from pde_train.training.decompositions import SUM, TANH, with_fast_functions
 from pde_train.training.kept_arrays import KEPT, with_kept_arrays
 from pde_train.training.products import IN_PLACE_OF, PRODUCTS, USE_BLAS, faster_products
 
 Function = Callable[..., Any]
-
-BEFORE = r"""
-#include <Python.h>
-#include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <string>
-#include <vector>
-#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
-#include <torch/csrc/inductor/aoti_runtime/utils.h>
-"""
 
 MODEL = r"""
 namespace torch::aot_inductor {
@@ -132,7 +120,7 @@ extern "C" PyObject* repeat(PyObject* inputs, PyObject* places, long varying, lo
 }
 """
 
-TEXT = [BEFORE, TANH, SUM, MODEL, PRODUCTS, KEPT, STRUCT, AFTER, USE_BLAS]
+TEXT = [HEADERS, TANH, SUM, MODEL, PRODUCTS, KEPT, STRUCT, AFTER, USE_BLAS]
 FRAME = hashlib.sha256("".join([*TEXT, "2"]).encode()).hexdigest()
 """Names what stands around the code of a graph, and a version: libraries that an earlier one made are not used."""
 
@@ -192,7 +180,9 @@ def build(step: fx.GraphModule, inputs: Sequence[Tensor], folder: Path) -> Path:
         from torch._inductor.codecache import AotCodeCompiler
 
         def compiled(graph: Any, wrapper: str, kernels: str, *_: Any, **__: Any) -> Any:
-            return str(_compile_calls(graph, wrapper, kernels, folder))
+            counts = {"inputs": len(graph.graph_input_names), "outputs": len(graph.graph_outputs)}
+            parts = [HEADERS, with_fast_functions(kernels), *_calls(wrapper), AFTER % counts, USE_BLAS]
+            return str(compile_source("\n".join(parts), folder))
 
         with mock.patch.object(AotCodeCompiler, "compile", compiled):
             options = {"aot_inductor.output_path": str(folder / "whole.so")}
@@ -232,25 +222,6 @@ def load(library: Path) -> Library:
         return results
 
     return Library(run, repeated)
-
-
-def _compile_calls(graph: Any, wrapper: str, kernels: str, folder: Path) -> Path:
-    """Compile kernels and their calls, and nothing else."""
-    from torch._inductor.cpp_builder import CppBuilder, CppTorchDeviceOptions
-    from torch._inductor.cpu_vec_isa import pick_vec_isa
-
-    counts = {"inputs": len(graph.graph_input_names), "outputs": len(graph.graph_outputs)}
-    text = "\n".join([BEFORE, with_fast_functions(kernels), *_calls(wrapper), AFTER % counts, USE_BLAS])
-    quick = ("-g0", "-w")  # a tenth of the time goes to symbols of debuggers, and to warnings of torch's headers
-    options = CppTorchDeviceOptions(vec_isa=pick_vec_isa(), device_type="cpu", aot_mode=True, extra_flags=quick)
-    with tempfile.TemporaryDirectory() as place:  # torch's builder takes no folder with a space in its name
-        source = Path(place) / "calls.cpp"
-        source.write_text(text)
-        builder = CppBuilder(name=source.stem, sources=str(source), output_dir=place, BuildOption=options)
-        builder.build()
-        for file in (source, Path(builder.get_target_file_path())):
-            made = Path(shutil.copy(file, folder))
-    return made
 
 
 def _calls(wrapper: str) -> list[str]:
