@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import itertools
 import os
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import forked
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
 WORKER = "PYTEST_XDIST_WORKER"
 """Environment variable that a process of pytest-xdist has."""
 
+SLOW = Path(__file__).with_name("slow_tests.txt")
+"""The tests that are marked as slow; `make test WORDS=--list-slow` writes it."""
+
+SLOW_SECONDS = 0.2
+"""What a slow test takes at least, in the mean over its parameters."""
+
 
 def pytest_make_collect_report(collector: pytest.Collector) -> None:
     """Modules that compose while they are collected do it as tests do."""
@@ -32,9 +41,36 @@ def pytest_make_collect_report(collector: pytest.Collector) -> None:
         forked.keep_compositions()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--list-slow", action="store_true", help=f"write {SLOW.name} anew from the times of this session")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first, those of SLURM before all: short ones then fill what is left at the end for each process."""
+    slow = set(SLOW.read_text().split())
+    for item in items:
+        if _function(item.nodeid) in slow:
+            item.add_marker("slow")
     items.sort(key=lambda item: (item.get_closest_marker("slurm") is None, item.get_closest_marker("slow") is None))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Keep the names of slow tests, where that is asked for; tests that were not run keep their place."""
+    if not config.getoption("list_slow"):
+        return
+    seconds, cases = defaultdict[str, float](float), defaultdict[str, set[str]](set)
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[_function(report.nodeid)] += report.duration
+            cases[_function(report.nodeid)].add(report.nodeid)
+    kept = set(SLOW.read_text().split()) - set(seconds)
+    kept |= {name for name, total in seconds.items() if total > SLOW_SECONDS * len(cases[name])}
+    SLOW.write_text("".join(f"{name}\n" for name in sorted(kept)))
+
+
+def _function(nodeid: str) -> str:
+    """The name of a test without its parameters, as in ``test_cli.py::test_the_help``."""
+    return nodeid.partition("[")[0].removeprefix("tests/")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,7 +5,6 @@ import pytest
 from benchmarks import accuracy
 
 
-@pytest.mark.slow
 def test_errors_are_as_small_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
     good = accuracy.quick()
     lines = capsys.readouterr().out.splitlines()

@@ -135,7 +135,6 @@ def test_help_and_cfg_load_neither_torch_nor_lightning_nor_mlflow(tmp_path: Path
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
 def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path: Path) -> None:
     done = pde_train(tmp_path)
     assert done.returncode == 0, done.stderr
@@ -148,7 +147,6 @@ def test_the_default_run_leaves_results_and_says_how_to_look(tmp_path: Path) -> 
     assert (tmp_path / "mlflow.db").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
@@ -205,14 +203,12 @@ def test_bad_input_is_one_line_and_an_exit_code(tmp_path: Path, arguments: list[
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_a_traceback_only_when_asked_for(tmp_path: Path) -> None:
     done = refused(tmp_path, "+pde.speed=1", "tracking=none", HYDRA_FULL_ERROR="1")
     assert "Traceback" in done.stderr
     assert "Traceback" not in refused(tmp_path, "+pde.speed=1", "tracking=none").stderr
 
 
-@pytest.mark.slow
 def test_one_store_wherever_hydra_runs_the_job(tmp_path: Path) -> None:
     done = refused(tmp_path, "--multirun", "hydra.job.chdir=true", "model.features=5,6", "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stderr

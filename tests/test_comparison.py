@@ -162,7 +162,6 @@ def test_the_run_s_own_differentiator_is_compared_with_the_spectrum_and_residual
         )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stochastic", "finite_difference"])
 @pytest.mark.usefixtures("without_figures")
 def test_a_run_ends_in_the_same_bits_with_a_comparison_and_without(compose: Compose, tmp_path: Path, how: str) -> None:
@@ -359,7 +358,6 @@ def test_memory_is_that_of_one_gradient_and_grows_with_the_points(compose: Compo
     assert 3.5 < many / few <= 4
 
 
-@pytest.mark.slow
 def test_everything_of_a_comparison_is_in_the_folder_and_in_mlflow(
     compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,7 +399,6 @@ def test_a_run_leaves_nothing_of_an_older_comparison_in_its_folder(compose: Comp
     assert not any(file.exists() for file in stale)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_a_resumed_comparison_ends_as_an_undisturbed_one(
     compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import mpmath
 import numpy as np
@@ -43,14 +42,10 @@ from pde_train.training.steps import EagerSteps, SingleSteps, split
 from pde_train.training.updates import AdamUpdate, DescentUpdate
 
 pytestmark = pytest.mark.usefixtures("without_figures")
-Test = TypeVar("Test", bound=Callable[..., None])
 COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
 
 
-def compiles(test: Test) -> Test:
-    """A test of compiled code, which is slow."""
-    test = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler is found here")(test)
-    return pytest.mark.slow(test)
+compiles = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler is found here")
 
 
 # A large eps of Adam: with a small one, an entry of the gradient that is 0 but for rounding makes a step of full size.
@@ -222,7 +217,6 @@ def test_the_key_is_that_of_the_graph_and_its_shapes(monkeypatch: pytest.MonkeyP
     assert trace(product, [state], [data]).key != key
 
 
-@pytest.mark.slow
 def test_seeds_and_learning_rates_share_code_and_shapes_do_not(compose: Compose) -> None:
     def keys(*overrides: str) -> list[str]:
         problem, optimizer, batch = posed(compose, *overrides)
@@ -306,7 +300,6 @@ def test_eager_gradients_of_many_points_are_added_up_over_blocks(
         torch.testing.assert_close(found, expected, rtol=rounding, atol=rounding)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("overrides", POSED, ids=lambda o: " ".join(o))
 @pytest.mark.parametrize("optimizer", ["adam", "gradient"])
@@ -509,7 +502,6 @@ def test_results_are_as_they_were_after_the_next_call() -> None:
 WIDTHS = (1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 50, 64, 100)
 
 
-@pytest.mark.slow
 def test_sums_of_compiled_code_are_right_to_rounding() -> None:
     """Of whole vectors of the processor, of several, and of what is left over."""
     rows = [torch.rand(3, n, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) - 0.5 for n in WIDTHS]

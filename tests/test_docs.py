@@ -103,7 +103,6 @@ def each_value(words: list[str]) -> list[list[str]]:
     return [first] + [[*first[:i], v, *first[i + 1 :]] for i, options in enumerate(values) for v in options[1:]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("words", told("pde_train"))
 def test_a_command_is_a_configuration_that_can_be_built(words: list[str]) -> None:
     words = _in_order(words)
@@ -212,7 +211,6 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(to), (file, anchor)
 
 
-@pytest.mark.slow
 def test_the_files_of_the_page_on_extending_run_as_told(tmp_path: Path) -> None:
     """Each block whose line before names a file is that file; then every command of the page."""
     extending = ROOT / "docs" / "extending.md"
@@ -229,7 +227,6 @@ def test_the_files_of_the_page_on_extending_run_as_told(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(ROOT / "docs"), str(tmp_path / "site")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -215,7 +215,6 @@ def test_result_names_what_decided_it(compose: Compose, tmp_path: Path) -> None:
     assert config_hash(build(compose("differentiator=finite_difference")).config) != same
 
 
-@pytest.mark.slow
 def test_tracking_none_never_imports_mlflow_and_least_squares_never_lightning(tmp_path: Path) -> None:
     code = (
         "import sys; from pde_train.cli import main; sys.argv[1:] = ['tracking=none']; main();"

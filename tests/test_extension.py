@@ -81,7 +81,6 @@ YAML = {
 }
 
 
-@pytest.mark.slow
 def test_one_python_file_and_one_yaml_file_each(tmp_path: Path) -> None:
     for name, text in PYTHON.items():
         (tmp_path / f"{name}.py").write_text(text)
@@ -208,7 +207,6 @@ def test_no_file_widens_trust_or_runs_code(tmp_path: Path, overlay: str) -> None
         assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.slow
 def test_words_of_the_command_widen_trust_wherever_a_cell_is_trained(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text(EVIL)
     (tmp_path / "mine").mkdir()
@@ -251,7 +249,6 @@ def test_a_secret_that_is_typed_is_refused_and_written_nowhere(tmp_path: Path, w
     assert [f.name for f in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("many", [[], ["--multirun", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]])
 @pytest.mark.parametrize("uri", ["http://bob:s3cr/et-of-bob@127.0.0.1:9", "http://127.0.0.1:9/?token=s3cret-of-bob"])
 def test_a_secret_of_a_file_is_written_nowhere_else(tmp_path: Path, uri: str, many: list[str]) -> None:

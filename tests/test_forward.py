@@ -53,7 +53,6 @@ def test_no_derivative_is_pushed_forward_twice(names: str, calls: int) -> None:
     assert called == [(2, 2)] * calls
 
 
-@pytest.mark.slow
 def test_no_warning_escapes_at_first_use() -> None:
     # what torch loads the first time warns of itself, so a fresh process it must be
     program = """

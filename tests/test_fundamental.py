@@ -146,7 +146,6 @@ def test_conditions_hold_on_points_that_the_reference_has_not_seen(name: str) ->
     assert found.error < 5e-7  # also at distances of 1e-9 from the corner of an L
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "step"), [("l", 0.025), ("holes", 0.0125), ("poisson_boltzmann", 0.025)])
 def test_finite_elements_converge_to_the_reference(name: str, step: float) -> None:
     """By the order 4/3 of the corner of an L on a uniform mesh, and by 2 where straight edges replace circles."""

@@ -351,7 +351,6 @@ def test_rows_are_the_loss_and_its_gradient(compose: Compose, differentiator: st
     assert torch.allclose(back(residual), jacobian.T @ residual, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_compiled_rows_are_the_eager_ones_in_blocks_too(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     from pde_train.training import rows as module
 

@@ -131,7 +131,6 @@ TRAINED = ["model=two_layer", "model.width=8", "sampler=uniform", "sampler.inter
 LEARNT = ["++pde.k=2.0", "pde.learn={k: {start: 0.5, lower: 0.1, upper: 10}}", "method.compile=never"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [["method=gauss_newton", "method.steps=60"], ["optimizer=ssbroyden", "method.steps=600"]]
 )
@@ -147,7 +146,6 @@ def test_nine_values_give_the_conductivity(compose: Compose, tmp_path: Path, met
     assert last["error_l2"] < 1e-3
 
 
-@pytest.mark.slow
 def test_the_interval_of_a_number_is_that_of_regression(compose: Compose, tmp_path: Path) -> None:
     """Rows of values that weigh little leave the equation exact: u = g / (2 k) with g = x (1 - x), a line through 0."""
     data = f"pde.data={{path: {measured(tmp_path, rows=41)}, noise: 0.05, seed: 3, weight: 0.1}}"

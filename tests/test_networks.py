@@ -315,7 +315,6 @@ def test_a_traced_step_is_the_eager_one(compose: Compose, name: str, options: li
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.slow
 @every_network
 @pytest.mark.parametrize("options", OPTIONS, ids=["plain", "options"])
 def test_networks_of_other_seeds_take_their_own_steps_in_a_stack(

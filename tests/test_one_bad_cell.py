@@ -14,8 +14,6 @@ from pde_train.status import main as status
 from pde_train.sweeps import slurm
 from pde_train.sweeps.slurm import SlurmLauncher
 
-pytestmark = pytest.mark.slow
-
 STACKED = [*SMALL, "hydra/launcher=stacked", "hydra.launcher.threads=1"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 OFF = "tracking=none"

@@ -242,7 +242,6 @@ def test_optuna_is_imported_by_a_search_alone() -> None:
     assert done.stdout.split() == ["False"]
 
 
-@pytest.mark.slow
 def test_a_search_through_its_life(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,7 +282,6 @@ def test_a_search_through_its_life(
     assert "Best of" not in out
 
 
-@pytest.mark.slow
 def test_a_search_that_is_stopped_goes_on_to_the_same_trials(tmp_path: Path) -> None:
     """kill -9, then Ctrl-C, then the rest: trials, their numbers and who was pruned are those of one left in peace."""
     words = [*SEARCH, LR, "model.width=range(4,8)", "model.activation=tanh,sin", "method.steps=400"]
@@ -316,7 +314,6 @@ def test_a_search_that_is_stopped_goes_on_to_the_same_trials(tmp_path: Path) -> 
     assert TrialState.PRUNED not in states[:4]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=stacked"]])
 def test_trials_that_are_launched_together(tmp_path: Path, launcher: list[str]) -> None:
     """Two at once, three seeds each; a trial is the median of its seeds, and runs end early in a stack, too."""
@@ -349,7 +346,6 @@ def test_trials_that_are_launched_together(tmp_path: Path, launcher: list[str]) 
     assert "--multirun" in out.partition("Best of 6 trials")[2]
 
 
-@pytest.mark.slow
 def test_a_grid_trains_what_a_search_has_pruned_to_its_end(tmp_path: Path) -> None:
     words = [*SMALL, "method.log_every=20", "method.checkpoint_every=20", "tracking=none"]
     rates = "optimizer.lr=choice(1e-2,1e-5)"
@@ -374,7 +370,6 @@ def test_a_grid_trains_what_a_search_has_pruned_to_its_end(tmp_path: Path) -> No
         assert results(tmp_path)[name]["metrics"]["error_l2"] == found["metrics"]["error_l2"]
 
 
-@pytest.mark.slow
 def test_a_gaussian_process_searches_too(tmp_path: Path) -> None:
     words = [*SEARCH, "model.width=range(3,6)", "optimizer.lr=interval(0.001,0.1)", "tracking=none", "method.steps=20"]
     swept(tmp_path, *words, "hydra.sweeper.trials=12", "hydra.sweeper.sampler=gp", "hydra.sweeper.direction=maximize")
@@ -383,7 +378,6 @@ def test_a_gaussian_process_searches_too(tmp_path: Path) -> None:
     assert len(json.loads(file.read_text())["cells"]) == len({tuple(t.params.values()) for t in trials(tmp_path)})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -417,7 +411,6 @@ def test_what_no_search_can_use_is_said_before_anything_runs(tmp_path: Path, wor
     assert not list(tmp_path.glob("multirun/cells/*"))
 
 
-@pytest.mark.slow
 def test_a_metric_with_a_slash_is_looked_for_in_the_first_run(tmp_path: Path) -> None:
     _, err = swept(tmp_path, *SEARCH, LR, "tracking=none", "hydra.sweeper.objective=spectrum/smallest", code=1)
     assert "hydra.sweeper.objective=spectrum/smallest is no metric of these runs: expected one of audit" in err
@@ -425,7 +418,6 @@ def test_a_metric_with_a_slash_is_looked_for_in_the_first_run(tmp_path: Path) ->
     swept(tmp_path, *SEARCH, LR, "tracking=none", "hydra.sweeper.objective=spectrum/min", "hydra.sweeper.trials=2")
 
 
-@pytest.mark.slow
 def test_of_two_commands_at_once_one_searches(tmp_path: Path) -> None:
     words = [*SEARCH, LR, "tracking=none", "method.steps=100000", "method.checkpoint_every=100"]
     first = started(tmp_path, *words)

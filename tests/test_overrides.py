@@ -101,7 +101,6 @@ def outcome(compose: Compose, folder: Path, overrides: list[str]) -> tuple[str, 
     return "finished", result.flags
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_any_word_is_refused_or_gives_numbers_that_can_be_believed(compose: Compose, tmp_path: Path, seed: int) -> None:
     draw = np.random.default_rng(seed)

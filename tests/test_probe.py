@@ -32,7 +32,6 @@ def same_numbers(found: dict[str, float], expected: dict[str, float]) -> None:
     assert {k: found[k] for k in keys} == {k: expected[k] for k in keys}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

@@ -13,8 +13,6 @@ from pde_train.training import library, products
 from pde_train.training.compiling import trace
 from pde_train.training.library import build, load
 
-pytestmark = pytest.mark.slow
-
 Pointers = tuple[int, int]
 
 

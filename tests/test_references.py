@@ -89,7 +89,6 @@ def test_times_may_come_in_any_order_and_lie_anywhere() -> None:
     assert errors[2] < 1e-7
 
 
-@pytest.mark.slow
 def test_the_conserved_quantities_of_the_benchmark_hold() -> None:
     """The integral of |h|^2 is that of the start at all times, which no error of phase or amplitude leaves."""
     equation = Schroedinger1D()
@@ -100,7 +99,6 @@ def test_the_conserved_quantities_of_the_benchmark_hold() -> None:
         np.testing.assert_allclose(values[1:], values[1:][::-1], rtol=0, atol=1e-6)  # even in x
 
 
-@pytest.mark.slow
 def test_the_benchmark_is_near_the_two_soliton_of_the_line() -> None:
     t = np.linspace(0, math.pi / 2, 21)
     h = 4 * (1 + 3 * np.exp(4j * t)) * np.exp(0.5j * t) / (5 + 3 * np.cos(4 * t))

@@ -161,7 +161,6 @@ def cells(rho: float, seed: int, n: int = 20, count: int = 4, shift: float = 0.0
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rho", [0.0, 0.5])
 def test_correlations_inside_cells_cover_the_truth_and_reject_as_often_as_they_may(rho: float) -> None:
     true = 6 / np.pi * np.arcsin(rho / 2)  # Spearman's of normal numbers
@@ -310,7 +309,6 @@ def test_a_hypothesis_without_runs_has_no_data() -> None:
     assert [s.outcome for s in verdict.strata] == [Outcome.NO_DATA]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [4, 20])
 def test_under_a_true_null_hypotheses_are_wrong_as_seldom_as_they_may_be(seeds: int) -> None:
     # gaps on the margin itself, where every decision is wrong, in ten primary strata
@@ -458,7 +456,6 @@ def test_effects_compare_levels_with_all_else_equal_and_every_seed_as_one_block(
     assert all(e.gap.low < e.gap.value < e.gap.high for e in effects.values())
 
 
-@pytest.mark.slow
 def test_the_interval_of_an_effect_covers_it_where_strata_share_their_seeds() -> None:
     covered = 0
     for k in range(150):
@@ -705,7 +702,6 @@ def test_the_stored_verdicts_are_those_of_the_hypotheses_and_follow_by_the_rule(
         assert verdict["word"] == word([Outcome(s["outcome"]) for s in verdict["strata"]])
 
 
-@pytest.mark.slow
 def test_the_stored_verdicts_follow_from_the_published_runs() -> None:
     """Judged anew, in 20 s; singular values are not among what is published."""
     published_runs = published.load(ROOT / docs.RUNS)

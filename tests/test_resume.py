@@ -18,7 +18,7 @@ from pde_train.runs.run import run_config
 from pde_train.training import training
 from pde_train.training.training import Training
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 STEPS = 1500
 

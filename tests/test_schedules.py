@@ -97,7 +97,7 @@ COMMON = ["sampler=uniform", "optimizer.lr=0.01", "method.steps=40", "method.chu
 
 
 @pytest.mark.usefixtures("without_figures")
-@pytest.mark.parametrize("mode", ["never", pytest.param("always", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["never", "always"])
 def test_a_run_takes_the_scheduled_and_clipped_steps(compose: Compose, tmp_path: Path, mode: str) -> None:
     words = [*COMMON, "schedule=cosine", "schedule.warm_up=5", "method.clip=0.5"]
     record = run(build(compose(*SMALL, *words, f"method.compile={mode}")), tmp_path)

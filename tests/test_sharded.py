@@ -137,7 +137,6 @@ def test_the_parts_of_shards_add_up_to_the_loss_and_gradient(compose: Compose, p
     agree(total, expected, ROUNDING * (10**problem.pde.order if divided else 1))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["taylor", "reverse", "finite_difference/1e-1"])
 @pytest.mark.parametrize("pde", ["poisson_1d", "burgers_1d", "convection_1d"])
 def test_two_processes_have_the_loss_and_gradient_of_one(compose: Compose, pool: Workers, pde: str, how: str) -> None:
@@ -148,7 +147,6 @@ def test_two_processes_have_the_loss_and_gradient_of_one(compose: Compose, pool:
         agree(torch.cat([loss.view(1), gradient_of(problem)]), expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("interior", [21, 2600])  # 10 and 11, and 1300 points, which are more than one block
 def test_compiled_gradients_of_two_processes_are_those_of_one(compose: Compose, pool: Workers, interior: int) -> None:
     problem, batch, optimizer, expected = posed(compose, f"sampler.interior={interior}")
@@ -166,7 +164,6 @@ def test_compiled_gradients_of_two_processes_are_those_of_one(compose: Compose, 
     assert compiled.compile_seconds == 0
 
 
-@pytest.mark.slow
 def test_workers_that_cannot_compile_are_replaced_by_some_that_need_not(
     compose: Compose, tmp_path: Path, no_pool: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,7 +184,6 @@ def test_workers_that_cannot_compile_are_replaced_by_some_that_need_not(
         steps.close()
 
 
-@pytest.mark.slow
 def test_workers_follow_the_parameters_the_points_and_the_generator(compose: Compose, pool: Workers) -> None:
     problem, batch, optimizer, expected = posed(compose, "pde=poisson_nd", "differentiator=stochastic")
     sharded, plain = (
@@ -209,7 +205,6 @@ def test_workers_follow_the_parameters_the_points_and_the_generator(compose: Com
     assert len({float(f[0]) for f in found[3:]} | {float(expected[0])}) == 4
 
 
-@pytest.mark.slow
 def test_float32_stays_float32(compose: Compose, pool: Workers) -> None:
     problem, batch, optimizer, expected = posed(compose, "accelerator.precision=float32")
     loss = ShardedSteps(problem, optimizer, StopSignals(), pool).gradient(batch)
@@ -220,7 +215,6 @@ def test_float32_stays_float32(compose: Compose, pool: Workers) -> None:
 # --- Runs
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "rounding"),
     [
@@ -253,7 +247,6 @@ def history(folder: Path) -> list[str]:
     return [line for line in (folder / "history.csv").read_text().splitlines() if not line.startswith("seconds")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("words", [["differentiator=complex_step"], ["method.compile=always"]])
 def test_a_resumed_run_goes_on_to_the_same_bits(
     compose: Compose, tmp_path: Path, pool: Workers, killed_at: KilledAt, words: list[str]
@@ -267,7 +260,6 @@ def test_a_resumed_run_goes_on_to_the_same_bits(
     assert history(tmp_path / "killed") == history(tmp_path / "undisturbed")
 
 
-@pytest.mark.slow
 def test_tasks_of_a_job_compute_what_processes_of_one_machine_do(
     compose: Compose, tmp_path: Path, no_pool: None
 ) -> None:
@@ -296,7 +288,6 @@ def test_tasks_that_cannot_meet_are_one_sentence(tmp_path: Path, monkeypatch: py
         Workers(2, "cpu", serve, tmp_path)
 
 
-@pytest.mark.slow
 def test_a_stranger_does_not_take_the_place_of_a_task(tmp_path: Path) -> None:
     def stranger() -> None:
         while not (file := tmp_path / "meeting-0.json").exists():
@@ -319,7 +310,6 @@ def test_a_stranger_does_not_take_the_place_of_a_task(tmp_path: Path) -> None:
 # --- Ends
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(
     compose: Compose, tmp_path: Path, no_pool: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,7 +337,6 @@ def test_a_killed_worker_is_one_sentence_and_the_next_run_has_another(
     assert not torch.distributed.is_initialized()
 
 
-@pytest.mark.slow
 def test_what_goes_wrong_in_a_worker_is_said_here(no_pool: None) -> None:
     workers = Workers(2, "cpu", serve)
     try:
@@ -380,7 +369,6 @@ def nothing_is_left_of(group: int) -> bool:
     return False
 
 
-@pytest.mark.slow
 def test_ctrl_c_checkpoints_and_no_process_outlives_the_main_one_however_it_ends(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     checkpoint = folder / "checkpoint.ckpt"

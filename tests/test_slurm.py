@@ -23,7 +23,7 @@ from sweeping import assert_losses_in_store
 
 from pde_train.runs.result import Result
 
-pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+pytestmark = pytest.mark.slurm
 
 ONE_MACHINE = Path(__file__).parent / "slurm" / "one_machine.sh"
 

@@ -186,7 +186,6 @@ def alike(alone: dict[str, Any], together: dict[str, Any]) -> None:
         assert together["metrics"][name] == pytest.approx(alone["metrics"][name], rel=1e-6), name
 
 
-@pytest.mark.slow
 def test_a_stacked_sweep_is_the_sweep_whatever_fails_in_it(tmp_path: Path) -> None:
     """One cell turns nan, and stops alone; every other is the run that it is alone, with every row in the store."""
     words = [
@@ -223,7 +222,6 @@ def test_a_stacked_sweep_is_the_sweep_whatever_fails_in_it(tmp_path: Path) -> No
     assert "stacked with 11 others" in next(c for c in children if c.info.status == "FINISHED").data.tags["steps"]
 
 
-@pytest.mark.slow
 def test_a_stack_that_was_killed_or_stopped_goes_on_stacked_or_alone(tmp_path: Path) -> None:
     words = [*SMALL, "seed=0,1,2", "method.steps=1500", "method.checkpoint_every=50", "sampler=uniform"]
     for blow in (signal.SIGKILL, signal.SIGTERM):
@@ -247,7 +245,6 @@ def test_a_stack_that_was_killed_or_stopped_goes_on_stacked_or_alone(tmp_path: P
         assert_losses_in_store([step for step, _ in rows(tmp_path, child)], 1500, stops=1)
 
 
-@pytest.mark.slow
 def test_cells_of_several_shapes_and_methods_are_several_stacks(tmp_path: Path) -> None:
     out, _ = swept(tmp_path, *STACK, "model.features=10,20", "seed=0,1", "hydra.launcher.size=1", "tracking=none")
     assert "4 cells in 4 stacks, 4 jobs" in out
@@ -262,7 +259,6 @@ def test_cells_of_several_shapes_and_methods_are_several_stacks(tmp_path: Path) 
     assert "hydra.launcher.stacks=0.5 is no size: expected a positive number, at least 1" in err
 
 
-@pytest.mark.slow
 def test_random_features_of_a_stack_are_bit_for_bit_those_of_a_run(compose: Compose, tmp_path: Path) -> None:
     words = ["model.features=30", "seed=3", "differentiator=finite_difference"]
     tmp_path = tmp_path / "it's a folder, {with} signs"
@@ -275,7 +271,6 @@ def test_random_features_of_a_stack_are_bit_for_bit_those_of_a_run(compose: Comp
             assert value == alone[name], name
 
 
-@pytest.mark.slow
 def test_a_formula_that_wants_python_numbers_trains_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "import math\nfrom dataclasses import dataclass\nfrom pde_train.pdes.base import on\n"
@@ -323,7 +318,6 @@ def test_a_run_that_diverges_at_its_first_step_ends_alone(compose: Compose, tmp_
     assert "nan or infinite" in str(told[1])
 
 
-@pytest.mark.slow
 def test_a_stack_that_cannot_be_read_is_the_result_of_its_cells(tmp_path: Path) -> None:
     """What a job raises before any cell has begun: none is tried three times without a word."""
     code = "\n".join(

@@ -152,7 +152,6 @@ TRAINING = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     ("kind", "d", "steps", "settings", "loss", "error"),

@@ -21,8 +21,6 @@ from pde_train.tracking.delivery import Store
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.reading import Reader
 
-pytestmark = pytest.mark.slow
-
 PROCESSES, STEPS, KEYS = 8, 500, ("loss", "error", "entropy/1e-08")
 
 LOGGING = f"""

@@ -26,8 +26,6 @@ from pde_train.status import main as status
 from pde_train.sweeps.grid import Cell, Grid
 from pde_train.tracking import saved_views
 
-pytestmark = pytest.mark.slow
-
 
 def folders(where: Path) -> dict[str, Path]:
     return {f.name: f for f in where.glob("multirun/cells/*")}

@@ -46,7 +46,7 @@ from pde_train.tracking.reading import Reader
 from pde_train.tracking.record import Record
 from pde_train.tracking.uris import absolute, encoded, holds_secret, masked, without_secrets
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 NETWORK = ["model=two_layer", "model.width=5", "method.steps=30", "method.log_every=10", "sampler.interior=16"]
 

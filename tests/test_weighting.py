@@ -138,7 +138,6 @@ def test_a_run_changes_and_logs_its_weights(compose: Compose, tmp_path: Path, ch
     assert record.tags["weighting"]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("choice", ["balance", "self_adaptive"])
 def test_compiled_steps_follow_the_weights(compose: Compose, tmp_path: Path, choice: str) -> None:

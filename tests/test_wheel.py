@@ -8,10 +8,6 @@ import sysconfig
 import venv
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[1]
 
 
