@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -51,8 +53,9 @@ class Reader:
         from mlflow.exceptions import MlflowException
 
         where = {"artifact_uri": f"{artifacts}/{name}", "tracking_uri": encoded(absolute(self.uri))}
+        in_place = urlsplit(artifacts).scheme in ("", "file")
         try:
-            with tempfile.TemporaryDirectory() as folder:
+            with nullcontext() if in_place else tempfile.TemporaryDirectory() as folder:
                 return pd.read_csv(mlflow.artifacts.download_artifacts(**where, dst_path=folder))
         except (OSError, MlflowException):
             return pd.DataFrame()
