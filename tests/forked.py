@@ -121,6 +121,12 @@ class Server:
         os.close(err_end)
         return self._began(Forked(self, pid, (out, err)))
 
+    def start_into(self, file: Path, command: list[str], folder: Path, environment: dict[str, str]) -> Forked:
+        """The same, with both outputs in a file."""
+        with Path(os.devnull).open("rb") as nothing, file.open("ab") as both:
+            pid = self._fork(command, folder, environment, [nothing.fileno(), both.fileno(), both.fileno()])
+        return self._began(Forked(self, pid, ()))
+
     def start_uploader(self, command: list[str], environment: dict[str, str]) -> Forked:
         """The process of `pde_train.tracking.uploader`, which has neither input nor output."""
         with Path(os.devnull).open("r+b") as nothing:

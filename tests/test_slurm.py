@@ -9,13 +9,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
@@ -88,13 +87,10 @@ class Sweep:
 
     def __init__(self, environment: dict[str, str], folder: Path, *words: str, launcher: str = "slurm_cpu") -> None:
         self.environment, self.folder = environment, folder
-        command = [sys.executable, "-m", "pde_train", "--multirun", f"hydra/launcher={launcher}", *TINY, *words]
+        command = ["-m", "pde_train", "--multirun", f"hydra/launcher={launcher}", *TINY, *words]
         with tempfile.NamedTemporaryFile(dir=folder, prefix="printed-", delete=False) as file:
-            heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where the tests themselves run as `... &`
-            self.process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=file, stderr=file, preexec_fn=heard
-            )
-        self.file = Path(file.name)
+            self.file = Path(file.name)
+        self.process = forked.server().start_into(self.file, command, folder, environment)
 
     def end(self) -> tuple[int, str]:
         """Its exit code and what it printed."""
@@ -213,8 +209,7 @@ def test_the_study_runs_unchanged_through_submitits_own_launcher(
     slurm: dict[str, str], timed: Sweep, tmp_path: Path
 ) -> None:
     words = ["--small", "--parts", "contour", "hydra/launcher=submitit_slurm", "pde=poisson_1d", "seed=0,1"]
-    command = [sys.executable, "-m", "pde_train.study", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=slurm, capture_output=True, text=True, timeout=170)
+    done = forked.run("-m", "pde_train.study", *words, folder=tmp_path, environment=slurm, timeout=170)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "study-small/multirun/.submitit").glob("[0-9]*_[0-9]*"))) == 2  # a folder a job
     assert (tmp_path / "study-small/report/report.html").exists()
