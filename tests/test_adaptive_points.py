@@ -161,6 +161,21 @@ def test_other_samplers_draw_again_as_they_draw_first(compose: Compose) -> None:
 # --- Mini-batches
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_points_that_become_more_are_refused(compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code would not see those that are added, and eager code would weigh them otherwise."""
+    adapted = Uniform.adapted
+
+    def one_more(self: Uniform, *what: Any) -> np.ndarray:
+        return np.concatenate([adapted(self, *what), [[0.5]]])
+
+    monkeypatch.setattr(Uniform, "adapted", one_more)
+    words = ["model=two_layer", "model.width=5", "sampler=uniform", "sampler.interior=16", "sampler.resample_every=5"]
+    sentence = "Uniform has drawn 17 points of region 'interior' where it had drawn 16: expected as many each time"
+    with pytest.raises(RunError, match=sentence):
+        run(build(compose(*words, "method.steps=10", "method.compile=never")), tmp_path)
+
+
 def test_a_mini_batch_is_a_random_subset_of_the_interior_alone() -> None:
     sampler = Uniform(50, 8, seed=3, batch_size=10)
     batch = sampler.draw(BOX, np.random.default_rng(3))

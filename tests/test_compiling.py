@@ -32,6 +32,7 @@ from pde_train.problem import Problem
 from pde_train.runs.run import run, run_config
 from pde_train.training import compiled_steps as steps
 from pde_train.training import compiler, compiling, when_to_compile
+from pde_train.training import library as library_module
 from pde_train.training import select_steps as choice
 from pde_train.training.compiled_steps import CompiledSteps
 from pde_train.training.compiling import Traced, trace
@@ -154,6 +155,14 @@ def test_what_does_not_depend_on_the_state_is_prepared() -> None:
         kept = traced.prepare(data + k)
         for found, expected in zip(traced.step(state * k, *kept), product(state * k, data + k), strict=True):
             assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("sizes", [(1, 0, 1), (8, 0, 8), (2, 0, 3)])
+def test_a_product_over_nothing_is_zero(sizes: tuple[int, int, int]) -> None:
+    """As in the gradient of a share of points that is empty."""
+    rows, inner, columns = sizes
+    a, b = torch.zeros(rows, inner), torch.zeros(inner, columns)
+    assert torch.equal(trace(lambda a, b: (a @ b,), [a], [b]).step(a, b)[0], torch.zeros(rows, columns))
 
 
 def test_outputs_may_be_the_state_itself_or_independent_of_it() -> None:
@@ -487,7 +496,7 @@ def test_results_are_as_they_were_after_the_next_call() -> None:
     def function(x: Tensor) -> list[Tensor]:
         y = torch.cat([x.sin(), 2 * x])
         z = x.exp() @ x
-        return [y, y[2:4], y.t(), z.view(-1), z.t()[1:], (x + 1).unsqueeze(0), x.sum()]
+        return [y, y[2:4], y.t(), z.view(-1), z.t()[1:], (x + 1).unsqueeze(0), x.sum(), x.cos().view(torch.float32)]
 
     x = torch.rand(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     traced = trace(lambda x: tuple(function(x)), [x], [])
@@ -513,6 +522,58 @@ def test_sums_of_compiled_code_are_right_to_rounding() -> None:
 
 def scale(factor: float, x: Tensor) -> tuple[Tensor]:
     return (factor * x,)
+
+
+@compiles
+def test_code_for_no_vectors_is_compiled_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    x = torch.rand(20, dtype=torch.float64)
+    made = []
+    for capability in (None, "default"):
+        if capability is not None:
+            monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
+        traced = trace(lambda x: (x.tanh().sum(),), [x], [])
+        (total,) = traced.compile([x], []).run([x])
+        assert float(total) == pytest.approx(float(x.tanh().sum()), rel=1e-14)
+        made.append(traced.library)
+    assert None not in made
+    assert made[0] != made[1]
+
+
+@compiles
+def test_where_nothing_can_be_kept_code_is_compiled_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache folder that cannot be made, and a disk that is full when headers are to be kept."""
+    x = torch.rand(3, dtype=torch.float64)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(CACHE, str(tmp_path / "file" / "below"))
+    traced = trace(partial(scale, 11.0), [x], [])
+    assert traced.library is None
+    assert traced.compile([x], []).run([x])[0].tolist() == (11 * x).tolist()
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    (tmp_path / "another.path").write_text("")
+
+    def full(source: Path, target: Path) -> Path:
+        if source.suffix == ".gch":
+            raise OSError(28, "No space left on device")
+        return shutil.copyfile(source, target / source.name)
+
+    monkeypatch.setattr("pde_train.training.compiler.shutil.copy", full)
+    traced = trace(partial(scale, 13.0), [x], [])
+    assert traced.compile([x], []).run([x])[0].tolist() == (13 * x).tolist()
+    assert traced.library is not None
+    assert not list(tmp_path.glob("headers*"))
+
+
+@compiles
+def test_a_compilation_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    x = torch.rand(3, dtype=torch.float64)
+    monkeypatch.setattr(library_module, "HEADERS", "#error on purpose")
+    with pytest.raises(RuntimeError, match="on purpose"):
+        trace(partial(scale, 17.0), [x], []).compile([x], [])
+    assert list(tmp_path.iterdir()) == []
 
 
 @compiles

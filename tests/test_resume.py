@@ -12,10 +12,11 @@ from fixtures import Compose, KilledAt
 from mlflow.tracking import MlflowClient
 from torch import Tensor
 
+from pde_train.cache import CACHE
 from pde_train.errors import Interrupted, UsageError
 from pde_train.runs.result import Result
 from pde_train.runs.run import run_config
-from pde_train.training import training
+from pde_train.training import compiling, training
 from pde_train.training.training import Training
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -219,6 +220,33 @@ def test_a_finished_run_goes_on_to_more_steps_as_if_it_had_been_asked_for_them_a
     code, errors = finish(start(stores[0], stores[0] / "run", *short, "resume=true"))
     assert code == 2
     assert "or the same with more method.steps" in errors
+
+
+def test_whatever_the_number_of_steps_a_run_goes_on_to_more(compose: Compose, tmp_path: Path) -> None:
+    """The last step has a checkpoint, although `method.checkpoint_every` does not divide it."""
+    words = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.compile=never", "diagnostics=none"]
+    words += ["method.checkpoint_every=7", "method.log_every=5"]
+    run_config(compose(*words, "method.steps=10"), tmp_path / "longer", {}, [])
+    step = torch.load(tmp_path / "longer" / "checkpoint.ckpt", weights_only=True)["pde_train"]["step"]
+    assert step == 10
+    run_config(compose(*words, "method.steps=15", "resume=true"), tmp_path / "longer", {}, [])
+    run_config(compose(*words, "method.steps=15"), tmp_path / "at_once", {}, [])
+    assert history(tmp_path / "longer") == history(tmp_path / "at_once")
+
+
+def test_a_run_that_goes_on_without_compiled_code_says_so(
+    compose: Compose, tmp_path: Path, killed_at: KilledAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["model=two_layer", "model.width=5", "sampler.interior=16", "diagnostics=none"]
+    words += ["method.steps=20", "method.chunk=10", "method.checkpoint_every=10"]
+    with killed_at(10):
+        run_config(compose(*words, "method.compile=always"), tmp_path, {}, [])
+    monkeypatch.setattr(compiling, "build", lambda *_: (_ for _ in ()).throw(RuntimeError("no compiler")))
+    monkeypatch.setenv(CACHE, str(tmp_path / "another machine"))
+    run_config(compose(*words, "method.compile=always", "resume=true"), tmp_path, {}, [])
+    steps = Result.read(tmp_path).notes["steps"]
+    assert steps.startswith("compiled: ")
+    assert steps.endswith("; from step 10 on eager: the compilation failed")
 
 
 def test_checkpoints_of_short_steps_are_few_and_the_last_step_has_one(

@@ -1,5 +1,6 @@
 """Schedules of the learning rate, clipping and the end of training, against torch's own and against formulas."""
 
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pde_train.schedules.exponential import Exponential
 from pde_train.schedules.linear import Linear
 from pde_train.schedules.plateau import Plateau
 from pde_train.training.stop import Stop
+from pde_train.training.training import Training
 
 SMALL = ["model=two_layer", "model.width=6", "sampler.interior=16", "diagnostics=none", "method.compile=never"]
 
@@ -202,6 +204,36 @@ def test_a_run_says_why_it_ended(compose: Compose, tmp_path: Path, case: str) ->
     assert max(record.series["loss"]) == 9
     assert record.last()["steps"] == 10
     assert list(record.spectra) == [10]  # the last one, wherever that is
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_run_that_ended_is_that_of_the_step_at_which_it_ended(compose: Compose, tmp_path: Path) -> None:
+    """Lightning asks for the next chunk of 15 steps before the one is trained in which the run ends."""
+    words, _ = REASONS["tolerance"]
+    ended, asked = build(compose(*SMALL, *COMMON, *words)), build(compose(*SMALL, *COMMON, "method.steps=10"))
+    records = [run(experiment, tmp_path / str(k)) for k, experiment in enumerate((ended, asked))]
+    for ours, theirs in zip(ended.problem.model.parameters(), asked.problem.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    for name in ("steps", "residual", "residual_exact", "error_l2"):
+        assert records[0].last()[name] == records[1].last()[name], name
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_signal_takes_nothing_from_a_run_that_has_ended(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the end is measured; the run finishes, as there are no steps to save."""
+    end = Training.end
+
+    def signalled(self: Training) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        end(self)
+
+    words, reason = REASONS["tolerance"]
+    monkeypatch.setattr(Training, "end", signalled)
+    record = run(build(compose(*SMALL, *COMMON, *words)), tmp_path)
+    assert record.tags["stopped"].startswith(reason)
+    assert record.last()["steps"] == 10
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -208,9 +208,11 @@ class Compiled:
         self.repeat: Function
 
     def kept(self, batch: Batch) -> list[Tensor]:
-        """What the compiled code needs of a batch."""
+        """What the compiled code needs of a batch, whose tensors have the shapes of the example."""
+        pairs = zip(self.layout.tensors(batch), self.example, strict=True)
         with torch.no_grad():
-            return list(self.traced.prepare(*self.layout.tensors(batch)))
+            tensors = [new if new.stride() == old.stride() else torch.empty_like(old).copy_(new) for new, old in pairs]
+            return list(self.traced.prepare(*tensors))
 
     def compile(self) -> None:
         self.run, self.repeat = self.traced.compile(self.state, self.kept(self.layout.batch(tuple(self.example))))

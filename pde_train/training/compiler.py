@@ -6,9 +6,9 @@ import hashlib
 import os
 import platform
 import shutil
-import sys
 import tempfile
 from pathlib import Path
+from sysconfig import get_config_var
 
 import torch
 
@@ -50,36 +50,47 @@ def compile_source(text: str, folder: Path) -> Path:
         except RuntimeError:
             if headers is None:
                 raise
-            headers.with_suffix(".h.gch").resolve().unlink(missing_ok=True)  # it is damaged, or the source is wrong
             library = _built(source)
+            parsed(headers).resolve().unlink(missing_ok=True)  # without it, it went well
         shutil.copy(source, folder)
         return Path(shutil.copy(library, folder))
 
 
 def facts() -> list[object]:
     """What compiled code depends on besides its source."""
-    return [torch.__version__, *sys.version_info[:2], _processor()]
+    return [torch.__version__, get_config_var("SOABI"), os.environ.get("ATEN_CPU_CAPABILITY"), _processor()]
+
+
+def parsed(headers: Path) -> Path:
+    """Where the compiler looks for the parsed form of a file of headers, in its words: the precompiled header."""
+    return headers.with_name(f"{headers.name}.gch")
 
 
 def _headers(place: Path) -> Path | None:
     """Put the headers into a folder, with their parsed form beside them.
 
-    Parsing takes two of the seconds of a compilation, and six when the result is kept for all later compilations of
-    this cache folder. So it is kept from the second one on.
+    Parsing takes two seconds of each compilation. Writing the parsed form takes six, once for all later compilations of
+    this cache folder: so it is written by the second one.
 
     Returns:
-        The headers, or None for the first compilation.
+        The headers; None for the first compilation, or where the parsed form cannot be had.
     """
+    from torch._inductor.cpp_builder import is_gcc
+
     headers, cache = place / "headers.h", cache_folder()
     kept = cache / f"headers.{hashlib.sha256(repr((HEADERS, facts())).encode()).hexdigest()[:20]}.gch"
-    if not kept.exists() and not any(cache.glob("*.path")):
+    if not is_gcc() or not (kept.exists() or any(cache.glob("*.path"))):
         return None
     headers.write_text(HEADERS)
     if not kept.exists():
-        beside = kept.with_suffix(f".{os.getpid()}")
-        shutil.move(_built(headers), beside)
-        beside.replace(kept)
-    headers.with_suffix(".h.gch").symlink_to(kept)
+        try:
+            made = _built(headers)
+            with tempfile.TemporaryDirectory(dir=cache) as beside:  # of another file system than the first one, maybe
+                Path(shutil.copy(made, beside)).replace(kept)
+            made.unlink()
+        except (OSError, RuntimeError):  # such as for a full disk
+            return None
+    parsed(headers).symlink_to(kept)
     return headers
 
 

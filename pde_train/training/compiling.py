@@ -7,8 +7,10 @@ process loads in milliseconds, on a GPU to kernels (`pde_train.training.cuda_gra
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import hashlib
-import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -44,10 +46,13 @@ class Traced:
 
     @property
     def library(self) -> Path | None:
-        """The compiled step, where a process has made it before."""
-        mark = cache_folder() / f"{self.key}.path"
-        library = Path(mark.read_text()) if mark.exists() else None
-        return library if library is not None and library.exists() else None
+        """Where a process has made the compiled step before: its library, or on a GPU the folder of all kernels."""
+        cache = cache_folder()
+        try:
+            library = cache / (cache / f"{self.key}.path").read_text()
+            return library if library.exists() else None
+        except OSError:  # nobody has made it, or another user
+            return None
 
     @property
     def compile_seconds(self) -> float:
@@ -62,7 +67,6 @@ class Traced:
     def compile(self, state: Sequence[Tensor], kept: Sequence[Tensor]) -> Library:
         """The compiled step: what an earlier process has made, or made now from inputs like those that it will get."""
         library, inputs = self.library, [*state, *kept]
-        cache_folder().mkdir(parents=True, exist_ok=True)
         if _on_gpu(self.step):
             functions = compiled(self.step, inputs)
             self._keep(kernels_folder())
@@ -72,15 +76,35 @@ class Traced:
                 return load(library)
             except RuntimeError:  # a damaged file, or one of another machine: it is made anew
                 pass
-        library = build(self.step, inputs, Path(tempfile.mkdtemp(prefix=f"{self.key}.", dir=cache_folder())))
+        folder = self._new_folder()
+        try:
+            library = build(self.step, inputs, folder)
+            functions = load(library)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._keep(library)
-        return load(library)
+        return functions
+
+    def _new_folder(self) -> Path:
+        """A folder for a library: in the cache folder, or where that cannot be written one for this process alone."""
+        cache = cache_folder()
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=f"{self.key}.", dir=cache))
+        except OSError:
+            folder = tempfile.mkdtemp(prefix="pde_train.")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return Path(folder)
 
     def _keep(self, library: Path) -> None:
         """Say where the compiled step is; at once, as another process may be looking."""
-        mark = cache_folder() / f"{self.key}.{os.getpid()}"
-        mark.write_text(str(library))
-        mark.replace(mark.with_suffix(".path"))
+        cache = cache_folder()
+        with contextlib.suppress(OSError):  # it cannot be written, or has another user's mark
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=cache, prefix=f"{self.key}.", delete=False) as mark:
+                mark.write(str(library.relative_to(cache) if library.is_relative_to(cache) else library))
+            Path(mark.name).replace(cache / f"{self.key}.path")
 
 
 def trace(function: Function, state: Sequence[Tensor], data: Sequence[Tensor]) -> Traced:

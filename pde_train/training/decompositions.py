@@ -32,7 +32,7 @@ def _thin_product(a: Tensor, b: Tensor) -> Any:
         (..., n, m), or NotImplemented for a product that is left to BLAS.
     """
     rows, inner, columns = (*a.shape[-2:], b.shape[-1])
-    if rows * inner * columns > SMALL or min(rows, inner, columns) > THIN:
+    if rows * inner * columns > SMALL or min(rows, inner, columns) > THIN or inner == 0:
         return NotImplemented
     if inner > THIN:
         return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
@@ -56,6 +56,7 @@ SPELLED_OUT: dict[Any, Function] = {
 """What the compiler gets in place of some of torch's operations."""
 
 TANH = r"""
+#if INDUCTOR_USE_VECTOR_TYPES()
 // tanh |x| = t / (t + 2) with t = exp(2 |x|) - 1. For 2 |x| = k ln 2 + r it is t = 2^k (exp(r) - 1) + (2^k - 1), and
 // exp(r) - 1 a Taylor polynomial of degree 13, as |r| <= ln(2) / 2. Within 3 units in the last place.
 static inline at::vec::Vectorized<double> fast_tanh(const at::vec::Vectorized<double>& x) {
@@ -86,6 +87,9 @@ static inline double fast_tanh(double x) {
   fast_tanh(at::vec::Vectorized<double>(x)).store(lanes);
   return lanes[0];
 }
+#else
+static inline double fast_tanh(double x) { return std::tanh(x); }
+#endif
 static inline float fast_tanh(float x) { return std::tanh(x); }
 template <typename Other>
 static inline Other fast_tanh(const Other& x) { return x.tanh(); }
@@ -93,6 +97,7 @@ static inline Other fast_tanh(const Other& x) { return x.tanh(); }
 """torch's own tanh of doubles, within 1 unit, takes three times as long: most of the time of a small network's step."""
 
 SUM = r"""
+#if INDUCTOR_USE_VECTOR_TYPES()
 static inline double fast_sum(const at::vec::Vectorized<double>& x) {
   constexpr int size = at::vec::Vectorized<double>::size();
   alignas(64) double lanes[size];
@@ -108,6 +113,7 @@ static inline double fast_sum(const at::vec::VectorizedN<double, N>& x) {
   for (int i = 1; i < N; ++i) sum = sum + x[i];
   return fast_sum(sum);
 }
+#endif
 """
 """torch's own sum of the lanes of a vector of doubles waits for memory eight times: a quarter of such a step."""
 
@@ -115,17 +121,13 @@ ITS_SUM = re.compile(r"at::vec::vec_reduce_all<double, \d+>\(\[\]\([^)]*\) *\{ r
 
 
 def with_fast_functions(kernels: str) -> str:
-    """The compiler's code of kernels with TANH and SUM in place of torch's own.
+    """The compiler's code of kernels with calls of TANH and SUM, which stand before it, in place of torch's own.
 
     Args:
         kernels: In C++.
 
     Returns:
-        The same with both behind the header that declares vectors; as it is where there is none.
+        The same with other calls.
     """
-    header = re.search(r"#include .*cpp_prefix.h>\n", kernels)
-    if header is None:
-        return kernels
-    calls = re.sub(r"(\w+)\.tanh\(\)", r"fast_tanh(\1)", kernels[header.end() :]).replace("std::tanh(", "fast_tanh(")
-    calls = ITS_SUM.sub(r"fast_sum(\1)", calls)
-    return f"{kernels[: header.end()]}{TANH}{SUM}{calls}"
+    calls = re.sub(r"(\w+)\.tanh\(\)", r"fast_tanh(\1)", kernels).replace("std::tanh(", "fast_tanh(")
+    return ITS_SUM.sub(r"fast_sum(\1)", calls)

@@ -6,7 +6,8 @@ import re
 
 KEPT = r"""
 // An array that no result is, which stays for the next call on the same thread: allocating it takes as long as filling
-// it in small networks, and large ones would be given back to the system and come back as pages of zeros.
+// it in small networks, and one of 128 kB or more would go back to the system and come as pages of zeros. Larger ones
+// than LARGEST_KEPT would only keep memory, as filling them takes far longer.
 constexpr int64_t LARGEST_KEPT = 1 << 20;  // bytes
 thread_local RAIIAtenTensorHandle kept[%(kept)d + 1];
 AOTITorchError kept_empty_strided(int place, int64_t dim, const int64_t* sizes, const int64_t* strides, int32_t dtype,
@@ -33,8 +34,11 @@ def with_kept_arrays(body: str) -> tuple[str, int]:
         The same with other allocations, and how many.
     """
     name = r"\b[A-Za-z_]\w*\b"
-    # each name, and what it is or is a view of
-    made = re.findall(rf"\b(?:auto|RAIIAtenTensorHandle) ({name})(?: = |\()(.*)", body)
+    # each name, and what it is or may be a view of
+    declared = rf"\b(?:auto|RAIIAtenTensorHandle) (?P<name>{name})(?: = |\()(?P<of>.*)"
+    called = rf"\baoti_torch_(?!empty_strided)\w+\((?P<arguments>.*), &(?P<result>\w+)_handle\)"
+    lines = re.finditer(f"{declared}|{called}", body)
+    made = [(line["name"] or line["result"], line["of"] or line["arguments"]) for line in lines]
     results = set(re.findall(name, " ".join(re.findall(r"output_handles\[.*", body))))
     for one, of in reversed(made):  # what results are made of stands before them
         if one in results:

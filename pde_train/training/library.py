@@ -181,7 +181,7 @@ def build(step: fx.GraphModule, inputs: Sequence[Tensor], folder: Path) -> Path:
 
         def compiled(graph: Any, wrapper: str, kernels: str, *_: Any, **__: Any) -> Any:
             counts = {"inputs": len(graph.graph_input_names), "outputs": len(graph.graph_outputs)}
-            parts = [HEADERS, with_fast_functions(kernels), *_calls(wrapper), AFTER % counts, USE_BLAS]
+            parts = [HEADERS, TANH, SUM, with_fast_functions(kernels), *_calls(wrapper), AFTER % counts, USE_BLAS]
             return str(compile_source("\n".join(parts), folder))
 
         with mock.patch.object(AotCodeCompiler, "compile", compiled):

@@ -36,7 +36,7 @@ class Loop:
 
     Args:
         trainings: The runs. Numbers of steps and the sampler's period are those of the first one.
-        signals: Wishes to stop, which are obeyed at the next optimiser step, after a checkpoint of every run.
+        signals: Wishes to stop, which are obeyed after the steps that are under way, with a checkpoint of every run.
         failed: Told of a run that failed; the others go on without it. None: the error of a run is raised.
         ended: Told of every run that has ended, once its last numbers are kept.
         memory: Bytes that the arrays of one step may take, where several runs train together.
@@ -100,6 +100,8 @@ class Loop:
             Interrupted: A signal asked to stop; every run has a checkpoint of the step that it has come to.
         """
         assert self._steps is not None
+        if not any(self._live):  # Lightning asks for a chunk before the one before it is trained
+            return
         self._each(Training.draw_when_due, [start] * len(self.trainings))
         for until in self.schedule.pauses(start, stop):
             began = time.perf_counter()
@@ -119,10 +121,10 @@ class Loop:
                 break
         if start == stop:  # also where a signal came in the last step: a resumed run begins after it
             self._each(Training.measure_when_due)
-        if self.signals.received is not None:
+        if self.signals.received is not None and any(self._live):  # a run that has ended has nothing to go on with
             self._each(Training.save)
             raise Interrupted(self.signals.received, start)
-        if stop % self.schedule.checkpoint_every == 0:
+        if stop % self.schedule.checkpoint_every == 0 or stop == self.schedule.steps:
             self._each(Training.save_when_worth)
 
     def _advance(self, start: int, until: int, rates: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pde_train.errors import RunError
 from pde_train.geometry import Batch, Points, without_factors
 from pde_train.problem import Problem
 from pde_train.weighting.base import Weighting, initial, weighted
@@ -48,9 +49,19 @@ class TrainingPoints:
         return bool(every and step and step % every == 0)
 
     def redraw(self) -> None:
-        """Draw other points, which may follow the residual of the model as it is."""
+        """Draw other points, which may follow the residual of the model as it is.
+
+        Raises:
+            RunError: They are more or fewer than before.
+        """
         self._drawn_from = self._generator.bit_generator.state
         batch = self._problem.redraw(self._generator)
+        for region, points in batch.items():
+            if (now := len(points.x)) != (before := len(self.batch[region].x)):
+                raise RunError(
+                    f"{type(self._problem.sampler).__name__} has drawn {now} points of region {region!r} where it had "
+                    f"drawn {before}: expected as many each time, correct what it draws"
+                )
         if any(weight.dim() for weight in self.weights.values()):  # weights of points, not of equations
             self.weights = self._weighting.update(self._problem, batch, self.weights)
         self._place(batch)

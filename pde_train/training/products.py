@@ -138,12 +138,13 @@ extern "C" void use_blas(void* doubles, void* floats) {
 def faster_products() -> tuple[int, int]:
     """The products of doubles and of floats for compiled code on this machine.
 
-    torch's own share their threads with the rest of the code, so that OpenBLAS serves where there is one alone.
+    OpenBLAS serves where both work with one thread: two pools of threads would compete for the processors.
 
     Returns:
         The addresses of OpenBLAS's functions; zeros where torch's own are to be used.
     """
-    return _openblas() if torch.get_num_threads() == 1 else (0, 0)
+    found = [library["num_threads"] for library in threadpool_info() if library["internal_api"] == "openblas"]
+    return _openblas() if {1, torch.get_num_threads()} | set(found) == {1} else (0, 0)
 
 
 @cache

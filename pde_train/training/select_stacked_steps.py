@@ -71,10 +71,10 @@ def _traced(trainings: Sequence[Training], signals: StopSignals, memory: float) 
 def _compiled_where_it_pays(
     trainings: Sequence[Training], signals: StopSignals, memory: float
 ) -> tuple[StackedSteps, str]:
-    schedule = trainings[0].schedule
-    left = schedule.steps - trainings[0].step
+    first = trainings[0]
+    left = first.schedule.steps - first.step
     steps = _traced(trainings, signals, memory)
-    if schedule.compile == "never":
+    if first.compile == "never":
         return steps, "eager: method.compile=never"
     steps.losses()
     began = time.perf_counter()
@@ -82,7 +82,7 @@ def _compiled_where_it_pays(
     seconds = (time.perf_counter() - began) * len(steps.blocks)
     nudged = steps.losses(nudge=torch.finfo(eager.dtype).eps)
     compiled, why = compile_where_it_pays(
-        schedule.compile,
+        first.compile,
         "the optimisation step",
         seconds,
         left,

@@ -41,12 +41,17 @@ def select(trainings: Sequence[Training], signals: StopSignals, memory: float) -
         CannotStack: Several cannot be taken together.
     """
     first = trainings[0]
+    steps: Steps
     if len(trainings) > 1:
-        return select_stacked(trainings, signals, memory)
-    left = first.schedule.steps - first.step
-    how = choose_rows if isinstance(first.optimizer, GaussNewton) else partial(choose, clip=first.schedule.clip)
-    steps, why = how(first.compile, first.problem, first.optimizer, signals, first.points.of_step(first.step), left)
-    first.compile = "always" if why.startswith("compiled") else "never"  # a resumed run goes on as it began
+        steps, why = select_stacked(trainings, signals, memory)
+        compiled = steps.compiled
+    else:
+        left = first.schedule.steps - first.step
+        how = choose_rows if isinstance(first.optimizer, GaussNewton) else partial(choose, clip=first.schedule.clip)
+        steps, why = how(first.compile, first.problem, first.optimizer, signals, first.points.of_step(first.step), left)
+        compiled = why.startswith("compiled")
+    for training in trainings:  # a resumed run goes on as it began
+        training.compile = "always" if compiled else "never"
     return steps, why
 
 

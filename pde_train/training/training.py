@@ -70,7 +70,7 @@ class Training:
         self.checkpoint = folder / CHECKPOINT
         self.step = 0
         self.seconds = 0.0
-        self.compile = schedule.compile
+        self.compile = self._began_with = schedule.compile
         self._saving = 0.0
         self._saved_rng: tuple[Tensor, list[Tensor]] | None = None
         self.points = TrainingPoints(problem, schedule.weighting, redraws=schedule.redraw is not None)
@@ -91,19 +91,22 @@ class Training:
         """Note how the steps are computed, and measure the error before the first one.
 
         Args:
-            steps: The choice and its reason, as words for the tag ``steps``; a resumed run keeps those of its start.
+            steps: The choice and its reason, as words for the tag ``steps``. A resumed run keeps those of its start,
+                and adds its own where it goes on otherwise, such as where there is no compiler any more.
             seconds_compile: What the choice took, tracing and compiling included.
         """
         if self.step == 0:
             self.record.tags["steps"] = steps
+        elif self.compile != self._began_with:
+            self.record.tags["steps"] += f"; from step {self.step} on {steps}"
         self.seconds_compile = seconds_compile
         self.record.log(self.step, {"seconds_compile": seconds_compile})
         if self.step == 0:
             self._measure()
         if self._saved_rng is not None:
             torch.set_rng_state(self._saved_rng[0])
-            if torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(self._saved_rng[1])
+            if self.problem.device == "cuda":
+                torch.cuda.set_rng_state(self._saved_rng[1][0])
 
     def draw_when_due(self, start: int) -> None:
         """Draw new points where the steps from `start` on are to have them."""
@@ -202,7 +205,7 @@ class Training:
             "excess": self.problem.excess,
             "chosen": getattr(self.problem.differentiator, "chosen", None),
             "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda_rng": [torch.cuda.get_rng_state()] if self.problem.device == "cuda" else [],
             "record": self.record.state_dict(),
         }
         write(self.checkpoint, content(self.model, self.optimizer, own))
@@ -214,7 +217,8 @@ class Training:
             return
         self.model.load_state_dict({k.removeprefix("model."): v for k, v in saved["state_dict"].items()})
         self.optimizer.load_state_dict(saved["optimizer_states"][0])
-        self.step, self.seconds, self.compile = state["step"], state["seconds"], state["compile"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.compile = self._began_with = state["compile"]
         self.points.load_state_dict(state)
         self.problem.excess = state["excess"]
         if state["chosen"] is not None:

@@ -43,7 +43,7 @@ class TooLate(BaseException):
 
 @contextmanager
 def deadline(seconds: float | None) -> Iterator[None]:
-    """While this context lasts, its main thread is stopped after so many seconds of wall time.
+    """While this context lasts, the main thread of the process is stopped after so many seconds of wall time.
 
     Args:
         seconds: None for never. In other threads than the main one there is no deadline.
@@ -55,14 +55,19 @@ def deadline(seconds: float | None) -> Iterator[None]:
         yield
         return
 
+    lasts = True
+
     def stop(number: int, frame: FrameType | None) -> None:
-        raise TooLate
+        if lasts:
+            raise TooLate
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    # each second once more: Python prints, and does not raise, what is raised while it frees an object
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1.0)
     try:
         yield
     finally:
+        lasts = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
