@@ -36,7 +36,7 @@ def with_kept_arrays(body: str) -> tuple[str, int]:
     name = r"\b[A-Za-z_]\w*\b"
     # each name, and what it is or may be a view of
     declared = rf"\b(?:auto|RAIIAtenTensorHandle) (?P<name>{name})(?: = |\()(?P<of>.*)"
-    called = rf"\baoti_torch_(?!empty_strided)\w+\((?P<arguments>.*), &(?P<result>\w+)_handle\)"
+    called = r"\baoti_torch_(?!empty_strided)\w+\((?P<arguments>.*), &(?P<result>\w+)_handle\)"
     lines = re.finditer(f"{declared}|{called}", body)
     made = [(line["name"] or line["result"], line["of"] or line["arguments"]) for line in lines]
     results = set(re.findall(name, " ".join(re.findall(r"output_handles\[.*", body))))

@@ -62,8 +62,7 @@ def deadline(seconds: float | None) -> Iterator[None]:
             raise TooLate
 
     before = signal.signal(signal.SIGALRM, stop)
-    # each second once more: Python prints, and does not raise, what is raised while it frees an object
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1.0)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
     try:
         yield
     finally:
