@@ -27,6 +27,9 @@ HEADERS = r"""
 """
 """Begins every source."""
 
+LIBRARIES = 2
+"""From so many libraries on their headers are parsed once for all."""
+
 NO_SYMBOLS_NO_WARNINGS = ("-g0", "-w")
 """Symbols for debuggers, and warnings of torch's headers, take a tenth of the time."""
 
@@ -73,16 +76,16 @@ def _headers(place: Path) -> Path | None:
     """Put the headers into a folder, with their parsed form beside them.
 
     Parsing takes two seconds of each compilation. Writing the parsed form takes six, once for all later compilations of
-    this cache folder: so it is written by the second one.
+    this cache folder: so it is written where there are LIBRARIES already, as a single run makes up to two.
 
     Returns:
-        The headers; None for the first compilation, or where the parsed form cannot be had.
+        The headers; None where there are fewer, or where the parsed form cannot be had.
     """
     from torch._inductor.cpp_builder import is_gcc
 
     headers, cache = place / "headers.h", cache_folder()
     kept = cache / f"headers.{hashlib.sha256(repr((HEADERS, facts())).encode()).hexdigest()[:20]}.gch"
-    if not is_gcc() or not (kept.exists() or any(cache.glob("*.path"))):
+    if not is_gcc() or not (kept.exists() or len(list(cache.glob("*.path"))) >= LIBRARIES):
         return None
     headers.write_text(HEADERS)
     if not kept.exists():
