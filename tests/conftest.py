@@ -55,16 +55,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Keep the names of slow tests, where that is asked for; tests that were not run keep their place."""
+    """Keep the names of slow tests, where that is asked for; tests that were skipped or not run keep their place."""
     if not config.getoption("list_slow"):
         return
     seconds, cases = defaultdict[str, float](float), defaultdict[str, set[str]](set)
     for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
         if isinstance(report, pytest.TestReport):
             seconds[_function(report.nodeid)] += report.duration
-            cases[_function(report.nodeid)].add(report.nodeid)
-    kept = set(SLOW.read_text().split()) - set(seconds)
-    kept |= {name for name, total in seconds.items() if total > SLOW_SECONDS * len(cases[name])}
+            if report.when == "call" and not report.skipped:
+                cases[_function(report.nodeid)].add(report.nodeid)
+    kept = set(SLOW.read_text().split()) - set(cases)
+    kept |= {name for name, nodes in cases.items() if seconds[name] > SLOW_SECONDS * len(nodes)}
     SLOW.write_text("".join(f"{name}\n" for name in sorted(kept)))
 
 

@@ -129,8 +129,7 @@ class Server:
 
     def start_uploader(self, command: list[str], environment: dict[str, str]) -> Forked:
         """The process of `pde_train.tracking.uploader`, which has neither input nor output."""
-        with Path(os.devnull).open("r+b") as nothing:
-            return self._began(Forked(self, self._fork(command, Path.cwd(), environment, [nothing.fileno()] * 3), ()))
+        return self.start_into(Path(os.devnull), command, Path.cwd(), environment)
 
     def _fork(self, command: list[str], folder: Path, environment: dict[str, str], standard: list[int]) -> int:
         about = {"command": command, "folder": str(folder), "environment": environment}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
 from pde_train.training import library, products
@@ -25,7 +25,8 @@ def as_amd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pointers]:
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     products._openblas.cache_clear()
-    yield products.faster_products()
+    with threadpool_limits(1, "blas"):  # as in every run
+        yield products.faster_products()
     products._openblas.cache_clear()
 
 

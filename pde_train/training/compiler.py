@@ -57,7 +57,7 @@ def compile_source(text: str, folder: Path) -> Path:
             if headers is None:
                 raise
             library = _built(source)
-            parsed(headers).resolve().unlink(missing_ok=True)  # without it, it went well
+            _parsed(headers).resolve().unlink(missing_ok=True)  # without it, it went well
         shutil.copy(source, folder)
         return Path(shutil.copy(library, folder))
 
@@ -67,7 +67,7 @@ def facts() -> list[object]:
     return [torch.__version__, get_config_var("SOABI"), os.environ.get("ATEN_CPU_CAPABILITY"), _processor()]
 
 
-def parsed(headers: Path) -> Path:
+def _parsed(headers: Path) -> Path:
     """Where the compiler looks for the parsed form of a file of headers, in its words: the precompiled header."""
     return headers.with_name(f"{headers.name}.gch")
 
@@ -96,7 +96,7 @@ def _headers(place: Path) -> Path | None:
             made.unlink()
         except (OSError, RuntimeError):  # such as for a full disk
             return None
-    parsed(headers).symlink_to(kept)
+    _parsed(headers).symlink_to(kept)
     return headers
 
 

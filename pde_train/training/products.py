@@ -143,8 +143,8 @@ def faster_products() -> tuple[int, int]:
     Returns:
         The addresses of OpenBLAS's functions; zeros where torch's own are to be used.
     """
-    found = [library["num_threads"] for library in threadpool_info() if library["internal_api"] == "openblas"]
-    return _openblas() if {1, torch.get_num_threads()} | set(found) == {1} else (0, 0)
+    of_openblas = (found["num_threads"] for found in threadpool_info() if found["internal_api"] == "openblas")
+    return (0, 0) if max(torch.get_num_threads(), *of_openblas, 1) > 1 else _openblas()
 
 
 @cache
