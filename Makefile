@@ -6,6 +6,9 @@ DONE := $(VENV)/.set-up
 
 OLDEST := .venv-oldest
 
+# Bytecode is kept, whatever the environment says: tests and studies start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Two processes share the tests by file, in the order of tests/conftest.py: slow ones first. The slowest are named at the end.
 SHARED := -n 2 --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=3
 FAST := -m 'not slow and not slurm and not gpu'

@@ -30,6 +30,8 @@ from pde_train.study.run_table import LABEL, _table, read
 from pde_train.study.verdicts import judge
 from pde_train.tracking.reading import Reader
 
+pytestmark = pytest.mark.slow  # whichever test is the first waits for the miniature
+
 RAN = {
     **{"random_features": 10, "networks": 6, "floor": 4, "floor_deep": 8, "causes": 12, "contour": 2, "optimal": 4},
     "thresholds": 24,
