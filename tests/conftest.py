@@ -76,9 +76,10 @@ def _function(nodeid: str) -> str:
 
 @pytest.fixture(autouse=True, scope="session")
 def loaded_once() -> None:
-    """What is imported and collected stays: looking for garbage in it takes a tenth of a composition."""
+    """What is imported and collected stays, and garbage is looked for seldom: it takes a tenth of a composition."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,10 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import forked
 import pandas as pd
@@ -66,6 +67,11 @@ def test_a_signal_that_stops_a_part_stops_the_study(
     stopped: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun: list[str] = []
+    interrupted = threading.Event()
+
+    def interrupt(*_: object) -> NoReturn:
+        interrupted.set()
+        raise KeyboardInterrupt
 
     def run_part(part: str, *_: object) -> int:
         begun.append(part)
@@ -73,13 +79,14 @@ def test_a_signal_that_stops_a_part_stops_the_study(
             return 130
         if len(begun) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            assert interrupted.wait(60)
+            time.sleep(0.5)
         return 0
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(parts, "run_part", run_part)
     monkeypatch.setattr(parts, "report", lambda _: pytest.fail("a study that was stopped has no report"))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests themselves run as `... &`
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         assert parts.main(["--at-once", "1", "--parts", "widths,contour,optimal,causes"]) == 130
     finally:
