@@ -72,7 +72,7 @@ SCHEMES = {
 ROWS = {
     "poisson_2d": Row("Poisson 2D, 2-64-1 tanh, 900 + 120, soft boundary", f"{POISSON} {SSB}", (15, 30, 60), SCIMBA),
     "poisson_2d_exact": Row(
-        "the same, exact boundary x (1 - x) y (1 - y)",
+        "Poisson 2D, 2-64-1, exact boundary x (1 - x) y (1 - y)",
         f"{POISSON} {SSB} pde.conditions=exact",
         (15, 30, 60),
         "Scimba 1.4.1 1.2e-9 ... 5.9e-9 (15 s), 1.8e-10 (30 s), 1.4e-10 (60 s)",
@@ -96,7 +96,7 @@ ROWS = {
         (15, 30),
     ),
     "beam": Row("biharmonic 1D, 1-50-1, 200 points", f"{BEAM} {SSB}", (15, 30), "Scimba 2.6e-6"),
-    "beam_gn": Row("the same, gauss_newton", f"{BEAM} {GN}", (15, 30), "forty lines of LM 1.2e-8 (15 s)"),
+    "beam_gn": Row("biharmonic 1D, 1-50-1, gauss_newton", f"{BEAM} {GN}", (15, 30), "forty lines of LM 1.2e-8 (15 s)"),
     "plate": Row(
         "biharmonic 2D, 2-64-1, simply supported",
         "pde=biharmonic_2d model=mlp model.hidden=[64] sampler=uniform sampler.interior=900 sampler.boundary=120 "
@@ -105,7 +105,7 @@ ROWS = {
         "numpy LM 7.9e-7 (25 s)",
     ),
     "plate_clamped": Row(
-        "the same, clamped",
+        "biharmonic 2D, 2-64-1, clamped",
         "pde=biharmonic_2d pde.boundary=clamped model=mlp model.hidden=[64] sampler=uniform sampler.interior=900 "
         f"sampler.boundary=120 {SSB}",
         (30, 60),
@@ -116,6 +116,13 @@ ROWS = {
         (60,),
         "Scimba 9.2e-4 (60 s, resampled), jinns 1.6e-3 (92 s)",
     ),
+    "burgers_exact": Row(
+        "Burgers 0.01 / pi, 2-20-20-20-1, exact conditions, 1500 points that follow the residual every 300 steps",
+        "pde=burgers_1d pde.conditions=exact model=mlp model.hidden=[20,20,20] sampler=residual_based "
+        f"sampler.interior=1500 sampler.resample_every=300 {SSB}",
+        (60, 1200),
+        "SSBroyden with points that follow the residual 8.3e-9",
+    ),
     "convection_40": Row(
         "convection beta = 40, 2-40-40-1, exact periodic embedding",
         "pde=convection_1d pde.beta=40 model=mlp model.hidden=[40,40] model.periodic=[x] sampler=uniform "
@@ -123,18 +130,6 @@ ROWS = {
         (60,),
         "NNCG 1.9e-3",
     ),
-    **{
-        f"poisson_2d {name}": Row(f"Poisson 2D, 2-64-1, {name}", f"{POISSON} {SSB} {words}", (15, 30))
-        for name, words in SCHEMES.items()
-    },
-    **{
-        f"beam {name}": Row(f"biharmonic 1D, {name}", f"{BEAM} {SSB} {words}", (15, 30))
-        for name, words in SCHEMES.items()
-    },
-    **{
-        f"beam_gn {name}": Row(f"biharmonic 1D, gauss_newton, {name}", f"{BEAM} {GN} {words}", (15, 30))
-        for name, words in SCHEMES.items()
-    },
     "poisson_5d": Row(
         "Poisson 5D, 5-64-1, 3000 + 500",
         f"pde=poisson_nd model=mlp model.hidden=[64] sampler.interior=3000 sampler.boundary=500 {SSB}",
@@ -145,6 +140,12 @@ ROWS = {
         "Poisson 5D, 64-64-48-48, 3000 + 500, gauss_newton",
         "pde=poisson_nd model=mlp model.hidden=[64,64,48,48] sampler.interior=3000 sampler.boundary=500 "
         f"{GN} method.solver=dual",
+        (300, 1200),
+        "2.6e-7 (883 s GPU)",
+    ),
+    "poisson_5d deep_ssb": Row(
+        "Poisson 5D, 64-64-48-48, 3000 + 500, ssbroyden",
+        f"pde=poisson_nd model=mlp model.hidden=[64,64,48,48] sampler.interior=3000 sampler.boundary=500 {SSB}",
         (300, 1200),
         "2.6e-7 (883 s GPU)",
     ),
@@ -170,6 +171,23 @@ ROWS = {
     },
     "burgers_gn": Row("Burgers, gauss_newton", f"{BURGERS} {GN}", (60,)),
 }
+SAME = (
+    "poisson_2d",
+    "poisson_2d_exact",
+    "poisson_2d_32",
+    "convection_1",
+    "kdv",
+    "beam",
+    "beam_gn",
+    "plate",
+    "plate_clamped",
+)
+DERIVATIVES = {
+    f"{name} {scheme}": Row(f"{ROWS[name].title}, {scheme}", f"{ROWS[name].words} {words}", (30,))
+    for name in SAME
+    for scheme, words in SCHEMES.items()
+}
+"""Rows of `ROWS` with derivatives that are not exact, and with contour integrals."""
 FEATURES = "method=least_squares model=random_features sampler=uniform"
 NEWTON = "method=newton_least_squares model=random_features sampler=uniform"
 TRAINED = f"{SSB} sampler=uniform model=mlp"
@@ -186,6 +204,20 @@ FIELD = {
         "sampler.interior=5000 sampler.boundary=600 sampler.initial=500",
         (),
     ),
+    **{
+        f"convection_{beta} features": Row(
+            f"convection beta = {beta}, {features} random features, sin",
+            f"pde=convection_1d pde.beta={beta} {FEATURES} model.features={features} model.activation=sin "
+            f"model.weight_range={weights} model.input_scaling=true sampler.interior=6000 sampler.boundary=600 "
+            "sampler.initial=500",
+            (),
+            others,
+        )
+        for beta, features, weights, others in (
+            (40, 2000, 25, "NNCG 1.9e-3"),
+            (50, 2500, 30, "double PINN 5.4e-6"),
+        )
+    },
     "wave features": Row(
         "wave beta = 4, 2000 random features, sin",
         f"pde=wave_1d {FEATURES} model.features=2000 model.activation=sin model.weight_range=25 sampler.interior=6000 "
@@ -295,6 +327,8 @@ FIELD = {
     ),
 }
 """Problems of the field beside the best that is known of them."""
+EVERY = {**ROWS, **DERIVATIVES, **FIELD}
+"""All rows by their names."""
 QUICK = {
     "heat features": ("", 1e-9),
     "convection features": ("", 1e-9),
@@ -342,7 +376,7 @@ def experiment_of(name: str, seed: int, others: str = "") -> Experiment:
 
     fixed = ["name=accuracy", "tracking=none", "diagnostics=none", f"seed={seed}", "method.steps=10000000"]
     fixed += [f"method.chunk={CHUNK}", f"method.log_every={CHUNK}", "method.checkpoint_every=10000000"]
-    words = {**ROWS, **FIELD}[name].words.split()
+    words = EVERY[name].words.split()
     if not any(word.startswith(("optimizer", GN)) for word in words):  # of one solution, or few steps
         fixed = fixed[:4]
     if "schedule=cosine" in words:  # which ends with the run, after about as many steps as the last budget has time for
@@ -475,6 +509,14 @@ def page() -> str:
         lines += ["", f"![Errors against CPU seconds of five optimisers on three problems]({FIGURE.name})"]
     lines += [
         "",
+        "## How far each derivative trains",
+        "",
+        "The same rows after 30 CPU seconds, compilation included, by what takes the derivatives: errors as above.",
+        "`FD 2 grid` has the mean distance of the points for its step. Contour integrals (`complex_step`) take many",
+        "values of the network for each derivative, so that there is time for few steps of training.",
+        "",
+        *derivatives(),
+        "",
         "## Problems of the field",
         "",
         ABOUT_FIELD,
@@ -484,6 +526,20 @@ def page() -> str:
         MISSES,
     ]
     return "\n".join(lines) + "\n" + side_by_side.section()
+
+
+def derivatives() -> list[str]:
+    """The lines of a table of errors after 30 s, with a column for each way of taking derivatives."""
+    columns = ["problem, network", "exact (Taylor mode)", *SCHEMES]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name in SAME:
+        cells = [ROWS[name].title]
+        for row in (name, *(f"{name} {scheme}" for scheme in SCHEMES)):
+            errors = [float(r["errors"]["30"]) for r in results() if r["row"] == row and "failed" not in r]
+            cells.append(f"{side_by_side.spread(errors)}, {len(errors)} seeds" if errors else "-")
+        if set(cells[2:]) != {"-"}:
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def table(rows: Mapping[str, Row]) -> list[str]:
@@ -527,21 +583,20 @@ def quick() -> bool:
 def main(words: Sequence[str] | None = None) -> None:
     """Run what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    every = {**ROWS, **FIELD}
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(every)}; none: all")
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(EVERY)}; none: all")
     parser.add_argument("--quick", action="store_true", help="rows that take seconds alone, against what they reached")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
     parser.add_argument("--budgets", nargs="+", type=int, default=(), help=argparse.SUPPRESS)
     given = parser.parse_args(words)
     if given.one:
-        print(json.dumps(measure(given.one[0], int(given.one[1]), given.budgets or every[given.one[0]].budgets)))
+        print(json.dumps(measure(given.one[0], int(given.one[1]), given.budgets or EVERY[given.one[0]].budgets)))
         return
     if given.quick:
         sys.exit(0 if quick() else "an error is larger than it was: see the lines above")
     known = {(r["row"], r["seed"]) for r in results()}
     for seed in range(given.seeds):
-        for name in given.rows or every:
+        for name in given.rows or EVERY:
             if (name, seed) not in known:
                 result = run(name, seed)
                 print(result, flush=True)
