@@ -48,7 +48,6 @@ PARTS = {
     "floor_2d": Part(50),
     "nonlinear": Part(25),
     "floor_adam": Part(24),
-    "floor_adam_2d": Part(24),
     "floor_deep": Part(21),
     "floor_gauss_newton_2d": Part(20),
     "cross": Part(12),
