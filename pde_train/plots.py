@@ -124,7 +124,7 @@ def _write_numbers(axes: Axes, logs: np.ndarray, middle: float) -> None:
 
 
 def set_logarithmic(axes: Axes, which: str) -> None:
-    """Make axes logarithmic, with plain numbers at the ticks of an axis that spans less than a decade.
+    """Make axes logarithmic, with plain numbers at the ticks of a short axis.
 
     Args:
         axes: The axes.
@@ -138,11 +138,13 @@ def set_logarithmic(axes: Axes, which: str) -> None:
 
 
 class _Numbers(LogFormatterSciNotation):
-    """Powers of ten, and plain numbers such as 1.02 where the axis spans less than a decade."""
+    """Powers of ten, and plain numbers where the axis spans less than a decade, such as 1.02, or two, such as 40."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         low, high = sorted(self.axis.get_view_interval())  # type: ignore[union-attr]  # has an axis when it is called
-        return f"{x:.4g}" if high < 10 * low else str(super().__call__(x, pos))
+        text = str(super().__call__(x, pos))  # empty for ticks that would stand too close
+        short = high < 10 * low or (1e-3 < low and high < min(100 * low, 1e4))
+        return f"{x:.4g}" if text and short else text
 
 
 def _aligned(curves: Sequence[Curve], held: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -622,7 +622,7 @@ def test_the_frontier_has_what_no_other_scheme_beats_in_both() -> None:
     assert list(found["seconds"]) == [1.0, 4.0, 9.0]
 
 
-@pytest.mark.parametrize(("limits", "ticks"), [((1.0, 1.04), ["1.02"]), ((0.5, 0.9), ["0.6"]), ((1e-6, 1e3), ["10^{"])])
+@pytest.mark.parametrize(("limits", "ticks"), [((1.0, 1.04), ["1.02"]), ((0.5, 0.9), ["0.6"]), ((7.5, 85.0), ["40"]), ((1e-6, 1e3), ["10^{"])])
 def test_a_logarithmic_axis_of_less_than_a_decade_has_plain_numbers(
     limits: tuple[float, float], ticks: list[str]
 ) -> None:
