@@ -143,7 +143,7 @@ class _Numbers(LogFormatterSciNotation):
     def __call__(self, x: float, pos: int | None = None) -> str:
         low, high = sorted(self.axis.get_view_interval())  # type: ignore[union-attr]  # has an axis when it is called
         text = str(super().__call__(x, pos))  # empty for ticks that would stand too close
-        short = high < 10 * low or (1e-3 < low and high < min(100 * low, 1e4))
+        short = high < 10 * low or (low > 1e-3 and high < min(100 * low, 1e4))
         return f"{x:.4g}" if text and short else text
 
 
