@@ -120,7 +120,7 @@ ROWS = {
         "Burgers 0.01 / pi, 2-20-20-20-1, exact conditions, 1500 points that follow the residual every 300 steps",
         "pde=burgers_1d pde.conditions=exact model=mlp model.hidden=[20,20,20] sampler=residual_based "
         f"sampler.interior=1500 sampler.resample_every=300 {SSB}",
-        (60, 1200),
+        (60, 300),
         "SSBroyden with points that follow the residual 8.3e-9",
     ),
     "convection_40": Row(
