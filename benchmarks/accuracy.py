@@ -517,6 +517,10 @@ def page() -> str:
         "",
         *derivatives(),
         "",
+        "What was trained, and what it left:",
+        "",
+        *table(DERIVATIVES),
+        "",
         "## Problems of the field",
         "",
         ABOUT_FIELD,
@@ -532,10 +536,11 @@ def derivatives() -> list[str]:
     """The lines of a table of errors after 30 s, with a column for each way of taking derivatives."""
     columns = ["problem, network", "exact (Taylor mode)", *SCHEMES]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    runs = [r for r in results() if "failed" not in r]
     for name in SAME:
         cells = [ROWS[name].title]
         for row in (name, *(f"{name} {scheme}" for scheme in SCHEMES)):
-            errors = [float(r["errors"]["30"]) for r in results() if r["row"] == row and "failed" not in r]
+            errors = [float(r["errors"]["30"]) for r in runs if r["row"] == row]
             cells.append(f"{side_by_side.spread(errors)}, {len(errors)} seeds" if errors else "-")
         if set(cells[2:]) != {"-"}:
             lines.append(f"| {' | '.join(cells)} |")
