@@ -9,8 +9,9 @@ OLDEST := .venv-oldest
 # Bytecode is kept, whatever the environment says: tests and studies start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-# Two processes share the tests by file, in the order of tests/conftest.py: slow ones first. The slowest are named at the end.
-SHARED := -n 2 --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=3
+# Processes share the tests by file, in the order of tests/conftest.py: slow ones first. The slowest are named at the end.
+# Of three on two cores, one mostly waits: for SLURM, a server or a process that it has started.
+SHARED := -n 3 --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=3
 FAST := -m 'not slow and not slurm and not gpu'
 
 REFERENCES := deepxde pina neurodiffeq jax
@@ -40,7 +41,7 @@ study-small: $(DONE)  ## the same with fewer seeds, choices and steps: study-sma
 report: $(DONE)  ## report/report.html once more, from the runs in the store
 	$(BIN)/python -m pde_train.report
 
-test: lint types  ## lint, types, then every test, shared by two processes
+test: lint types  ## lint, types, then every test, shared by three processes
 	$(BIN)/python -m pytest $(SHARED) $(WORDS)
 
 test-fast: $(DONE)  ## the tests that are neither slow nor need SLURM or a GPU

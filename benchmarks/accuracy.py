@@ -58,6 +58,7 @@ class Row:
 SSB, GN = "optimizer=ssbroyden", "method=gauss_newton"
 SCIMBA = "Scimba 1.4.1 SS-Broyden 1.8e-8 ... 4.7e-8 (15 s), 1.3e-9 ... 8.3e-9 (30 s); jinns 1.10.2 1.9e-8 (15 s)"
 POISSON = "pde=poisson_2d model=mlp model.hidden=[64] sampler=uniform sampler.interior=900 sampler.boundary=120"
+PLATE = POISSON.replace("poisson_2d", "biharmonic_2d")
 BEAM = "pde=biharmonic_1d model=two_layer sampler=grid sampler.interior=200"
 BURGERS = (
     "pde=burgers_1d model=mlp model.hidden=[20,20,20] sampler=uniform sampler.interior=2000 sampler.boundary=100 "
@@ -98,16 +99,14 @@ ROWS = {
     "beam": Row("biharmonic 1D, 1-50-1, 200 points", f"{BEAM} {SSB}", (15, 30), "Scimba 2.6e-6"),
     "beam_gn": Row("biharmonic 1D, 1-50-1, gauss_newton", f"{BEAM} {GN}", (15, 30), "forty lines of LM 1.2e-8 (15 s)"),
     "plate": Row(
-        "biharmonic 2D, 2-64-1, simply supported",
-        "pde=biharmonic_2d model=mlp model.hidden=[64] sampler=uniform sampler.interior=900 sampler.boundary=120 "
-        f"{SSB}",
+        "biharmonic 2D, 2-64-1, simply supported, interior weight 0.01",
+        f"{PLATE} {SSB} pde.weights.biharmonic=0.01",
         (30, 60),
         "numpy LM 7.9e-7 (25 s)",
     ),
     "plate_clamped": Row(
-        "biharmonic 2D, 2-64-1, clamped",
-        "pde=biharmonic_2d pde.boundary=clamped model=mlp model.hidden=[64] sampler=uniform sampler.interior=900 "
-        f"sampler.boundary=120 {SSB}",
+        "biharmonic 2D, 2-64-1, clamped, interior weight 0.001",
+        f"{PLATE} {SSB} pde.boundary=clamped pde.weights.biharmonic=0.001",
         (30, 60),
     ),
     "burgers": Row(

@@ -9,6 +9,7 @@ import fcntl
 import gc
 import itertools
 import os
+import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
@@ -31,8 +32,18 @@ WORKER = "PYTEST_XDIST_WORKER"
 SLOW = Path(__file__).with_name("slow_tests.txt")
 """The tests that are marked as slow; `make test WORDS=--list-slow` writes it."""
 
+IN_MEMORY = 4 << 30
+"""Bytes that must be free in memory for temporary folders to be there: all tests together write some 0.6 GB."""
+
 SLOW_SECONDS = 0.2
 """What a slow test takes at least, in the mean over its parameters."""
+
+
+def pytest_configure() -> None:
+    """Temporary folders are in memory where there is enough of it: hundreds of databases would wait for the disk."""
+    memory = Path("/dev/shm")
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > IN_MEMORY:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 def pytest_make_collect_report(collector: pytest.Collector) -> None:

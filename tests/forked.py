@@ -26,6 +26,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -285,24 +286,27 @@ def copy_new_stores() -> None:
 def keep_compositions() -> None:
     """Read each file of conf/ and of Hydra's own configuration once in this process, and merge what is chosen once.
 
-    What is left of a composition is to set values in a copy, a tenth of it. Files of other folders, which a test may
-    write anew, are read and merged as ever.
+    What is left of a composition is to set values in a copy, a tenth of it, and to merge what comes after the first
+    choice that differs from those of all compositions before. Interpolations are parsed once. Files of other folders,
+    which a test may write anew, are read and merged as ever.
     """
+    import omegaconf
     from hydra._internal import config_loader_impl, defaults_list
     from hydra._internal.config_repository import ConfigRepository, IConfigRepository
     from hydra._internal.defaults_list import DefaultsList, Overrides
     from hydra.core.default_element import InputDefault, ResultDefault
     from hydra.core.override_parser.types import Override
     from hydra.plugins.config_source import ConfigResult
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, flag_override
 
     from pde_train.conf_dir import conf_dir
 
     loader = config_loader_impl.ConfigLoaderImpl
-    load, choose, merge = (
+    load, choose, merge, load_one = (
         ConfigRepository.load_config,
         defaults_list.create_defaults_list,
         loader._compose_config_from_defaults_list,
+        loader._load_single_config,
     )
     files: dict[str, bytes] = {}
     choices: dict[object, DefaultsList] = {}
@@ -337,12 +341,19 @@ def keep_compositions() -> None:
     def merged_once(
         self: config_loader_impl.ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository
     ) -> DictConfig:
+        """As Hydra merges, but beginning with the longest list of first choices that was merged before."""
         if not is_known(repo):
             return merge(self, defaults, repo)
-        key = str(defaults)
-        if key not in merged:
-            merged[key] = pickle.dumps(merge(self, defaults, repo))
-        cfg: DictConfig = pickle.loads(merged[key])
+        keys = list(itertools.accumulate(map(str, defaults)))
+        known = next((k for k in range(len(keys), 0, -1) if keys[k - 1] in merged), 0)
+        cfg: DictConfig = pickle.loads(merged[keys[known - 1]]) if known else DictConfig({})
+        for key, default in zip(keys[known:], defaults[known:], strict=True):
+            with flag_override(cfg, "no_deepcopy_set_nodes", True):
+                cfg.merge_with(load_one(self, default=default, repo=repo).config)
+            merged[key] = pickle.dumps(cfg)
+        with flag_override(cfg.hydra, ["readonly", "struct"], False):  # lists of choices end here, as Hydra's do
+            cfg.hydra._set_flag("HYDRA_REMOVE_TOP_LEVEL_DEFAULTS", None)
+            cfg.hydra.pop("defaults", None)
         return cfg
 
     interpolation_map = defaults_list._create_interpolation_map
@@ -353,6 +364,7 @@ def keep_compositions() -> None:
             return interpolation_map(overrides, defaults, self_added)
         return None
 
+    omegaconf.base.parse = functools.cache(omegaconf.base.parse)  # type: ignore[attr-defined]  # trees that nobody changes
     defaults_list._create_interpolation_map = mapped  # type: ignore[assignment]
     ConfigRepository.load_config = loaded  # type: ignore[method-assign]
     ConfigRepository.__deepcopy__ = lambda self, memo: copy.copy(self)  # type: ignore[attr-defined]  # of whole folders
@@ -525,6 +537,9 @@ def preload() -> None:
         if not module.name.endswith(".__main__"):
             importlib.import_module(module.name)
     compose_once()
+    for end in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        if (what := end.peek()) and what[1].__module__ == "torch.library":
+            end.atexit = False  # operators that a process need not unregister when it ends
     gc.collect()
     gc.freeze()
 
