@@ -53,7 +53,7 @@ PARTS = {
     "floor_gauss_newton": Part(20),
     "floor": Part(20, [FEW, "pde=biharmonic_1d", "differentiator=taylor,finite_difference"]),
     "floor_adam": Part(16),
-    "floor_gauss_newton_32": Part(15),
+    "floor_gauss_newton_32": Part(13),
     "cross": Part(12),
     "order": Part(12),
     "floor_truncation": Part(9),
