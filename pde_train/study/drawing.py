@@ -32,9 +32,11 @@ WORDS = {
 def title(levels: Mapping[str, Any]) -> str:
     """The title of a panel from the levels of its factors: its PDE, its model, its optimiser, and what else it has."""
     own = dict(levels)
+    steps = own.pop("steps", None)
     if own.pop("method", None) == "gauss_newton":
         own["optimizer"] = "gauss_newton"
-    return ", ".join(WORDS.get(str(level), str(level)) for level in own.values())
+    words = ", ".join(WORDS.get(str(level), str(level)) for level in own.values())
+    return words if steps is None else f"{words},\nat most {int(steps)} steps"
 
 
 def panels_of_bands(

@@ -22,7 +22,7 @@ FLOOR: Mapping[str, Sequence[Level]] = {
 }
 """Networks that are trained until nothing improves, in one dimension and in two."""
 
-OF_TRAINING = ("pde", "model", "optimizer", "method")
+OF_TRAINING = ("pde", "model", "optimizer", "method", "steps")
 """What a panel of trained networks has in common."""
 
 

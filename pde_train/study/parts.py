@@ -46,13 +46,13 @@ class Part:
 
 PARTS = {
     "floor_2d": Part(50),
-    "floor_adam_2d": Part(29),
-    "floor_gauss_newton_2d": Part(25),
+    "floor_adam_2d": Part(31),
+    "floor_gauss_newton": Part(30),
+    "floor_gauss_newton_2d": Part(27),
     "nonlinear": Part(25),
+    "floor_adam": Part(25),
     "floor_deep": Part(21),
-    "floor_gauss_newton": Part(20),
     "floor": Part(20, [FEW, "pde=biharmonic_1d", "differentiator=taylor,finite_difference"]),
-    "floor_adam": Part(16),
     "floor_gauss_newton_32": Part(13),
     "cross": Part(12),
     "order": Part(12),
