@@ -591,6 +591,7 @@ def test_errors_are_compared_where_the_exact_run_has_reached_a_residual() -> Non
     stalled = {name: (steps[:4], np.maximum(values[:4], 1e-2)) for name, (_, values) in exact.items()}
     common = {"model": "two_layer", "width": 50, "interior": 200, "precision": "float64", "view": np.nan}
     common |= {"part": np.nan, "optimizer": "ssbroyden", "method": "gradient_descent", "pde": "poisson_1d"}
+    common |= {"steps": 6}
     ids = {"taylor": exact, "FD2 h=auto": stalled}
     rows = [{**common, "id": i, "config": i, "pair": 0, "scheme": i, "seed": 0} for i in ids]
     found = Runs(pd.DataFrame(rows), lambda run: NOTHING, lambda run, metric: ids[run].get(metric, NOTHING), [], {})
@@ -620,6 +621,22 @@ def test_the_frontier_has_what_no_other_scheme_beats_in_both() -> None:
     found = frontier.pareto(pd.DataFrame(rows))
     assert list(found.index) == ["fast", "between", "slow"]
     assert list(found["seconds"]) == [1.0, 4.0, 9.0]
+
+
+def test_the_frontier_has_a_setting_for_each_number_of_steps() -> None:
+    common = {"model": "two_layer", "width": 50, "interior": 200, "precision": "float64", "view": np.nan}
+    common |= {"part": np.nan, "optimizer": "adam", "method": "gauss_newton", "pde": "poisson_1d"}
+    rows = [
+        {**common, "scheme": scheme, "seed": seed, "steps": steps, "seconds": steps * factor, "error_l2": 1 / steps}
+        for scheme, factor in (("taylor", 1.0), ("FD2 h=auto", 2.0))
+        for steps in (400, 6000)
+        for seed in range(3)
+    ]
+    found = frontier.rows(Runs(pd.DataFrame(rows), lambda run: NOTHING, lambda run, metric: NOTHING, [], {}))
+    assert [(choice.scheme, choice.seconds, choice.seeds) for (choice,) in found.values()] == [
+        ("taylor", 400.0, 3),
+        ("taylor", 6000.0, 3),
+    ]
 
 
 @pytest.mark.parametrize(
