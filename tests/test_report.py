@@ -627,7 +627,8 @@ def test_the_frontier_has_a_setting_for_each_number_of_steps() -> None:
     common = {"model": "two_layer", "width": 50, "interior": 200, "precision": "float64", "view": np.nan}
     common |= {"part": np.nan, "optimizer": "adam", "method": "gauss_newton", "pde": "poisson_1d"}
     rows = [
-        {**common, "scheme": scheme, "seed": seed, "steps": steps, "seconds": steps * factor, "error_l2": 1 / steps}
+        {**common, "scheme": scheme, "seed": seed, "steps": steps, "config": f"{scheme} {steps} {seed}"}
+        | {"seconds": steps * factor, "error_l2": 1 / steps}
         for scheme, factor in (("taylor", 1.0), ("FD2 h=auto", 2.0))
         for steps in (400, 6000)
         for seed in range(3)
