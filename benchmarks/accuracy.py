@@ -107,7 +107,7 @@ ROWS = {
     "plate_clamped": Row(
         "biharmonic 2D, 2-64-1, clamped, interior weight 0.001",
         f"{PLATE} {SSB} pde.boundary=clamped pde.weights.biharmonic=0.001",
-        (30, 60),
+        (30, 60, 120),
     ),
     "burgers": Row(
         "Burgers 0.01 / pi, 2-20-20-20-1, 2000 points redrawn every 500 steps",
