@@ -17,7 +17,7 @@ FAST := -m 'not slow and not slurm and not gpu'
 REFERENCES := deepxde pina neurodiffeq jax
 ACCURATE := scimba jinns deepxde pina
 
-.PHONY: help setup run study study-small report test test-fast test-oldest lint types bench bench-sweep bench-references accuracy accuracy-references ui docs wheel clean
+.PHONY: help setup run study study-small report test tests test-fast test-oldest lint types bench bench-sweep bench-references accuracy accuracy-references ui docs wheel clean
 
 help:  ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
@@ -41,7 +41,10 @@ study-small: $(DONE)  ## the same with fewer seeds, choices and steps: study-sma
 report: $(DONE)  ## report/report.html once more, from the runs in the store
 	$(BIN)/python -m pde_train.report
 
-test: lint types  ## lint, types, then every test, shared by three processes
+test: lint  ## lint, then types beside every test, which three processes share
+	$(MAKE) --jobs types tests
+
+tests: $(DONE)
 	$(BIN)/python -m pytest $(SHARED) $(WORDS)
 
 test-fast: $(DONE)  ## the tests that are neither slow nor need SLURM or a GPU

@@ -170,6 +170,7 @@ def test_libraries_stay_in_their_rooms() -> None:
         ("pde_train.study.report", {"torch", "lightning"}),
         ("pde_train.tracking.delivery", {"torch", "lightning"}),
         ("pde_train.sweeps.stacked_launcher, pde_train.methods.gradient_descent", {"lightning"}),
+        ("pde_train.training.module", {"scipy.signal"}),
     ],
 )
 def test_what_takes_seconds_is_loaded_where_it_is_used(module: str, without: set[str]) -> None:

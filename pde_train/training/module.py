@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
-import lightning.pytorch as lightning
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from pde_train.training.loop import Loop
+
+
+@contextmanager
+def _not_loaded(name: str, **attributes: object) -> Iterator[None]:
+    """While this context lasts, a module that nothing has loaded yet is an empty one with these attributes."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = module = ModuleType(name)
+    vars(module).update(attributes)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with _not_loaded("scipy.signal", hamming=None):  # torchmetrics looks for this name, a third of Lightning's import
+    import lightning.pytorch as lightning
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 
 class ResidualModule(lightning.LightningModule):
