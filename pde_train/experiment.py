@@ -95,7 +95,7 @@ def build(cfg: DictConfig) -> Experiment:
     """
     schema.check(cfg)
     dtype, device, processes = _place(cfg)
-    torch.manual_seed(cfg.seed)  # of the directions of differentiator=stochastic
+    torch.manual_seed(cfg.seed)  # of what models of users draw; fixed here, so that no earlier experiment matters
     pde = build_group(cfg, "pde")
     pde.check()
     conditions: PdeOptions = build_options(cfg, "pde")

@@ -87,7 +87,8 @@ class ResidualJacobian:
         by_points: Callable[[dict[str, Tensor]], Tensor] | None = None,
     ):
         self.by_points = by_points
-        self.parameters = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
+        # copies: products are those of these parameters even after the model's have changed
+        self.parameters = {k: p.detach().clone() for k, p in model.named_parameters() if p.requires_grad}
 
         def vector(parameters: dict[str, Tensor]) -> Tensor:
             return residual(lambda x: torch.func.functional_call(model, parameters, (x,))).flatten()

@@ -349,6 +349,10 @@ def test_rows_are_the_loss_and_its_gradient(compose: Compose, differentiator: st
     assert torch.allclose(forward(vectors), jacobian @ vectors, rtol=1e-5, atol=1e-5)
     assert torch.allclose(forward(vectors[:, 0]), jacobian @ vectors[:, 0], rtol=1e-5, atol=1e-5)
     assert torch.allclose(back(residual), jacobian.T @ residual, rtol=1e-5, atol=1e-5)
+    before = forward(vectors), back(residual)
+    rows.residual(x + 0.1)  # a trial, which changes the parameters of the model
+    assert torch.equal(forward(vectors), before[0])
+    assert torch.equal(back(residual), before[1])
 
 
 def test_compiled_rows_are_the_eager_ones_in_blocks_too(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

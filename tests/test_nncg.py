@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pde_train.derivatives import Field
-from pde_train.errors import UsageError
+from pde_train.errors import RunError, UsageError
 from pde_train.optimizers.conjugate_gradients import adapted, conjugate_gradients, nystroem
 from pde_train.optimizers.nncg import NNCG
 
@@ -28,6 +28,16 @@ def test_the_approximation_is_exact_at_full_rank_and_a_lower_bound_below_it() ->
     rest = matrix - low.vectors * low.eigenvalues @ low.vectors.T
     assert torch.linalg.eigvalsh(rest).min() > -1e-12
     assert torch.allclose(low.vectors.T @ low.vectors, torch.eye(20, dtype=torch.float64), atol=1e-12)
+
+
+def test_without_curvature_the_approximation_is_zero_and_none_is_made_of_what_is_not_finite() -> None:
+    like, generator = torch.zeros(5, dtype=torch.float64), torch.Generator().manual_seed(0)
+    nothing = nystroem(lambda v: 0 * v, like, generator, 2)
+    assert float(nothing.eigenvalues.abs().max()) < 1e-100
+    right = torch.arange(5, dtype=torch.float64)
+    assert torch.allclose(nothing(right, 1e-3), right)
+    with pytest.raises(RunError, match="became nan or infinite"):
+        nystroem(lambda v: v / 0, like, generator, 2)
 
 
 def test_the_adapted_rank_bounds_the_condition() -> None:

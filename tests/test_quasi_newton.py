@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from pde_train.derivatives import Field
 from pde_train.errors import UsageError
 from pde_train.experiment import build
+from pde_train.optimizers.adam_then_lbfgs import AdamThenLBFGS
+from pde_train.optimizers.lbfgs import LBFGS, SCALES
 from pde_train.optimizers.quasi_newton import SSBFGS, QuasiNewton, SSBroyden
 from pde_train.runs.run import run
 from pde_train.tracking.record import Record
@@ -235,6 +238,31 @@ def test_new_points_keep_the_curvature_and_forget_the_loss() -> None:
     assert torch.equal(x.detach(), at)
     losses = [float(optimizer.step(closure)) for _ in range(20)]
     assert losses[-1] < before + 7.0
+
+
+@pytest.mark.parametrize("make", [LBFGS, partial(AdamThenLBFGS, switch=0, lr=1e-3)])
+def test_lbfgs_learns_no_curvature_from_two_losses(make: Callable[..., Any]) -> None:
+    x = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    optimizer, slope = make([x]), 0.0
+    curvature = torch.tensor([1.0, 4.0], dtype=torch.float64)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = (curvature * x.square()).sum() / 2 + slope * x.sum()
+        value.backward()
+        return value.detach()
+
+    state = (optimizer if isinstance(optimizer, LBFGS) else optimizer.lbfgs).state[x]
+    optimizer.step(closure)
+    slope = 3.0
+    for _ in range(2):
+        optimizer.new_points()
+        optimizer.step(closure)
+        assert not state["old_dirs"]  # the changes of gradients are those of the slope
+    optimizer.step(closure)
+    for y, s in zip(state["old_dirs"], state["old_stps"], strict=True):
+        torch.testing.assert_close(y, SCALES[torch.float64] * curvature * s)
+    assert len(state["old_dirs"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -371,6 +371,11 @@ def test_a_negative_interval_of_resampling_is_refused(sampler: type[Sampler]) ->
         sampler(16, 8, resample_every=-1)
 
 
+def test_other_points_are_not_asked_of_a_grid() -> None:
+    with pytest.raises(UsageError, match=r"resample_every=5 asks for other points, and Grid has the same ones"):
+        Grid(16, 8, resample_every=5)
+
+
 # --- Points and boxes
 
 

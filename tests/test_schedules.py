@@ -207,6 +207,13 @@ def test_a_run_says_why_it_ended(compose: Compose, tmp_path: Path, case: str) ->
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_a_measurement_that_is_due_where_a_run_ends_is_made(compose: Compose, tmp_path: Path) -> None:
+    words, _ = REASONS["tolerance"]
+    settings = [*SMALL[:3], "method.compile=never", *COMMON[1:], "diagnostics.when=[5,10,25]", *words]
+    assert list(run(build(compose(*settings)), tmp_path).spectra) == [5, 10]
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_a_run_that_ended_is_that_of_the_step_at_which_it_ended(compose: Compose, tmp_path: Path) -> None:
     """Lightning asks for the next chunk of 15 steps before the one is trained in which the run ends."""
     words, _ = REASONS["tolerance"]
@@ -278,6 +285,7 @@ def test_held_out_residuals_stand_beside_losses(compose: Compose, tmp_path: Path
         (["optimizer=ssbroyden", "differentiator=stochastic"], r"SSBroyden compares losses, and Stochastic draws"),
         (["weighting=causal"], r"weighting=causal follows time, and Poisson1D has the coordinates x"),
         (["weighting=self_adaptive", "sampler=uniform", "sampler.resample_every=5"], r"has a weight for each point"),
+        (["method.redraw=0.1"], r"method\.redraw asks for other points, and Grid has the same ones each time"),
         (["weighting=ntk", "weighting.momentum=1.0"], r"weighting\.momentum=1\.0 is no part of old weights"),
         (["weighting=balance", "weighting.rate=0.0"], r"weighting\.rate=0\.0 is no rate"),
         (["weighting=balance", "weighting.every=0"], r"weighting\.every=0 is no number of steps"),

@@ -25,9 +25,12 @@ import torch
 from fixtures import Compose, KilledAt, descent_of
 from torch import Tensor
 
+from pde_train.derivatives import Jet
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
 from pde_train.geometry import Batch
+from pde_train.pdes.base import on
+from pde_train.pdes.poisson_1d import Poisson1D
 from pde_train.problem import Problem
 from pde_train.runs.result import Result
 from pde_train.runs.run import run, run_config
@@ -135,6 +138,41 @@ def test_the_parts_of_shards_add_up_to_the_loss_and_gradient(compose: Compose, p
         total += loss_and_gradient(problem, part, rows)
     divided = how in ("finite_difference/1e-1", "complex_step")  # rounding over the n-th power of a step of 0.1
     agree(total, expected, ROUNDING * (10**problem.pde.order if divided else 1))
+
+
+@pytest.mark.parametrize("how", ["taylor", "stochastic"])
+def test_many_points_of_a_shard_are_differentiated_in_parts(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    problem, batch, _, expected = posed(compose, "pde=biharmonic_2d", f"differentiator={how}", "sampler.boundary=8")
+    rows = {region: len(points.x) for region, points in batch.items()}
+    sizes = []
+    loss = Problem.loss
+    monkeypatch.setattr("pde_train.training.steps.EAGER_ROWS", 5)
+    monkeypatch.setattr(Problem, "loss", lambda self, part, *of: sizes.append(rows_of(part)) or loss(self, part, *of))
+    torch.manual_seed(1)
+    agree(loss_and_gradient(problem, batch, rows), expected, 1e-9)
+    assert max(sizes) == 5
+    assert sum(sizes) == len(batch["interior"].x)
+
+
+def rows_of(batch: Batch) -> int:
+    return len(batch["interior"].x)
+
+
+class Mean(Poisson1D):
+    """Its residual depends on all points."""
+
+    @on("interior", needs="u u_xx")
+    def poisson(self, d: Jet) -> Tensor:
+        return -d.u_xx + (d.u - d.u.mean())
+
+
+def test_residuals_of_several_points_are_not_shared(compose: Compose) -> None:
+    problem, batch, optimizer, _ = posed(compose)
+    of_all = replace(problem, pde=Mean(), processes=2)
+    with pytest.raises(UsageError, match=r"a residual of Mean depends on other points than its own"):
+        choice.choose("never", of_all, optimizer, StopSignals(), batch, 10)
 
 
 @pytest.mark.parametrize("how", ["taylor", "reverse", "finite_difference/1e-1"])

@@ -19,10 +19,12 @@ from torch import Tensor
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.experiment import build
 from pde_train.geometry import Batch
+from pde_train.optimizers.base import REMEMBERED
 from pde_train.problem import Problem
 from pde_train.runs.run import run
 from pde_train.runs.stack import shape
 from pde_train.tracking.record import Record
+from pde_train.training.checkpoint import content
 from pde_train.training.compiling import peak_bytes, trace
 from pde_train.training.select_stacked_steps import CannotStack
 from pde_train.training.signals import StopSignals
@@ -387,6 +389,10 @@ def test_line_searches_of_a_stack_are_those_of_the_runs_alone(compose: Compose, 
         for one, other in zip(problem.model.parameters(), together[i][0].model.parameters(), strict=True):
             torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-7)
     assert len(accepted) > 1
+    for problem, optimiser, _ in together:  # a checkpoint does not hold the inverse Hessians of the others
+        (state,) = content(problem.model, optimiser, {})["optimizer_states"]
+        for tensor in state["state"][0][REMEMBERED]:
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 def test_scheduled_and_clipped_steps_of_a_stack_are_those_of_the_runs_alone(compose: Compose) -> None:

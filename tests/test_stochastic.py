@@ -153,6 +153,14 @@ TRAINING = [
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_directions_are_those_of_the_seed_whatever_was_built_since(compose: Compose, tmp_path: Path) -> None:
+    words = [*TRAINING, "pde.dimension=3", "sampler.interior=10", "sampler.boundary=6", "method.steps=3"]
+    alone = run(build(compose(*words, "seed=0")), tmp_path / "alone").series["loss"]
+    first, _ = (build(compose(*words, f"seed={seed}")) for seed in (0, 1))
+    assert run(first, tmp_path / "first").series["loss"] == alone
+
+
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     ("kind", "d", "steps", "settings", "loss", "error"),
     [

@@ -42,6 +42,10 @@ class AdamThenLBFGS(torch.optim.Optimizer):
         self.taken += 1
         return optimizer.step(closure)
 
+    def new_points(self) -> None:
+        """See `LBFGS.new_points`."""
+        self.lbfgs.new_points()
+
     def state_dict(self) -> dict[str, Any]:
         return {"taken": self.taken, "adam": self.adam.state_dict(), "lbfgs": self.lbfgs.state_dict()}
 

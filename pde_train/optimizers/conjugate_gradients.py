@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pde_train.errors import RunError
+
 Product = Callable[[Tensor], Tensor]
 """Multiplies a vector (p,), or each column of a matrix (p, k), by a matrix."""
 
@@ -53,11 +55,20 @@ def nystroem(product: Product, like: Tensor, generator: torch.Generator, rank: i
 
     Returns:
         The preconditioner.
+
+    Raises:
+        RunError: A product is not finite.
     """
     probes = torch.randn(len(like), min(rank, len(like)), generator=generator, dtype=like.dtype)
     probes = torch.linalg.qr(probes.to(like)).Q
     image = product(probes)
-    shift, failed = torch.finfo(image.dtype).eps * torch.linalg.matrix_norm(image), True
+    if not image.isfinite().all():
+        raise RunError(
+            "a product with the curvature of the loss became nan or infinite: expected finite numbers, choose a "
+            "smaller model.weight_range, or a larger differentiator.step"
+        )
+    finfo, failed = torch.finfo(image.dtype), True
+    shift = (finfo.eps * torch.linalg.matrix_norm(image)).clamp(min=finfo.tiny**0.5)
     while failed:  # until the shift makes the matrix positive definite in spite of rounding
         shifted = image + shift * probes
         gram = probes.T @ shifted

@@ -210,7 +210,8 @@ class GaussNewton(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict[REMEMBERED] is not None:
-            self.state[self.parameters[0]] = {REMEMBERED: state_dict[REMEMBERED]}
+            numbers, step = state_dict[REMEMBERED]
+            self.state[self.parameters[0]] = {REMEMBERED: [numbers, step.to(self.parameters[0].device)]}
 
 
 @dataclass(frozen=True)

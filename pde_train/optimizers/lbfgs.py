@@ -21,7 +21,10 @@ MOST = 10**6
 
 
 class LBFGS(torch.optim.LBFGS):
-    """The L-BFGS of torch with a strong Wolfe line search, where one step is one iteration and no tolerance stops it.
+    """The L-BFGS of torch with a strong Wolfe line search, where one step is one iteration.
+
+    No tolerance of the gradient or the step stops it, but torch's line search ends where its bracket is shorter than
+    1e-9.
 
     torch keeps a curvature pair (y, s) only if y . s > 1e-10, which is an absolute size. Once a
     residual loss is near 1e-6, it learns no curvature any more and hardly moves. The iterates of
@@ -77,3 +80,12 @@ class LBFGS(torch.optim.LBFGS):
 
         loss: Tensor = super().step(scaled)  # type: ignore[no-untyped-call]  # torch declares no types here
         return loss / self.scale
+
+    def new_points(self) -> None:
+        """Learn no curvature from the last step, because the loss has become another one: its gradients are of both.
+
+        torch makes the pair (y, s) at the next step, and leaves out one with y . s = 0.
+        """
+        state = self.state[self.param_groups[0]["params"][0]]
+        if state:
+            state["t"] = 0.0

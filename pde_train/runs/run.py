@@ -21,6 +21,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from omegaconf import DictConfig
 
@@ -197,6 +198,7 @@ class Run:
     def train(self) -> None:
         """Find the parameters of a run that has begun by its experiment's method, and finish it."""
         of = self.experiment
+        torch.manual_seed(of.config["seed"])  # of the directions of differentiator=stochastic, whatever was built since
         self.finish(*of.method.fit(of.problem, self.record, of.diagnostics, self.folder))
 
     def finish(self, steps: int, batch: Batch) -> None:

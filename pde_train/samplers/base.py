@@ -46,8 +46,8 @@ class Sampler(ABC):
             step; 0 for all of them. Points of other regions are always all there.
 
     Raises:
-        UsageError: A number of points is not positive, `resample_every` is negative, or `batch_size` is
-            no number between 0 and that of the interior points.
+        UsageError: A number of points is not positive, `resample_every` is negative or asks for other points of a
+            sampler that repeats itself, or `batch_size` is no number between 0 and that of the interior points.
     """
 
     interior: int | Sequence[int]
@@ -67,6 +67,11 @@ class Sampler(ABC):
             raise UsageError(
                 f"sampler.resample_every={self.resample_every} is no number of steps: expected an integer, or 0 "
                 "for never"
+            )
+        if self.resample_every and self.repeats_itself:
+            raise UsageError(
+                f"sampler.resample_every={self.resample_every} asks for other points, and {type(self).__name__} has "
+                "the same ones each time: expected 0, or a sampler that draws, such as sampler=uniform"
             )
         if type(self.batch_size) is not int or not 0 <= self.batch_size <= self.total:
             raise UsageError(

@@ -36,10 +36,21 @@ def content(model: torch.nn.Module, optimizer: torch.optim.Optimizer, run: dict[
         "pytorch-lightning_version": VERSION,
         "state_dict": {f"model.{name}": tensor for name, tensor in model.state_dict().items()},
         "callbacks": {},
-        "optimizer_states": [optimizer.state_dict()],
+        "optimizer_states": [_apart(optimizer.state_dict())],
         "lr_schedulers": [],
         "pde_train": run,
     }
+
+
+def _apart(state: Any) -> Any:
+    """The same, without the rest of the arrays of which its tensors are a part, such as those of a stack of runs."""
+    if isinstance(state, torch.Tensor):
+        return state.clone() if state.untyped_storage().nbytes() > state.nbytes else state
+    if isinstance(state, dict):
+        return {key: _apart(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_apart(value) for value in state]
+    return state
 
 
 def write(path: Path, checkpoint: dict[str, Any]) -> None:

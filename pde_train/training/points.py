@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pde_train.errors import RunError
+from pde_train.errors import RunError, UsageError
 from pde_train.geometry import Batch, Points, without_factors
 from pde_train.problem import Problem
 from pde_train.weighting.base import Weighting, initial, weighted
@@ -25,11 +25,17 @@ class TrainingPoints:
         redraws: Whether points may be drawn again for another reason than the sampler's.
 
     Raises:
-        UsageError: The weighting cannot be used with this problem or with points that change.
+        UsageError: The weighting cannot be used with this problem or with points that change, or the sampler has no
+            other points.
     """
 
     def __init__(self, problem: Problem, weighting: Weighting, redraws: bool):
         weighting.check(problem, bool(problem.sampler.resample_every) or redraws)
+        if redraws and problem.sampler.repeats_itself:
+            raise UsageError(
+                f"method.redraw asks for other points, and {type(problem.sampler).__name__} has the same ones each "
+                "time: expected method.redraw=null, or a sampler that draws, such as sampler=uniform"
+            )
         self._problem = problem
         self._weighting = weighting
         self._generator = np.random.default_rng(problem.sampler.seed)
@@ -89,7 +95,8 @@ class TrainingPoints:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take points and weights from a checkpoint."""
-        self.weights, self._weighed = state["weights"], state["weighed"]
+        self.weights = {name: weight.to(self._problem.device) for name, weight in state["weights"].items()}
+        self._weighed = state["weighed"]
         self._generator.bit_generator.state = self._drawn_from = state["drawn_from"]
         if "points" not in state:
             self._place(self._problem.draw(self._generator))

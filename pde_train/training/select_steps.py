@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.problem import Problem
@@ -67,8 +68,8 @@ def choose(
     """How steps of one problem are best computed.
 
     ``auto`` compiles where that is expected to cost less time than it saves, from the measured time of
-    one eager step. Code that an earlier run compiled costs next to nothing. A compilation that fails is
-    one warning and eager steps.
+    one eager gradient a step (line searches take more). Code that an earlier run compiled costs next
+    to nothing. A compilation that fails is one warning and eager steps.
 
     Args:
         mode: One of MODES.
@@ -81,10 +82,19 @@ def choose(
 
     Returns:
         The steps, and the choice in words with its reason.
+
+    Raises:
+        UsageError: Processes are to share points whose residuals depend on each other.
     """
     eager: SingleSteps
     if problem.processes == 1:
         eager, shared = EagerSteps(problem, optimizer, signals, clip), ""
+    elif not problem.row_wise(batch):
+        raise UsageError(
+            f"accelerator.processes={problem.processes} shares the points, and a residual of "
+            f"{type(problem.pde).__name__} depends on other points than its own: expected one process, choose "
+            "accelerator=cpu or gpu"
+        )
     else:
         with waiting("starting the processes that share the points"):
             workers = Workers(problem.processes, problem.device, serve, problem.meetings)

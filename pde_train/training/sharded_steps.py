@@ -20,7 +20,7 @@ from pde_train.optimizers.base import flat
 from pde_train.problem import Problem
 from pde_train.training.compiled_steps import CompiledGradient
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import SingleSteps, give, trained
+from pde_train.training.steps import SingleSteps, give, in_memory, trained
 from pde_train.training.when_to_compile import TooLate
 from pde_train.training.workers import Workers
 
@@ -171,9 +171,12 @@ def _as_vector(gradient: Tensor, loss: Tensor) -> Tensor:
 
 def loss_and_gradient(problem: Problem, batch: Batch, rows: Mapping[str, int]) -> Tensor:
     """The part of some points in the loss, and its gradient by all trained parameters, as one vector."""
-    loss = problem.loss(batch, rows)
-    gradients = torch.autograd.grad(loss, trained(problem.model), allow_unused=True, materialize_grads=True)
-    return torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)])
+    parameters, parts = trained(problem.model), []
+    for part in in_memory(problem, batch):
+        loss = problem.loss(part, rows)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        parts.append(torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)]))
+    return sum(parts[1:], parts[0])
 
 
 def shards(batch: Batch, count: int) -> list[Batch]:

@@ -25,7 +25,7 @@ EAGER_ROWS = 16384
 
 
 class Steps(ABC):
-    """Takes optimiser steps on the residual losses of one or several problems, full batch."""
+    """Takes optimiser steps on the residual losses of one or several problems."""
 
     @abstractmethod
     def advance(self, batches: Sequence[Batch], count: int, rates: Tensor | None = None) -> Tensor:
@@ -151,19 +151,36 @@ class EagerSteps(SingleSteps):
 
     def gradient(self, batch: Batch) -> Tensor:
         self.optimizer.zero_grad()
-        if len(batch["interior"].x) <= EAGER_ROWS or not self.problem.row_wise(batch):
-            value = self.problem.loss(batch)
-            value.backward()
-            return value.detach()
         rows = {region: len(points.x) for region, points in batch.items()}
-        first, others = split(batch, EAGER_ROWS)
-        state, total = torch.get_rng_state(), torch.zeros(())
-        for part in (first, *others):
-            torch.set_rng_state(state)  # directions drawn at random are those of the whole batch
+        losses = []
+        for part in in_memory(self.problem, batch):
             value = self.problem.loss(part, rows)
             value.backward()
-            total = total.to(value) + value.detach()
-        return total
+            losses.append(value.detach())
+        return sum(losses[1:], losses[0])
+
+
+def in_memory(problem: Problem, batch: Batch) -> Iterator[Batch]:
+    """Divide a batch so that each part can be differentiated at once.
+
+    Directions that are drawn at random are the same for each part.
+
+    Args:
+        problem: Whose residuals are evaluated.
+        batch: The points.
+
+    Yields:
+        The batch, where it has up to EAGER_ROWS points of the interior, or residuals that depend on other points than
+        their own; otherwise parts of it.
+    """
+    if len(batch["interior"].x) <= EAGER_ROWS or not problem.row_wise(batch):
+        yield batch
+        return
+    first, others = split(batch, EAGER_ROWS)
+    state = torch.get_rng_state()
+    for part in (first, *others):
+        torch.set_rng_state(state)
+        yield part
 
 
 def split(batch: Batch, rows: int) -> tuple[Batch, list[Batch]]:

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import Pruned, RunError, UsageError
+from pde_train.optimizers.adam_then_lbfgs import AdamThenLBFGS
 from pde_train.optimizers.gauss_newton import GaussNewton
+from pde_train.optimizers.lbfgs import LBFGS
 from pde_train.optimizers.quasi_newton import QuasiNewton
 from pde_train.problem import Problem
 from pde_train.run_folder import CHECKPOINT
@@ -109,9 +111,11 @@ class Training:
                 torch.cuda.set_rng_state(self._saved_rng[1][0])
 
     def draw_when_due(self, start: int) -> None:
-        """Draw new points where the steps from `start` on are to have them."""
+        """Draw new points where the steps from `start` on are to have them; the time that it takes is training time."""
         if self.points.are_due(start):
+            began = time.perf_counter()
             self._redraw()
+            self.seconds += time.perf_counter() - began
 
     def adapt_when_due(self) -> None:
         """Let what depends on the model follow it: points, weights, and a differentiator that adapts itself."""
@@ -174,8 +178,8 @@ class Training:
             self.diagnostics.measure(self.problem, self.points.batch, self.step, self.record)
 
     def end(self) -> None:
-        """Note what the fit took and the residual to which it came."""
-        if self.stopped and self.schedule.steps in self.measured:
+        """Note what the fit took and the residual to which it came; the step of an early stop counts as a last one."""
+        if self.stopped and not self.measured.isdisjoint((self.step, self.schedule.steps)):
             self.diagnostics.measure(self.problem, self.points.batch, self.step, self.record)
         self.record.tags["stopped"] = self.stopped or f"budget: method.steps={self.schedule.steps}"
         if not self.schedule.weighting.fixed:
@@ -231,7 +235,7 @@ class Training:
 
     def _loss_changed(self) -> None:
         """Tell an optimiser that remembers losses and gradients that the loss is another one from now on."""
-        if isinstance(self.optimizer, QuasiNewton):
+        if isinstance(self.optimizer, QuasiNewton | LBFGS | AdamThenLBFGS):
             self.optimizer.new_points()
 
     def _in_search(self) -> bool:
@@ -239,11 +243,9 @@ class Training:
         return isinstance(self.optimizer, QuasiNewton) and self.optimizer.in_search
 
     def _redraw(self) -> None:
-        """Draw other points; the time that it takes is training time."""
-        began = time.perf_counter()
+        """Draw other points."""
         self.points.redraw()
         self._loss_changed()
-        self.seconds += time.perf_counter() - began
 
     def _measure(self) -> None:
         measured = {**self.problem.errors(), "residual_held_out": self.problem.residual_held_out()}

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch._C._distributed_c10d import FileStore, Store, TCPStore
 
@@ -41,7 +42,8 @@ class Workers:
 
     They are started here, or are tasks of this SLURM job that wait in the folder of its `meetings`. gloo on the CPU;
     nccl on GPUs, one a process. Whatever fails in a worker, or ends it, is a RunError here: before
-    each of the two collectives this process makes sure that the others will take part, as nccl would wait forever.
+    each of the two collectives this process makes sure that workers which it has started will take part, as nccl would
+    wait forever.
     """
 
     def __init__(self, size: int, device: str, serve: Serve, meetings: Path | None = None):
@@ -151,6 +153,11 @@ class Workers:
 
     def _failure(self, otherwise: str) -> RunError:
         """What to say of a worker that did not end of itself, or where none has: the others fail for want of it."""
+        for rank, pipe in enumerate(self.pipes, 1):
+            with contextlib.suppress(EOFError, OSError):
+                while pipe.poll():
+                    if wrong := pipe.recv():
+                        return RunError(f"process {rank} of {self.size}: {wrong}")
         codes: list[int] = []
         running = {process.sentinel for process in self.processes}
         while running and not codes:
@@ -172,7 +179,7 @@ class Workers:
 def _work(rank: int, size: int, device: str, threads: int, store: Path, pipe: Connection, serve: Serve) -> None:
     """The life of a worker on this machine, which ends with the main process however that ends."""
     threading.Thread(target=_end_with_parent, args=(store,), daemon=True).start()
-    torch.set_num_threads(threads)
+    _limit(threads)
     _serve(serve, pipe, rank, size, device, rank, lambda: FileStore(str(store), size), True)
 
 
@@ -187,7 +194,7 @@ def work_as_task(folder: Path, rank: int, index: int, serve: Serve) -> None:
     """
 
     def meeting(pipe: Connection, rank: int, told: dict[str, Any]) -> None:
-        torch.set_num_threads(told["threads"])
+        _limit(told["threads"])
 
         def store() -> Store:
             return TCPStore(told["host"], told["store"], told["size"], is_master=False)
@@ -195,6 +202,12 @@ def work_as_task(folder: Path, rank: int, index: int, serve: Serve) -> None:
         _serve(serve, pipe, rank, told["size"], told["device"], index, store, False)
 
     tasks.other_task(folder, rank, meeting)
+
+
+def _limit(threads: int) -> None:
+    """Let torch and numpy work with so many threads, as in the main process."""
+    torch.set_num_threads(threads)
+    threadpool_limits(threads, "blas")
 
 
 def _serve(
