@@ -34,7 +34,7 @@ from pde_train.training import compiled_steps as steps
 from pde_train.training import compiler, compiling, when_to_compile
 from pde_train.training import library as library_module
 from pde_train.training import select_steps as choice
-from pde_train.training.compiled_steps import CompiledSteps
+from pde_train.training.compiled_steps import CompiledSteps, evaluations
 from pde_train.training.compiling import Traced, trace
 from pde_train.training.library import build as build_library
 from pde_train.training.library import load, repeat
@@ -950,3 +950,20 @@ def test_steps_without_python_between_are_those_with_it(
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     for ours, theirs in zip(many._state(), one._state(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("pde", "how", "count"),
+    [
+        ("biharmonic_2d", "taylor", 1),
+        ("biharmonic_2d", "reverse", 1),
+        ("poisson_2d", "forward", 1),
+        ("poisson_2d", "finite_difference", 5),
+        ("biharmonic_2d", "finite_difference", 13),
+        ("poisson_1d", "finite_difference differentiator.accuracy=8", 9),
+    ],
+)
+def test_evaluations_of_the_network_are_counted(compose: Compose, pde: str, how: str, count: int) -> None:
+    """The stencil of the biharmonic operator has 13 points, that of a second derivative of accuracy 8 has 9."""
+    problem = build(compose(*SMALL, f"pde={pde}", *f"differentiator={how}".split())).problem
+    assert evaluations(problem, problem.draw(np.random.default_rng(0))) == count
