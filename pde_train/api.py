@@ -12,10 +12,11 @@ Words are those of the command line. `pde_train` itself imports nothing of this 
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,9 +83,10 @@ class Experiment(root.Experiment):
         Raises:
             PdeTrainError: What went wrong, as one sentence.
         """
-        how = Resume.REQUIRED if resume else Resume.NEVER
-        with Run.open(Path(folder).absolute(), self.choices, self.words, how) as run:
-            run.fit(self)
+        how = Resume.REQUIRED if resume or self.config["resume"] else Resume.NEVER
+        figures = self.config["figures"] is not False
+        with Run.open(Path(folder).absolute(), self.choices, self.words, how, figures=figures) as run:
+            run.fit(replace(self, problem=copy.deepcopy(self.problem)))  # the next run begins as this one does
         return load_run(folder)
 
 

@@ -73,7 +73,10 @@ def task(cfg: DictConfig) -> str:
             from pde_train.runs.run import run_config
 
         if not sweeping:
-            _check_use(cfg, here.overrides.task)
+            if isinstance(cfg.get("method"), DictConfig) and (
+                said := Overrides.parse(here.overrides.task).unused(cfg.method)
+            ):
+                raise UsageError(said)
             if many := here.sweeper.get("params"):
                 what = " ".join(f"{key}={value}" for key, value in many.items())
                 log.warning(
@@ -226,31 +229,6 @@ def _check_words(words: Sequence[str]) -> None:
             raise UsageError(f"{word} is for a single run: a sweep always goes on, sweep.fresh=true starts it over")
         if not many and key.partition(".")[0] == "sweep":
             raise UsageError(f"{word} changes nothing in a single run: expected --multirun, or no such word")
-
-
-USED_BY_METHODS = ("optimizer", "schedule", "weighting", "stop")
-"""Groups that a method uses or not; its YAML file names those that it uses."""
-
-
-def _check_use(cfg: DictConfig, words: Sequence[str]) -> None:
-    """Refuse words about a group that the method does not use: they would change nothing.
-
-    Args:
-        cfg: The composed configuration.
-        words: Of the command.
-
-    Raises:
-        UsageError: There is such a word.
-    """
-    if not isinstance(cfg.get("method"), DictConfig):
-        return
-    unused = [group for group in USED_BY_METHODS if group not in cfg.method]
-    typed = [(g, w) for w in Overrides.parse(words) for g in unused if w.is_below(g) and w.value is not None]
-    for group, word in typed:
-        raise UsageError(
-            f"{word.text} changes nothing, as {cfg.method.get('_target_')} uses no {group}: expected no such word, or "
-            "method=gradient_descent"
-        )
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -125,7 +125,8 @@ class Request:
         unknown = unknown_of(name, self.unknowns)
         if unknown is None:
             raise ValueError(_no_derivative(name, self.coordinates, self.unknowns))
-        of_field = FIELD + name[len(unknown) :] if name.startswith(unknown) else name[: -len(unknown)] + FIELD
+        is_last = name.rpartition("_")[0] in SUMS or not name.startswith(unknown)
+        of_field = name[: -len(unknown)] + FIELD if is_last else FIELD + name[len(unknown) :]
         _terms(of_field, self.coordinates, unknown)
         return self.unknowns.index(unknown), of_field
 

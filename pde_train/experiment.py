@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -109,7 +109,7 @@ def build(cfg: DictConfig) -> Experiment:
             f"{type(pde).__name__} needs order {pde.order}: choose a smooth activation such as tanh, sin or gelu"
         )
     if pde.has_exact_conditions:
-        _check_ansatz(Problem(soft, model, Reverse(), sampler))
+        _check_ansatz(Problem(soft, model, Reverse(), sampler), pde.learned)
     differentiator = fitted(build_group(cfg, "differentiator"), pde, sampler)
     if differentiator.reach > min(pde.domain.lengths):
         raise UsageError(
@@ -181,12 +181,12 @@ def _inner_model(cfg: DictConfig, dimension: int, unknowns: int, separate: bool)
     return Separate(models)
 
 
-def _check_ansatz(soft: Problem) -> None:
-    """Refuse an ansatz that does not fulfil what it says, seen at some points with a function other than 0."""
+def _check_ansatz(soft: Problem, learned: Collection[str]) -> None:
+    """Refuse an ansatz that does not fulfil what it says, seen at some points, or that holds what is to be learnt."""
     pde = soft.pde
     few = {}
-    for region, points in soft.draw(np.random.default_rng(0)).items():  # the points of a face stand together
-        few[region] = points.at(torch.linspace(0, len(points.x) - 1, FEW_POINTS).long())
+    for region, points in soft.draw(np.random.default_rng(0)).items():
+        few[region] = points.some(FEW_POINTS)
 
     def u(x: Tensor) -> Tensor:
         shifts = torch.arange(1, len(pde.unknowns) + 1, dtype=x.dtype)
@@ -198,6 +198,15 @@ def _check_ansatz(soft: Problem) -> None:
             raise UsageError(
                 f"the ansatz of {type(pde).__name__} is said to fulfil {name!r}, and misses it by {largest:.1e}: "
                 "correct its formula or the names in @fulfils, or choose pde.conditions=soft"
+            )
+    interior = few["interior"].x
+    for name in learned:
+        value = float(getattr(pde, name))
+        other = pde.with_numbers({name: interior.new_tensor(1.1 * value + 0.1)})
+        if not torch.equal(*(own.ansatz_at(interior, torch.ones_like(interior[:, :1])) for own in (pde, other))):
+            raise UsageError(
+                f"the ansatz of {type(pde).__name__} holds {name}={value:g}, and pde.learn.{name} is to find it: "
+                "expected conditions that leave it open, choose pde.conditions=soft"
             )
 
 

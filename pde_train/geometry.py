@@ -45,6 +45,11 @@ class Points:
         """The points with these indices (k,)."""
         return self._each(lambda t: t[rows])
 
+    def some(self, count: int) -> Points:
+        """At most so many of the points, from first to last: those of a face stand together."""
+        total = len(self.x)
+        return self if total <= count else self.at(torch.arange(count, device=self.x.device) * total // count)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Points:
         others = (self.normals, self.across, self.factors, self.given)
         return Points(change(self.x), *(None if t is None else change(t) for t in others))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override as HydraOverride
@@ -52,6 +53,10 @@ class Override:
         return any(self.key == key or self.key.startswith(f"{key}.") for key in keys)
 
 
+USED_BY_METHODS = ("optimizer", "schedule", "weighting", "stop")
+"""Groups that a method uses or not; its YAML file names those that it uses."""
+
+
 @dataclass(frozen=True)
 class Overrides:
     """The words of one run, in their order."""
@@ -91,6 +96,24 @@ class Overrides:
     def without(self, *keys: str) -> Overrides:
         """The words about anything but these keys and what lies below them."""
         return Overrides(tuple(o for o in self.parsed if not o.is_below(*keys)))
+
+    def unused(self, method: Mapping[str, Any]) -> str | None:
+        """What is wrong with a word about a group that a method does not use, as it would change nothing.
+
+        Args:
+            method: The configuration of the method, whose YAML file names the groups that it uses.
+
+        Returns:
+            A sentence; None where there is no such word.
+        """
+        for group in USED_BY_METHODS:
+            for word in self.parsed:
+                if group not in method and word.is_below(group) and word.value is not None:
+                    return (
+                        f"{word.text} changes nothing, as {method.get('_target_')} uses no {group}: expected no such "
+                        "word, or method=gradient_descent"
+                    )
+        return None
 
     def swept(self, common: frozenset[Override]) -> Overrides:
         """The words that are not the same in every run, see `common`."""

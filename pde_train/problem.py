@@ -346,12 +346,12 @@ class Problem:
 
     @cached_property
     def _few_held_out(self) -> Batch:
-        return {region: points.rows(0, HELD_OUT_POINTS) for region, points in self.held_out().items()}
+        return {region: points.some(HELD_OUT_POINTS) for region, points in self.held_out().items()}
 
     def residual_exact(self, batch: Batch | None = None) -> float:
         """The relative residual of the model with exact derivatives.
 
-        In many dimensions it is taken at the first of the points and by Taylor mode, because nested
+        In many dimensions it is taken at some of the points and by Taylor mode, because nested
         reverse mode takes a minute at d = 1000.
 
         Args:
@@ -361,7 +361,7 @@ class Problem:
             The relative residual, see `residuals.relative_residual`.
         """
         most = MOST_COORDINATES // self.pde.domain.dimension
-        batch = {region: points.rows(0, most) for region, points in (batch or self.test_batch).items()}
+        batch = {region: points.some(most) for region, points in (batch or self.test_batch).items()}
         with torch.no_grad():
             exact = Reverse() if self.pde.domain.dimension <= 3 else Taylor()
             return residuals.relative_residual(self.pde, self.model, exact, batch, self._training_counts)

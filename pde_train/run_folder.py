@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -66,8 +67,9 @@ def clear(folder: Path) -> None:
         (folder / old).unlink(missing_ok=True)
     for name in FIGURES:
         (folder / FIGURES_FOLDER / f"{name}.png").unlink(missing_ok=True)
-    for old_view in folder.glob("entropy-*/result.json"):
-        old_view.unlink()
+    for old_view in folder.glob("entropy-*/"):
+        (old_view / RESULT_FILE).unlink(missing_ok=True)
+        set_aside(old_view)
     set_aside(folder)
 
 
@@ -75,7 +77,8 @@ def set_aside(folder: Path) -> None:
     """Move what a tracking store may not have yet to `earlier-1`, `-2`, ..., from where it can still be delivered."""
     kept = [folder / name for name in OF_TRACKING if (folder / name).exists()]
     if kept:
-        earlier = folder / f"earlier-{1 + len(list(folder.glob('earlier-*')))}"
+        before = [int(number) for old in folder.glob("earlier-*") if (number := old.name.partition("-")[2]).isdigit()]
+        earlier = folder / f"earlier-{max(before, default=0) + 1}"
         earlier.mkdir()
         for file in kept:
             file.rename(earlier / file.name)
@@ -102,6 +105,9 @@ def write_whole(file: Path, data: bytes) -> None:
 
 LOCK = "lock"
 
+LOOKS, LOOK_SECONDS = 5, 0.01
+"""How often a lock that another process has is tried again, and after how long."""
+
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 """What a file system answers that has no locks: there nothing can be claimed, and nothing is refused."""
 
@@ -111,7 +117,13 @@ def lock(folder: Path) -> Iterator[bool]:
     """Whether the folder is ours while this context lasts; it ends with the process, however that ends (flock)."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a") as file:
-        yield _locked(file.fileno())
+        mine = _locked(file.fileno())
+        for _ in range(LOOKS):  # another process may only look whether it is locked
+            if mine:
+                break
+            time.sleep(LOOK_SECONDS)
+            mine = _locked(file.fileno())
+        yield mine
 
 
 def is_locked(folder: Path) -> bool:

@@ -29,9 +29,10 @@ class Spectrum:
 
 
 def save_spectra(file: Path, by_step: Mapping[int, Spectrum]) -> None:
-    """Write spectra to a file of numpy (.npz): arrays ``step_<k>`` and ``resolution_<k>`` of each step k."""
+    """Write spectra to a file of numpy (.npz): arrays ``step_<k>``, ``resolution_<k>`` and ``method_<k>`` of step k."""
     arrays = {f"step_{step}": spectrum.values for step, spectrum in by_step.items()}
     arrays |= {f"resolution_{step}": np.array(spectrum.resolution) for step, spectrum in by_step.items()}
+    arrays |= {f"method_{step}": np.array(spectrum.method) for step, spectrum in by_step.items()}
     np.savez(file, allow_pickle=False, **arrays)
 
 
@@ -52,8 +53,10 @@ def load_spectra(file: Path) -> dict[int, Spectrum]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             steps = [int(name.removeprefix("step_")) for name in arrays.files if name.startswith("step_")]
+            methods = {step: str(arrays.get(f"method_{step}", "dense")) for step in steps}  # not in older files
             return {
-                step: Spectrum(arrays[f"step_{step}"], resolution=float(arrays[f"resolution_{step}"])) for step in steps
+                step: Spectrum(arrays[f"step_{step}"], methods[step], float(arrays[f"resolution_{step}"]))
+                for step in steps
             }
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise RunError(

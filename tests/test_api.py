@@ -84,6 +84,13 @@ def test_a_run_without_figures_is_the_same_run_and_has_them_drawn_later(tmp_path
     assert {file.name for file in later.glob("*.png")} == {file.name for file in drawn.glob("*.png")} != set()
 
 
+def test_an_experiment_that_runs_again_begins_anew(tmp_path: Path) -> None:
+    experiment = pt.compose(*WORDS, "method.compile=never", "tracking=none", "figures=false")
+    first, second = (experiment.run(tmp_path / name) for name in ("first", "second"))
+    assert second.result.curves == first.result.curves
+    assert not (tmp_path / "first" / "figures").exists()
+
+
 def test_figures_of_what_is_no_run_are_refused_with_a_sentence(tmp_path: Path) -> None:
     done = forked.run("-m", "pde_train.figures", "abc", folder=tmp_path)
     assert done.returncode == 2

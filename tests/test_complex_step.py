@@ -90,7 +90,7 @@ def test_first_derivatives_take_no_circle_and_lose_nothing() -> None:
     torch.testing.assert_close(found, torch.cos(x), rtol=2 * eps(x.dtype), atol=0)
 
 
-@pytest.mark.parametrize("exponent", [2, 3, 4, 5, -1, -2, 0, 1, 2.0])
+@pytest.mark.parametrize("exponent", [2, 3, 4, 5, -1, -2, 0, 1, 2.0, torch.tensor(3), torch.tensor(2.0)])
 def test_whole_powers_are_differentiated_at_negative_points_too(exponent: float) -> None:
     x = torch.tensor([[-1.3], [-0.4], [0.7]], dtype=torch.float64)
     found = ComplexStep(0.1, 32).partials(lambda x: x**exponent, x, frozenset([(0,), (0, 0)]))

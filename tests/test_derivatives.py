@@ -133,3 +133,11 @@ def test_changing_the_given_or_returned_dict_leaves_the_jet_alone() -> None:
     given["v"] = torch.zeros(1, 1)
     jet.columns["w"] = torch.zeros(1, 1)  # type: ignore[index]  # which its type forbids as well
     assert set(jet.columns) == {"u"}
+
+
+def test_sums_of_unknowns_whose_name_begins_the_word() -> None:
+    """`lap_l` is a sum of derivatives of l, and no derivative of l over `ap_l`."""
+    both = Request.parse("lap_l bih_b l_x", ("x", "y"), ("l", "b"))
+    assert both.terms["lap_l"] == {(0, 0): 1, (1, 1): 1}
+    assert both.terms["bih_b"] == Request.parse("bih_u", ("x", "y")).terms["bih_u"]
+    assert both.terms["l_x"] == {(0,): 1}

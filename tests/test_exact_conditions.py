@@ -159,3 +159,10 @@ def test_one_problem_may_be_both(compose: Compose) -> None:
     assert set(exact.regions) == {"interior"}
     assert [e.name for e in soft.equations()] == ["poisson", "value"]
     assert exact.fulfilled == ("value",)
+
+
+def test_an_ansatz_that_holds_what_is_to_be_learnt_is_refused(compose: Compose) -> None:
+    words = ["model=mlp", "pde.conditions=exact", "pde.learn={frequency: {start: 1.0}}", "pde.frequency=1.3"]
+    words += ["pde.data={path: exact, count: 20}"]
+    with pytest.raises(UsageError, match=r"the ansatz of Poisson1D holds frequency=1\.3, and pde\.learn\.frequency is"):
+        build(compose("pde=poisson_1d", *words))

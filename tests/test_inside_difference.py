@@ -1,6 +1,7 @@
 """Finite differences inside a box: exact on polynomials up to their accuracy, and nothing is evaluated outside."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -91,4 +92,15 @@ def test_what_cannot_be_kept_inside_is_one_sentence() -> None:
         taken(InsideDifference(2, 0.9).within(LINE), torch.sin, torch.zeros(1, 1), (0, 0))
     with pytest.raises(UsageError, match=r"step=optimal has no one-sided stencils"):
         InsideDifference(2, "optimal")
+    with pytest.raises(UsageError, match=r"step=1e-18 is lost in the rounding of"):
+        taken(InsideDifference(2, 1e-18).within(LINE), torch.sin, torch.ones(1, 1, dtype=torch.float64), (0,))
     assert reach_of(2, 2) == 2
+
+
+def test_another_step_is_taken_where_it_is_replaced() -> None:
+    """As the cells of a stack do, which vary the step of the first one."""
+    first = InsideDifference(2, 0.1).fitted((0.5,), 3.0, 2.0).within(LINE)
+    x = torch.tensor([[0.3]], dtype=torch.float64)
+    errors = [float(taken(replace(first, step=h), torch.sin, x, (0, 0)) + torch.sin(x)) for h in (0.1, 0.05)]
+    assert errors[0] == pytest.approx(4 * errors[1], rel=1e-2)
+    assert replace(first, step="grid").differences.steps((0, 0), x) == (0.5,)

@@ -82,6 +82,25 @@ def test_exact_residuals_are_measured_on_fewer_points_in_many_dimensions(monkeyp
     ]
 
 
+def test_held_out_points_are_of_every_face(compose: Compose) -> None:
+    """A function that is right on the first faces alone is seen to be wrong."""
+    one = build(compose("pde=poisson_2d", "sampler=uniform", "sampler.boundary=2000", "model=two_layer")).problem
+
+    def wrong(x: Tensor) -> Tensor:  # harmonic, and 0 at x = 0 and x = 1
+        a, b = (torch.pi * x).split(1, dim=1)
+        return torch.sin(a) * torch.sin(b) + torch.sin(a) * torch.cosh(b)
+
+    with torch.no_grad():
+        for region, points in one._few_held_out.items():
+            assert len(points.x) == (512 if region == "boundary" else min(512, len(one.held_out()[region].x)))
+        normals = one._few_held_out["boundary"].normals
+        assert torch.unique(normals, dim=0, return_counts=True)[1].tolist() == [128] * 4
+        batch = one._few_held_out
+        of_all = residuals.relative_residual(one.pde, wrong, Reverse(), one.held_out(), one._training_counts)
+        of_some = residuals.relative_residual(one.pde, wrong, Reverse(), batch, one._training_counts)
+    assert of_some == pytest.approx(of_all, rel=0.1)
+
+
 def test_residuals_on_other_points_count_regions_as_the_training_points_do(compose: Compose) -> None:
     """Training points 400 : 80 : 80, test points 10201 : 404 : 101: a smooth field has one residual on all of them."""
     words = ["pde=heat_1d", "model=two_layer", "sampler.interior=400", "sampler.boundary=80", "sampler.initial=80"]

@@ -195,7 +195,13 @@ def test_differences_between_cells_do_not_make_a_correlation() -> None:
 
 def test_a_constant_predicts_nothing_and_few_seeds_neither() -> None:
     n = statistics.FEWEST
-    assert statistics.correlations([Cell(np.arange(n), np.ones((1, n)), np.arange(n))]).values == [0.0]
+    constant = statistics.correlations([Cell(np.arange(n), np.ones((1, n)), np.arange(n))])
+    assert constant.values == [0.0]
+    assert constant.test(0, 0.3) == statistics.UNDECIDABLE
+    without_end = Cell(np.arange(n), np.arange(n)[None], np.full(n, np.inf))  # such as of a tolerance nobody reaches
+    assert statistics.correlations([without_end]) is None
+    perfect = Cell(np.arange(n), np.arange(n)[None], np.arange(n))
+    assert statistics.correlations([perfect, without_end]).values == [1.0]
     assert statistics.correlations([Cell(np.arange(n - 1), np.ones((1, n - 1)), np.arange(n - 1))]) is None
 
 
@@ -505,6 +511,21 @@ def test_a_correlation_of_few_seeds_is_not_decidable() -> None:
     one = comparison("correlation", predictors=["x"], cells=["width"])
     (stratum,) = judge(hypothesis(one), runs(correlated(0.2, n=4))).strata
     assert (stratum.outcome, stratum.estimate.n) == (Outcome.TOO_FEW, 4)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_no_correlation_is_decided_where_runs_are_lost(finished: bool) -> None:
+    one = comparison("correlation", predictors=["x"], cells=["width"], expected="greater")
+    rows = correlated(0.2)
+    unfinished = []
+    if finished:
+        rows[3]["q"] = np.nan
+    else:
+        unfinished = [{k: v for k, v in rows.pop(3).items() if k not in ("q", "x", "y")}]
+    (stratum,) = judge(hypothesis(one), runs(rows, unfinished=unfinished)).strata
+    assert stratum.outcome is Outcome.TOO_FEW
+    assert sum(stratum.lost.values()) == 1
+    assert stratum.estimate.value > 0.9
 
 
 @pytest.mark.parametrize(

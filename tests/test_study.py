@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -303,6 +303,17 @@ def test_the_same_command_trains_nothing_again(
 def test_a_part_that_does_not_exist_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert parts.main(["--parts", "networks,widts"]) == 2
     assert capsys.readouterr().err.startswith("--parts widts is no part of the study: expected some of floor_2d")
+    assert parts.main(["--small", "--parts", "floor_2d"]) == 2
+    assert capsys.readouterr().err.startswith("--small leaves out --parts floor_2d: expected some of floor, ")
+
+
+def test_the_report_looks_where_the_runs_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told: list[Sequence[str]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parts, "run_part", lambda *_: 0)
+    monkeypatch.setattr(parts, "report", lambda words: told.append(words) or 0)
+    assert parts.main(["--parts", "contour", "tracking.experiment=mine", "tracking.uri=sqlite:///a.db"]) == 0
+    assert told == [["--uri", "sqlite:///a.db", "--experiment", "mine", "--folder", "report"]]
 
 
 PLANTED = """

@@ -4,7 +4,10 @@ import contextlib
 import csv
 import itertools
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,7 +23,7 @@ from pde_train.entropy import Entropy
 from pde_train.errors import UsageError
 from pde_train.instantiate import plain
 from pde_train.overrides import Overrides
-from pde_train.run_folder import Status, lock
+from pde_train.run_folder import OUTBOX, RESULT_FILE, Status, clear, lock
 from pde_train.runs.result import Result
 from pde_train.status import main as status
 from pde_train.sweeps.grid import Cell, Grid
@@ -215,6 +218,10 @@ def test_several_processes_train_a_grid(tmp_path: Path) -> None:
     [
         (["pde.speed=1,2"], "pde.speed is no key of Poisson1D: expected one of frequency, weights"),
         (["pde=poisson_1d,heat"], "pde=heat is no choice: expected one of allen_cahn_1d"),
+        (
+            ["model=random_features", "method=least_squares", "optimizer.lr=1e-3,1e-2"],
+            "optimizer.lr=0.001 changes nothing",
+        ),
         (["sweep.retry=maybe"], "sweep.retry=maybe does not fit: expected a valid boolean"),
     ],
 )
@@ -240,6 +247,36 @@ def test_a_folder_is_claimed_by_one_process_until_it_ends(tmp_path: Path) -> Non
         assert mine
         assert ask() == "False"
     assert ask() == "True"
+
+
+def test_who_looks_whether_a_folder_is_locked_keeps_it_from_nobody(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from pde_train.run_folder import is_locked\n"
+        f"while True: is_locked(Path({str(tmp_path)!r}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as watching:
+        try:
+            for _ in range(3000):
+                with lock(tmp_path) as mine:
+                    assert mine
+        finally:
+            watching.kill()
+
+
+def test_what_is_set_aside_takes_the_place_of_nothing(tmp_path: Path) -> None:
+    view = tmp_path / "entropy-raw"
+    view.mkdir()
+    for k in range(3):
+        for folder in (tmp_path, view):
+            (folder / OUTBOX).write_text(f"{k}")
+            (folder / RESULT_FILE).write_text("{}")
+        clear(tmp_path)
+        if k == 1:
+            shutil.rmtree(tmp_path / "earlier-1")
+    for folder in (tmp_path, view):
+        assert not (folder / RESULT_FILE).exists()
+        assert (folder / "earlier-2" / OUTBOX).read_text() == "1"
+        assert (folder / "earlier-3" / OUTBOX).read_text() == "2"
 
 
 def test_status_says_what_is_no_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ from pde_train.runs.run import Run, run
 from pde_train.tracking import mlflow, saved_views
 from pde_train.tracking.base import Row
 from pde_train.tracking.database import Database
-from pde_train.tracking.delivery import Store
+from pde_train.tracking.delivery import LONGEST_TAG, Store, Waiting
 from pde_train.tracking.follower import ASKED
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.none import NoTracker
@@ -799,3 +799,15 @@ def test_a_record_is_saved_again_and_again_with_what_came_since() -> None:
     first.load_state_dict(state)
     first.load_state_dict({**state, "series": {"loss": {"steps": torch.tensor([5]), "values": torch.tensor([2.0])}}})
     assert first.state_dict()["series"]["loss"]["values"].tolist() == [2.0]
+
+
+def test_a_description_is_cut_at_a_line_where_a_store_has_no_room_for_it() -> None:
+    text = "\n".join(f"| row {k} |" for k in range(2000))
+    waiting = Waiting(1000)
+    assert waiting.take("note", (text, ["a.png"]), "run")
+    note = waiting.tags["mlflow.note.content"]
+    assert len(note) <= LONGEST_TAG
+    table, picture = note.split("\n\n")
+    assert text.startswith(f"{table}\n")
+    assert len(table) > 7800
+    assert picture == "![a.png](get-artifact?path=a.png&run_uuid=run)"

@@ -9,6 +9,7 @@ from fixtures import Compose, descent_of
 from torch import Tensor
 
 from pde_train import residuals
+from pde_train.errors import UsageError
 from pde_train.experiment import build
 from pde_train.geometry import Batch, without_factors
 from pde_train.problem import Problem
@@ -75,6 +76,26 @@ def test_balance_equalises_terms_and_keeps_the_product(compose: Compose) -> None
     terms = [float(weights[n] * r.square().mean()) for n, r in columns(problem, batch).items()]
     assert terms == pytest.approx([terms[0]] * len(terms), rel=1e-10)
     assert float(torch.stack([w.log() for w in weights.values()]).sum()) == pytest.approx(0, abs=1e-12)
+
+
+def test_terms_that_hold_by_construction_keep_their_weight(compose: Compose) -> None:
+    words = ["pde=convection_1d", "model=two_layer", "model.periodic=[x]", "sampler=uniform"]
+    problem = build(compose(*words)).problem
+    batch = problem.draw(np.random.default_rng(0))
+    seen = columns(problem, batch)
+    assert float(seen["seam"].square().mean()) < 1e-28
+    weights = Balance(rate=1.0).update(problem, batch, initial(problem))
+    assert float(weights["seam"]) == 1
+    others = [float(weights[n] * r.square().mean()) for n, r in seen.items() if n != "seam"]
+    assert others == pytest.approx([others[0]] * len(others), rel=1e-10)
+    nothing = build(compose(*words, *(f"pde.weights.{name}=0.0" for name in seen))).problem
+    assert Balance(rate=1.0).update(nothing, batch, weights) == weights
+
+
+def test_random_directions_have_no_gradients_point_by_point(compose: Compose, tmp_path: Path) -> None:
+    words = ["pde=poisson_2d", "model=two_layer", "weighting=ntk", "differentiator=stochastic", "method.steps=2"]
+    with pytest.raises(UsageError, match=r"weighting=ntk takes gradients point by point, and Stochastic draws"):
+        run(build(compose(*words)), tmp_path)
 
 
 def test_self_adaptive_weights_are_gradient_ascent_on_the_loss(compose: Compose) -> None:

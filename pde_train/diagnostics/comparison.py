@@ -66,8 +66,8 @@ def compare(
     oracle_by = cache(lambda exact: _oracle(problem, batch, exact))
     measured = {}
     for name, differentiator in differentiators.items():
-        here = replace(problem, differentiator=fitted(differentiator, problem.pde, problem.sampler))
         try:
+            here = replace(problem, differentiator=fitted(differentiator, problem.pde, problem.sampler))
             oracle = _first_served(oracle_by, differentiator)
             with steady_draws():
                 numbers = _measured(here, batch, oracle, repeats)

@@ -8,6 +8,7 @@ only functions in ANALYTIC and EVALUATED are accepted.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -160,7 +161,10 @@ def _power(base: Any, exponent: Any) -> Tensor:
     # torch computes powers of complex numbers from their angle, in which the tiny step of a first derivative is lost.
     if not isinstance(base, Tensor):
         return torch.exp(exponent * math.log(base))
-    if isinstance(exponent, Tensor) or exponent != int(exponent):
+    if isinstance(exponent, Tensor) and exponent.dim() == 0 and not exponent.requires_grad:
+        with contextlib.suppress(RuntimeError):  # under vmap it has no value that could be known
+            exponent = exponent.item()
+    if isinstance(exponent, (Tensor, complex)) or exponent != int(exponent):
         return torch.pow(base, exponent)
     if exponent < 0:
         return torch.reciprocal(_power(base, -exponent))

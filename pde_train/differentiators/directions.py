@@ -22,7 +22,7 @@ Combination = dict[Direction, float]
 def polarised(axes: Axes, dimension: int) -> tuple[tuple[Direction, Fraction], ...]:
     """Write a partial derivative of order n >= 1 as an exact weighted sum of n-th derivatives along directions.
 
-    Polarisation with repeated arguments (Kan, Outbox of Multivariate Analysis 99, 2008, lemma 1):
+    Polarisation with repeated arguments (Kan, Journal of Multivariate Analysis 99, 2008, lemma 1):
     the product prod_i s_i^(a_i) is (2^-n / n!) sum_k prod_i (-1)^(k_i) binomial(a_i, k_i) (sum_i
     (a_i - 2 k_i) s_i)^n. Parallel directions are merged into primitive integer vectors, so that
     u_xxxx takes the direction x alone.

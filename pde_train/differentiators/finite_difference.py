@@ -236,7 +236,7 @@ class FiniteDifference(Differentiator):
         steps = {a: self.steps(a, x) for a in sorted(axes)}
         taken = [h for a in steps if a for h in steps[a]]  # u itself takes no step
         if taken:
-            _check(min(taken) / 2**self.richardson, x)
+            check_step(min(taken) / 2**self.richardson, x)
         stencils = {a: dict(stencil(a, self.accuracy, h, self.richardson)) for a, h in steps.items()}
         offsets = sorted({offset for weights in stencils.values() for offset in weights})
         unit = self.step if isinstance(self.step, Tensor) else None
@@ -294,8 +294,16 @@ def _left_over(axes: Axes, accuracy: int, richardson: int, dimension: int) -> di
     return factors
 
 
-def _check(step: float, x: Tensor) -> None:
-    """Refuse a step that is lost in the rounding of the coordinates."""
+def check_step(step: float, x: Tensor) -> None:
+    """Refuse a step that is lost in the rounding of the coordinates.
+
+    Args:
+        step: The step.
+        x: The points (n, d).
+
+    Raises:
+        UsageError: It is lost.
+    """
     try:
         reach = float(x.detach().abs().max())
     except RuntimeError:  # tensors have no values while a graph is traced; the same points were checked before that

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pde_train.derivatives import Axes, Field
 from pde_train.differentiators.base import Differentiator
-from pde_train.differentiators.finite_difference import FiniteDifference
+from pde_train.differentiators.finite_difference import FiniteDifference, check_step
 from pde_train.differentiators.stencils import central_weights
 from pde_train.errors import UsageError
 from pde_train.geometry import Box, Domain
@@ -25,9 +25,9 @@ from pde_train.geometry import Box, Domain
 class InsideDifference(Differentiator):
     """Finite differences of an accuracy p, whose stencils evaluate u inside a box alone.
 
-    Where the central stencil of a derivative of order n along a coordinate would reach beyond a
-    face, the n + p (or one more) equidistant points next to that face take its place. Their weights
-    are those of the interpolating polynomial, so that the truncation error stays of order p. This is
+    Next to a face, within `reach_of` steps of it, the n + p (or one more) equidistant points that are
+    nearest to the face take the place of the central stencil. Their weights are those of the
+    interpolating polynomial, so that the truncation error stays of order p. This is
     a control for `FiniteDifference`, which continues u beyond the boundary.
 
     Attributes:
@@ -62,8 +62,11 @@ class InsideDifference(Differentiator):
 
     @property
     def differences(self) -> FiniteDifference:
-        """The finite differences whose steps are taken."""
-        return self.plain or FiniteDifference(self.accuracy, self.step)
+        """The finite differences whose steps are taken, which are those of `step` where that is replaced."""
+        plain = FiniteDifference(self.accuracy, self.step)
+        if self.plain is None:
+            return plain
+        return self.plain if self.plain.step is self.step else replace(self.plain, step=self.step)
 
     def fitted(self, spacing: tuple[float, ...], magnitude: float = 1.0, length: float = 1.0) -> InsideDifference:
         return replace(self, plain=self.differences.fitted(spacing, magnitude, length))
@@ -84,6 +87,7 @@ class InsideDifference(Differentiator):
         if not axes:
             return u(x)
         steps, orders = self.differences.steps(axes, x), Counter(axes)
+        check_step(min(steps[i] for i in orders), x)
         centres, lines = list(x.unbind(1)), {}
         for i, order in orders.items():
             reach = reach_of(order, self.accuracy)

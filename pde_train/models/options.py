@@ -45,6 +45,11 @@ class Options:
             )
         if self.harmonics < 1:
             raise UsageError(f"model.harmonics={self.harmonics} makes no wave: expected a positive integer, choose one")
+        if self.harmonics > 1 and not self.periodic:
+            raise UsageError(
+                f"model.harmonics={self.harmonics} changes nothing without model.periodic: expected the coordinates of "
+                "the waves, such as model.periodic=[x], or model.harmonics=1"
+            )
 
     def inputs(self, box: Domain, coordinates: Sequence[str]) -> Inputs | None:
         """The map from points to the inputs of the model.

@@ -18,7 +18,8 @@ The rule, in full:
    no influence on the verdict.
 4. A stratum whose pairs would not be significant even if they all agreed is "not decidable". The
    smallest p-value that so many pairs can reach is then stated. A run that did not finish, or a
-   pair without a number, counts against every statement.
+   pair without a number, counts against every statement; no correlation is decided where there
+   is one.
 5. The verdict on a hypothesis follows from the outcomes of its primary strata, see `word`.
 """
 

@@ -117,20 +117,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     here = SMALL if given.small else Path()
-    uri = next((o.partition("=")[2] for o in overrides if o.startswith("tracking.uri=")), None)
+    uri = _value_of("tracking.uri", overrides)
     if given.small:
         here.mkdir(exist_ok=True)
         uri = uri or f"sqlite:///{here.absolute() / 'mlflow.db'}"
         overrides = [*overrides, f"hydra.sweep.dir={here / 'multirun'}", f"tracking.uri={uri}"]
     if not any(override.startswith(LAUNCHER) for override in overrides):
         overrides = [*STACKED, *overrides]
+    if given.small and (whole_only := [part for part in parts if PARTS[part].small is None]):
+        print(f"--small leaves out --parts {whole_only[0]}: expected some of {', '.join(whole)}", file=sys.stderr)
+        return 2
     shortened = {name: list(PARTS[name].small or []) if given.small else [] for name in parts}
     codes = _run({name: [*own, *overrides] for name, own in shortened.items()}, here, max(1, given.at_once))
     if STOPPED in codes:
         print("The study was stopped: the same command goes on where it was", file=sys.stderr)
         return STOPPED
-    codes.append(report([*(["--uri", uri] if uri else []), "--folder", str(here / "report")]))
+    where = {"--uri": uri, "--experiment": _value_of("tracking.experiment", overrides)}
+    told = [word for option, value in where.items() if value for word in (option, value)]
+    codes.append(report([*told, "--folder", str(here / "report")]))
     return int(any(codes))
+
+
+def _value_of(key: str, overrides: Sequence[str]) -> str | None:
+    """The last value of a key among overrides; None where it is not there."""
+    return next((o.partition("=")[2] for o in reversed(overrides) if o.startswith(f"{key}=")), None)
 
 
 def _run(parts: Mapping[str, Sequence[str]], folder: Path, at_once: int) -> list[int]:

@@ -150,10 +150,12 @@ class Correlations:
 
     Attributes:
         by_cell: The correlations in each cell (cells, k).
+        varies: Whether the predictors vary in any cell (k,); nothing is decided of one that does not.
         without: Their means over cells with one seed left out, for each of the n seeds (n, k).
     """
 
     by_cell: np.ndarray
+    varies: np.ndarray
     without: np.ndarray
 
     @property
@@ -175,6 +177,8 @@ class Correlations:
 
     def test(self, k: int, margin: float) -> Tested:
         """Test whether the correlation of predictor k lies beyond or within a margin."""
+        if not self.varies[k]:
+            return UNDECIDABLE
         z, spread = self._fisher(k)
         return self._test(z, spread, float(np.arctanh(margin)))
 
@@ -217,7 +221,7 @@ class Correlations:
 
 
 def correlations(cells: Sequence[Cell]) -> Correlations | None:
-    """Correlations inside the cells that have at least FEWEST seeds.
+    """Correlations inside the cells that have at least FEWEST seeds, and outcomes that differ.
 
     Seeds are left out one at a time, each from all cells at once, because the runs of one seed in
     several cells are not independent.
@@ -226,14 +230,15 @@ def correlations(cells: Sequence[Cell]) -> Correlations | None:
         cells: The runs of each design cell.
 
     Returns:
-        The correlations, or None where no cell has enough seeds.
+        The correlations, or None where there is no such cell.
     """
-    cells = [cell for cell in cells if len(cell.seeds) >= FEWEST]
+    cells = [cell for cell in cells if len(cell.seeds) >= FEWEST and len(np.unique(cell.outcome)) > 1]
     if not cells:
         return None
     seeds = np.unique(np.concatenate([cell.seeds for cell in cells]))
     without = [np.mean([_spearman(cell, cell.seeds != seed) for cell in cells], axis=0) for seed in seeds]
-    return Correlations(np.array([_spearman(cell) for cell in cells]), np.array(without))
+    varies = np.any([(cell.predictors != cell.predictors[:, :1]).any(axis=1) for cell in cells], axis=0)
+    return Correlations(np.array([_spearman(cell) for cell in cells]), varies, np.array(without))
 
 
 def _spearman(cell: Cell, kept: np.ndarray | slice = slice(None)) -> np.ndarray:

@@ -217,12 +217,13 @@ def _predicted(
         none = Estimate(np.nan, -np.inf, np.inf, known["seed"].nunique())
         base = Stratum(comparison.name, labels, none, lost, cells=len(cells))
         if comparison.kind == "correlation":
-            strata += [_correlation(comparison, base, p, names, correlations) for p in comparison.predictors]
+            of_labels = [_correlation(comparison, base, p, names, correlations) for p in comparison.predictors]
         else:
-            strata.append(_ranking(comparison, base, names, correlations))
-            if correlations:
-                label = ", ".join(text(v) for v in labels.values())
-                predictions[label] = {name: correlations.estimate(k) for k, name in enumerate(names)}
+            of_labels = [_ranking(comparison, base, names, correlations)]
+        strata += [(stratum, UNDECIDABLE if lost else tested) for stratum, tested in of_labels]
+        if comparison.kind == "ranking" and correlations:
+            label = ", ".join(text(v) for v in labels.values())
+            predictions[label] = {name: correlations.estimate(k) for k, name in enumerate(names)}
     return strata, predictions
 
 

@@ -46,6 +46,9 @@ DATABASE_BATCH = 20_000
 Call = tuple[Sequence[Sequence[Any]], Mapping[str, str], Mapping[str, str]]
 """Rows, parameters and tags."""
 
+LONGEST_TAG = 8000
+"""Characters of a tag that MLflow's tables have room for, a description included."""
+
 LONGEST = 6000
 """Characters of a parameter; MLflow cuts them with a warning."""
 
@@ -295,10 +298,13 @@ class Waiting:
         elif kind == "run":
             self.params |= {key: text[:LONGEST] for key, text in value["params"].items()}
         elif kind == "tags":
-            self.tags |= value
+            self.tags |= {key: text[:LONGEST_TAG] for key, text in value.items()}
         elif kind == "note":
             text, pictures = value
             shown = [f"![{name}](get-artifact?path={name}&run_uuid={run_id})" for name in pictures]
+            room = LONGEST_TAG - sum(len(picture) + 2 for picture in shown)
+            if len(text) > room:  # whole lines of it
+                text = text[: text.rfind("\n", 0, room)]
             self.tags["mlflow.note.content"] = "\n\n".join([text, *shown])
         else:
             return False

@@ -111,6 +111,7 @@ class MlflowTracker(Tracker):
         self._nested = parent is not None
         if self._taken_up():
             self._tell(status=(Status.RUNNING, None))
+            self._tell(tags=dict(tags))  # a run that was extended has another configuration, maybe another version
             return
         opening = {
             "name": name,

@@ -10,14 +10,18 @@ from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
 from pde_train.residuals import mean_square
-from pde_train.weighting.base import LEAST, Weighting, Weights, plain_residuals
+from pde_train.weighting.base import Weighting, Weights, plain_residuals
+
+ROUNDINGS = 10
+"""Residuals of so many roundings of 1 are none."""
 
 
 @dataclass(frozen=True)
 class Balance(Weighting):
     """w_e <- w_e (m / (w_e L_e))^rate, where m is the geometric mean of all w_j L_j (after DSGNAR, arXiv 2607.02194).
 
-    The product of all weights stays 1.
+    The product of all weights stays 1. A term that holds by construction, such as a seam between periodic coordinates,
+    keeps its weight: one whose root mean square is below ROUNDINGS roundings of 1.
 
     Attributes:
         rate: How fast weights follow; 1 makes all terms equal at once.
@@ -35,9 +39,10 @@ class Balance(Weighting):
 
     def update(self, problem: Problem, batch: Batch, weights: Weights) -> Weights:
         with torch.no_grad():
-            terms = {
-                name: weights[name] * mean_square(residual) + LEAST
-                for name, residual in plain_residuals(problem, batch).items()
-            }
+            least = (ROUNDINGS * torch.finfo(problem.dtype).eps) ** 2
+            sizes = {name: mean_square(residual) for name, residual in plain_residuals(problem, batch).items()}
+            terms = {name: weights[name] * size for name, size in sizes.items() if size > least}
+            if not terms:
+                return weights
             mean = torch.stack(list(terms.values())).log().mean().exp()
-            return {name: weights[name] * (mean / term) ** self.rate for name, term in terms.items()}
+            return {**weights, **{name: weights[name] * (mean / term) ** self.rate for name, term in terms.items()}}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pde_train import residuals
+from pde_train.errors import UsageError
 from pde_train.geometry import Batch, without_factors
 from pde_train.problem import Problem
 from pde_train.weighting.base import Weighting, Weights, check_momentum, equalising
@@ -34,6 +35,14 @@ class NTK(Weighting):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_momentum(self.momentum)
+
+    def check(self, problem: Problem, redrawn: bool) -> None:
+        if not problem.differentiator.deterministic:
+            raise UsageError(
+                f"weighting=ntk takes gradients point by point, and {type(problem.differentiator).__name__} draws "
+                "other directions each time: expected derivatives that stay, such as differentiator=taylor, or another "
+                "weighting"
+            )
 
     def update(self, problem: Problem, batch: Batch, weights: Weights) -> Weights:
         return equalising(traces(problem, batch), weights, self.momentum)
