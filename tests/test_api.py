@@ -89,6 +89,11 @@ def test_an_experiment_that_runs_again_begins_anew(tmp_path: Path) -> None:
     first, second = (experiment.run(tmp_path / name) for name in ("first", "second"))
     assert second.result.curves == first.result.curves
     assert not (tmp_path / "first" / "figures").exists()
+    onward = [*WORDS, "method.compile=never", "tracking=none", "figures=false", f"model.start={tmp_path / 'first'}"]
+    third = pt.compose(*onward).run(tmp_path / "third")
+    shutil.rmtree(tmp_path / "first")
+    predicted = pt.load_run(tmp_path / "third").predict([[0.3]])
+    pd.testing.assert_frame_equal(predicted, third.predict([[0.3]]))
 
 
 def test_figures_of_what_is_no_run_are_refused_with_a_sentence(tmp_path: Path) -> None:

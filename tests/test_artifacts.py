@@ -36,7 +36,9 @@ def test_files_hold_every_digit(compose: Compose, tmp_path: Path) -> None:
     experiment = build(compose(*NETWORK))
     record = run(experiment, tmp_path)
     with np.load(tmp_path / "spectrum.npz") as stored:
-        assert set(stored) == {f"{word}_{step}" for word in ("step", "resolution") for step in (0, 1, 3, 10, 30)}
+        assert set(stored) == {
+            f"{word}_{step}" for word in ("step", "resolution", "method") for step in (0, 1, 3, 10, 30)
+        }
         assert all(np.array_equal(stored[f"step_{k}"], spectrum.values) for k, spectrum in record.spectra.items())
     with (tmp_path / "spectrum.csv").open() as spectrum, (tmp_path / "history.csv").open() as history:
         rows, metrics = list(csv.reader(spectrum))[1:], list(csv.reader(history))[1:]

@@ -441,3 +441,15 @@ def test_a_run_of_a_stack_that_has_a_reason_ends_while_the_others_go_on(compose:
         assert tag.startswith("tolerance" if early else "budget")
         error = free[seed].series["error_l2"][training.step]
         assert ended[training] == pytest.approx(error, rel=1e-6)
+
+
+def test_blocks_are_filled_up_as_little_as_can_be() -> None:
+    from pde_train.training.select_stacked_steps import BLOCK, block_of
+
+    assert {count: block_of(count) for count in (1, 5, 8, 9, 10, 12, 13, 20, 64)} == {
+        **{1: 1, 5: 5, 8: 8, 9: 5, 10: 5},  # ten places for nine runs
+        **{12: 6, 13: 7, 20: 5, 64: 8},
+    }
+    for count in range(1, 200):
+        assert 1 <= block_of(count) <= min(count, BLOCK)
+        assert -count % block_of(count) <= (-count % BLOCK if count > BLOCK else 0)

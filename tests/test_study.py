@@ -304,7 +304,7 @@ def test_a_part_that_does_not_exist_is_one_sentence(capsys: pytest.CaptureFixtur
     assert parts.main(["--parts", "networks,widts"]) == 2
     assert capsys.readouterr().err.startswith("--parts widts is no part of the study: expected some of floor_2d")
     assert parts.main(["--small", "--parts", "floor_2d"]) == 2
-    assert capsys.readouterr().err.startswith("--small leaves out --parts floor_2d: expected some of floor, ")
+    assert capsys.readouterr().err.startswith("--small leaves out --parts floor_2d: expected some of floor_deep, ")
 
 
 def test_the_report_looks_where_the_runs_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

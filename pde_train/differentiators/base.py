@@ -34,7 +34,7 @@ class Differentiator(ABC):
 
     @property
     def reach(self) -> float:
-        """The distance from a point at which u is evaluated for it, where a user has set one; otherwise 0."""
+        """The step or radius that a user has set, at least so far from a point u is evaluated for it; otherwise 0."""
         return 0.0
 
     @property

@@ -61,6 +61,8 @@ class LoadedRun:
         cfg.sweep.update(dict.fromkeys(SET_BY_SWEEPS))
         cfg.name, cfg.figures = "loaded", False  # runs of earlier versions have no key `figures`
         cfg.accelerator.accelerator = "cpu"
+        if cfg.model.get("start"):  # of a run that may not be there any more; what came of it is in model.pt
+            cfg.model.start = None
         experiment = build(cfg)
         take_parameters(experiment.problem.model, str(self.folder / MODEL), "cpu", "folder")
         return experiment
@@ -189,7 +191,7 @@ class LoadedRun:
 
 
 def load_run(run: str | Path, uri: str | None = None) -> LoadedRun:
-    """Load a finished run.
+    """Load a run that has ended.
 
     Args:
         run: Its folder, or the id of a run in an MLflow store, whose files are downloaded to a temporary folder.
@@ -199,7 +201,7 @@ def load_run(run: str | Path, uri: str | None = None) -> LoadedRun:
         The run.
 
     Raises:
-        RunError: There is no such run, or it has not finished.
+        RunError: There is no such run, or it has not ended.
     """
     folder = downloaded(str(run), uri) if uri is not None else Path(run).absolute()
     if not (folder / "config.yaml").exists():
