@@ -73,9 +73,7 @@ def task(cfg: DictConfig) -> str:
             from pde_train.runs.run import run_config
 
         if not sweeping:
-            if isinstance(cfg.get("method"), DictConfig) and (
-                said := Overrides.parse(here.overrides.task).unused(cfg.method)
-            ):
+            if said := Overrides.parse(here.overrides.task).unused(cfg.get("method")):
                 raise UsageError(said)
             if many := here.sweeper.get("params"):
                 what = " ".join(f"{key}={value}" for key, value in many.items())

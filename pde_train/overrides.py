@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override as HydraOverride
@@ -97,15 +96,17 @@ class Overrides:
         """The words about anything but these keys and what lies below them."""
         return Overrides(tuple(o for o in self.parsed if not o.is_below(*keys)))
 
-    def unused(self, method: Mapping[str, Any]) -> str | None:
+    def unused(self, method: object) -> str | None:
         """What is wrong with a word about a group that a method does not use, as it would change nothing.
 
         Args:
             method: The configuration of the method, whose YAML file names the groups that it uses.
 
         Returns:
-            A sentence; None where there is no such word.
+            A sentence; None where there is no such word, or no configuration.
         """
+        if not isinstance(method, Mapping):
+            return None
         for group in USED_BY_METHODS:
             for word in self.parsed:
                 if group not in method and word.is_below(group) and word.value is not None:

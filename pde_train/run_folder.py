@@ -117,12 +117,10 @@ def lock(folder: Path) -> Iterator[bool]:
     """Whether the folder is ours while this context lasts; it ends with the process, however that ends (flock)."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a") as file:
-        mine = _locked(file.fileno())
-        for _ in range(LOOKS):  # another process may only look whether it is locked
-            if mine:
+        for seconds in (0.0, *[LOOK_SECONDS] * LOOKS):  # another process may only look whether it is locked
+            time.sleep(seconds)
+            if mine := _locked(file.fileno()):
                 break
-            time.sleep(LOOK_SECONDS)
-            mine = _locked(file.fileno())
         yield mine
 
 

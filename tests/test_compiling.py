@@ -733,7 +733,7 @@ def test_a_small_budget_stays_eager_and_says_why(compose: Compose, tmp_path: Pat
 
 @pytest.mark.usefixtures("no_compiler")
 def test_less_saved_than_compiling_costs_stays_eager(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "_seconds_of_gradient", lambda steps, batch: 1.0)
+    monkeypatch.setattr(choice, "seconds_of", lambda action: 1.0)
     monkeypatch.setattr(compiling, "COMPILE_SECONDS", 15.0)  # of each of two functions
     monkeypatch.setattr(compiling, "COMPILE_SECONDS_A_NODE", 0.0)
     found, why = chosen(compose, "auto", "model.width=6", count=20)
@@ -743,7 +743,7 @@ def test_less_saved_than_compiling_costs_stays_eager(compose: Compose, monkeypat
 
 @pytest.mark.usefixtures("interpreted")
 def test_more_saved_than_compiling_costs_is_compiled(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "_seconds_of_gradient", lambda steps, batch: 1.0)
+    monkeypatch.setattr(choice, "seconds_of", lambda action: 1.0)
     found, why = chosen(compose, "auto", "model.width=6", count=100)
     assert isinstance(found, CompiledSteps)
     assert why.startswith("compiled: compiled in ")

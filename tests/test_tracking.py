@@ -811,3 +811,5 @@ def test_a_description_is_cut_at_a_line_where_a_store_has_no_room_for_it() -> No
     assert text.startswith(f"{table}\n")
     assert len(table) > 7800
     assert picture == "![a.png](get-artifact?path=a.png&run_uuid=run)"
+    waiting.take("note", ("x" * 9000, []), "run")
+    assert waiting.tags["mlflow.note.content"] == "x" * LONGEST_TAG

@@ -116,6 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    if left_out := [part for part in parts if part not in whole]:
+        print(f"--small leaves out --parts {left_out[0]}: expected some of {', '.join(whole)}", file=sys.stderr)
+        return 2
     here = SMALL if given.small else Path()
     uri = _value_of("tracking.uri", overrides)
     if given.small:
@@ -124,9 +127,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides = [*overrides, f"hydra.sweep.dir={here / 'multirun'}", f"tracking.uri={uri}"]
     if not any(override.startswith(LAUNCHER) for override in overrides):
         overrides = [*STACKED, *overrides]
-    if given.small and (whole_only := [part for part in parts if PARTS[part].small is None]):
-        print(f"--small leaves out --parts {whole_only[0]}: expected some of {', '.join(whole)}", file=sys.stderr)
-        return 2
     shortened = {name: list(PARTS[name].small or []) if given.small else [] for name in parts}
     codes = _run({name: [*own, *overrides] for name, own in shortened.items()}, here, max(1, given.at_once))
     if STOPPED in codes:

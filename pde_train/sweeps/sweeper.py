@@ -217,7 +217,7 @@ class GridSweeper(CellSweeper):
             combinations = compose.fitted(combinations, optional, loader, self.config)
         grid = Grid.of(self.title("sweep"), self.cells(combinations), self.sweeps)
         self.whole(grid.cells[0])
-        said = [cell.overrides.unused(cell.config["method"]) for cell in grid.cells]
+        said = [cell.overrides.unused(cell.config.get("method")) for cell in grid.cells]
         if said[0] and all(said):  # some methods of a grid may use what others do not
             raise UsageError(said[0])
         grid.folder.mkdir(parents=True, exist_ok=True)

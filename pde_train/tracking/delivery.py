@@ -303,8 +303,8 @@ class Waiting:
             text, pictures = value
             shown = [f"![{name}](get-artifact?path={name}&run_uuid={run_id})" for name in pictures]
             room = LONGEST_TAG - sum(len(picture) + 2 for picture in shown)
-            if len(text) > room:  # whole lines of it
-                text = text[: text.rfind("\n", 0, room)]
+            if len(text) > room:  # whole lines of it, where it has lines
+                text = text[:room].rpartition("\n")[0] or text[:room]
             self.tags["mlflow.note.content"] = "\n\n".join([text, *shown])
         else:
             return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import cast
 
 import torch
@@ -17,7 +16,7 @@ from pde_train.training.agreement import check_agreement
 from pde_train.training.rows import CompiledRows, EagerRows
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import SingleSteps
-from pde_train.training.when_to_compile import compile_where_it_pays
+from pde_train.training.when_to_compile import compile_where_it_pays, seconds_of
 
 log = logging.getLogger(__name__)
 
@@ -82,23 +81,13 @@ def choose_rows(
     compiled, why = compile_where_it_pays(
         mode,
         "the Jacobian",
-        _seconds(rows, x),
+        seconds_of(lambda: float(rows.jacobian(x)[0, 0])),  # a number, which a GPU has computed by then
         steps,
         lambda: CompiledRows(problem, batch),
         lambda found: _compare(found, rows, x),
     )
     rows.residual(x)  # the model has its parameters again
     return (eager if compiled is None else RowSteps(problem, own, signals, compiled)), why
-
-
-def _seconds(rows: EagerRows, x: Tensor) -> float:
-    """Seconds of one eager Jacobian, the best of two."""
-    times = []
-    for _ in range(2):
-        began = time.perf_counter()
-        float(rows.jacobian(x)[0, 0])  # a GPU has computed it by then
-        times.append(time.perf_counter() - began)
-    return min(times)
 
 
 def _compare(compiled: CompiledRows, eager: EagerRows, x: Tensor) -> None:

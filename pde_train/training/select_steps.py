@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -21,7 +20,7 @@ from pde_train.training.sharded_steps import CompiledShardedSteps, ShardedSteps,
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps, SingleSteps, Steps
 from pde_train.training.training import Training
-from pde_train.training.when_to_compile import compile_where_it_pays
+from pde_train.training.when_to_compile import compile_where_it_pays, seconds_of
 from pde_train.training.workers import Workers
 
 MODES = ("auto", "always", "never")
@@ -118,7 +117,7 @@ def _compiled_or(eager: SingleSteps, mode: str, batch: Batch, steps: int) -> tup
     if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in problem.model.parameters()):
         return eager, "eager: hooks of parameters need their gradient by backward()"
     buffers = [b.clone() for b in problem.model.buffers()]
-    seconds = _seconds_of_gradient(eager, batch)
+    seconds = seconds_of(lambda: float(eager.gradient(batch)))
     if not all(map(torch.equal, problem.model.buffers(), buffers)):
         put_back(problem.model.buffers(), buffers)
         return eager, "eager: the model changes its buffers, which compiled code would not"
@@ -132,16 +131,6 @@ def _compiled_or(eager: SingleSteps, mode: str, batch: Batch, steps: int) -> tup
         mode, "the optimisation step", seconds, steps, traced, lambda found: _compare(found, eager, batch)
     )
     return (eager if compiled is None else compiled), why
-
-
-def _seconds_of_gradient(eager: SingleSteps, batch: Batch) -> float:
-    """Seconds of one eager gradient, the best of two."""
-    times = []
-    for _ in range(2):
-        began = time.perf_counter()
-        float(eager.gradient(batch))
-        times.append(time.perf_counter() - began)
-    return min(times)
 
 
 def _compare(compiled: CompiledSteps | CompiledShardedSteps, eager: SingleSteps, batch: Batch) -> None:
