@@ -1,7 +1,8 @@
 """How far does training go? Errors after so many CPU seconds: `python -m benchmarks.accuracy [--seeds 5] [row ...]`.
 
-Every run is a process of one thread with an empty cache of compiled code. Its CPU seconds are counted from the built
-problem on, tracing, compilation (its child processes included) and measurements of the error too. Results are kept in
+Every run is a process of one thread with an empty cache of compiled code; those of `DERIVATIVES` find what an earlier
+run has compiled. Its CPU seconds are counted from the built problem on, tracing, compilation (its child processes
+included) and measurements of the error too. Results are kept in
 `benchmarks/accuracy.jsonl`, one line a run, and what stands there is not run again. `benchmarks/ACCURACY.md` is written
 from it: medians over seeds with the smallest and the largest value, beside what is known of other libraries.
 """
@@ -65,6 +66,7 @@ BURGERS = (
     "sampler.initial=100 sampler.resample_every=500"
 )
 SCHEMES = {
+    "exact": "differentiator=taylor",
     "FD 2 auto": "differentiator=finite_difference differentiator.step=auto",
     "FD 8 optimal": "differentiator=finite_difference differentiator.accuracy=8 differentiator.step=optimal",
     "FD 2 grid": "differentiator=finite_difference differentiator.step=grid",
@@ -173,6 +175,7 @@ ROWS = {
 SAME = (
     "poisson_2d",
     "poisson_2d_exact",
+    "poisson_2d_gn",
     "poisson_2d_32",
     "convection_1",
     "kdv",
@@ -180,13 +183,15 @@ SAME = (
     "beam_gn",
     "plate",
     "plate_clamped",
+    "burgers_exact",
+    "poisson_5d",
 )
 DERIVATIVES = {
     f"{name} {scheme}": Row(f"{ROWS[name].title}, {scheme}", f"{ROWS[name].words} {words}", (30,))
     for name in SAME
     for scheme, words in SCHEMES.items()
 }
-"""Rows of `ROWS` with derivatives that are not exact, and with contour integrals."""
+"""Rows of `ROWS` by each way of taking derivatives."""
 FEATURES = "method=least_squares model=random_features sampler=uniform"
 NEWTON = "method=newton_least_squares model=random_features sampler=uniform"
 TRAINED = f"{SSB} sampler=uniform model=mlp"
@@ -380,7 +385,7 @@ def experiment_of(name: str, seed: int, others: str = "") -> Experiment:
         fixed = fixed[:4]
     if "schedule=cosine" in words:  # which ends with the run, after about as many steps as the last budget has time for
         fixed[4] = "method.steps=25000"
-    if GN in words or any(word.startswith("differentiator") for word in words):  # which is slower, or adapts itself
+    if GN in words or SCHEMES["complex_step"] in words:  # whose steps are slow
         fixed = [word.replace(f"={CHUNK}", "=10") for word in fixed]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         return build(compose("config", [*fixed, *words, *others.split()], return_hydra_config=False))
@@ -510,9 +515,10 @@ def page() -> str:
         "",
         "## How far each derivative trains",
         "",
-        "The same rows after 30 CPU seconds, compilation included, by what takes the derivatives: errors as above.",
-        "`FD 2 grid` has the mean distance of the points for its step. Contour integrals (`complex_step`) take many",
-        "values of the network for each derivative, so that there is time for few steps of training.",
+        "The same rows by what takes the derivatives: errors as above, after 30 CPU seconds with code that an earlier",
+        "run has compiled. All runs of this table were made on one machine, two at a time on its two cores.",
+        "`exact` is Taylor mode, anew. `FD 2 grid` has the mean distance of the points for its step. Contour integrals",
+        "(`complex_step`) take many values of the network for each derivative, so that there is time for few steps.",
         "",
         *derivatives(),
         "",
@@ -532,16 +538,16 @@ def page() -> str:
 
 
 def derivatives() -> list[str]:
-    """The lines of a table of errors after 30 s, with a column for each way of taking derivatives."""
-    columns = ["problem, network", "exact (Taylor mode)", *SCHEMES]
+    """The lines of a table of errors after 30 CPU s, with a column for each way of taking derivatives."""
+    columns = ["problem, network", *SCHEMES]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     runs = [r for r in results() if "failed" not in r]
     for name in SAME:
         cells = [ROWS[name].title]
-        for row in (name, *(f"{name} {scheme}" for scheme in SCHEMES)):
-            errors = [float(r["errors"]["30"]) for r in runs if r["row"] == row]
+        for scheme in SCHEMES:
+            errors = [float(r["errors"]["30"]) for r in runs if r["row"] == f"{name} {scheme}"]
             cells.append(f"{side_by_side.spread(errors)}, {len(errors)} seeds" if errors else "-")
-        if set(cells[2:]) != {"-"}:
+        if set(cells[1:]) != {"-"}:
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -599,18 +605,24 @@ def main(words: Sequence[str] | None = None) -> None:
     if given.quick:
         sys.exit(0 if quick() else "an error is larger than it was: see the lines above")
     known = {(r["row"], r["seed"]) for r in results()}
-    for seed in range(given.seeds):
-        for name in given.rows or EVERY:
-            if (name, seed) not in known:
-                result = run(name, seed)
+    with tempfile.TemporaryDirectory() as cache:
+        compiled: set[str] = set()
+        for seed in range(given.seeds):
+            for name in given.rows or EVERY:
+                if (name, seed) in known:
+                    continue
+                if name in DERIVATIVES and name not in compiled:
+                    run(name, seed, cache, budgets=(1,))
+                    compiled.add(name)
+                result = run(name, seed, cache if name in DERIVATIVES else None)
                 print(result, flush=True)
                 with RESULTS.open("a") as file:
                     file.write(json.dumps(result) + "\n")
-        PAGE.write_text(page())
-        if panels := curves():
-            plots.bands(panels, "CPU s of one core, compilation included", "relative L2 error", "xy").savefig(
-                FIGURE, dpi=110
-            )
+                PAGE.write_text(page())
+            if panels := curves():
+                plots.bands(panels, "CPU s of one core, compilation included", "relative L2 error", "xy").savefig(
+                    FIGURE, dpi=110
+                )
 
 
 if __name__ == "__main__":

@@ -194,7 +194,13 @@ class Problem:
     def _solution_on_test_points(self) -> tuple[Tensor, float]:
         return self.pde.solution(self.test_batch["interior"].x.double())
 
-    def loss(self, batch: Batch, rows: Mapping[str, int] | None = None, u: Field | None = None) -> Tensor:
+    def loss(
+        self,
+        batch: Batch,
+        rows: Mapping[str, int] | None = None,
+        u: Field | None = None,
+        differentiator: Differentiator | None = None,
+    ) -> Tensor:
         """The loss of the model, or of another field, on a batch.
 
         Args:
@@ -202,11 +208,13 @@ class Problem:
             rows: The number of points of each region, where the batch holds some of them alone. The
                 result is then the part that these points have in the loss.
             u: A field in place of the model.
+            differentiator: Takes the derivatives in place of the problem's own.
 
         Returns:
             The loss, a scalar.
         """
-        weighted = residuals.evaluate(self.pde, self.model if u is None else u, self.differentiator, batch)
+        taken_by = self.differentiator if differentiator is None else differentiator
+        weighted = residuals.evaluate(self.pde, self.model if u is None else u, taken_by, batch)
         return residuals.loss(weighted, rows and {e.name: rows[e.region] for e in self.pde.equations()})
 
     def residual_vector(self, u: Field, batch: Batch, rows: str = "loss") -> Tensor:

@@ -335,6 +335,36 @@ def test_gradients_added_up_over_blocks_are_those_of_the_whole(
 
 
 @pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("pde", ["biharmonic_1d", "poisson_2d"])
+def test_compiled_steps_follow_the_steps_that_finite_differences_choose(compose: Compose, pde: str) -> None:
+    words = f"pde={pde}", "differentiator=finite_difference", "differentiator.step=optimal", "differentiator.accuracy=8"
+    (one, first, batch), (other, second, _) = posed(compose, *words), posed(compose, *words)
+    one.begin(batch)
+    other.begin(batch)
+    plain, graphs = EagerSteps(one, first, StopSignals()), CompiledSteps(other, second, StopSignals(), batch)
+    graphs.compile()
+    chosen = [one.differentiator.numbers()]
+    for _ in range(3):
+        expected, found = plain.take(batch, 2), graphs.take(batch, 2)
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=0)  # a stencil divides rounding by its step
+        for problem in (one, other):
+            problem.tune(problem.model, batch)
+        chosen.append(one.differentiator.numbers())
+        assert chosen[-1] == pytest.approx(other.differentiator.numbers(), rel=1e-4)
+    assert all(chosen[i] != chosen[i + 1] for i in range(3))
+
+
+@compiles
+def test_a_run_with_steps_of_its_own_choice_is_compiled(compose: Compose, tmp_path: Path, library: list[int]) -> None:
+    words = "differentiator=finite_difference", "differentiator.step=optimal", "differentiator.accuracy=4"
+    run_of = [*words, "method.steps=40", "method.log_every=10", "method.chunk=10"]
+    found, how = losses(compose, tmp_path / "compiled", *run_of, "method.compile=always")
+    expected, _ = losses(compose, tmp_path / "eager", *run_of, "method.compile=never")
+    assert how.startswith("compiled: ")
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=0)
+
+
+@pytest.mark.usefixtures("interpreted")
 def test_adam_in_float32_is_right_to_its_rounding(compose: Compose) -> None:
     (plain, batch), (graphs, _) = (f(compose, "accelerator.precision=float32") for f in (eager, compiled))
     expected, found = plain.take(batch, 5), graphs.take(batch, 5)

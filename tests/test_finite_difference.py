@@ -496,14 +496,34 @@ def test_until_it_is_adapted_optimal_is_auto() -> None:
 def test_where_nothing_is_left_over_the_optimal_step_is_auto(field: Field) -> None:
     axes, x = request("u_x u_xx", 1).axes, points(1)
     tuned = FiniteDifference(2, "optimal").tuned_to(field, x, axes)
-    assert tuned.chosen == ()
+    assert dict(tuned.chosen) == {a: FiniteDifference(2).steps(a, x)[0] for a in axes}
     assert tuned.steps((0, 0), x) == FiniteDifference(2).steps((0, 0), x)
 
 
 def test_a_polynomial_without_truncation_gets_auto_for_that_derivative_alone() -> None:
     axes, x = request("u_x u_xxx", 1).axes, points(1)
     tuned = FiniteDifference(2, "optimal").tuned_to(lambda x: x**3, x, axes)
-    assert [a for a, _ in tuned.chosen] == [(0,)]  # u_xxx is 6 everywhere, and what it leaves over is 0
+    adapted = [a for a, h in tuned.chosen if h != FiniteDifference(2).steps(a, x)[0]]
+    assert adapted == [(0,)]  # u_xxx is 6 everywhere, and what it leaves over is 0
+    again = tuned.tuned_to(lambda x: 3 * x, x, axes)  # no choice of an earlier field is left
+    assert dict(again.chosen) == {a: FiniteDifference(2).steps(a, x)[0] for a in axes}
+
+
+@pytest.mark.parametrize("accuracy", [2, 8])
+@pytest.mark.parametrize("levels", [0, 1])
+def test_steps_that_are_tensors_are_the_numbers_that_they_hold(accuracy: int, levels: int) -> None:
+    axes, x = request("u u_x u_yy u_xxyy lap_u", 2).axes, points(2)
+    tuned = FiniteDifference(accuracy, "optimal", richardson=levels).tuned_to(wave, x, axes)
+    numbers = tuned.numbers()
+    assert len(numbers) == len([a for a in axes if a])
+    lifted = tuned.with_numbers({name: torch.tensor(h, dtype=x.dtype) for name, h in numbers.items()})
+    found, expected = lifted.partials(wave, x, axes), tuned.partials(wave, x, axes)
+    for a in axes:  # the same stencil with rounding of its own
+        size = float(expected[a].abs().max())
+        torch.testing.assert_close(found[a], expected[a], rtol=0, atol=1e-5 * size, msg=str(a))
+    doubled = tuned.with_numbers({name: torch.tensor(2 * h, dtype=x.dtype) for name, h in numbers.items()})
+    error = float((doubled.partials(wave, x, axes)[0, 0] - found[0, 0]).abs().max())
+    assert error > 0
 
 
 @in_both_dtypes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fixtures import Compose
+from fixtures import Compose, interpret
 from torch import Tensor, nn
 
 from pde_train.errors import UsageError
@@ -378,6 +378,29 @@ def test_compiled_rows_are_the_eager_ones_in_blocks_too(compose: Compose, monkey
     assert float(eager.residual(x).square().sum()) == pytest.approx(
         float(compiled.residual(x).square().sum()), rel=1e-12
     )
+
+
+def test_compiled_rows_follow_the_steps_that_finite_differences_choose(compose: Compose) -> None:
+    words = ["differentiator=finite_difference", "differentiator.step=optimal", "differentiator.accuracy=8"]
+    problem = build(compose(*SMALL, "pde=poisson_1d", *words)).problem
+    batch = problem.draw(np.random.default_rng(0))
+    problem.begin(batch)
+    eager, compiled = EagerRows(problem, batch), CompiledRows(problem, batch)
+    for functions in (compiled.residuals, compiled.jacobians):
+        for function in functions:
+            interpret(function)
+    compiled.place(batch)
+    x, generator = torch.cat([p.detach().flatten() for p in eager.parameters]), torch.Generator().manual_seed(0)
+    residuals = []
+    for _ in range(2):
+        a, b = eager.jacobian(x), compiled.jacobian(x)
+        assert torch.allclose(a.T @ a, b.T @ b, rtol=1e-8, atol=1e-8 * float((a.T @ a).max()))
+        residuals.append(float(eager.residual(x).square().sum()))
+        assert residuals[-1] == pytest.approx(float(compiled.residual(x).square().sum()), rel=1e-8)
+        eager.residual(2 * torch.rand(len(x), generator=generator, dtype=x.dtype))  # another field
+        problem.tune(problem.model, batch)
+        compiled.place(batch)
+    assert residuals[0] != residuals[1]
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -202,6 +202,31 @@ def test_compiled_gradients_of_two_processes_are_those_of_one(compose: Compose, 
     assert compiled.compile_seconds == 0
 
 
+def test_processes_that_share_points_follow_the_steps_that_finite_differences_choose(
+    compose: Compose, pool: Workers
+) -> None:
+    words = ["differentiator=finite_difference", "differentiator.step=optimal", "differentiator.accuracy=8"]
+    problem, batch, optimizer, _ = posed(compose, "pde=poisson_1d", *words)
+    problem.begin(batch)
+    eager = ShardedSteps(problem, optimizer, StopSignals(), pool)
+    eager.gradient(batch)
+    compiled = CompiledShardedSteps(eager)
+    compiled.compile()
+    chosen = set()
+    for _ in range(2):
+        loss = EagerSteps(problem, optimizer, StopSignals()).gradient(batch)
+        expected = torch.cat([loss.view(1), gradient_of(problem)])
+        for steps in (compiled, eager):
+            loss = steps.gradient(batch)
+            agree(torch.cat([loss.view(1), gradient_of(problem)]), expected, 1e-8)
+        chosen.add(tuple(problem.differentiator.numbers().values()))
+        with torch.no_grad():
+            for parameter in problem.model.parameters():
+                parameter.mul_(1.5)
+        problem.tune(problem.model, batch)
+    assert len(chosen) == 2
+
+
 def test_workers_that_cannot_compile_are_replaced_by_some_that_need_not(
     compose: Compose, tmp_path: Path, no_pool: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -80,6 +80,30 @@ def test_every_problem_of_a_stack_takes_the_steps_that_it_takes_alone(
                 torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
 
 
+def test_every_problem_of_a_stack_has_the_steps_that_finite_differences_choose_for_it(compose: Compose) -> None:
+    words = ["pde=biharmonic_1d", "differentiator=finite_difference", "differentiator.step=optimal"]
+    words += ["differentiator.accuracy=8", "optimizer=gradient", "optimizer.lr=1e-5"]
+    alone, together = ([posed(compose, [*words, f"seed={seed}"]) for seed in (1, 2, 3)] for _ in range(2))
+    for problem, _, batch in (*alone, *together):
+        problem.tune(problem.model, batch)
+    problems, optimizers, batches = zip(*together, strict=True)
+    stack = StackedSteps(problems, optimizers, batches, StopSignals(), block=2)
+    chosen = set()
+    for _ in range(2):
+        found = stack.advance(stack.batches, 3)
+        for i, (problem, optimizer, batch) in enumerate(alone):
+            expected = EagerSteps(problem, optimizer, StopSignals()).take(batch, 3)
+            torch.testing.assert_close(found[i], expected, rtol=1e-7, atol=0)
+            chosen.add(tuple(problem.differentiator.numbers().values()))
+        for problem, _, batch in (*alone, *together):
+            with torch.no_grad():
+                for parameter in problem.model.parameters():
+                    parameter.mul_(1.5)
+            problem.tune(problem.model, batch)
+        stack.state = stack._states()
+    assert len(chosen) == 6
+
+
 def test_new_points_reach_every_problem(compose: Compose) -> None:
     (one, first, _), (other, second, batch) = (posed(compose, []) for _ in range(2))
     stack = StackedSteps([other], [second], [batch], StopSignals(), block=1)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
 from pde_train.derivatives import Axes, Field, Jet, Request, coordinate_columns
 from pde_train.geometry import Domain
+
+STEP = "differentiator.step"
 
 
 class Differentiator(ABC):
@@ -24,8 +28,11 @@ class Differentiator(ABC):
 
     @property
     def compilable(self) -> bool:
-        """Whether each evaluation does the same real operations, so that it may be compiled once."""
-        return True
+        """Whether each evaluation does the same real operations, so that it may be compiled once.
+
+        An adaptive one does that where all that it chooses are `numbers`, and says so.
+        """
+        return not self.adaptive
 
     @property
     def adaptive(self) -> bool:
@@ -118,6 +125,28 @@ class Differentiator(ABC):
             The differentiator to use for this field.
         """
         return self
+
+    def numbers(self) -> dict[str, float]:
+        """Numbers that code which is compiled once may take anew: the step, where a subclass has one that is a number.
+
+        Those of an adaptive differentiator are all that `tuned_to` chooses.
+
+        Returns:
+            The numbers by name.
+        """
+        step = getattr(self, "step", None)
+        return {STEP: float(step)} if isinstance(step, (int, float)) else {}
+
+    def with_numbers(self, values: Mapping[str, Tensor]) -> Differentiator:
+        """This differentiator with scalar tensors in place of its numbers.
+
+        Args:
+            values: All of `numbers`, or none of them, by name.
+
+        Returns:
+            The differentiator, which is not checked again.
+        """
+        return replace(self, **{name.rpartition(".")[2]: value for name, value in values.items()})  # type: ignore[type-var]  # those with a step are dataclasses
 
     def excess(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> float:
         """By what factor the error with the automatic settings exceeds that with the best ones; 1 where it is unknown.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pde_train.derivatives import Axes, Field
-from pde_train.differentiators.base import Differentiator
+from pde_train.differentiators.base import STEP, Differentiator
 from pde_train.differentiators.stencils import ACCURACIES, central_weights, richardson_weights
 from pde_train.differentiators.taylor import Taylor
 from pde_train.errors import UsageError
@@ -84,7 +85,7 @@ class FiniteDifference(Differentiator):
             truncation error.
         spacing: The distances of `grid`, from `fitted`.
         chosen: The steps of `optimal` by derivative, from `tuned_to`; until then they are those of
-            `auto`.
+            `auto`. They may be scalar tensors, see `with_numbers`.
         magnitude: The |x| of `auto`, from `fitted`.
         length: The L of `auto`, from `fitted`.
 
@@ -96,7 +97,7 @@ class FiniteDifference(Differentiator):
     step: float | str | Tensor = "auto"
     richardson: int = 0
     spacing: tuple[float, ...] | None = None
-    chosen: tuple[tuple[Axes, float], ...] = ()
+    chosen: tuple[tuple[Axes, float | Tensor], ...] = ()
     magnitude: float = 1.0
     length: float = 1.0
 
@@ -130,7 +131,7 @@ class FiniteDifference(Differentiator):
 
     @property
     def compilable(self) -> bool:
-        return not self.adaptive
+        return True  # what it chooses are numbers
 
     @property
     def reach(self) -> float:
@@ -150,10 +151,17 @@ class FiniteDifference(Differentiator):
             return self
         smallest = 2 * SMALLEST_STEP * 2**self.richardson * torch.finfo(x.dtype).eps
         smallest *= max(1.0, float(x.detach().abs().max()))
-        chosen = []
-        for a, bound in self._bounds(u, x, axes).items():
-            chosen.append((a, min(max(bound.best, smallest), 1.0)))
-        return replace(self, chosen=tuple(chosen))
+        auto = {a: replace(self, chosen=()).steps(a, x)[0] for a in sorted(axes) if a}
+        best = {a: min(max(bound.best, smallest), 1.0) for a, bound in self._bounds(u, x, axes).items()}
+        return replace(self, chosen=tuple((auto | best).items()))
+
+    def numbers(self) -> dict[str, float]:
+        return {f"{STEP} {a}": float(h) for a, h in self.chosen} if self.adaptive else super().numbers()
+
+    def with_numbers(self, values: Mapping[str, Tensor]) -> Differentiator:
+        if not self.adaptive or not values:
+            return super().with_numbers(values)
+        return replace(self, chosen=tuple((a, values[f"{STEP} {a}"]) for a, _ in self.chosen))
 
     def excess(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> float:
         if self.step != "auto" or len(axes) > MOST_BOUNDS:
@@ -211,8 +219,8 @@ class FiniteDifference(Differentiator):
             x: The points (n, d).
 
         Returns:
-            The step along each of the d coordinates; 1 where the step is a tensor, by which it is
-            multiplied later.
+            The step along each of the d coordinates; 1 where the step is a tensor, by which the
+            stencil is multiplied later.
 
         Raises:
             UsageError: The step is `grid`, and no spacing is known.
@@ -223,7 +231,8 @@ class FiniteDifference(Differentiator):
         if self.step in ("auto", "optimal"):
             rounding = torch.finfo(x.dtype).eps * max(1.0, self.magnitude / self.length)
             auto = self.length * rounding ** (1 / (max(len(axes), 1) + self.truncation))
-            return (dict(self.chosen).get(axes, auto),) * dimension
+            step = dict(self.chosen).get(axes, auto)
+            return (1.0 if isinstance(step, Tensor) else step,) * dimension
         if self.step == "grid":
             if self.spacing is None:
                 raise UsageError(
@@ -237,16 +246,32 @@ class FiniteDifference(Differentiator):
         taken = [h for a in steps if a for h in steps[a]]  # u itself takes no step
         if taken:
             check_step(min(taken) / 2**self.richardson, x)
-        stencils = {a: dict(stencil(a, self.accuracy, h, self.richardson)) for a, h in steps.items()}
-        offsets = sorted({offset for weights in stencils.values() for offset in weights})
-        unit = self.step if isinstance(self.step, Tensor) else None
-        reach = x.new_tensor(offsets).unsqueeze(1)
-        points = x + (reach if unit is None else reach * unit)  # (offsets, n, d)
-        values = u(points.flatten(0, 1)).unflatten(0, (len(offsets), x.shape[0]))  # (offsets, n, m)
-        weights = x.new_tensor([[s.get(offset, 0.0) for offset in offsets] for s in stencils.values()])
+        units = self._units()
+        stencils = {
+            a: {(offset, a if a in units and any(offset) else ()): weight for offset, weight in own}
+            for a, own in ((a, stencil(a, self.accuracy, h, self.richardson)) for a, h in steps.items())
+        }
+        places = sorted(
+            {place for weights in stencils.values() for place in weights}
+        )  # offsets, and whose unit they have
+        reach = x.new_tensor([offset for offset, _ in places]).unsqueeze(1)
+        if units:
+            reach = reach * torch.stack([units.get(of, x.new_ones(())) for _, of in places]).view(-1, 1, 1)
+        points = x + reach  # (places, n, d)
+        values = u(points.flatten(0, 1)).unflatten(0, (len(places), x.shape[0]))  # (places, n, m)
+        weights = x.new_tensor([[s.get(place, 0.0) for place in places] for s in stencils.values()])
         sums = torch.tensordot(weights, values, dims=1)  # small rationals first, h^-n after: no rounding of the weights
-        lengths = {a: math.prod(steps[a][j] for j in a) for a in stencils}
-        return {a: sums[i] / (lengths[a] if unit is None else unit ** len(a)) for i, a in enumerate(stencils)}
+        lengths: dict[Axes, float | Tensor] = {a: math.prod(steps[a][j] for j in a) for a in stencils}
+        for a in stencils:
+            if (unit := units.get(a, units.get(()))) is not None:
+                lengths[a] = unit ** len(a)
+        return {a: sums[i] / lengths[a] for i, a in enumerate(stencils)}
+
+    def _units(self) -> dict[Axes, Tensor]:
+        """The steps that are tensors: of a derivative alone, or of all of them by the name ()."""
+        if isinstance(self.step, Tensor):
+            return {(): self.step}
+        return {a: h for a, h in self.chosen if isinstance(h, Tensor)}
 
 
 def difference_label(accuracy: int, step: float | str | Tensor, richardson: int = 0) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pde_train import residuals
+from pde_train.differentiators.base import Differentiator
 from pde_train.geometry import Batch, Points
 from pde_train.optimizers.base import flat, named
 from pde_train.problem import Problem
@@ -59,7 +60,7 @@ class CompiledGradient:
         self.problem = problem
         self.parameters = {k: p for k, p in problem.model.named_parameters() if p.requires_grad}
         self.rows = {region: len(points.x) for region, points in batch.items()} if rows is None else rows
-        self.batch: Batch | None = None
+        self.of: tuple[Batch | None, Differentiator] = (None, problem.differentiator)
         point = flat(list(self.parameters.values()))
         small = len(point) <= SMALL_PARAMETERS
         self.block_rows = max(1, SMALL_BLOCK_ROWS // evaluations(problem, batch)) if small else BLOCK_ROWS
@@ -68,8 +69,8 @@ class CompiledGradient:
         first, blocks = split(batch, self.block_rows)
         example = [point, point.clone(), point[0].clone()]
         function = self.add if step is None else partial(step, self.add)
-        self.first = Compiled(function, [*example, *remembered], first)
-        self.blocks = Compiled(self.add, example, blocks[0]) if blocks else None
+        self.first = Compiled(function, [*example, *remembered], first, problem)
+        self.blocks = Compiled(self.add, example, blocks[0], problem) if blocks else None
 
     @property
     def parts(self) -> list[Compiled]:
@@ -93,11 +94,13 @@ class CompiledGradient:
 
     def over_blocks(self, point: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Gradient and loss of all blocks but the first part."""
-        if batch is not self.batch:
-            first, blocks = split(batch, self.block_rows)
-            self.kept = [self.first.kept(first), *(self.blocks.kept(block) for block in blocks if self.blocks)]
+        differentiator = self.problem.differentiator
+        if batch is not self.of[0] or differentiator is not self.of[1]:
+            (first, blocks), numbers = split(batch, self.block_rows), chosen_numbers(self.problem)
+            self.kept = [self.first.kept(first, numbers)]
+            self.kept += [self.blocks.kept(block, numbers) for block in blocks if self.blocks]
             self.zeros = torch.zeros_like(point), point.new_zeros(())
-            self.batch = batch
+            self.of = batch, differentiator
         gradient, loss = self.zeros
         if self.blocks is not None:
             for kept in self.kept[1:]:
@@ -106,12 +109,18 @@ class CompiledGradient:
 
     def add(self, point: Tensor, gradient: Tensor, loss: Tensor, *tensors: Tensor, layout: Layout) -> Any:
         """gradient and loss plus those of the points."""
-        more, value = torch.func.grad_and_value(lambda p: self._loss(p, layout.batch(tensors)))(point)
+        more, value = torch.func.grad_and_value(lambda p: self._loss(p, tensors, layout))(point)
         return gradient + more, loss + value
 
-    def _loss(self, vector: Tensor, batch: Batch) -> Tensor:
+    def _loss(self, vector: Tensor, tensors: tuple[Tensor, ...], layout: Layout) -> Tensor:
         model, parameters = self.problem.model, named(self.parameters, vector)
-        return self.problem.loss(batch, self.rows, lambda x: torch.func.functional_call(model, parameters, (x,)))
+
+        def u(x: Tensor) -> Tensor:
+            values: Tensor = torch.func.functional_call(model, parameters, (x,))
+            return values
+
+        differentiator = layout.differentiator(self.problem, tensors)
+        return self.problem.loss(layout.batch(tensors), self.rows, u, differentiator)
 
 
 def evaluations(problem: Problem, batch: Batch) -> int:
@@ -197,8 +206,18 @@ class CompiledSteps(SingleSteps):
         return [*self.update.state(self.optimizer, self.parameters), self.update.hyper(self.optimizer)]
 
 
+def chosen_numbers(problem: Problem) -> list[Tensor]:
+    """What an adaptive differentiator has chosen, as one tensor (k,) that compiled code takes; empty for any other."""
+    own = problem.differentiator
+    values = list(own.numbers().values()) if own.adaptive else []
+    return [torch.tensor(values, dtype=problem.dtype, device=problem.device)] if values else []
+
+
 class Layout:
-    """Which tensor of a flat list belongs to which region, so that compiled code can take a batch as a list."""
+    """Which tensor of a flat list belongs to which region, so that compiled code can take a batch as a list.
+
+    After those of the batch may come one of the numbers that an adaptive differentiator has chosen.
+    """
 
     def __init__(self, batch: Batch):
         self.places = [(region, field) for region, p in batch.items() for field, t in vars(p).items() if t is not None]
@@ -208,28 +227,35 @@ class Layout:
 
     def batch(self, tensors: tuple[Tensor, ...]) -> Batch:
         fields: dict[str, dict[str, Tensor]] = {}
-        for (region, field), tensor in zip(self.places, tensors, strict=True):
+        for (region, field), tensor in zip(self.places, tensors, strict=False):
             fields.setdefault(region, {})[field] = tensor
         return {region: Points(**named) for region, named in fields.items()}
+
+    def differentiator(self, problem: Problem, tensors: tuple[Tensor, ...]) -> Differentiator:
+        """That of a problem, with what it has chosen from the tensors."""
+        own = problem.differentiator
+        if len(tensors) == len(self.places):
+            return own
+        return own.with_numbers(dict(zip(own.numbers(), tensors[-1].unbind(), strict=True)))
 
 
 class Compiled:
     """One function of state and points, traced, and compiled when asked."""
 
-    def __init__(self, function: Any, state: list[Tensor], batch: Batch):
+    def __init__(self, function: Any, state: list[Tensor], batch: Batch, problem: Problem):
         self.layout = Layout(batch)
-        self.state = state
-        self.example = self.layout.tensors(batch)
+        self.state, self.batch, self.numbers = state, batch, chosen_numbers(problem)
+        self.example = [*self.layout.tensors(batch), *self.numbers]
         self.traced: Traced = trace(lambda *tensors: function(*tensors, layout=self.layout), state, self.example)
         self.run: Function
         self.repeat: Function
 
-    def kept(self, batch: Batch) -> list[Tensor]:
-        """What the compiled code needs of a batch, whose tensors have the shapes of the example."""
-        pairs = zip(self.layout.tensors(batch), self.example, strict=True)
+    def kept(self, batch: Batch, numbers: Sequence[Tensor]) -> list[Tensor]:
+        """What the compiled code needs of a batch, whose tensors have the shapes of the example, and of numbers."""
+        pairs = zip([*self.layout.tensors(batch), *numbers], self.example, strict=True)
         with torch.no_grad():
             tensors = [new if new.stride() == old.stride() else torch.empty_like(old).copy_(new) for new, old in pairs]
             return list(self.traced.prepare(*tensors))
 
     def compile(self) -> None:
-        self.run, self.repeat = self.traced.compile(self.state, self.kept(self.layout.batch(tuple(self.example))))
+        self.run, self.repeat = self.traced.compile(self.state, self.kept(self.batch, self.numbers))

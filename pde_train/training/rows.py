@@ -14,7 +14,7 @@ from pde_train.geometry import Batch
 from pde_train.optimizers.base import named, write
 from pde_train.optimizers.conjugate_gradients import Product
 from pde_train.problem import Problem
-from pde_train.training.compiled_steps import Compiled, Layout
+from pde_train.training.compiled_steps import Compiled, Layout, chosen_numbers
 from pde_train.training.steps import split, trained
 
 BLOCK_ROWS = 2048
@@ -70,8 +70,8 @@ class CompiledRows(EagerRows):
         first, blocks = split(batch, BLOCK_ROWS)
         x = torch.cat([p.detach().flatten() for p in self.parameters])
         parts = [first, *blocks[:1]]
-        self.residuals = [Compiled(self._residual, [x], part) for part in parts]
-        self.jacobians = [Compiled(self._jacobian, [x], part) for part in parts]
+        self.residuals = [Compiled(self._residual, [x], part, problem) for part in parts]
+        self.jacobians = [Compiled(self._jacobian, [x], part, problem) for part in parts]
         self.place(batch)
 
     @property
@@ -85,11 +85,11 @@ class CompiledRows(EagerRows):
             part.compile()
 
     def place(self, batch: Batch) -> None:
-        """Take these points from now on, as many in each region as before."""
+        """Take these points from now on, as many in each region as before, and what a differentiator has chosen."""
         self.batch = batch
-        first, blocks = split(batch, BLOCK_ROWS)
+        (first, blocks), numbers = split(batch, BLOCK_ROWS), chosen_numbers(self.problem)
         self.kept = [
-            [functions[0].kept(first), *(functions[1].kept(block) for block in blocks)]
+            [functions[0].kept(first, numbers), *(functions[1].kept(block, numbers) for block in blocks)]
             for functions in (self.residuals, self.jacobians)
         ]
 
@@ -110,13 +110,14 @@ class CompiledRows(EagerRows):
             values: Tensor = torch.func.functional_call(self.problem.model, own, (points,))
             return values
 
-        values = residuals.evaluate(self.problem.pde, u, self.problem.differentiator, layout.batch(tensors))
+        differentiator = layout.differentiator(self.problem, tensors)
+        values = residuals.evaluate(self.problem.pde, u, differentiator, layout.batch(tensors))
         return (self._scaled(values).flatten(),)
 
     def _jacobian(self, x: Tensor, *tensors: Tensor, layout: Layout) -> tuple[Tensor]:
-        of = self.problem
+        of, differentiator = self.problem, layout.differentiator(self.problem, tensors)
         blocks = residuals.jacobian_by_points(
-            of.pde, of.model, named(self.names, x), of.differentiator, layout.batch(tensors)
+            of.pde, of.model, named(self.names, x), differentiator, layout.batch(tensors)
         )
         return (self._scaled(blocks),)
 

@@ -141,11 +141,14 @@ COMPILE = "compile"
 
 def serve(pipe: Connection, device: torch.device) -> None:
     """The other side: the same of its own shard, for each message."""
+    compiled: CompiledGradient | None = None
     while True:
         message = pipe.recv()
         if message != COMPILE and message.news is not None:
             problem, shard, rows = torch.load(io.BytesIO(message.news), map_location=device, weights_only=False)
             parameters = trained(problem.model)
+            if compiled is not None:
+                compiled.problem = problem
         if message == COMPILE:
             compiled = CompiledGradient(problem, shard, rows)
             compiled.compile()
@@ -153,7 +156,7 @@ def serve(pipe: Connection, device: torch.device) -> None:
             continue
         point = flat(parameters)
         dist.broadcast(point, 0)
-        if message.state is None:
+        if compiled is not None and message.state is None:
             total = _as_vector(*compiled.at(point, shard))
         else:
             nn.utils.vector_to_parameters(point, parameters)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,8 +20,6 @@ from pde_train.training.signals import StopSignals
 from pde_train.training.steps import Steps, trained
 from pde_train.training.updates import clipped, scaled, update_of
 
-STEP = "differentiator.step"
-
 TOGETHER = 10
 """Steps that a block takes before the others do, while it is in the processor's cache."""
 
@@ -31,7 +28,7 @@ class StackedSteps(Steps):
     """The steps of problems that differ in numbers alone, by `vmap` over one step, a block of problems at a time.
 
     Those numbers are parameters and buffers, points, the numbers of the optimiser and of the PDE (see
-    `PDE.numbers`), and the step of finite differences.
+    `PDE.numbers`), and the steps of finite differences, which may adapt themselves.
 
     Args:
         problems: What is trained.
@@ -61,7 +58,6 @@ class StackedSteps(Steps):
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.layout = Layout(batches[0])
         self.fixed = [{k: t for k, t in _tensors(problem).items() if k not in self.shapes} for problem in problems]
-        self.numbers = _differing([numbers(problem) for problem in problems])
         update = update_of(optimizers[0])
         assert update is not None, "an optimiser with no pure update cannot be stacked"
         self.update = update
@@ -74,7 +70,8 @@ class StackedSteps(Steps):
 
     def place(self, batches: Sequence[Batch]) -> None:
         """Take these points from now on."""
-        self.batches = list(batches)
+        self.batches, self.differentiators = list(batches), [problem.differentiator for problem in self.problems]
+        self.numbers = _lifted(self.problems)
         points = [self.layout.tensors(batch) for batch in batches]
         fixed = [list(tensors.values()) for tensors in self.fixed]
         like = self.state[0][0]
@@ -127,9 +124,10 @@ class StackedSteps(Steps):
         return torch.stack(losses), self.update.parameters([column[0] for column in state])
 
     def advance(self, batches: Sequence[Batch], count: int, rates: Tensor | None = None) -> Tensor:
-        if any(new is not old for new, old in zip(batches, self.batches, strict=True)):
+        now = [*batches, *(problem.differentiator for problem in self.problems)]
+        if any(new is not old for new, old in zip(now, [*self.batches, *self.differentiators], strict=True)):
             self.place(batches)
-            self.state = self._states()  # an optimiser may have been told of the new points
+            self.state = self._states()  # an optimiser may have been told that the loss is another one
         losses: list[Tensor] = []
         while len(losses) < count:
             some = min(TOGETHER, count - len(losses))
@@ -196,18 +194,15 @@ class StackedSteps(Steps):
 
 def numbers(problem: Problem) -> dict[str, float]:
     """The numbers of a problem that may differ in a stack, by name."""
-    pde, step = problem.pde, getattr(problem.differentiator, "step", None)
-    return pde.numbers() | ({STEP: float(step)} if isinstance(step, (int, float)) else {})
+    return problem.pde.numbers() | problem.differentiator.numbers()
 
 
 def with_numbers(problem: Problem, given: dict[str, Tensor]) -> tuple[PDE, Differentiator]:
     """The PDE and the differentiator of a problem with scalar tensors in place of some of its numbers."""
     pde, differentiator = problem.pde, problem.differentiator
-    if STEP in given:
-        differentiator = replace(differentiator, step=given[STEP])  # type: ignore[type-var]  # those with a step are dataclasses
-    if of_pde := {name: value for name, value in given.items() if name != STEP}:
-        pde = pde.with_numbers(of_pde)
-    return pde, differentiator
+    of_pde = {name: value for name, value in given.items() if name in pde.numbers()}
+    of_steps = {name: value for name, value in given.items() if name not in of_pde}
+    return pde.with_numbers(of_pde) if of_pde else pde, differentiator.with_numbers(of_steps)
 
 
 def _tensors(problem: Problem) -> dict[str, Tensor]:
@@ -215,7 +210,9 @@ def _tensors(problem: Problem) -> dict[str, Tensor]:
     return {k: t.detach() for k, t in [*model.named_parameters(), *model.named_buffers()]}
 
 
-def _differing(problems: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """Those numbers alone that are not the same everywhere."""
-    names = [name for name in problems[0] if len({own[name] for own in problems}) > 1]
-    return [{name: own[name] for name in names} for own in problems]
+def _lifted(problems: Sequence[Problem]) -> list[dict[str, float]]:
+    """Those numbers alone that are not the same everywhere, or change while a problem is trained."""
+    every, first = [numbers(problem) for problem in problems], problems[0].differentiator
+    changing = set(first.numbers()) if first.adaptive else set[str]()
+    names = [name for name in every[0] if name in changing or len({own[name] for own in every}) > 1]
+    return [{name: own[name] for name in names} for own in every]
