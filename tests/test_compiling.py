@@ -771,6 +771,25 @@ def test_less_saved_than_compiling_costs_stays_eager(compose: Compose, monkeypat
     assert why == "eager: compiling 20 steps of 1.0e+00 s would save 14 s and cost about 30 s"
 
 
+@pytest.mark.usefixtures("no_compiler")
+@pytest.mark.parametrize(("optimizer", "count"), [("gradient", 1), ("lbfgs", 2), ("nncg", 10)])
+def test_every_gradient_of_a_step_is_counted(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, optimizer: str, count: int
+) -> None:
+    monkeypatch.setattr(choice, "seconds_of", lambda action: 1e-3)
+    experiment = build(compose(*SMALL[:5], f"optimizer={optimizer}"))
+    problem, closures = experiment.problem, list[float]()
+    made = descent_of(experiment).optimizer(problem.model.parameters())
+    batch = problem.draw(np.random.default_rng(0))
+    _, why = choice.choose("auto", problem, made, StopSignals(), batch, 30)
+    assert why.startswith(f"eager: compiling 30 steps of {count * 1e-3:.1e} s would save ")
+    steps_of = EagerSteps(problem, made, StopSignals())
+    gradient = steps_of.gradient
+    monkeypatch.setattr(steps_of, "gradient", lambda points: closures.append(1.0) or gradient(points))
+    steps_of.take(batch, 20)  # the steps between two preconditioners of nncg
+    assert len(closures) >= 20 * count
+
+
 @pytest.mark.usefixtures("interpreted")
 def test_more_saved_than_compiling_costs_is_compiled(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "seconds_of", lambda action: 1.0)

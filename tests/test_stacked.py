@@ -24,6 +24,7 @@ from pde_train.problem import Problem
 from pde_train.runs.run import run
 from pde_train.runs.stack import shape
 from pde_train.tracking.record import Record
+from pde_train.training import select_stacked_steps as choice
 from pde_train.training.checkpoint import content
 from pde_train.training.compiling import peak_bytes, trace
 from pde_train.training.select_stacked_steps import CannotStack
@@ -386,6 +387,30 @@ def test_stacked_steps_are_compared_with_those_of_a_run_alone(
                 trained(trainings)
         else:
             trained(trainings)
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(
+    ("words", "alone"),
+    [
+        (["differentiator=finite_difference", "differentiator.accuracy=8"], True),  # 9 x 20 points
+        (["differentiator=finite_difference"], False),  # 3 x 20
+        (["differentiator=taylor"], False),
+        (["differentiator=finite_difference", "differentiator.accuracy=8", "method.compile=never"], False),
+        (["differentiator=finite_difference", "differentiator.accuracy=8", "method.steps=999"], False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_wide_stencils_train_alone_where_code_of_one_run_is_compiled(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], alone: bool
+) -> None:
+    monkeypatch.setattr(choice, "SMALL_BLOCK_ROWS", 100)
+    first = training_of(compose, tmp_path, "method.steps=1000", *words)
+    if alone:
+        with pytest.raises(CannotStack, match="evaluates the model at 9 points for each of its own"):
+            choice._check_worth(first)
+    else:
+        choice._check_worth(first)
 
 
 @pytest.mark.parametrize("optimizer", ["ssbroyden", "ssbfgs"])

@@ -10,6 +10,9 @@ from torch import Tensor
 
 Parameters = Sequence[Tensor]
 
+GRADIENTS = "gradients_of_a_step"
+"""The attribute of an optimiser that says how many gradients each of its steps takes at least; without it, one."""
+
 REMEMBERED = "remembered"
 """Key of an optimiser's state, for its first parameter, of the tensors that an `Update` of this package remembers."""
 

@@ -41,6 +41,8 @@ class LBFGS(torch.optim.LBFGS):
         UsageError: An argument is out of range.
     """
 
+    gradients_of_a_step = 2  # where it begins, and where its line search ends
+
     def __init__(self, params: Iterable[Tensor], lr: float = 1.0, history_size: int = 50, max_eval: int = 25):
         for name, value in (("history_size", history_size), ("max_eval", max_eval)):
             if not 1 <= value <= MOST:

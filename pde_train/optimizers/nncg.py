@@ -54,6 +54,12 @@ class NNCG(torch.optim.Optimizer):
                 raise UsageError(f"optimizer.{name}={value} is of no use: expected a positive number")
         super().__init__(params, {**numbers, "tolerance": tolerance, "seed": seed})
 
+    @property
+    def gradients_of_a_step(self) -> float:
+        """At least so many: one where it begins, two for one product, one trial, and its share of the preconditioner."""
+        group = self.param_groups[0]
+        return 4 + 2 * float(group["rank"] / group["frequency"])
+
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # torch's closure is optional
         """Take one step.
 

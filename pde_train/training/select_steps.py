@@ -9,6 +9,7 @@ import torch
 
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
+from pde_train.optimizers.base import GRADIENTS
 from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.problem import Problem
 from pde_train.progress import waiting
@@ -67,7 +68,7 @@ def choose(
     """How steps of one problem are best computed.
 
     ``auto`` compiles where that is expected to cost less time than it saves, from the measured time of
-    one eager gradient a step (line searches take more). Code that an earlier run compiled costs next
+    an eager gradient and the number of them that a step takes at least. Code that an earlier run compiled costs next
     to nothing. A compilation that fails is one warning and eager steps.
 
     Args:
@@ -117,7 +118,7 @@ def _compiled_or(eager: SingleSteps, mode: str, batch: Batch, steps: int) -> tup
     if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in problem.model.parameters()):
         return eager, "eager: hooks of parameters need their gradient by backward()"
     buffers = [b.clone() for b in problem.model.buffers()]
-    seconds = seconds_of(lambda: float(eager.gradient(batch)))
+    seconds = seconds_of(lambda: float(eager.gradient(batch))) * getattr(eager.optimizer, GRADIENTS, 1)
     if not all(map(torch.equal, problem.model.buffers(), buffers)):
         put_back(problem.model.buffers(), buffers)
         return eager, "eager: the model changes its buffers, which compiled code would not"
