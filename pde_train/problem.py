@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pde_train import residuals
+from pde_train import residual_checks, residuals
 from pde_train.derivatives import Axes, Field
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.reverse import Reverse
@@ -98,7 +98,7 @@ class Problem:
 
         Raises:
             UsageError: A region has no points, a value is not one finite number for each point (see
-                `residuals.check`), or the exact solution is not finite at a test point, or has not the
+                `residual_checks.check`), or the exact solution is not finite at a test point, or has not the
                 columns of the model.
         """
         if missing := set(self.pde.regions) - set(batch):
@@ -109,13 +109,15 @@ class Problem:
         self.tune(u or self.field, batch)
         self.excess = self.differentiator.excess(u or self.field, *self._tuning_data(batch))
         with steady_draws():
-            residuals.check(self.pde, self.model, self.differentiator, batch)
+            residual_checks.check(self.pde, self.model, self.differentiator, batch)
         if self.pde.has_exact:
             self._check_exact()
 
     def _check_exact(self) -> None:
         x, remedy = self.test_batch["interior"].x, "correct `exact` or leave it out"
-        known = residuals.check_columns("the exact solution", lambda: self.exact_on_test_points, x, remedy).shape[1]
+        known = residual_checks.check_columns("the exact solution", lambda: self.exact_on_test_points, x, remedy).shape[
+            1
+        ]
         with torch.no_grad():
             columns = self.model(x[:1]).shape[1] - len(self.pde.learned)
         if known > columns or known != len(self.pde.unknowns) > 1:

@@ -36,7 +36,7 @@ def progress(items: Iterable[T] | None, what: str, **options: Any) -> tqdm[T]:
 
 
 def blocks(what: str) -> Callable[[Iterable[T]], Iterable[T]]:
-    """What wraps the iteration over the blocks of a computation in a progress bar, see `residuals.assemble`."""
+    """What wraps the iteration over the blocks of a computation in a progress bar, see `linear_system.assemble`."""
     return lambda items: progress(items, what, unit="block", leave=False)
 
 

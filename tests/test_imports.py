@@ -13,7 +13,17 @@ import pde_train
 ROOT = Path(pde_train.__file__).parent
 
 GROUND = {"errors", "derivatives", "geometry", "memory", "singular_values"}
-SCIENCE = GROUND | {"differentiators", "entropy", "models", "pdes", "problem", "residuals", "samplers", "spectra"}
+SCIENCE = GROUND | {
+    "differentiators",
+    "entropy",
+    "linear_system",
+    "models",
+    "pdes",
+    "problem",
+    "residuals",
+    "samplers",
+    "spectra",
+}
 ALLOWED = {  # what each module or folder may import from the package
     "errors": set(),
     "derivatives": set(),
@@ -37,7 +47,9 @@ ALLOWED = {  # what each module or folder may import from the package
     "schedules": GROUND,
     "weighting": GROUND | {"problem", "residuals"},
     "residuals": GROUND | {"differentiators", "pdes"},
-    "problem": GROUND | {"differentiators", "models", "pdes", "residuals", "samplers", "spectra"},
+    "residual_checks": GROUND | {"differentiators", "pdes", "residuals"},
+    "linear_system": GROUND | {"differentiators", "pdes", "residuals"},
+    "problem": GROUND | {"differentiators", "models", "pdes", "residual_checks", "residuals", "samplers", "spectra"},
     "tracking": GROUND | {"entropy", "run_folder"},
     "diagnostics": SCIENCE | {"progress", "tracking"},
     "training": SCIENCE

@@ -10,7 +10,7 @@ import torch
 from fixtures import Compose
 from torch import Tensor
 
-from pde_train import residuals
+from pde_train import linear_system
 from pde_train.derivatives import Jet
 from pde_train.diagnostics.none import NoDiagnostics
 from pde_train.diagnostics.spectrum import SpectrumProbe
@@ -66,7 +66,7 @@ def test_the_jacobian_is_the_derivative_of_the_residual_by_the_coefficients() ->
     problem = Problem(pde, model, Taylor(), Uniform(7, 4))
     batch = problem.draw(np.random.default_rng(0))
     start = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(5, 3)
-    jacobian, opposite = residuals.assemble(pde, model.features, problem.differentiator, batch, coefficients=start)
+    jacobian, opposite = linear_system.assemble(pde, model.features, problem.differentiator, batch, coefficients=start)
 
     def rows(coefficients: Tensor) -> Tensor:
         return problem.residual_vector(lambda x: model.features(x) @ coefficients, batch, rows="points").flatten()
@@ -120,7 +120,7 @@ def test_spectra_are_those_of_the_first_and_the_last_jacobian() -> None:
     batch, form = problem.draw(np.random.default_rng(0)), problem.linear_form
     assert form is not None
     with torch.no_grad():
-        jacobian, _ = residuals.assemble(
+        jacobian, _ = linear_system.assemble(
             problem.pde, form.features, problem.differentiator, batch, coefficients=form.coefficients
         )
     np.testing.assert_allclose(record.spectra[last].values[:5], np.linalg.svd(jacobian)[1][:5], rtol=1e-10)

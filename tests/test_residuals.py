@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pde_train import residuals
+from pde_train import linear_system, residuals
 from pde_train.derivatives import Field, Jet
 from pde_train.diagnostics.comparison import PeakMemory
 from pde_train.differentiators.base import Differentiator
@@ -128,7 +128,7 @@ def test_the_system_of_poissons_equation_is_the_one_by_hand(frequency: float) ->
     pde = Poisson1D(frequency=frequency)
     model, batch = features(pde), drawn(pde)
     expected = poisson_by_hand(model, batch, frequency * PI)
-    found = residuals.assemble(pde, model.features, Reverse(), batch)
+    found = linear_system.assemble(pde, model.features, Reverse(), batch)
     assert found[0].shape == (27, 12)
     assert found[1].shape == (27, 1)
     for f, e in zip(found, expected, strict=True):
@@ -142,7 +142,7 @@ def test_the_system_of_a_beam_is_the_one_by_hand() -> None:
     inside, ends = batch["interior"].x, batch["boundary"].x
     a = torch.cat([w**4 * torch.sin(inside * w + b), torch.sin(ends * w + b), 0.5 * w * torch.cos(ends * w + b)])
     f = torch.cat([PI**4 * torch.sin(PI * inside), torch.sin(PI * ends), 0.5 * PI * torch.cos(PI * ends)])
-    found = residuals.assemble(pde, model.features, Reverse(), batch)
+    found = linear_system.assemble(pde, model.features, Reverse(), batch)
     close(found[0], a, rounds=100)
     close(found[1], f, rounds=100)
 
@@ -151,7 +151,7 @@ def test_the_system_of_a_beam_is_the_one_by_hand() -> None:
 @every_pde
 def test_the_system_is_the_residual_of_the_bank_less_that_of_zero(pde: PDE, differentiator: Differentiator) -> None:
     model, batch = features(pde), drawn(pde)
-    a, b = residuals.assemble(pde, model.features, differentiator, batch)
+    a, b = linear_system.assemble(pde, model.features, differentiator, batch)
     of_features = torch.cat(list(residuals.evaluate(pde, model.features, differentiator, batch).values()))
     of_zero = residuals.stacked(residuals.evaluate(pde, zero, differentiator, batch))
     # the forcing, up to 8 pi^4 here, is added and taken away again: its rounding is all that differs
@@ -164,7 +164,7 @@ def test_the_system_is_the_residual_of_the_bank_less_that_of_zero(pde: PDE, diff
 @every_pde
 def test_the_residual_is_the_system_at_every_coefficient(pde: PDE, differentiator: Differentiator) -> None:
     model, batch = features(pde), drawn(pde)
-    a, b = residuals.assemble(pde, model.features, differentiator, batch)
+    a, b = linear_system.assemble(pde, model.features, differentiator, batch)
     with torch.no_grad():
         model.coefficients.copy_(torch.linspace(-1, 1, 12, dtype=torch.float64).unsqueeze(1))
     found = residuals.stacked(residuals.evaluate(pde, model, differentiator, batch))
@@ -177,7 +177,7 @@ def test_the_residual_is_the_system_at_every_coefficient(pde: PDE, differentiato
 def test_coefficients_that_depend_on_the_point_and_normals_enter_the_system() -> None:
     pde = Drift()
     batch = drawn(pde)
-    a, b = residuals.assemble(pde, lambda x: torch.cat([x, x**2], dim=1), Reverse(), batch)
+    a, b = linear_system.assemble(pde, lambda x: torch.cat([x, x**2], dim=1), Reverse(), batch)
     x, ends, n = batch["interior"].x, batch["boundary"].x, batch["boundary"].normals
     assert n is not None
     expected = torch.cat([torch.cat([3 * x, 4 * x**2], 1), torch.cat([ends + n, ends**2 + 2 * n * ends], 1)])
@@ -190,7 +190,7 @@ def test_coefficients_that_depend_on_the_point_and_normals_enter_the_system() ->
 def test_the_forcing_never_enters_the_matrix() -> None:
     model, batch = features(Poisson1D()), drawn(Poisson1D())
     pdes = (Poisson1D(frequency=1.0), Poisson1D(frequency=1000.0))
-    weak, strong = (residuals.assemble(pde, model.features, Reverse(), batch)[0] for pde in pdes)
+    weak, strong = (linear_system.assemble(pde, model.features, Reverse(), batch)[0] for pde in pdes)
     torch.testing.assert_close(weak, strong, rtol=0, atol=0)
 
 
@@ -205,7 +205,7 @@ def test_what_wraps_the_blocks_of_points_gets_each_of_them_once(monkeypatch: pyt
             seen.append(block)
             yield block
 
-    matrix, _ = residuals.assemble(pde, model.features, Reverse(), batch, wrap)
+    matrix, _ = linear_system.assemble(pde, model.features, Reverse(), batch, wrap)
     assert len(seen) > len(batch)
     assert sum(len(points.x) for block in seen for points in block.values()) == len(matrix)
 
@@ -217,10 +217,10 @@ def test_blocks_change_no_row(
     pde: PDE, differentiator: Differentiator, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batch = features(pde), drawn(pde)
-    whole = residuals.assemble(pde, model.features, differentiator, batch)
+    whole = linear_system.assemble(pde, model.features, differentiator, batch)
     relative = residuals.relative_residual(pde, exact(pde), differentiator, batch)
     monkeypatch.setattr(residuals, "BLOCK", block)
-    in_blocks = residuals.assemble(pde, model.features, differentiator, batch)
+    in_blocks = linear_system.assemble(pde, model.features, differentiator, batch)
     # matrix products round differently by shape; differences divide that by h^2 or h^4
     h: Any = differentiator.step if isinstance(differentiator, FiniteDifference) else 1
     for found, expected in zip(in_blocks, whole, strict=True):
@@ -252,7 +252,7 @@ def test_blocks_hold_at_most_so_many_values(monkeypatch: pytest.MonkeyPatch) -> 
         return model.features(x)
 
     monkeypatch.setattr(residuals, "BLOCK", 60)
-    residuals.assemble(pde, bank, Reverse(), drawn(pde))
+    linear_system.assemble(pde, bank, Reverse(), drawn(pde))
     assert max(seen) == 60 // 12
     assert sum(seen) >= 27
 
@@ -261,11 +261,13 @@ def test_blocks_hold_at_most_so_many_values(monkeypatch: pytest.MonkeyPatch) -> 
 def test_weights_scale_the_rows_of_their_equation(differentiator: Differentiator) -> None:
     batch = drawn(Biharmonic1D())
     model = features(Biharmonic1D())
-    plain = residuals.assemble(Biharmonic1D(), model.features, differentiator, batch)
+    plain = linear_system.assemble(Biharmonic1D(), model.features, differentiator, batch)
     # powers of 2 scale without rounding
     weighted = Biharmonic1D(weights={"value": 8.0, "moment": 0.25})
     scale = torch.tensor([1.0] * 25 + [8.0] * 2 + [0.25] * 2, dtype=torch.float64).unsqueeze(1)
-    for found, expected in zip(residuals.assemble(weighted, model.features, differentiator, batch), plain, strict=True):
+    for found, expected in zip(
+        linear_system.assemble(weighted, model.features, differentiator, batch), plain, strict=True
+    ):
         torch.testing.assert_close(found, scale * expected, rtol=0, atol=0)
     by_name = residuals.evaluate(weighted, model.features, differentiator, batch)
     unweighted = residuals.evaluate(Biharmonic1D(), model.features, differentiator, batch)
@@ -287,7 +289,7 @@ def test_rows_do_not_follow_the_order_of_the_regions() -> None:
     pde = Poisson1D()
     model, batch = features(pde), drawn(pde)
     turned = dict(reversed(list(batch.items())))
-    straight, swapped = (residuals.assemble(pde, model.features, Reverse(), b) for b in (batch, turned))
+    straight, swapped = (linear_system.assemble(pde, model.features, Reverse(), b) for b in (batch, turned))
     torch.testing.assert_close(swapped, straight, rtol=0, atol=0)
     assert list(residuals.evaluate(pde, model, Reverse(), turned)) == list(
         residuals.evaluate(pde, model, Reverse(), batch)
@@ -302,7 +304,7 @@ def test_a_nonlinear_equation_has_no_system(forcing: float, reach: float) -> Non
     with pytest.raises(
         UsageError, match=r"least_squares solves linear equations, and 'cubic' .* is not linear in u: choose"
     ):
-        residuals.assemble(pde, model.features, Reverse(), drawn(pde))
+        linear_system.assemble(pde, model.features, Reverse(), drawn(pde))
 
 
 def test_a_nonlinear_equation_still_has_residuals() -> None:
@@ -344,7 +346,7 @@ def test_a_periodic_region_compares_opposite_points() -> None:
     pde = Wheel()
     batch = Uniform(25, 8).draw(pde.domain, np.random.default_rng(0), pde.faces)
     assert batch["periodic"].x.tolist() == [[-1.0]]
-    a, b = residuals.assemble(pde, lambda x: torch.cat([x, x**2, x**3], dim=1), Reverse(), batch)
+    a, b = linear_system.assemble(pde, lambda x: torch.cat([x, x**2, x**3], dim=1), Reverse(), batch)
     # u(-1) - u(1), and -(u''(-1) - u''(1)) + 3 (u'(-1) - u'(1)), of x, x^2, x^3
     close(a[-2:], torch.tensor([[-2.0, 0.0, -2.0], [0.0, -12.0, 12.0]], dtype=torch.float64), rounds=10)
     close(b[-2:], torch.zeros(2, 1, dtype=torch.float64), rounds=10)
@@ -359,7 +361,7 @@ every_region = pytest.mark.parametrize("pde", [EulerBeam(), Convection1D(beta=2.
 def test_every_region_enters_the_system(pde: PDE, differentiator: Differentiator) -> None:
     model = features(pde, activation="sin")
     batch = Uniform(25, 8, initial=7).draw(pde.domain, np.random.default_rng(0), pde.faces)
-    a, b = residuals.assemble(pde, model.features, differentiator, batch)
+    a, b = linear_system.assemble(pde, model.features, differentiator, batch)
     rows = {e.name: len(batch[e.region].x) for e in pde.equations()}
     assert a.shape == (sum(rows.values()), 12)
     assert {k: len(v) for k, v in residuals.evaluate(pde, model, differentiator, batch).items()} == rows
@@ -382,9 +384,9 @@ def test_blocks_keep_opposite_points_together(monkeypatch: pytest.MonkeyPatch) -
     pde = Convection1D()
     model = features(pde, activation="sin")
     batch = Uniform(25, 8, initial=7).draw(pde.domain, np.random.default_rng(0), pde.faces)
-    whole = residuals.assemble(pde, model.features, Reverse(), batch)
+    whole = linear_system.assemble(pde, model.features, Reverse(), batch)
     monkeypatch.setattr(residuals, "BLOCK", 40)
-    for found, expected in zip(residuals.assemble(pde, model.features, Reverse(), batch), whole, strict=True):
+    for found, expected in zip(linear_system.assemble(pde, model.features, Reverse(), batch), whole, strict=True):
         close(found, expected, rounds=100)
 
 
@@ -399,7 +401,7 @@ def test_the_loss_is_the_sum_of_mean_squares() -> None:
 def test_the_loss_can_be_differentiated_by_the_parameters() -> None:
     pde = Poisson1D()
     model, batch = RandomFeatures(1, 12, "tanh", 2.0, seed=0), drawn(pde)
-    a, b = residuals.assemble(pde, model.features, Reverse(), batch)
+    a, b = linear_system.assemble(pde, model.features, Reverse(), batch)
     with torch.no_grad():
         model.coefficients.fill_(0.3)
     residuals.loss(residuals.evaluate(pde, model, Reverse(), batch)).backward()
@@ -464,5 +466,5 @@ def test_a_region_is_differentiated_once_for_all_its_equations() -> None:
 def test_the_system_keeps_the_precision_of_the_points(dtype: torch.dtype) -> None:
     pde = Poisson1D()
     batch = {region: points.to(dtype=dtype, device="cpu") for region, points in drawn(pde).items()}
-    a, b = residuals.assemble(pde, features(pde).to(dtype).features, Reverse(), batch)
+    a, b = linear_system.assemble(pde, features(pde).to(dtype).features, Reverse(), batch)
     assert (a.dtype, b.dtype) == (dtype, dtype)

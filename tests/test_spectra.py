@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pde_train import residuals
+from pde_train import linear_system, residuals
 from pde_train.derivatives import Jet
 from pde_train.diagnostics.spectrum import SpectrumProbe
 from pde_train.differentiators.base import Differentiator
@@ -229,7 +229,7 @@ def test_the_jacobian_of_random_features_is_their_system_matrix() -> None:
     pde, batch = Poisson1D(), Grid(20, 2).draw(Poisson1D().domain, np.random.default_rng(0))
     model = RandomFeatures(1, 15, "tanh", 3.0, seed=0)
     jacobian = ResidualJacobian(model, lambda u: residuals.stacked(residuals.evaluate(pde, u, Reverse(), batch)))
-    matrix, _ = residuals.assemble(pde, model.features, Reverse(), batch)
+    matrix, _ = linear_system.assemble(pde, model.features, Reverse(), batch)
     torch.testing.assert_close(jacobian.dense(), matrix.detach(), rtol=0, atol=100 * EPS * float(matrix.abs().max()))
 
 

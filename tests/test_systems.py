@@ -12,7 +12,7 @@ import torch
 from fixtures import Compose
 from torch import Tensor, nn
 
-from pde_train import residuals
+from pde_train import linear_system
 from pde_train.derivatives import Jet, Request
 from pde_train.diagnostics.none import NoDiagnostics
 from pde_train.differentiators.base import Differentiator
@@ -172,7 +172,7 @@ def test_the_residual_of_a_system_is_its_matrix_at_every_coefficient() -> None:
     model = RandomFeatures(1, 9, "tanh", 3.0, 0, outputs=2).requires_grad_(False)
     problem = posed(pde, model)
     batch = problem.draw(np.random.default_rng(0))
-    a, b = residuals.assemble(pde, model.features, problem.differentiator, batch)
+    a, b = linear_system.assemble(pde, model.features, problem.differentiator, batch)
     assert a.shape == (12 + 12 + 1 + 1, 18)
     model.coefficients.copy_(torch.linspace(-1, 1, 18, dtype=torch.float64).reshape(9, 2))
     found = problem.residual_vector(model, batch, rows="points")

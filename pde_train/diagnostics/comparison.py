@@ -19,7 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pde_train import residuals
+from pde_train import linear_system
 from pde_train.differentiators.base import Differentiator
 from pde_train.differentiators.forward import Forward
 from pde_train.differentiators.reverse import Reverse
@@ -125,7 +125,7 @@ def _spectrum(problem: Problem, batch: Batch, max_dense: int, rows: str) -> Spec
     with steady_draws():
         if rows == "system":
             with torch.no_grad():
-                matrix, _ = residuals.assemble(
+                matrix, _ = linear_system.assemble(
                     problem.pde, problem.field, problem.differentiator, batch, blocks("assembling")
                 )
             return Spectrum(singular_values(matrix))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pde_train import residuals
+from pde_train import linear_system
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
@@ -27,7 +27,7 @@ from pde_train.tracking.record import Record
 class LeastSquares(Method):
     """The minimum-norm solution of A a = f by SVD, without singular values below rcond s_1.
 
-    A and f come from the same residuals that train networks (`residuals.assemble`). The SVD works in float64.
+    A and f come from the same residuals that train networks (`linear_system.assemble`). The SVD works in float64.
     """
 
     rcond: float = 1e-14
@@ -40,7 +40,9 @@ class LeastSquares(Method):
         model, batch = begun("least_squares", problem)
         start = time.perf_counter()
         with torch.no_grad():
-            a, f = residuals.assemble(problem.pde, model.features, problem.differentiator, batch, blocks("assembling"))
+            a, f = linear_system.assemble(
+                problem.pde, model.features, problem.differentiator, batch, blocks("assembling")
+            )
         solution = torch.from_numpy(solve(finite_array(a), finite_array(f), self.rcond))  # (k P, 1), unknown by unknown
         seconds = time.perf_counter() - start
         with torch.no_grad():
@@ -87,7 +89,9 @@ def begun(method: str, problem: Problem) -> tuple[LinearForm, Batch]:
     problem.begin(batch)
     with torch.no_grad():  # once on few points, so that `seconds` does not count what torch loads at its first use
         few = {region: points.rows(0, 1) for region, points in batch.items()}
-        residuals.assemble(problem.pde, model.features, problem.differentiator, few, coefficients=model.coefficients)
+        linear_system.assemble(
+            problem.pde, model.features, problem.differentiator, few, coefficients=model.coefficients
+        )
     return model, batch
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pde_train import residuals
+from pde_train import linear_system
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
@@ -58,7 +58,7 @@ class NewtonLeastSquares(Method):
         while True:
             began = time.perf_counter()
             with torch.no_grad():
-                jacobian, opposite = residuals.assemble(
+                jacobian, opposite = linear_system.assemble(
                     problem.pde, model.features, problem.differentiator, batch, coefficients=model.coefficients
                 )
                 seconds += time.perf_counter() - began

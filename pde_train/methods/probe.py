@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pde_train import residuals
+from pde_train import linear_system
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import UsageError
 from pde_train.geometry import Batch
@@ -41,7 +41,7 @@ class Probe(Method):
         """The system matrix of a linear problem, of which least squares would show the spectrum."""
         if problem.linear_form is not None:
             with suppress(UsageError), torch.no_grad(), steady_draws():
-                return residuals.assemble(
+                return linear_system.assemble(
                     problem.pde, problem.field, problem.differentiator, batch, blocks("assembling")
                 )[0]
         return None

@@ -56,7 +56,7 @@ class NNCG(torch.optim.Optimizer):
 
     @property
     def gradients_of_a_step(self) -> float:
-        """At least so many: one where it begins, two for one product, one trial, and its share of the preconditioner."""
+        """One where it begins, two for a product, one for a trial, and its share of the preconditioner."""
         group = self.param_groups[0]
         return 4 + 2 * float(group["rank"] / group["frequency"])
 

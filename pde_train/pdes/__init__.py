@@ -6,7 +6,7 @@ residual on a jet, which reads as in a paper, `d.u_t + d.u * d.u_x - self.viscos
 `needs` names the derivatives that the formula uses. How they are taken is the matter of a
 differentiator, which no equation knows.
 
-A linear PDE needs no second declaration: `residuals.assemble` finds the system matrix from the same
+A linear PDE needs no second declaration: `linear_system.assemble` finds the system matrix from the same
 formulas. Where the exact solution is known, the method `exact` gives it, and runs then report
 errors. To add an equation, write its class here and its YAML file; `docs/extending.md` shows one.
 """
