@@ -18,7 +18,7 @@ from scipy import special
 
 from pde_train.derivatives import TIME
 from pde_train.errors import UsageError
-from pde_train.geometry import NEAR, Domain, Part
+from pde_train.geometry import NEAR, Box, Domain, Part
 
 RESERVED = ("interior", "boundary", "initial", "periodic", "data")
 """Names of regions that no hole may have."""
@@ -62,6 +62,15 @@ class Round(Domain):
         """The points of the boundary with some normals, and these."""
         return self.center + self.radius * normals, normals
 
+    def _circle(self) -> Part:
+        """The boundary in the plane, by the angle."""
+
+        def place(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            angle = 2 * math.pi * unit[:, 0]
+            return self._at(np.stack([np.cos(angle), np.sin(angle)], axis=1))
+
+        return Part(1, place, 2 * math.pi * self.radius, closed=frozenset({0}))
+
 
 @dataclass(frozen=True)
 class Disc(Round):
@@ -77,25 +86,28 @@ class Disc(Round):
         super().__post_init__()
 
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
-        return {"circle": Part(1, self._on_circle, 2 * math.pi * self.radius)}
-
-    def _on_circle(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        angle = 2 * math.pi * unit[:, 0]
-        return self._at(np.stack([np.cos(angle), np.sin(angle)], axis=1))
+        return {"circle": self._circle()}
 
 
 @dataclass(frozen=True)
 class Ball(Round):
-    """A ball in any dimension, whose boundary is `sphere`.
+    """A ball in any dimension, whose boundary is `sphere`; in one dimension its ends, `sphere_x_lower` and so on.
 
-    Directions are those of independent normal numbers (Muller, Commun. ACM 2, 1959), and distances from the center
-    in d dimensions the d-th roots of uniform numbers. Of the box around it the ball fills too little for d > 3.
+    In more than three dimensions directions are those of independent normal numbers (Muller, Commun. ACM 2, 1959), and
+    distances from the center in d dimensions the d-th roots of uniform numbers: the ball fills too little of the box
+    around it.
     """
 
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
+        if self.dimension == 1:
+            return _named("sphere", Box(self.lower, self.upper).parts(coordinates))
+        if self.dimension == 2:
+            return {"sphere": self._circle()}
         if self.dimension == 3:
-            return {"sphere": Part(2, self._by_height, 4 * math.pi * self.radius**2)}
-        return {"sphere": Part(self.dimension, lambda unit: self._at(_directions(unit)), self._area())}
+            return {"sphere": Part(2, self._by_height, 4 * math.pi * self.radius**2, closed=frozenset({0, 1}))}
+        return {
+            "sphere": Part(self.dimension, lambda unit: self._at(_directions(unit)), self._area(), one_to_one=False)
+        }
 
     def interior(self) -> Part:
         if self.dimension <= 3:
@@ -105,7 +117,7 @@ class Ball(Round):
             directions = _directions(unit[:, 1:])
             return self.center + self.radius * unit[:, :1] ** (1 / self.dimension) * directions, directions
 
-        return Part(self.dimension + 1, place, self._area() * self.radius / self.dimension)
+        return Part(self.dimension + 1, place, self._area() * self.radius / self.dimension, one_to_one=False)
 
     def _area(self) -> float:
         """The area of the sphere; of hundreds of dimensions, where it is smaller, the smallest positive number."""
@@ -381,7 +393,8 @@ class InTime(Domain):
         def keeps(x: np.ndarray, normals: np.ndarray) -> np.ndarray:
             return part.keeps(x[:, :-1], normals[:, :-1])
 
-        return Part(part.parameters + 1, place, part.size * (self.end - self.start), keeps)
+        size = part.size * (self.end - self.start)
+        return replace(part, parameters=part.parameters + 1, place=place, size=size, keeps=keeps)
 
     def _at_start(self, inside: Part) -> Part:
         def place(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -462,7 +475,7 @@ def _turned(part: Part) -> Part:
         x, normals = part.place(unit)
         return x, -normals
 
-    return Part(part.parameters, place, part.size, lambda x, normals: part.keeps(x, -normals))
+    return replace(part, place=place, keeps=lambda x, normals: part.keeps(x, -normals))
 
 
 def _on_boundary(domain: Domain, parts: Mapping[str, Part]) -> dict[str, Part]:

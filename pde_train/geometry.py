@@ -126,12 +126,17 @@ class Part:
             of the cube have images of equal length or area.
         size: The length or area of the image of the whole cube; 0 of a point, which is no part of `boundary`.
         keeps: Which of points (n, d) with their normals (n, d) belong to the set, as a mask (n,).
+        closed: The parameters at whose two ends points of the cube have the same image, as at the start and the end
+            of a circle or at a pole of a sphere.
+        one_to_one: Whether points of the cube have different images away from those ends.
     """
 
     parameters: int
     place: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     size: float
     keeps: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda x, normals: np.ones(len(x), dtype=bool)
+    closed: frozenset[int] = frozenset()
+    one_to_one: bool = True
 
     def share(self) -> float:
         """The length or area of what belongs to the set, from many equidistant parameters; random ones of many."""

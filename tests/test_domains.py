@@ -145,8 +145,10 @@ def test_the_area_of_a_sphere_is_that_of_the_recursion(dimension: int) -> None:
     areas = {1: math.log(2), 2: math.log(2 * math.pi * 1.5)}
     for d in range(3, dimension + 1):
         areas[d] = math.log(2 * math.pi * 1.5**2 / (d - 2)) + areas[d - 2]
-    sphere = Ball((0.0,) * dimension, 1.5).parts([f"x{i}" for i in range(dimension)])["sphere"]
-    assert math.log(sphere.share()) == pytest.approx(max(areas[dimension], math.log(sys.float_info.min)), rel=1e-12)
+    sphere = Ball((0.0,) * dimension, 1.5).region("sphere", [f"x{i}" for i in range(dimension)])
+    assert math.log(sum(part.share() for part in sphere)) == pytest.approx(
+        max(areas[dimension], math.log(sys.float_info.min)), rel=1e-12
+    )
 
 
 def test_a_ball_of_many_dimensions_in_time_has_points() -> None:
@@ -330,6 +332,60 @@ def test_a_grid_serves_surfaces_of_any_area() -> None:
     assert [(on > 1).sum(), (on < 1).sum()] == [36, 9]
     assert domain.contains(batch["initial"].x.numpy()).all()
     assert 50 < len(batch["initial"].x) < 100
+
+
+@pytest.mark.parametrize("domain", [Disc((1.0, 0.0), 2.0), Ball((1.0, 0.0), 2.0)], ids=lambda d: type(d).__name__)
+@pytest.mark.parametrize("n", [1, 2, 3, 20])
+def test_a_grid_of_a_circle_has_each_point_once(domain: Domain, n: int) -> None:
+    """n equidistant points integrate cos(k phi) and sin(k phi) to rounding for 0 < k < n, and none is there twice."""
+    points = Grid(100, n).draw(domain, np.random.default_rng(0), {"boundary": domain.region("boundary", "xy")})
+    z = (points["boundary"].x.numpy() - [1, 0]) @ [0.5, 0.5j]
+    assert len(z) == len(np.unique(z.round(9))) == n
+    assert np.abs([(z**k).mean() for k in range(1, n)]).max(initial=0) < 1e-14  # of n numbers of modulus 1
+    assert abs((z**n).mean()) == pytest.approx(1)
+
+
+def test_a_grid_of_a_sphere_has_each_point_once() -> None:
+    """Heights are the middles of k equal intervals, for which the mean of z^2 is (1 - k^-2) / 3."""
+    ball, k = Ball((0.0, 0.0, 0.0), 1.0), 10
+    points = Grid(1000, k**2).draw(ball, np.random.default_rng(0), {"boundary": ball.region("boundary", "xyz")})
+    x = points["boundary"].x.numpy()
+    assert len(x) == len(np.unique(x.round(9), axis=0)) == k**2
+    expected = [(1 + k**-2 / 2) / 3, (1 + k**-2 / 2) / 3, (1 - k**-2) / 3]
+    assert x.T @ x / k**2 == pytest.approx(np.diag(expected), abs=1e-14)  # of 100 terms of at most 1
+    assert np.abs(x.mean(axis=0)).max() < 1e-14
+
+
+def test_a_grid_has_each_point_of_a_closed_piece_once_at_all_times_and_in_a_hole() -> None:
+    names, domain = ("x", "y", "t"), InTime(RING, 0.0, 1.0)
+    points = Grid([9, 9, 4], 40).draw(domain, np.random.default_rng(0), {"boundary": domain.region("boundary", names)})
+    x = points["boundary"].x.numpy()
+    assert len(x) == len(np.unique(x.round(9), axis=0))
+    assert {x[:, 2].min(), x[:, 2].max()} == {0.0, 1.0}  # time is not closed: both of its ends belong to the grid
+
+
+@pytest.mark.parametrize("sampler", [Uniform(90, 30), Grid(90, 30)], ids=lambda s: type(s).__name__)
+def test_the_boundary_of_a_ball_in_one_dimension_is_two_points(sampler: Sampler) -> None:
+    ball = Ball((1.0,), 2.0)
+    regions = {name: ball.region(name, "x") for name in ("boundary", "sphere", "sphere_x_lower")}
+    batch = sampler.draw(ball, np.random.default_rng(0), regions)
+    assert batch["boundary"].x.tolist() == batch["sphere"].x.tolist() == [[-1.0], [3.0]]
+    assert normals_of(batch["boundary"]).tolist() == [[-1.0], [1.0]]
+    assert batch["sphere_x_lower"].x.tolist() == [[-1.0]]
+
+
+@pytest.mark.parametrize("in_time", [False, True])
+def test_a_grid_of_a_ball_of_many_dimensions_is_refused(in_time: bool) -> None:
+    """Its points are made of more numbers than it has dimensions, the middles of which have no direction."""
+    ball, names = Ball((0.0,) * 4, 1.0), ("x", "y", "z", "w", "t")
+    domain = InTime(ball, 0.0, 1.0) if in_time else ball
+    sentence = "a ball of more than three dimensions and its sphere have no grid: expected points off a grid, choose"
+    with pytest.raises(UsageError, match=sentence):
+        Grid([3] * domain.interior().parameters, 81).draw(domain, np.random.default_rng(0), {})
+    (sphere,) = domain.region("boundary", names if in_time else names[:4])
+    box = Difference(Box((-2.0,) * domain.dimension, (2.0,) * domain.dimension), {"hole": domain})
+    with pytest.raises(UsageError, match=sentence):
+        Grid(3**domain.dimension, 81).draw(box, np.random.default_rng(0), {"hole": [sphere]})
 
 
 @pytest.mark.parametrize(

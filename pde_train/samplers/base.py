@@ -195,10 +195,32 @@ class Sampler(ABC):
         """About how many points a grid has on the whole of a piece, of which some belong to it, so that one is left."""
         axes = part.parameters
         root = max(1, round(count ** (1 / axes)))
-        cube = Box((0.0,) * axes, (1.0,) * axes)
-        while not part.keeps(*part.place(self.fill(cube, root**axes, generator))).any():
+        while not part.keeps(*part.place(self._parameters(part, root**axes, generator))).any():
             root += 1  # two points are both ends of a curve, of which neither need be left
         return int(root**axes)
+
+    def _parameters(self, part: Part, count: int | Sequence[int], generator: np.random.Generator) -> np.ndarray:
+        """Parameters (n, p) of points of a set; of a grid where the set is closed the middles of equal intervals.
+
+        Args:
+            part: The set.
+            count: The number n of points.
+            generator: The source of all randomness.
+
+        Returns:
+            The parameters.
+
+        Raises:
+            UsageError: A grid was asked for, several points of which would have the same image.
+        """
+        if self.repeats_itself and not part.one_to_one:
+            raise UsageError(
+                "a ball of more than three dimensions and its sphere have no grid: expected points off a grid, choose "
+                "sampler=sobol or sampler=uniform"
+            )
+        half = 0.5 / round(float(np.prod(count)) ** (1 / part.parameters)) if self.repeats_itself else 0.0
+        ends = [half if axis in part.closed else 0.0 for axis in range(part.parameters)]
+        return self.fill(Box(tuple(ends), tuple(1 - end for end in ends)), count, generator)
 
     def _on_part(
         self, region: str, part: Part, count: int | Sequence[int], generator: np.random.Generator
@@ -206,9 +228,8 @@ class Sampler(ABC):
         """Draw points of a set; a grid gives what it has, and a point is one."""
         if not part.parameters:
             return part.place(np.zeros((1, 0)))
-        cube = Box((0.0,) * part.parameters, (1.0,) * part.parameters)
         return part.draw(
-            region, int(np.prod(count)), lambda: self.fill(cube, count, generator), once=self.repeats_itself
+            region, int(np.prod(count)), lambda: self._parameters(part, count, generator), once=self.repeats_itself
         )
 
     def adapted(self, domain: Domain, generator: np.random.Generator, sizes: Sizes) -> np.ndarray:
