@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -27,6 +27,9 @@ CLOSEST = 2.0**-53
 """The least distance from 0 and 1 of uniform numbers in place of which there are normal ones."""
 
 Limits = tuple[float, ...]
+
+Contains = Callable[[np.ndarray], np.ndarray]
+"""Which of points (n, d) belong to a set, as a mask (n,)."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,8 @@ class Difference(Domain):
     """A domain without some holes.
 
     The boundary has the pieces of the domain outside of the holes. The pieces of a hole inside the domain
-    have its name where it has one, and otherwise names that begin with it: `cylinder`, or `step_x_upper`.
+    have its name where it has one, and otherwise names that begin with it: `cylinder`, or `step_x_upper`. What several
+    of them share belongs to the first one.
 
     Attributes:
         whole: The domain.
@@ -217,16 +221,19 @@ class Difference(Domain):
         return inside
 
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
-        found = dict(self.whole.parts(coordinates))
+        found, others = _on_boundary(self, self.whole.parts(coordinates)), [self.whole.contains]
         for name, hole in self.holes.items():
             pieces = {key: _turned(part) for key, part in _named(name, hole.parts(coordinates)).items()}
-            found = _with(found, name, pieces)
-        return _on_boundary(self, found)
+            found = _with(found, name, _on_boundary(self, pieces, others))
+            others = [*others, partial(_is_outside, hole)]
+        return found
 
 
 @dataclass(frozen=True)
 class Union(Domain):
     """All points of some domains; their pieces outside of the others have names as those of holes, see `Difference`.
+
+    What pieces of several domains share belongs to the first one.
 
     Attributes:
         members: The domains by name.
@@ -251,9 +258,11 @@ class Union(Domain):
 
     def parts(self, coordinates: Sequence[str]) -> dict[str, Part]:
         found: dict[str, Part] = {}
+        others: list[Contains] = []
         for name, member in self.members.items():
-            found = _with(found, name, _named(name, member.parts(coordinates)))
-        return _on_boundary(self, found)
+            found = _with(found, name, _on_boundary(self, _named(name, member.parts(coordinates)), others))
+            others = [*others, member.contains]
+        return found
 
 
 @dataclass(frozen=True)
@@ -478,14 +487,31 @@ def _turned(part: Part) -> Part:
     return replace(part, place=place, keeps=lambda x, normals: part.keeps(x, -normals))
 
 
-def _on_boundary(domain: Domain, parts: Mapping[str, Part]) -> dict[str, Part]:
-    """What of some pieces lies on the boundary of a domain: with the domain on one side and not on the other."""
+def _is_outside(domain: Domain, x: np.ndarray) -> np.ndarray:
+    return ~domain.contains(x)
+
+
+def _on_boundary(domain: Domain, parts: Mapping[str, Part], others: Sequence[Contains] = ()) -> dict[str, Part]:
+    """What of some pieces lies on the boundary of a domain, and on that of none of some other sets.
+
+    A boundary is where the set is on the one side and not on the other.
+
+    Args:
+        domain: The domain.
+        parts: The pieces.
+        others: The sets whose pieces of the same boundary are there already, so that what they share is there once.
+
+    Returns:
+        The pieces without the rest.
+    """
     step = NEAR * float(max(domain.lengths))
 
     def kept(part: Part) -> Part:
         def keeps(x: np.ndarray, normals: np.ndarray) -> np.ndarray:
-            inner, outer = domain.contains(x - step * normals), domain.contains(x + step * normals)
-            kept: np.ndarray = inner & ~outer & part.keeps(x, normals)
+            inner, outer = x - step * normals, x + step * normals
+            kept: np.ndarray = domain.contains(inner) & ~domain.contains(outer) & part.keeps(x, normals)
+            for contains in others:
+                kept &= ~contains(inner) | contains(outer)
             return kept
 
         return replace(part, keeps=keeps)

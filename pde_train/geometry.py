@@ -140,10 +140,10 @@ class Part:
 
     def share(self) -> float:
         """The length or area of what belongs to the set, from many equidistant parameters; random ones of many."""
-        if not self.parameters:
-            return self.size
         axis = (np.arange(LOOKED_AT) + 0.5) / LOOKED_AT if self.parameters == 1 else (np.arange(64) + 0.5) / 64
-        if self.parameters <= 3:
+        if not self.parameters:
+            unit = np.zeros((1, 0))
+        elif self.parameters <= 3:
             unit = np.stack(np.meshgrid(*[axis] * self.parameters), axis=-1).reshape(-1, self.parameters)
         else:
             unit = np.random.default_rng(0).random((LOOKED_AT, self.parameters))

@@ -38,6 +38,11 @@ L_SHAPE = Difference(SQUARE, {"step": Box((0.0, 0.0), (1.0, 1.0))})
 CHANNEL = Difference(Box((0.0, 0.0), (2.0, 1.0)), {"cylinder": Disc((0.5, 0.5), 0.2), "bump": Disc((1.5, 0.0), 0.3)})
 RING = Difference(Disc((1.0, 0.0), 2.0), {"inner": Disc((1.0, 0.0), 0.5)})
 STAR = Polygon([(0, 0), (2, 0), (2, 1), (1, 0.4), (0.3, 1.5)])
+ROW = Union({"left": Box((0.0, 0.0), (2.0, 1.0)), "right": Box((1.0, 0.0), (3.0, 1.0))})
+NOTCHED = Difference(
+    SQUARE,
+    {"left": Box((-0.5, -1.0), (0.1, 0.0)), "right": Box((-0.1, -1.0), (0.5, 0.0)), "beside": Box((1.0, -1.0), (2, 1))},
+)
 KEYHOLE = Union({"head": Disc((0.0, 1.0), 0.6), "slot": Box((-0.2, -0.5), (0.2, 1.0))})
 
 
@@ -53,6 +58,8 @@ SHAPES: dict[str, tuple[Domain, shapely.Geometry]] = {
     "l": (L_SHAPE, shapely.box(-1, -1, 1, 1).difference(shapely.box(0, 0, 1, 1))),
     "channel": (CHANNEL, shapely.box(0, 0, 2, 1).difference(disc(0.5, 0.5, 0.2)).difference(disc(1.5, 0, 0.3))),
     "keyhole": (KEYHOLE, disc(0, 1, 0.6).union(shapely.box(-0.2, -0.5, 0.2, 1))),
+    "row": (ROW, shapely.box(0, 0, 3, 1)),
+    "notched": (NOTCHED, shapely.box(-1, -1, 1, 1).difference(shapely.box(-0.5, -1, 0.5, 0))),
 }
 SAMPLERS: dict[str, Sampler] = {
     "uniform": Uniform(4000, 3000),
@@ -105,6 +112,21 @@ def test_points_are_uniform_in_the_domain_and_along_its_boundary(name: str) -> N
             expected = part.area / whole.area if whole is shape else part.length / whole.length
             found = shapely.intersects_xy(half, points.x[:, 0].numpy(), points.x[:, 1].numpy()).mean()
             assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_what_pieces_of_a_boundary_share_belongs_to_the_first_one() -> None:
+    """Left of x = 2 the lower side of the row is that of its left box, whose upper side in x is inside."""
+    lengths = {name: part.share() for name, part in ROW.parts("xy").items()}
+    assert lengths["left_y_lower"] == lengths["left_y_upper"] == 2
+    assert lengths["right_y_lower"] == lengths["right_y_upper"] == 1
+    assert lengths["left_x_upper"] == lengths["right_x_lower"] == 0
+    lengths = {name: part.share() for name, part in NOTCHED.parts("xy").items()}
+    assert [lengths["x_upper"], lengths["beside_x_lower"]] == [2, 0]
+    assert lengths["left_y_upper"] == pytest.approx(0.6)
+    assert lengths["right_y_upper"] == pytest.approx(0.4, rel=1e-3)
+    ends = Union({"left": Box((0.0,), (2.0,)), "right": Box((1.0,), (3.0,)), "again": Box((0.0,), (1.0,))})
+    batch = Uniform(9, 9).draw(ends, np.random.default_rng(0), {"boundary": ends.region("boundary", "x")})
+    assert batch["boundary"].x.tolist() == [[0.0], [3.0]]
 
 
 def test_a_ball_and_its_sphere() -> None:
