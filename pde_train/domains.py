@@ -182,7 +182,8 @@ class Polygon(Domain):
             along = end - start
             length = float(np.hypot(*along))
             normal = around * np.array([along[1], -along[0]]) / length
-            found[f"edge_{i}"] = Part(1, partial(_on_edge, start, along, normal), length)
+            place, space = partial(_on_edge, start, along, normal), [name != TIME for name in coordinates]
+            found[f"edge_{i}"] = Part(1, place, length, across_time=not normal[space].any())
         return found
 
     def _shape(self) -> shapely.Polygon:
@@ -413,7 +414,10 @@ class InTime(Domain):
             normals[:, -1] = -1
             return x, normals
 
-        return replace(inside, place=place, keeps=lambda x, normals: inside.keeps(x[:, :-1], normals[:, :-1]))
+        def keeps(x: np.ndarray, normals: np.ndarray) -> np.ndarray:
+            return inside.keeps(x[:, :-1], normals[:, :-1])
+
+        return replace(inside, place=place, keeps=keeps, across_time=True)
 
 
 def _bound(domain: Domain, lower: Sequence[float] | np.ndarray, upper: Sequence[float] | np.ndarray) -> None:

@@ -129,6 +129,7 @@ class Part:
         closed: The parameters at whose two ends points of the cube have the same image, as at the start and the end
             of a circle or at a pole of a sphere.
         one_to_one: Whether points of the cube have different images away from those ends.
+        across_time: Whether the set is a face across time, such as the initial one, which is no part of `boundary`.
     """
 
     parameters: int
@@ -137,6 +138,7 @@ class Part:
     keeps: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda x, normals: np.ones(len(x), dtype=bool)
     closed: frozenset[int] = frozenset()
     one_to_one: bool = True
+    across_time: bool = False
 
     def share(self) -> float:
         """The length or area of what belongs to the set, from many equidistant parameters; random ones of many."""
@@ -211,8 +213,8 @@ class Domain(ABC):
         """The pieces that make up a region in which equations hold.
 
         Args:
-            name: `interior`, which has none; `boundary`, all but the initial time, other faces across time, and points;
-                that of a piece; or that of a hole, whose pieces begin with it.
+            name: `interior`, which has none; `boundary`, all but the initial time, other faces across time, those of
+                holes and members included, and points; that of a piece; or that of a hole, whose pieces begin with it.
             coordinates: The names of the coordinates.
 
         Returns:
@@ -225,8 +227,7 @@ class Domain(ABC):
         if name == "interior":
             return []
         if name == "boundary":
-            times = ("initial", f"{TIME}_lower", f"{TIME}_upper")
-            return [part for key, part in parts.items() if key not in times and part.size > 0]
+            return [part for part in parts.values() if not part.across_time and part.size > 0]
         if name == "initial" and name not in parts and f"{TIME}_lower" in parts:  # of a box with time among its axes
             name = f"{TIME}_lower"
         found = [part for key, part in parts.items() if key == name or key.startswith(f"{name}_")]
@@ -285,7 +286,8 @@ class Box(Domain):
         for axis, side in self.faces():
             name = f"{coordinates[axis]}_{'lower' if side < 0 else 'upper'}"
             size = float(np.prod(np.delete(self.lengths, axis)))
-            found[name] = Part(self.dimension - 1, partial(self._on_face, axis, side), size)
+            place, across_time = partial(self._on_face, axis, side), coordinates[axis] == TIME
+            found[name] = Part(self.dimension - 1, place, size, across_time=across_time)
         return found
 
     def _on_face(self, axis: int, side: int, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

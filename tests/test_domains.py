@@ -335,6 +335,29 @@ def test_the_ends_of_time_of_a_box_that_has_it_are_no_boundary() -> None:
     assert (batch["initial"].x[:, 2] == 0).all()
 
 
+BLOCK = Box((0.25, 0.25), (0.75, 0.75))
+CROSSED = Box((-1.0, -1.0), (1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("domain", "length"),
+    [
+        (Difference(CROSSED, {"hole": BLOCK}), 2 * 2 + 2 * 0.5),
+        (Difference(InTime(Box((-1.0,), (1.0,)), -1.0, 1.0), {"hole": InTime(Box((0.25,), (0.75,)), 0.25, 0.75)}), 5),
+        (Difference(CROSSED, {"hole": Difference(BLOCK, {"core": Box((0.4, 0.4), (0.6, 0.6))})}), 5 + 2 * 0.2),
+        (Union({"low": CROSSED, "high": Box((-1.0, 1.0), (0.5, 2.0))}), 2 * 2 + 2),
+        (Polygon([(-1, 0), (1, 0), (2, 1), (-1, 1)]), 1 + math.sqrt(2)),
+    ],
+    ids=["box", "in time", "nested", "union", "polygon"],
+)
+def test_faces_across_time_are_no_boundary(domain: Domain, length: float) -> None:
+    """The boundary in (x, t) is what has a normal in space, of holes and members, too."""
+    parts = domain.region("boundary", ("x", "t"))
+    assert sum(part.share() for part in parts) == pytest.approx(length, rel=1e-3)
+    batch = Uniform(10, 200).draw(domain, np.random.default_rng(0), {"boundary": parts})
+    assert (normals_of(batch["boundary"])[:, 0] != 0).all()
+
+
 def test_a_point_on_the_boundary_belongs_to_the_domain_up_to_rounding() -> None:
     """A sensor on the wall of a hole, and points of a circle, which rounding puts on either side."""
     batch = Uniform(50, 200).draw(RING, np.random.default_rng(0), {"boundary": RING.region("boundary", "xy")})
