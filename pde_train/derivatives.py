@@ -62,7 +62,7 @@ class Request:
 
     Raises:
         ValueError: There is no name, or one that names no derivative of these unknowns over these
-            coordinates.
+            coordinates, such as `lap_u` over time alone.
 
     Examples:
         >>> request = Request.parse("u u_xy lap_u", coordinates=("x", "y"))
@@ -151,13 +151,14 @@ def _terms(name: str, coordinates: tuple[str, ...], unknown: str = FIELD) -> dic
     space = [i for i, c in enumerate(coordinates) if c != TIME]
     if name == "u":
         return {(): 1.0}
-    if name == "lap_u":
+    if name == "lap_u" and space:
         return {(i, i): 1.0 for i in space}
-    if name == "bih_u":
+    if name == "bih_u" and space:
         return dict(Counter(tuple(sorted((i, i, j, j))) for i in space for j in space))
     along = re.findall(COORDINATE, name[2:])
     if not along or name != "u_" + "".join(along) or not set(along) <= set(coordinates):
-        raise ValueError(_no_derivative(unknown + name[1:], coordinates, (unknown,)))
+        named = name[:-1] + unknown if name.rpartition("_")[0] in SUMS else unknown + name[1:]
+        raise ValueError(_no_derivative(named, coordinates, (unknown,)))
     return {tuple(sorted(coordinates.index(c) for c in along)): 1.0}
 
 
@@ -172,9 +173,10 @@ def _no_derivative(name: str, coordinates: tuple[str, ...], unknowns: tuple[str,
     listed = coordinates if len(coordinates) <= 5 else (*coordinates[:3], "...", coordinates[-1])
     among = "" if len(unknowns) == 1 else f"of {', '.join(unknowns)} "
     u, x = unknowns[0], coordinates[0]
+    sums = f"lap_{u} or bih_{u}" if set(coordinates) != {TIME} else f"as lap_{u} and bih_{u} leave out {TIME}"
     return (
         f"{name!r} names no derivative {among}over the coordinates {', '.join(listed)}: "
-        f"expected {u}, {u}_{x}, {u}_{x * 2}, ..., lap_{u} or bih_{u}"
+        f"expected {u}, {u}_{x}, {u}_{x * 2}, ..., {sums}"
     )
 
 

@@ -98,19 +98,18 @@ def faces_of(region: str, coordinates: Sequence[str]) -> list[Face]:
         UsageError: There is no region of that name.
     """
     space = [axis for axis, coordinate in enumerate(coordinates) if coordinate != TIME]
-    faces: dict[str, list[Face]] = {
-        "interior": [],
-        "boundary": [(axis, side) for axis in space for side in (-1, 1)],
-        "periodic": [(axis, -1) for axis in space],
-    }
+    faces: dict[str, list[Face]] = {"interior": []}
+    if space:
+        faces["boundary"] = [(axis, side) for axis in space for side in (-1, 1)]
+        faces["periodic"] = [(axis, -1) for axis in space]
     for axis, coordinate in enumerate(coordinates):
         faces |= {f"{coordinate}_lower": [(axis, -1)], f"{coordinate}_upper": [(axis, 1)]}
         if coordinate == TIME:
             faces["initial"] = [(axis, -1)]
     if region not in faces:
-        initial = "initial, " if TIME in coordinates else ""
+        named = ", ".join(name for name in ("interior", "boundary", "initial", "periodic") if name in faces)
         raise UsageError(
-            f"{region!r} is no region of this PDE: expected interior, boundary, {initial}periodic, "
+            f"{region!r} is no region of this PDE: expected {named}, "
             f"{coordinates[0]}_lower, {coordinates[0]}_upper, ..., name one of them in @on"
         )
     return faces[region]

@@ -105,6 +105,15 @@ def test_time_letters_need_a_time_coordinate() -> None:
         Request.parse("u_t", ("x",))
 
 
+@pytest.mark.parametrize("name", ["lap_v", "bih_v"])
+def test_a_sum_over_no_spatial_coordinate_is_refused(name: str) -> None:
+    """An empty sum is no derivative, and differentiators take at least one of each name."""
+    sentence = rf"'{name}' names no derivative over the coordinates t: expected v, v_t, v_tt, ..., as lap_v and bih_v"
+    with pytest.raises(ValueError, match=rf"{sentence} leave out t"):
+        Request.parse(f"v_t {name}", ("t",), ("v",))
+    assert Request.parse("v_t v_tt", ("t",), ("v",)).order == 2
+
+
 def test_a_jet_gives_its_columns_by_name() -> None:
     columns = {"x": torch.ones(3, 1), "u": torch.zeros(3, 2), "lap_u": torch.full((3, 2), 5.0)}
     jet = Jet(columns)

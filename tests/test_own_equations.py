@@ -222,6 +222,14 @@ def declared(**about: object) -> type[Own]:
             {"heat": on("interior", needs="u_yy")(lambda self, d: d.u)},
             "needs='u_yy' of the equation 'heat' of Declared",
         ),
+        (
+            {
+                "coordinates": ("t",),
+                "heat": on("interior", needs="lap_u")(lambda self, d: d.lap_u),
+                "ends": on("initial", needs="u")(lambda self, d: d.u),
+            },
+            "needs='lap_u' of the equation 'heat' of Declared: 'lap_u' names no derivative over the coordinates t",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_refused(about: dict[str, Any], sentence: str) -> None:

@@ -409,11 +409,19 @@ def test_regions_are_made_of_faces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("region", "coordinates"), [("initial", ("x", "y")), ("boundry", ("x",)), ("y_lower", ("x",)), ("x_left", ("x",))]
+    ("region", "coordinates"),
+    [
+        ("initial", ("x", "y")),
+        ("boundry", ("x",)),
+        ("y_lower", ("x",)),
+        ("x_left", ("x",)),
+        ("boundary", ("t",)),
+        ("periodic", ("t",)),
+    ],
 )
 def test_an_unknown_region_is_refused_with_what_is_known(region: str, coordinates: tuple[str, ...]) -> None:
     with pytest.raises(
-        UsageError, match=rf"'{region}' is no region of this PDE: expected interior, .* x_lower, .* @on"
+        UsageError, match=rf"'{region}' is no region of this PDE: expected interior, .* {coordinates[0]}_lower, .* @on"
     ):
         faces_of(region, coordinates)
 
