@@ -314,6 +314,23 @@ def test_automatic_steps_follow_a_small_domain() -> None:
     assert FiniteDifference(2).fitted((0.1,), 1.0, 2.0).steps((0, 0), x) == FiniteDifference(2).steps((0, 0), x)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-9, 1e-14, 1e-100])
+@pytest.mark.parametrize("step", ["auto", "optimal", 1e-4, 3e-14])
+def test_derivatives_do_not_depend_on_the_unit_of_length(size: float, step: float | str) -> None:
+    """sin(x / L) on [0, L] has the slope cos(x / L) / L, and the smallest step is 100 eps L = 2.2e-14 L."""
+    x = size * torch.linspace(0, 1, 50, dtype=torch.float64).unsqueeze(1)
+    fixed = step * size if isinstance(step, float) else step
+    differentiator = FiniteDifference(2, fixed).fitted((size / 49,), size, size)
+    axes = frozenset([(0,)])
+    differentiator = differentiator.tuned_to(lambda p: torch.sin(p / size), x, axes)
+    found = differentiator.partials(lambda p: torch.sin(p / size), x, axes)[0,] * size
+    h = differentiator.steps((0,), x)[0] / size
+    # h^2 / 6 of truncation; two values with their arguments, each of which are rounded by at most eps, over 2 h
+    assert float((found - torch.cos(x / size)).abs().max()) < h**2 / 6 + 2 * eps(x.dtype) / h
+    with pytest.raises(UsageError, match=r"is lost in the rounding of torch.float64 coordinates: expected at least"):
+        FiniteDifference(2, 2e-14 * size).fitted((size / 49,), size, size).partials(torch.sin, x, axes)
+
+
 def test_the_excess_of_automatic_steps_is_that_of_their_errors() -> None:
     """Against the errors themselves: weights in +-5 need much smaller steps than a function of scale 1."""
     generator = torch.Generator().manual_seed(0)

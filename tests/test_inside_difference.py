@@ -77,6 +77,20 @@ def test_mixed_derivatives_are_products_in_corners_too() -> None:
     assert u.points.max() <= 1 + 1e-15
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-9, 1e-100])
+def test_the_smallest_step_is_relative_to_the_domain(size: float) -> None:
+    """u(x / L) = (x / L)^2 on [0, L] has the slope 2 x / L^2, to eps L / h of rounding; 100 eps L is the border."""
+    x = size * torch.linspace(0, 1, 9, dtype=torch.float64).unsqueeze(1)
+
+    def slope(h: float) -> Tensor:
+        differentiator = InsideDifference(2, h * size).fitted((size / 8,), size, size)
+        return size * taken(differentiator.within(Box((0.0,), (size,))), lambda p: (p / size) ** 2, x, (0,))
+
+    assert torch.allclose(slope(3e-14), 2 * x / size, rtol=0, atol=10 * 2.2e-16 / 3e-14)
+    with pytest.raises(UsageError, match="is lost in the rounding of"):
+        slope(2e-14)
+
+
 def test_a_compiled_graph_has_the_same_numbers() -> None:
     x = torch.linspace(-1, 1, 9, dtype=torch.float64).unsqueeze(1)
     differentiator = InsideDifference(2, 0.05).within(LINE)

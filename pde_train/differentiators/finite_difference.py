@@ -87,7 +87,7 @@ class FiniteDifference(Differentiator):
         chosen: The steps of `optimal` by derivative, from `tuned_to`; until then they are those of
             `auto`. They may be scalar tensors, see `with_numbers`.
         magnitude: The |x| of `auto`, from `fitted`.
-        length: The L of `auto`, from `fitted`.
+        length: The L of `auto`, from `fitted`, by which the smallest step that is accepted is measured, too.
 
     Raises:
         UsageError: An argument is out of range.
@@ -150,7 +150,7 @@ class FiniteDifference(Differentiator):
         if not self.adaptive:
             return self
         smallest = 2 * SMALLEST_STEP * 2**self.richardson * torch.finfo(x.dtype).eps
-        smallest *= max(1.0, float(x.detach().abs().max()))
+        smallest *= max(self.length, float(x.detach().abs().max()))
         auto = {a: replace(self, chosen=()).steps(a, x)[0] for a in sorted(axes) if a}
         best = {a: min(max(bound.best, smallest), 1.0) for a, bound in self._bounds(u, x, axes).items()}
         return replace(self, chosen=tuple((auto | best).items()))
@@ -245,15 +245,13 @@ class FiniteDifference(Differentiator):
         steps = {a: self.steps(a, x) for a in sorted(axes)}
         taken = [h for a in steps if a for h in steps[a]]  # u itself takes no step
         if taken:
-            check_step(min(taken) / 2**self.richardson, x)
+            check_step(min(taken) / 2**self.richardson, x, self.length)
         units = self._units()
         stencils = {
             a: {(offset, a if a in units and any(offset) else ()): weight for offset, weight in own}
             for a, own in ((a, stencil(a, self.accuracy, h, self.richardson)) for a, h in steps.items())
         }
-        places = sorted(
-            {place for weights in stencils.values() for place in weights}
-        )  # offsets, and whose unit they have
+        places = sorted({place for own in stencils.values() for place in own})  # offsets, and whose unit they have
         reach = x.new_tensor([offset for offset, _ in places]).unsqueeze(1)
         if units:
             reach = reach * torch.stack([units.get(of, x.new_ones(())) for _, of in places]).view(-1, 1, 1)
@@ -319,12 +317,13 @@ def _left_over(axes: Axes, accuracy: int, richardson: int, dimension: int) -> di
     return factors
 
 
-def check_step(step: float, x: Tensor) -> None:
+def check_step(step: float, x: Tensor, length: float = 1.0) -> None:
     """Refuse a step that is lost in the rounding of the coordinates.
 
     Args:
         step: The step.
         x: The points (n, d).
+        length: The length of the domain, or 1 where it is longer: what coordinates are at least, as some x may be 0.
 
     Raises:
         UsageError: It is lost.
@@ -333,7 +332,7 @@ def check_step(step: float, x: Tensor) -> None:
         reach = float(x.detach().abs().max())
     except RuntimeError:  # tensors have no values while a graph is traced; the same points were checked before that
         return
-    smallest = SMALLEST_STEP * torch.finfo(x.dtype).eps * max(1.0, reach)
+    smallest = SMALLEST_STEP * torch.finfo(x.dtype).eps * max(length, reach)
     if step < smallest:
         raise UsageError(
             f"differentiator.step={step:.0e} is lost in the rounding of {x.dtype} coordinates: "

@@ -87,7 +87,7 @@ class InsideDifference(Differentiator):
         if not axes:
             return u(x)
         steps, orders = self.differences.steps(axes, x), Counter(axes)
-        check_step(min(steps[i] for i in orders), x)
+        check_step(min(steps[i] for i in orders), x, self.differences.length)
         centres, lines = list(x.unbind(1)), {}
         for i, order in orders.items():
             reach = reach_of(order, self.accuracy)
