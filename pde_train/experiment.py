@@ -111,11 +111,14 @@ def build(cfg: DictConfig) -> Experiment:
     if pde.has_exact_conditions:
         _check_ansatz(Problem(soft, model, Reverse(), sampler), pde.learned)
     differentiator = fitted(build_group(cfg, "differentiator"), pde, sampler)
-    if differentiator.reach > min(pde.domain.lengths):
-        raise UsageError(
-            f"{type(differentiator).__name__} evaluates u at a distance of {differentiator.reach:g}, and the shortest "
-            f"side of the domain is {min(pde.domain.lengths):g}: expected a smaller differentiator.step or radius"
-        )
+    taken = frozenset(axes for equation in pde.equations() for axes in equation.request.axes)
+    for i, distance in sorted(differentiator.reach(taken).items()):
+        if distance > pde.domain.lengths[i]:
+            raise UsageError(
+                f"{type(differentiator).__name__} evaluates u at a distance of {distance:g} along "
+                f"{pde.coordinates[i]}, and the domain has a length of {pde.domain.lengths[i]:g} there: expected a "
+                "smaller differentiator.step or radius"
+            )
     method: Method = build_group(cfg, "method")
     if cfg.sweep.bounds is not None:
         method = method.bounded(Bounds.read(Path(cfg.sweep.bounds)))

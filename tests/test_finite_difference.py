@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -33,9 +34,12 @@ from reference_networks import (
 )
 from torch import Tensor
 
-from pde_train.derivatives import Field
+from pde_train.derivatives import Field, Request
 from pde_train.differentiators.base import Differentiator
+from pde_train.differentiators.complex_points import ComplexPoints
+from pde_train.differentiators.complex_step import ComplexStep
 from pde_train.differentiators.finite_difference import FiniteDifference
+from pde_train.differentiators.hybrid import Hybrid
 from pde_train.differentiators.reverse import Reverse
 from pde_train.errors import UsageError
 
@@ -265,6 +269,42 @@ def test_finite_differences_call_the_field_once_on_unique_points(names: str, dim
     (called,) = stencil_points(FiniteDifference(2, 0.01), x, names)
     assert called.shape == (offsets * len(x), dimension)
     assert len(called.unique(dim=0)) == len(called)
+
+
+@pytest.mark.parametrize("names", ["u", "u_x", "u_xx u_t", "u_xxxx u_xxtt"])
+@pytest.mark.parametrize("accuracy", ACCURACIES)
+@pytest.mark.parametrize(
+    "make",
+    [
+        FiniteDifference,
+        lambda accuracy, h: FiniteDifference(accuracy, h, richardson=2),
+        Hybrid,
+        lambda accuracy, h: ComplexStep(h, 64),
+    ],
+    ids=["plain", "richardson", "hybrid", "complex"],
+)
+def test_the_reach_is_the_distance_of_the_farthest_point(
+    make: Callable[[int, float], Differentiator], accuracy: int, names: str
+) -> None:
+    """Half of the width of the stencils, along each coordinate; of circles the radius, up to cos(pi / 64)."""
+    x, axes = torch.zeros(1, 2, dtype=torch.float64), Request.parse(names, ("x", "t")).axes
+    differentiator, called = make(accuracy, 0.125), []
+
+    def field(p: Any) -> Any:
+        real = p.tensor.real if isinstance(p, ComplexPoints) else p
+        called.append(real.detach().abs().amax(0))
+        return torch.sin(p[:, :1] + p[:, 1:])
+
+    differentiator.partials(field, x, axes)
+    farthest = torch.stack(called).amax(0)
+    reach = differentiator.reach(axes)
+    expected = [reach.get(i, 0.0) for i in range(2)]
+    assert farthest.tolist() == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize("step", ["auto", "grid", "optimal"])
+def test_a_step_that_is_chosen_has_no_reach(step: str) -> None:
+    assert FiniteDifference(8, step).reach(frozenset([(0, 0)])) == {}
 
 
 def test_automatic_steps_of_several_orders_still_make_one_call() -> None:

@@ -40,11 +40,6 @@ class Differentiator(ABC):
         return False
 
     @property
-    def reach(self) -> float:
-        """The step or radius that a user has set, at least so far from a point u is evaluated for it; otherwise 0."""
-        return 0.0
-
-    @property
     def label(self) -> str:
         """The name by which tables, reports and the tracking store show this differentiator, such as `complex_step`.
 
@@ -68,6 +63,17 @@ class Differentiator(ABC):
             Each derivative (n, m). It is differentiable by the parameters that u holds, also under
             torch.func.
         """
+
+    def reach(self, axes: frozenset[Axes]) -> dict[int, float]:
+        """How far from a point u is evaluated where a user has set the step or the radius, beyond the domain too.
+
+        Args:
+            axes: The derivatives.
+
+        Returns:
+            The distance by coordinate; none where this differentiator chooses it.
+        """
+        return {}
 
     def __call__(self, u: Field, x: Tensor, request: Request) -> Jet:
         """Answer a request; a subclass overrides this only to be faster.

@@ -83,10 +83,6 @@ class ComplexStep(Differentiator):
         return "auto" in (self.radius, self.nodes)
 
     @property
-    def reach(self) -> float:
-        return 0.0 if isinstance(self.radius, str) else float(self.radius)
-
-    @property
     def circle(self) -> tuple[float, int]:
         """The radius and the number of nodes that are used."""
         radius = self.chosen[0] if isinstance(self.radius, str) else float(self.radius)
@@ -160,6 +156,9 @@ class ComplexStep(Differentiator):
         while radii[-1] > SMALLEST * min(1.0, scale):
             radii.append(RATIO * radii[-1])
         return radii[::-1]
+
+    def reach(self, axes: frozenset[Axes]) -> dict[int, float]:
+        return {} if isinstance(self.radius, str) else {i: self.radius for a in axes if len(a) > 1 for i in a}
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
         directions: dict[tuple[float, ...], set[int]] = defaultdict(set)

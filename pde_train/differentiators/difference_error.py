@@ -82,10 +82,6 @@ class DifferenceError(Differentiator):
         """The label of the finite differences and the part of their error, such as `FD2 h=auto, rounding alone`."""
         return f"{difference_label(self.accuracy, self.step)}, {self.part} alone"
 
-    @property
-    def reach(self) -> float:
-        return float(self.step) if isinstance(self.step, (int, float)) else 0.0
-
     @cached_property
     def differences(self) -> FiniteDifference:
         """The finite differences whose error this is."""
@@ -94,6 +90,9 @@ class DifferenceError(Differentiator):
 
     def fitted(self, spacing: tuple[float, ...], magnitude: float = 1.0, length: float = 1.0) -> DifferenceError:
         return replace(self, spacing=spacing, magnitude=magnitude, length=length)
+
+    def reach(self, axes: frozenset[Axes]) -> dict[int, float]:
+        return self.differences.reach(axes)
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
         values: dict[Axes, Tensor] = {(): u(x)} if () in axes else {}

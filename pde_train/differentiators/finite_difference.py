@@ -134,10 +134,6 @@ class FiniteDifference(Differentiator):
         return True  # what it chooses are numbers
 
     @property
-    def reach(self) -> float:
-        return float(self.step) if isinstance(self.step, (int, float)) else 0.0
-
-    @property
     def truncation(self) -> int:
         """The order of the truncation error in h, including extrapolations."""
         return self.accuracy + 2 * self.richardson
@@ -240,6 +236,13 @@ class FiniteDifference(Differentiator):
                 )
             return self.spacing
         return (float(self.step),) * dimension
+
+    def reach(self, axes: frozenset[Axes]) -> dict[int, float]:
+        found: dict[int, float] = {}
+        if isinstance(self.step, (int, float)):
+            for i, order in (along for a in axes for along in Counter(a).items()):
+                found[i] = max(found.get(i, 0.0), self.step * max(central_weights(order, self.accuracy)))
+        return found
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
         steps = {a: self.steps(a, x) for a in sorted(axes)}

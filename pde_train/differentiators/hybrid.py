@@ -44,10 +44,6 @@ class Hybrid(Differentiator):
         """The label of its finite differences after the word hybrid, such as `hybrid FD2 h=auto`."""
         return f"hybrid {difference_label(self.accuracy, self.step, self.richardson)}"
 
-    @property
-    def reach(self) -> float:
-        return float(self.step) if isinstance(self.step, (int, float)) else 0.0
-
     @cached_property
     def differences(self) -> FiniteDifference:
         """What differentiates the first derivatives."""
@@ -56,6 +52,9 @@ class Hybrid(Differentiator):
 
     def fitted(self, spacing: tuple[float, ...], magnitude: float = 1.0, length: float = 1.0) -> Hybrid:
         return replace(self, spacing=spacing, magnitude=magnitude, length=length)
+
+    def reach(self, axes: frozenset[Axes]) -> dict[int, float]:
+        return self.differences.reach(frozenset(a[:-1] for a in axes))
 
     def partials(self, u: Field, x: Tensor, axes: frozenset[Axes]) -> dict[Axes, Tensor]:
         derivatives: dict[Axes, Tensor] = {(): u(x)} if () in axes else {}
