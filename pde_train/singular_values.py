@@ -20,7 +20,8 @@ class Spectrum:
         values: The singular values in descending order.
         method: How they were computed: `dense`, or `randomised`, which leaves the smallest ones
             out.
-        resolution: The size relative to s_1 below which values are missing; 0 where none is.
+        resolution: The size relative to s_1 below which values are missing, as the method or the rounding of its
+            products does not resolve them; 0 where none is.
     """
 
     values: np.ndarray

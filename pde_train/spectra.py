@@ -152,8 +152,12 @@ def randomised_svd(operator: ResidualJacobian, max_dense: int, seed: int = 0, to
 
     An adaptive randomised range finder (Halko, Martinsson, Tropp, SIAM Review 53, 2011, algorithms
     4.2 and 5.1) builds an orthonormal basis Q of the range of J, BLOCK directions at a time. It
-    ends once new random columns of J lie in the span of Q up to `tolerance`, or once Q and Q^T J
-    have `max_dense` entries. The singular values are those of Q^T J.
+    ends once new random columns of J lie in the span of Q up to `tolerance` or to rounding, or once Q
+    and Q^T J have `max_dense` entries. The singular values are those of Q^T J.
+
+    The rounding of products with J is seen from numbers that are computed twice, Q^T (J W) by columns
+    and (Q^T J) W by rows with random W. It is some machine epsilons times s_1 for exact derivatives,
+    and more for finite differences. It moves no singular value by more than its norm (Weyl).
 
     Args:
         operator: The Jacobian.
@@ -162,29 +166,36 @@ def randomised_svd(operator: ResidualJacobian, max_dense: int, seed: int = 0, to
         tolerance: The part of a random column, relative to s_1, that may lie outside Q.
 
     Returns:
-        The spectrum. Its resolution is how much of a new column was left outside Q, relative to
-        s_1; smaller values are not resolved and are left out, except s_1 itself.
+        The spectrum. Its resolution is how much of a new column was left outside Q or is rounding,
+        relative to s_1; smaller values are not resolved and are left out, except s_1 itself.
     """
     n, p = operator.shape
     most = min(n, p, max(BLOCK, max_dense // (n + p)))
     generator = torch.Generator().manual_seed(seed)
     like = next(iter(operator.parameters.values()))
     basis, image = like.new_zeros(n, 0), like.new_zeros(0, p)
-    largest, outside = 0.0, np.inf
+    largest = 0.0
     while True:
         probes = torch.randn(p, BLOCK, generator=generator, dtype=like.dtype).to(like.device)
-        sample = _outside(basis, operator.columns(probes))
-        outside = float(torch.linalg.vector_norm(sample, dim=0).max())
-        if outside <= tolerance * largest or basis.shape[1] == most:
+        columns = operator.columns(probes)
+        sample = _outside(basis, columns)
+        outside = _longest(sample)
+        floor = max(tolerance * largest, _longest(basis.T @ columns - image @ probes))
+        if outside <= floor or basis.shape[1] == most:
             break
         fresh = torch.linalg.qr(sample).Q[:, : most - basis.shape[1]]
         fresh = torch.linalg.qr(_outside(basis, fresh)).Q
         basis, image = torch.cat([basis, fresh], dim=1), torch.cat([image, rows := operator.rows(fresh.T)])
         largest = max(largest, float(torch.linalg.matrix_norm(rows, 2)))
     values = singular_values(image) if len(image) else np.zeros(1)
-    resolution = max(outside, tolerance * largest) / largest if largest else 0.0
+    resolution = max(outside, floor) / largest if largest else 0.0
     resolved = int((values > resolution * largest).sum())
     return Spectrum(values[: max(resolved, 1)], "randomised", resolution)
+
+
+def _longest(columns: Tensor) -> float:
+    """The largest norm of a column."""
+    return float(torch.linalg.vector_norm(columns, dim=0).max())
 
 
 def _outside(basis: Tensor, sample: Tensor) -> Tensor:

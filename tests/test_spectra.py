@@ -293,6 +293,33 @@ def test_a_graded_spectrum_is_found_down_to_the_resolution() -> None:
     np.testing.assert_allclose(found.values, kept, rtol=0, atol=found.resolution + 100 * EPS)
 
 
+@pytest.mark.parametrize(("n", "p"), [(100, 300), (64, 2000), (120, 100), (2000, 64)])
+@pytest.mark.parametrize("decades", [0.5, 5, 13])
+def test_a_spectrum_in_single_precision_resolves_what_its_products_do(n: int, p: int, decades: float) -> None:
+    """Against the dense spectrum of the same matrix in double precision."""
+    matrix = with_singular_values(10 ** -np.linspace(0, decades, min(n, p)), n, p).float()
+    found, exact = randomised_svd(jacobian_of(matrix), EVERYTHING), singular_values(matrix)
+    kept, eps = len(found.values), torch.finfo(torch.float32).eps
+    assert found.resolution > eps
+    if n < p:  # where Q may span everything, what is left is rounding: some eps in each product with J
+        assert found.resolution < 20 * eps * np.linalg.norm(exact) / exact[0]
+    assert np.abs(found.values - exact[:kept]).max() <= found.resolution * exact[0]
+    assert kept >= np.sum(exact > 2 * found.resolution * exact[0])
+
+
+@every_problem
+def test_the_rounding_of_derivatives_bounds_the_resolution_in_single_precision(
+    pde: PDE, differentiator: Differentiator
+) -> None:
+    """Differences round by eps / h^n, which the products with their Jacobian show."""
+    jacobian, _ = jacobian_and_batch(problem(pde, (12, 12), 60, torch.float32, differentiator))
+    dense, found = jacobian.spectrum(EVERYTHING), randomised_svd(jacobian, EVERYTHING)
+    kept = len(found.values)
+    assert found.resolution > torch.finfo(torch.float32).eps
+    assert np.abs(found.values - dense.values[:kept]).max() <= found.resolution * dense.values[0]
+    assert kept >= np.sum(dense.values > 2 * found.resolution * dense.values[0]) > 3
+
+
 @pytest.mark.parametrize("per_decade", [8, 20])
 def test_a_small_budget_resolves_less_and_says_how_much(per_decade: int) -> None:
     values = 10 ** (-np.arange(80) / per_decade)
