@@ -16,7 +16,6 @@ from torch import Tensor
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import Pruned, RunError, UsageError
 from pde_train.optimizers.adam_then_lbfgs import AdamThenLBFGS
-from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.optimizers.lbfgs import LBFGS
 from pde_train.optimizers.quasi_newton import QuasiNewton
 from pde_train.problem import Problem
@@ -24,9 +23,10 @@ from pde_train.run_folder import CHECKPOINT
 from pde_train.singular_values import Spectrum
 from pde_train.tracking.record import Record
 from pde_train.training.checkpoint import content, read, write
+from pde_train.training.combinations import check_combination
 from pde_train.training.points import TrainingPoints
 from pde_train.training.schedule import Schedule
-from pde_train.training.steps import Observation, needs_closure
+from pde_train.training.steps import Observation
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Training:
         self.stopped: str | None = None
         self.seconds_compile = 0.0
         self.optimizer = _made(make_optimizer, self.model)
-        self._check()
+        check_combination(self.optimizer, schedule, problem)
         if self.checkpoint.exists():
             self._restore()
 
@@ -272,45 +272,6 @@ class Training:
         if self.schedule.redraw is None or before is None or now is None:
             return False
         return now > (1 - self.schedule.redraw) * before
-
-    def _check(self) -> None:
-        """Refuse what the optimiser cannot be combined with."""
-        kind, schedule = type(self.optimizer).__name__, self.schedule
-        judges = needs_closure(self.optimizer) or isinstance(self.optimizer, GaussNewton)
-        if judges and not (schedule.rate.constant and schedule.clip is None):
-            raise UsageError(
-                f"{kind} chooses the length of its steps by the loss, and has no learning rate to schedule and no "
-                "gradient to clip: expected schedule=constant and method.clip=null, or a first-order optimizer"
-            )
-        if judges and self.problem.sampler.batch_size:
-            raise UsageError(
-                f"{kind} compares losses, and sampler.batch_size={self.problem.sampler.batch_size} gives every step "
-                "other points: expected sampler.batch_size=0, or a first-order optimizer"
-            )
-        if judges and not self.problem.differentiator.deterministic:
-            raise UsageError(
-                f"{kind} compares losses, and {type(self.problem.differentiator).__name__} draws other directions each "
-                "time: expected derivatives that stay, such as differentiator=taylor, or a first-order optimizer"
-            )
-        if isinstance(self.optimizer, QuasiNewton):
-            self._warn_of_short_periods(self.optimizer.defaults["max_eval"])
-
-    def _warn_of_short_periods(self, most: int) -> None:
-        """Say that a line search of up to `most` evaluations may begin anew before it has ended."""
-        weighting = self.schedule.weighting
-        periods = {"sampler.resample_every": self.problem.sampler.resample_every or most}
-        periods["weighting.every"] = most if weighting.fixed else weighting.every
-        for name, period in periods.items():
-            if period < most:
-                log.warning(
-                    "%s=%d makes another loss before a line search of up to optimizer.max_eval=%d evaluations has "
-                    "ended, which then begins anew: choose %s=%d or more",
-                    name,
-                    period,
-                    most,
-                    name,
-                    most,
-                )
 
 
 def _made(make_optimizer: MakeOptimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
