@@ -11,7 +11,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from pde_train import residuals, schema
@@ -33,6 +32,7 @@ from pde_train.problem import Problem, fitted
 from pde_train.tracking.base import Tracker
 from pde_train.training.parameters import take_parameters
 from pde_train.training.stop import Bounds
+from pde_train.training.workers import limit_threads
 
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 
@@ -240,8 +240,7 @@ def _place(cfg: DictConfig) -> tuple[torch.dtype, str, int]:
     if accelerator == "gpu":
         one = torch.ones(1, device="cuda", requires_grad=True)
         one.sum().backward()  # autograd's thread meets the GPU here: its first product would warn that it has not
-    torch.set_num_threads(threads)
-    threadpool_limits(threads, "blas")  # of numpy: two threads on a busy machine wait for each other
+    limit_threads(threads)
     return PRECISIONS[precision], "cuda" if accelerator == "gpu" else "cpu", processes
 
 

@@ -179,7 +179,7 @@ class Workers:
 def _work(rank: int, size: int, device: str, threads: int, store: Path, pipe: Connection, serve: Serve) -> None:
     """The life of a worker on this machine, which ends with the main process however that ends."""
     threading.Thread(target=_end_with_parent, args=(store,), daemon=True).start()
-    _limit(threads)
+    limit_threads(threads)
     _serve(serve, pipe, rank, size, device, rank, lambda: FileStore(str(store), size), True)
 
 
@@ -194,7 +194,7 @@ def work_as_task(folder: Path, rank: int, index: int, serve: Serve) -> None:
     """
 
     def meeting(pipe: Connection, rank: int, told: dict[str, Any]) -> None:
-        _limit(told["threads"])
+        limit_threads(told["threads"])
 
         def store() -> Store:
             return TCPStore(told["host"], told["store"], told["size"], is_master=False)
@@ -204,10 +204,10 @@ def work_as_task(folder: Path, rank: int, index: int, serve: Serve) -> None:
     tasks.other_task(folder, rank, meeting)
 
 
-def _limit(threads: int) -> None:
-    """Let torch and numpy work with so many threads, as in the main process."""
+def limit_threads(threads: int) -> None:
+    """Let torch and numpy work with so many threads, in the main process and in workers alike."""
     torch.set_num_threads(threads)
-    threadpool_limits(threads, "blas")
+    threadpool_limits(threads, "blas")  # of numpy: two threads on a busy machine wait for each other
 
 
 def _serve(
