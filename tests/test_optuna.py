@@ -114,6 +114,13 @@ def test_a_later_word_wins_and_lists_of_seeds_are_averaged(loader: Any) -> None:
     assert space.first == {"model.seed": 0, "optimizer.lr": 1e-4}
 
 
+def test_the_choices_of_groups_are_the_points_that_may_use_different_words(loader: Any) -> None:
+    space = Space.of(["method=probe,gradient_descent", "model.activation=sin,tanh", LR], [], loader)
+    other = {"model.activation": "sin", "optimizer.lr": 1e-4}
+    assert list(space.choices) == [{"method": "gradient_descent", **other}, {"method": "probe", **other}]
+    assert next(space.choices) == space.first
+
+
 @pytest.mark.parametrize(
     ("word", "why"),
     [
@@ -401,6 +408,14 @@ def test_a_gaussian_process_searches_too(tmp_path: Path) -> None:
         ),
         (["model.width=range(3,1)"], "model.width=range(3,1) cannot be searched (it names no value): expected"),
         (["model.wdth=range(3,9)"], "model.wdth is no field of pde_train.models.two_layer.two_layer: expected one of"),
+        (
+            ["model.seed=range(3)", "method=probe", "optimizer.lr=0.1"],
+            "optimizer.lr=0.1 changes nothing, as pde_train.methods.probe.Probe uses no optimizer: expected no such",
+        ),
+        (
+            [LR, "method=probe,least_squares", "model=random_features"],
+            "optimizer.lr=0.0001 changes nothing, as pde_train.methods.least_squares.LeastSquares uses no optimizer",
+        ),
         ([LR, "?model.width=range(3,9)"], "?model.width=range(3,9) is for the cells of a grid: expected"),
     ],
 )

@@ -86,6 +86,7 @@ class OptunaSweeper(CellSweeper):
             )
         self.space = Space.of(words, self.options.average, self.hydra_context.config_loader)
         (first, *_), *_ = self._trials([self.space.first])
+        self.refuse_unused(cell for params in self.space.choices for (cell, *_) in self._trials([params]))
         self.objective = self._objective(first)
         folder = self.sweeps / f"{self.title('search')}-{self._name(first)}"
         with lock(folder) as mine:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,13 @@ class Space:
     def first(self) -> dict[str, Any]:
         """A point of the space: the lowest numbers, and the first of other choices."""
         return {key: getattr(d, "choices", [getattr(d, "low", None)])[0] for key, d in self.searched.items()}
+
+    @property
+    def choices(self) -> Iterator[dict[str, Any]]:
+        """The first point, and those that differ from it in the choice of a group."""
+        first = self.first
+        values = [getattr(d, "choices", [first[k]]) if "." not in k else [first[k]] for k, d in self.searched.items()]
+        yield from (dict(zip(first, point, strict=True)) for point in itertools.product(*values))
 
 
 def _distribution(override: Override) -> BaseDistribution:

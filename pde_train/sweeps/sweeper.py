@@ -12,7 +12,7 @@ import sys
 import time
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +117,23 @@ class CellSweeper(Sweeper):
         check_keys(whole)
         return whole
 
+    def refuse_unused(self, cells: Iterable[Cell]) -> None:
+        """Refuse words that change nothing, unless one of the cells uses all of its own.
+
+        Args:
+            cells: Of every method that is trained; some may use what others do not.
+
+        Raises:
+            UsageError: Every cell has a word that its method does not use.
+        """
+        wrong = None
+        for cell in cells:
+            if (said := cell.overrides.unused(cell.config.get("method"))) is None:
+                return
+            wrong = wrong or said
+        if wrong is not None:
+            raise UsageError(wrong)
+
     def renew(self, cells: Sequence[Cell]) -> None:
         """Clear the cells that are to start over, by `sweep.fresh` or `sweep.stale`."""
         if self.config.sweep.fresh:
@@ -217,9 +234,7 @@ class GridSweeper(CellSweeper):
             combinations = compose.fitted(combinations, optional, loader, self.config)
         grid = Grid.of(self.title("sweep"), self.cells(combinations), self.sweeps)
         self.whole(grid.cells[0])
-        said = [cell.overrides.unused(cell.config.get("method")) for cell in grid.cells]
-        if said[0] and all(said):  # some methods of a grid may use what others do not
-            raise UsageError(said[0])
+        self.refuse_unused(grid.cells)
         grid.folder.mkdir(parents=True, exist_ok=True)
         grid.write(self.command)
         with self.reported(grid, loaded=grid.cells):  # the store can be used: nothing is cleared in vain
