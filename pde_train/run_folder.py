@@ -73,15 +73,24 @@ def clear(folder: Path) -> None:
     set_aside(folder)
 
 
+EARLIER = "earlier-"
+"""Begins the names of folders in which outboxes of earlier runs lie, below the folder of the run."""
+
+
 def set_aside(folder: Path) -> None:
     """Move what a tracking store may not have yet to `earlier-1`, `-2`, ..., from where it can still be delivered."""
     kept = [folder / name for name in OF_TRACKING if (folder / name).exists()]
     if kept:
-        before = [int(number) for old in folder.glob("earlier-*") if (number := old.name.partition("-")[2]).isdigit()]
-        earlier = folder / f"earlier-{max(before, default=0) + 1}"
+        before = [int(n) for old in folder.glob(f"{EARLIER}*") if (n := old.name.removeprefix(EARLIER)).isdigit()]
+        earlier = folder / f"{EARLIER}{max(before, default=0) + 1}"
         earlier.mkdir()
         for file in kept:
             file.rename(earlier / file.name)
+
+
+def written_in(folder: Path) -> Path:
+    """The folder in which the outbox of a folder was written: the one around it where it was set aside."""
+    return folder.parent if folder.name.startswith(EARLIER) else folder
 
 
 def write_whole(file: Path, data: bytes) -> None:

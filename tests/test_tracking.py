@@ -32,7 +32,7 @@ from pde_train import sync
 from pde_train.entropy import Entropy
 from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
-from pde_train.run_folder import DELIVERED, Status
+from pde_train.run_folder import DELIVERED, Status, set_aside
 from pde_train.runs.run import Run, run
 from pde_train.tracking import mlflow, saved_views
 from pde_train.tracking.base import Row
@@ -332,6 +332,16 @@ def test_children_are_nested_under_the_sweep_that_names_its_folder(uri: str, tmp
     parent_id = run_of(uri, tmp_path / "grid")
     run_id = run_of(uri, tmp_path / "child")
     assert client.get_run(run_id).data.tags["mlflow.parentRunId"] == parent_id
+
+
+def test_an_outbox_that_was_set_aside_is_nested_under_its_sweep(uri: str, tmp_path: Path) -> None:
+    opened(uri, tmp_path / "grid").finish(Status.FINISHED)
+    for _ in range(2):
+        opened(uri, tmp_path / "child", parent=tmp_path / "grid").finish(Status.FAILED)
+        set_aside(tmp_path / "child")
+    assert sync.main([str(tmp_path)]) == 0
+    parents = [found.data.tags.get("mlflow.parentRunId") for found in runs_in(uri)[1]]
+    assert sorted(parents, key=str) == sorted([None, *[run_of(uri, tmp_path / "grid")] * 2], key=str)
 
 
 def test_processes_that_make_a_new_store_at_once_all_succeed(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pde_train.errors import PdeTrainError, brief
-from pde_train.run_folder import Status
+from pde_train.run_folder import Status, written_in
 from pde_train.tracking import saved_views
 from pde_train.tracking.database import Database
 from pde_train.tracking.outbox import BATCH, Entry, Mark, Outbox, milliseconds
@@ -218,7 +218,9 @@ class Store:
 
     def _parent_id(self, folder: Path, opening: Entry) -> str | None:
         """The run that a run nests under, if its outbox is still there."""
-        parent = (folder / (opening["parent"] or "")).resolve()
+        if opening["parent"] is None:
+            return None
+        parent = (written_in(folder) / opening["parent"]).resolve()
         if parent == folder or not Outbox(parent).file.exists():
             return None
         if self.again or Outbox(parent).mark(self.name).run is None:
