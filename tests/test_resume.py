@@ -217,6 +217,10 @@ def test_a_finished_run_goes_on_to_more_steps_as_if_it_had_been_asked_for_them_a
     (stored,) = client.search_runs([client.get_experiment_by_name("pde_train").experiment_id])
     assert stored.info.status == "FINISHED"
     assert stored.data.metrics["steps"] == 500
+    rows = client.get_metric_history(stored.info.run_id, "spectrum/final")
+    newest = {m.step: m.value for m in sorted(rows, key=lambda m: m.timestamp)}
+    kept = (stores[0] / "run" / "spectrum.csv").read_text().splitlines()[1:]
+    assert newest == {int(k): float(s) for k, s in (line.split(",") for line in kept)}
     code, errors = finish(start(stores[0], stores[0] / "run", *short, "resume=true"))
     assert code == 2
     assert "or the same with more method.steps" in errors

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,16 @@ def test_a_grid_through_its_life(
     swept(tmp_path, *SMALL, "seed=0", "sweep.fresh=true")
     again = trained(tmp_path)
     assert len({name for name in after if again[name] != after[name]}) == 1
+
+
+def test_medians_of_other_results_are_delivered_again(tmp_path: Path) -> None:
+    words = ["model=random_features", "model.features=10", "seed=0,1"]
+    swept(tmp_path, *words)
+    for file in tmp_path.glob("multirun/cells/*/result.json"):
+        file.write_text(re.sub('"error_l2": [^,]*', '"error_l2": 0.125', file.read_text()))
+    swept(tmp_path, *words)
+    (parent,), _ = runs(tmp_path)
+    assert parent.data.metrics["median/error_l2/taylor"] == parent.data.metrics["least/error_l2"] == 0.125
 
 
 def test_what_was_swept_names_a_cell(tmp_path: Path) -> None:

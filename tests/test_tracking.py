@@ -323,6 +323,17 @@ def test_a_reopened_run_takes_only_rows_that_it_has_not(uri: str, tmp_path: Path
     assert only_run(uri)[1].info.status == "FINISHED"
 
 
+def test_what_is_measured_anew_is_delivered_where_its_value_is_another(uri: str, tmp_path: Path) -> None:
+    for value in (1.0, 1.0, 0.5, 0.75, 0.75):  # a store shows the newest row of the greatest step
+        tracker = opened(uri, tmp_path / "grid")
+        tracker.renew([("median", value, 4), ("other", 2.0, 4)])
+        tracker.metrics([("median", 3.0, 4)])
+        tracker.drain()
+        assert only_run(uri)[1].data.metrics == {"median": value, "other": 2.0}
+    assert [value for _, value in rows_of(uri, "median")] == [0.5, 0.75, 1.0]
+    assert len(rows_of(uri, "other")) == 1
+
+
 def test_children_are_nested_under_the_sweep_that_names_its_folder(uri: str, tmp_path: Path) -> None:
     opened(uri, tmp_path / "grid")
     child = opened(uri, tmp_path / "child", parent=tmp_path / "grid")

@@ -218,7 +218,7 @@ class Run:
         self._raise_flags(steps)
         record.log(steps, {"seconds_total": time.perf_counter() - self._began})
         files = self._written()
-        self.experiment.tracker.metrics(record.final_spectrum())
+        self.experiment.tracker.renew(record.final_spectrum())  # a run that goes on to more steps has had one
         curves = {"loss": record.thinned("loss")}
         result = Result(
             Status.FINISHED,

@@ -93,7 +93,7 @@ class Report:
             "runs.not_finished": len(results) - len(finished),
         }
         self.tracker.tags({name: str(count) for name, count in counts.items()})
-        self.tracker.metrics([(name, value, len(finished)) for name, value in tables.median_metrics(grouped).items()])
+        self.tracker.renew([(name, value, len(results)) for name, value in tables.median_metrics(grouped).items()])
         text = self.remark + tables.markdown_table(grouped) + tables.markdown_unfinished(results, SHOWN)
         self.tracker.describe(text, [file.name for file in files if file.suffix == ".png"])
         self.tracker.artifacts(files)

@@ -53,6 +53,10 @@ class Tracker(ABC):
     def metrics(self, rows: Sequence[Row]) -> None:
         """Keep these rows, but those whose name and step the run has already."""
 
+    def renew(self, rows: Sequence[Row]) -> None:
+        """The same for what is measured anew as a whole: rows whose value the run has not are kept, too."""
+        self.metrics(rows)
+
     @abstractmethod
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""

@@ -130,6 +130,10 @@ class MlflowTracker(Tracker):
         self._outbox.metrics(rows)
         self._follow()
 
+    def renew(self, rows: Sequence[Row]) -> None:
+        self._outbox.metrics(rows, renew=True)
+        self._follow()
+
     def tags(self, tags: Mapping[str, str]) -> None:
         self._tell(tags=dict(tags))
 

@@ -48,7 +48,8 @@ class Outbox:
     def __init__(self, folder: Path):
         self.folder = folder
         self.file = folder / OUTBOX
-        self._steps: dict[str, set[int]] = {}
+        self._written: dict[str, dict[int, float]] = {}
+        """The last value that was written, by the name of a metric and its step."""
 
     def take_up(self) -> bool:
         """Go on writing where an earlier process stopped; whether there was one. RunError where it is no outbox."""
@@ -62,8 +63,8 @@ class Outbox:
             return False
         self.opening()
         for entry, _ in self.entries():
-            for key, _, step, _ in entry.get("metrics", ()):
-                self._steps.setdefault(key, set()).add(step)
+            for key, value, step, _ in entry.get("metrics", ()):
+                self._written.setdefault(key, {})[step] = value
         return True
 
     def append(self, **entry: Any) -> None:
@@ -71,13 +72,13 @@ class Outbox:
         with self.file.open("ab") as file:
             file.write(f"{json.dumps(entry)}\n".encode())
 
-    def metrics(self, rows: Sequence[Row]) -> None:
-        """Write the rows whose name and step have not been written before."""
+    def metrics(self, rows: Sequence[Row], renew: bool = False) -> None:
+        """Write the rows whose name and step have not been written before; with `renew` also those of another value."""
         now, fresh = milliseconds(), []
         for key, value, step in rows:
-            steps = self._steps.setdefault(key, set())
-            if step not in steps:
-                steps.add(step)
+            written = self._written.setdefault(key, {})
+            if step not in written or (renew and written[step] != value):
+                written[step] = value
                 fresh.append((key, value, step, now))
         for start in range(0, len(fresh), BATCH):
             self.append(metrics=fresh[start : start + BATCH])
