@@ -13,11 +13,11 @@ Words are those of the command line. `pde_train` itself imports nothing of this 
 from __future__ import annotations
 
 import copy
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from subprocess import PIPE, Popen, TimeoutExpired
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,12 +47,16 @@ from pde_train.singular_values import Spectrum
 from pde_train.spectra import singular_values
 from pde_train.status import newest
 from pde_train.sweeps.compose import group_choices
+from pde_train.sweeps.workers import SAVE_SECONDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COORDINATES = ("x", "y", "z", "t")
 """The names of coordinates where none are given: x; x, y; x, y, z; x, y, z, t; from five on x1, x2, ..."""
+
+PATIENCE = 2 * SAVE_SECONDS
+"""For how long a sweep may save and end after Ctrl-C, which its process hears, too, before it is told to."""
 
 MOST_DENSE = 16_000_000
 """Entries of the largest residual Jacobian whose spectrum is taken densely, as `diagnostics.max_dense` has it."""
@@ -140,12 +144,22 @@ def sweep(*words: str, folder: str | Path = "multirun") -> pd.DataFrame:
 
     Raises:
         RunError: A cell of the sweep is not finished, or a word is wrong; the sentence is the command's.
+        KeyboardInterrupt: Ctrl-C was pressed, and the sweep has saved and ended.
     """
     own = f"hydra.sweep.dir='{Path(folder).absolute()}'"
     command = [sys.executable, "-m", "pde_train", "--multirun", *words, own]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise RunError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the sweep is not finished")
+    process = Popen(command, stderr=PIPE, text=True)
+    try:
+        _, said = process.communicate()
+    except KeyboardInterrupt:
+        try:
+            process.communicate(timeout=PATIENCE)
+        except TimeoutExpired:  # it was this process alone that heard it
+            process.terminate()
+            process.communicate()
+        raise
+    if process.returncode:
+        raise RunError(said.strip().splitlines()[-1] if said.strip() else "the sweep is not finished")
     return load_sweep(newest(Path(folder)))
 
 

@@ -10,7 +10,6 @@ import gc
 import itertools
 import os
 import shutil
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -207,7 +206,7 @@ def few_test_points(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forked_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps that are begun in Python are commands that begin at once."""
-    monkeypatch.setattr(subprocess, "run", forked.in_place_of_run)
+    monkeypatch.setattr("pde_train.api.Popen", forked.in_place_of_popen)
 
 
 @pytest.fixture(autouse=True, scope="session")

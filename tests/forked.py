@@ -423,6 +423,26 @@ def in_place_of_run(command: list[str], **how: Any) -> subprocess.CompletedProce
     return done
 
 
+def in_place_of_popen(command: list[str], stderr: int, stdout: Any = None, text: bool = False) -> Forked:
+    """`subprocess.Popen` as parts of the study are begun, with both outputs in a file, and sweeps in Python.
+
+    The second have their errors in a pipe, and the output of the tests.
+    """
+    assert command[:2] == [sys.executable, "-m"]
+    if stdout is not None:
+        return server().start_into(Path(stdout.name), command[1:], Path.cwd(), dict(os.environ))
+    process = started(*command[1:], folder=Path.cwd())
+    communicate = process.communicate
+
+    def shown(timeout: float | None = None) -> tuple[str, str]:
+        out, err = communicate(timeout)
+        sys.stdout.write(out)
+        return "", err
+
+    process.communicate = shown  # type: ignore[method-assign]
+    return process
+
+
 # --- The process that forks
 
 

@@ -1,9 +1,12 @@
 """Python's door: what it gives is what the command line makes, and what mathematics says."""
 
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import forked
@@ -125,6 +128,25 @@ def test_a_sweep_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(set(table["folder"])) == 4
     with pytest.raises(RunError, match=r"table.csv does not exist: expected the folder of a sweep"):
         pt.load_sweep(tmp_path)
+
+
+@pytest.mark.parametrize("everybody", [True, False])
+def test_ctrl_c_lets_a_sweep_save_and_end(tmp_path: Path, everybody: bool) -> None:
+    """Which all processes of a terminal hear, or Python alone."""
+    words = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.compile=never", "diagnostics=none"]
+    words += ["seed=0,1", "method.steps=10000000", "method.checkpoint_every=100", "tracking=none"]
+    code = f"from pde_train import api\n{'' if everybody else 'api.PATIENCE = 1.0'}\napi.sweep(*{words})"
+    process = forked.started("-c", code, folder=tmp_path)
+    while not list(tmp_path.glob("multirun/cells/*/checkpoint.ckpt")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    (os.killpg if everybody else os.kill)(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in said
+    (file,) = tmp_path.glob("multirun/cells/*/result.json")
+    assert "a checkpoint was written" in file.read_text()
+    assert list(tmp_path.glob("multirun/sweep-*/table.csv"))  # what the sweep does last
 
 
 @pytest.mark.parametrize("by", ["taylor", "reverse", "finite_difference accuracy=8 step=optimal"])
