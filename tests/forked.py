@@ -405,24 +405,6 @@ def run(
     return subprocess.CompletedProcess(list(command), process.wait(), out, err)
 
 
-PLAIN_RUN = subprocess.run
-
-
-def in_place_of_run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
-    """`subprocess.run`, but forked where it runs a module with both outputs in a file, or errors alone in a pipe.
-
-    The first is done with parts of the study, the second with sweeps that are begun in Python.
-    """
-    if command[:2] != [sys.executable, "-m"] or set(how) - {"check", "text"} not in ({"stdout", "stderr"}, {"stderr"}):
-        return PLAIN_RUN(command, **how)
-    done = run(*command[1:], folder=Path.cwd())
-    if how["stderr"] == subprocess.STDOUT:
-        how["stdout"].write(done.stdout + done.stderr)
-    else:
-        sys.stdout.write(done.stdout)
-    return done
-
-
 def in_place_of_popen(command: list[str], stderr: int, stdout: Any = None, text: bool = False) -> Forked:
     """`subprocess.Popen` as parts of the study are begun, with both outputs in a file, and sweeps in Python.
 

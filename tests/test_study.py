@@ -22,6 +22,8 @@ from sweeping import swept
 
 from pde_train.conf_dir import conf_dir
 from pde_train.errors import RunError
+from pde_train.run_folder import is_locked
+from pde_train.runs.result import Result
 from pde_train.study import parts
 from pde_train.study.hypotheses import Outcome, read_hypotheses, word
 from pde_train.study.pairs import LOST
@@ -49,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(subprocess, "run", forked.in_place_of_run)
+        patch.setattr(parts, "Popen", forked.in_place_of_popen)
         patch.setitem(PARTS, "random_features", Part(1, [*(PARTS["random_features"].small or []), FEWER]))
         patch.setitem(PARTS, "networks", Part(1, ["method.steps=40"]))
         patch.setitem(PARTS, "floor", Part(1, ["differentiator=taylor,finite_difference", "method.steps=40"]))
@@ -93,6 +95,23 @@ def test_a_signal_that_stops_a_part_stops_the_study(
         signal.signal(signal.SIGINT, before)
     assert begun == ["widths", "contour"]
     assert capsys.readouterr().err == "The study was stopped: the same command goes on where it was\n"
+
+
+def test_sigterm_stops_the_study_and_its_sweeps_which_save(tmp_path: Path) -> None:
+    words = ["--small", "--parts", "networks", "pde=poisson_1d", "seed=0,1", "differentiator=taylor"]
+    long = ["method.steps=10000000", "method.checkpoint_every=100", "method.compile=never", "diagnostics=none"]
+    study = forked.started("-m", "pde_train.study", *words, *long, folder=tmp_path)
+    cells = tmp_path / "study-small" / "multirun" / "cells"
+    while len(list(cells.glob("*/checkpoint.ckpt"))) < 2:
+        assert study.poll() is None, study.communicate()
+        time.sleep(0.05)
+    study.send_signal(signal.SIGTERM)
+    _, said = study.communicate(timeout=100)
+    assert study.returncode == 128 + signal.SIGTERM, said
+    assert "The study was stopped: the same command goes on where it was" in said
+    kept = [Result.read(file.parent) for file in cells.glob("*/result.json")]
+    assert [result is not None and "a checkpoint was written" in str(result.error) for result in kept] == [True] * 2
+    assert not any(is_locked(folder) for folder in cells.iterdir())
 
 
 def test_the_time_that_is_left_counts_what_running_parts_have_done() -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import argparse
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import STDOUT, Popen
+from types import FrameType
 
 from pde_train.errors import UsageError
 from pde_train.guards import refuse_secrets
@@ -84,7 +85,7 @@ BY_SIGNAL = 128
 """A command that a signal stopped has this exit code plus the number of the signal."""
 
 STOPPED = BY_SIGNAL + signal.SIGINT
-"""The exit code of a study that was stopped."""
+"""The exit code of a study that was stopped by Ctrl-C, or a part of which a signal stopped."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 1 where a run of a part is not finished or there is no report; 2 for
-        unusable arguments; 130 where a signal stopped a part or the study.
+        unusable arguments; 130 where Ctrl-C stopped the study or any signal a part; 143 where SIGTERM stopped it.
     """
     parser = argparse.ArgumentParser("python -m pde_train.study", description=__doc__.partition("\n")[0])
     parser.add_argument("--small", action="store_true", help=f"fewer seeds, choices and steps, in {SMALL}/")
@@ -129,13 +130,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides = [*STACKED, *overrides]
     shortened = {name: list(PARTS[name].small or []) if given.small else [] for name in parts}
     codes = _run({name: [*own, *overrides] for name, own in shortened.items()}, here, max(1, given.at_once))
-    if STOPPED in codes:
+    if (code := max(codes, default=0)) >= BY_SIGNAL:
         print("The study was stopped: the same command goes on where it was", file=sys.stderr)
-        return STOPPED
+        return code
     where = {"--uri": uri, "--experiment": _value_of("tracking.experiment", overrides)}
     told = [word for option, value in where.items() if value for word in (option, value)]
     codes.append(report([*told, "--folder", str(here / "report")]))
     return int(any(codes))
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """Stop the study as Ctrl-C does, by a signal that its sweeps have not heard."""
+    raise SystemExit(BY_SIGNAL + number)
 
 
 def _value_of(key: str, overrides: Sequence[str]) -> str | None:
@@ -147,10 +153,16 @@ def _run(parts: Mapping[str, Sequence[str]], folder: Path, at_once: int) -> list
     """Run parts with their overrides; their exit codes. A signal that stops the study or a part begins no other one."""
     began, codes, stopped = time.monotonic(), list[int](), threading.Event()
     started: dict[str, float] = {}
+    sweeps: list[Popen[bytes]] = []
+
+    def begun(sweep: Popen[bytes]) -> None:
+        sweeps.append(sweep)
+        if stopped.is_set():  # a moment ago
+            sweep.send_signal(signal.SIGTERM)
 
     def unless_stopped(name: str) -> int:
         started[name] = time.monotonic()
-        code = STOPPED if stopped.is_set() else run_part(name, parts[name], folder)
+        code = STOPPED if stopped.is_set() else run_part(name, parts[name], folder, begun)
         if code >= BY_SIGNAL or code < 0:
             stopped.set()
         return STOPPED if stopped.is_set() else code
@@ -169,6 +181,11 @@ def _run(parts: Mapping[str, Sequence[str]], folder: Path, at_once: int) -> list
         except KeyboardInterrupt:  # the parts that run have the same signal, and save what they are at
             stopped.set()
             codes.append(STOPPED)
+        except SystemExit as stop:  # of `terminate`: they have not
+            stopped.set()
+            for sweep in sweeps:
+                sweep.send_signal(signal.SIGTERM)
+            codes.append(int(stop.code or 0))
     return codes
 
 
@@ -188,13 +205,16 @@ def minutes_left(parts: Collection[str], ended: Collection[str], minutes: Mappin
     return max(minutes.values()) * (sum(whole.values()) / done - 1)
 
 
-def run_part(part: str, overrides: Sequence[str], folder: Path) -> int:
+def run_part(
+    part: str, overrides: Sequence[str], folder: Path, begun: Callable[[Popen[bytes]], None] = lambda _: None
+) -> int:
     """Run one part as a sweep whose output goes to `study-logs/<part>.log`.
 
     Args:
         part: The name of the part.
         overrides: Hydra overrides of the sweep.
         folder: The folder of the study.
+        begun: Called with the process of the sweep.
 
     Returns:
         The exit code of the sweep.
@@ -205,7 +225,9 @@ def run_part(part: str, overrides: Sequence[str], folder: Path) -> int:
     command = [sys.executable, "-m", "pde_train", "--multirun", f"experiment=study/{part}", *overrides]
     print(f"{part}: python {' '.join(command[1:])}", flush=True)
     with log.open("w") as file:
-        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        sweep = Popen(command, stdout=file, stderr=STDOUT)
+        begun(sweep)
+        code = sweep.wait()
     how = "done" if code == 0 else f"not complete (exit code {code}, see {log})"
     print(f"{part}: {how} after {time.monotonic() - began:.0f} s", flush=True)
     return code
