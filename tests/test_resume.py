@@ -162,6 +162,33 @@ def test_an_interrupted_run_is_not_begun_anew_by_the_way(compose: Compose, tmp_p
     run_config(compose(*words), tmp_path, {}, [])  # one that has ended is overwritten, as ever
 
 
+@pytest.mark.parametrize(("killed", "of_a_sweep"), [(True, False), (False, False), (True, True)])
+def test_what_is_refused_before_it_begins_leaves_a_run_that_may_go_on(
+    compose: Compose, tmp_path: Path, killed_at: KilledAt, killed: bool, of_a_sweep: bool
+) -> None:
+    """By force, which leaves no result, or by a signal; a sweep is told why its cell did not go on."""
+    words = ["model=two_layer", "model.width=5", "sampler.interior=16", "method.steps=20", "method.compile=never"]
+    words += ["method.chunk=5", "method.checkpoint_every=5"]
+    with killed_at(10):
+        run_config(compose(*words), tmp_path, {}, [])
+    if killed:
+        (tmp_path / "result.json").unlink()
+    before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    again = [] if of_a_sweep else ["resume=true"]
+    with pytest.raises(UsageError, match="choose a smooth activation"):
+        run_config(compose(*words, *again, "model.activation=relu"), tmp_path, {}, [], of_a_sweep)
+    if of_a_sweep:
+        result = Result.read(tmp_path)
+        assert result is not None
+        assert (result.status, "choose a smooth activation" in str(result.error)) == ("interrupted", True)
+    else:
+        assert {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
+    with pytest.raises(UsageError, match="holds this run, interrupted: expected resume=true to go on with it"):
+        run_config(compose(*words), tmp_path, {}, [])
+    run_config(compose(*words, *again), tmp_path, {}, [], of_a_sweep)
+    assert Result.read(tmp_path).is_finished
+
+
 def test_a_killed_run_whose_points_follow_the_residual_resumes_to_the_same_bits(tmp_path: Path) -> None:
     folders = tmp_path / "undisturbed", tmp_path / "killed"
     for folder in folders:

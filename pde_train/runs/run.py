@@ -84,7 +84,6 @@ class Run:
         self.result: Result | None = None
         self._resume = resume
         self._figures = figures
-        self._owned = not (folder / RESULT_FILE).exists()  # a resume that is refused leaves another run's result alone
         self._began: float | None = None
         self.overrides = Overrides.parse(overrides).without(*NOT_OF_THE_RUN)
         self._description: dict[str, Any] = {
@@ -170,7 +169,6 @@ class Run:
             log.info("%s holds this run, finished: nothing to resume", self.folder)
             self.result = result
             return False
-        self._owned = True
         self.experiment = experiment
         if experiment.parent is None:  # a sweep has prepared the store
             with waiting("opening the tracking store"):
@@ -235,6 +233,9 @@ class Run:
     def fail(self, error: BaseException) -> BaseException:
         """Keep how a run ended that did not finish, and what it had measured; nothing where it has ended already.
 
+        What is refused before it has begun changes nothing of what an earlier run left in the folder: that may go on. A
+        cell of a sweep is then interrupted, for a reason.
+
         Returns:
             The error to raise: a sentence, or an interruption.
         """
@@ -244,8 +245,10 @@ class Run:
         status = Status.INTERRUPTED if isinstance(error, INTERRUPTIONS) else Status.FAILED
         if isinstance(error, Pruned):
             status, self._figures = Status.PRUNED, False  # to save time is why it ends
-        if status is Status.FAILED and not self._owned:
-            return told
+        if self._began is None and any((self.folder / name).exists() for name in (RESULT_FILE, CHECKPOINT)):
+            if self._resume is not Resume.WHERE_POSSIBLE or (self.folder / RESULT_FILE).exists():
+                return told
+            status = Status.INTERRUPTED
         why = str(told) if isinstance(told, PdeTrainError) else "stopped by a signal"
         result = Result(status, error=why, **self._description)
         self._keep(result)  # first, whatever else goes wrong
@@ -268,7 +271,6 @@ class Run:
                 "was named by it: expected the same source from the launch of a sweep to its end, launch it again"
             )
         mark = self.folder / MARK
-        self._owned = self._owned and not mark.exists()  # what is refused here changes nothing
         if self._resume is Resume.NEVER:
             if mark.exists() and mark.read_text() == config_hash and self._is_interrupted:
                 raise UsageError(
