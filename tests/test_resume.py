@@ -244,6 +244,7 @@ def test_a_finished_run_goes_on_to_more_steps_as_if_it_had_been_asked_for_them_a
     (stored,) = client.search_runs([client.get_experiment_by_name("pde_train").experiment_id])
     assert stored.info.status == "FINISHED"
     assert stored.data.metrics["steps"] == 500
+    assert (stored.data.params["method.steps"], stored.data.tags["method.steps"]) == ("300", "500")
     rows = client.get_metric_history(stored.info.run_id, "spectrum/final")
     newest = {m.step: m.value for m in sorted(rows, key=lambda m: m.timestamp)}
     kept = (stores[0] / "run" / "spectrum.csv").read_text().splitlines()[1:]

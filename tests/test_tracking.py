@@ -323,6 +323,16 @@ def test_a_reopened_run_takes_only_rows_that_it_has_not(uri: str, tmp_path: Path
     assert only_run(uri)[1].info.status == "FINISHED"
 
 
+def test_parameters_of_a_run_that_goes_on_otherwise_are_tags(uri: str, tmp_path: Path) -> None:
+    """MLflow refuses another value of a parameter."""
+    for steps in ("10", "20", "30"):
+        opened(uri, tmp_path / "run", {"method.steps": steps, "seed": "0"}).drain()
+    data = only_run(uri)[1].data
+    assert data.params == {"method.steps": "10", "seed": "0"}
+    assert {key: text for key, text in data.tags.items() if not key.startswith("mlflow.")} == {"method.steps": "30"}
+    assert Reader(uri, "pde_train").runs()["params.method.steps"].tolist() == ["30"]
+
+
 def test_what_is_measured_anew_is_delivered_where_its_value_is_another(uri: str, tmp_path: Path) -> None:
     for value in (1.0, 1.0, 0.5, 0.75, 0.75):  # a store shows the newest row of the greatest step
         tracker = opened(uri, tmp_path / "grid")

@@ -44,7 +44,7 @@ class Tracker(ABC):
         Args:
             name: Shown by the store.
             folder: Of the run.
-            params: The configuration, flattened.
+            params: The configuration, flattened. Those that have changed since a run was opened are its tags, too.
             tags: What else is known of the run.
             parent: Folder of the sweep under which the run is nested; None for a run of its own.
         """

@@ -111,7 +111,9 @@ class MlflowTracker(Tracker):
         self._nested = parent is not None
         if self._taken_up():
             self._tell(status=(Status.RUNNING, None))
-            self._tell(tags=dict(tags))  # a run that was extended has another configuration, maybe another version
+            first = self._outbox.opening()["params"]  # which MLflow never changes; more steps, for instance, are a tag
+            changed = {key: text for key, text in params.items() if first.get(key) != text}
+            self._tell(tags={**tags, **changed})  # a run that was extended has another configuration and version
             return
         opening = {
             "name": name,

@@ -125,6 +125,6 @@ def _row(run: Any) -> dict[str, Any]:
         "start": run.info.start_time / 1000,
         "end": (run.info.end_time or np.nan) / 1000,
     }
-    params = {f"params.{k}": v for k, v in run.data.params.items()}
+    params = {f"params.{k}": run.data.tags.get(k, v) for k, v in run.data.params.items()}  # a tag is newer
     tags = {f"tags.{k}": v for k, v in run.data.tags.items()}
     return about | params | tags | {f"metrics.{k}": v for k, v in run.data.metrics.items()}
