@@ -39,10 +39,11 @@ from pde_train.errors import RunError, UsageError, nearest
 from pde_train.guards import check_trusted, refuse_secrets
 from pde_train.instantiate import build_group
 from pde_train.problem import Problem
+from pde_train.runs.earlier_run import Resume
 from pde_train.runs.loaded import LoadedRun as LoadedRun
 from pde_train.runs.loaded import as_points
 from pde_train.runs.loaded import load_run as load_run
-from pde_train.runs.run import Resume, Run
+from pde_train.runs.run import Run
 from pde_train.singular_values import Spectrum
 from pde_train.spectra import singular_values
 from pde_train.status import newest

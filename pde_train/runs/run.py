@@ -17,12 +17,10 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from omegaconf import DictConfig
 
 from pde_train.diagnostics.interval import intervals
@@ -31,12 +29,12 @@ from pde_train.experiment import Experiment, build
 from pde_train.geometry import Batch
 from pde_train.overrides import Overrides
 from pde_train.progress import waiting
-from pde_train.run_folder import CELLS, CHECKPOINT, MARK, RESULT_FILE, WRITTEN, Status, clear, lock
+from pde_train.run_folder import CHECKPOINT, RESULT_FILE, Status, lock
 from pde_train.runs import artifacts, flags, provenance
+from pde_train.runs.earlier_run import Resume, check_folder, take_folder
 from pde_train.runs.result import Result
 from pde_train.tracking.base import drained
 from pde_train.tracking.record import Record
-from pde_train.training import checkpoint
 
 NOT_OF_THE_RUN = ("resume", "tracking.uri", "sweep")
 """Overrides that are no part of what was run, name it only, or may hide a password."""
@@ -45,17 +43,6 @@ INTERRUPTIONS = (Interrupted, KeyboardInterrupt, SystemExit)
 """What ends a run that may go on later."""
 
 log = logging.getLogger(__name__)
-
-
-class Resume(Enum):
-    """Whether a run goes on with what an earlier one left in its folder."""
-
-    NEVER = "never"
-    """What lies there is cleared away."""
-    WHERE_POSSIBLE = "where possible"
-    """It goes on where there is something."""
-    REQUIRED = "required"
-    """There must be something."""
 
 
 class Run:
@@ -124,7 +111,7 @@ class Run:
         with lock(folder) as mine:
             if not mine:
                 raise Busy(folder)
-            _check_folder(folder, resume)
+            check_folder(folder, resume)
             run = cls(folder, choices or {}, overrides, resume, figures)
             try:
                 yield run
@@ -163,7 +150,7 @@ class Run:
         """
         config_hash = provenance.config_hash(experiment.config)
         self._description |= {"config_hash": config_hash, "entropy": experiment.config["entropy"]}
-        self._take_folder(experiment, config_hash)
+        take_folder(self.folder, self._resume, experiment.config, config_hash)
         result = Result.read(self.folder)
         if result is not None and result.is_finished and result.config_hash == config_hash:
             log.info("%s holds this run, finished: nothing to resume", self.folder)
@@ -263,60 +250,6 @@ class Run:
         self._close(status, [*files, self.folder / RESULT_FILE])
         return told
 
-    def _take_folder(self, experiment: Experiment, config_hash: str) -> None:
-        own = experiment.config["trusted_modules"]
-        if own and self.folder.parent.name == CELLS and self.folder.name != config_hash:
-            raise UsageError(
-                f"the source of {', '.join(own)} has changed since {self.folder.name} "
-                "was named by it: expected the same source from the launch of a sweep to its end, launch it again"
-            )
-        mark = self.folder / MARK
-        if self._resume is Resume.NEVER:
-            if mark.exists() and mark.read_text() == config_hash and self._is_interrupted:
-                raise UsageError(
-                    f"{self.folder} holds this run, interrupted: expected resume=true to go on with it, or another "
-                    "folder (hydra.run.dir) to begin anew"
-                )
-            clear(self.folder)
-        elif mark.exists() and (earlier := mark.read_text()) != config_hash:
-            steps = self._steps_before(experiment.config, earlier)
-            if steps is None:
-                raise UsageError(
-                    f"{self.folder} holds a run of another configuration ({earlier}, not {config_hash}): expected the "
-                    "same choices, or the same with more method.steps, resume with them or choose another hydra.run.dir"
-                )
-            log.info(
-                "the run of %d steps in %s goes on to %d", steps, self.folder, experiment.config["method"]["steps"]
-            )
-            if (self.folder / CHECKPOINT).exists():
-                checkpoint.adopt(self.folder / CHECKPOINT, config_hash)
-        mark.write_text(config_hash)
-
-    @property
-    def _is_interrupted(self) -> bool:
-        """Whether the folder holds a checkpoint of a run that has not ended."""
-        result = Result.read(self.folder)
-        ended = result is not None and result.status is not Status.INTERRUPTED
-        return (self.folder / CHECKPOINT).exists() and not ended
-
-    def _steps_before(self, config: Mapping[str, Any], earlier: str) -> int | None:
-        """The steps of the run in the folder, where it is this run with fewer of them.
-
-        Args:
-            config: The configuration of this run.
-            earlier: The hash of the run in the folder.
-
-        Returns:
-            The steps; None where the runs differ in more than their number.
-        """
-        file = self.folder / "config.yaml"
-        old = yaml.safe_load(file.read_text()) if file.exists() else {}
-        steps, wanted = (c.get("method", {}).get("steps") for c in (old, config))
-        if not (isinstance(steps, int) and isinstance(wanted, int) and steps < wanted):
-            return None
-        shorter = {**config, "method": {**config["method"], "steps": steps}}
-        return steps if provenance.config_hash(shorter) == earlier else None
-
     def _raise_flags(self, steps: int) -> None:
         """Say what a reader must know of the numbers: in the log, as metrics `flag/...`, and as the tag `flags`."""
         experiment, losses = self.experiment, self.record.series.get("loss", {})
@@ -407,27 +340,3 @@ def run_config(
         with waiting("loading libraries"):
             experiment = build(cfg)
         return current.fit(experiment)
-
-
-def _check_folder(folder: Path, resume: Resume) -> None:
-    """Refuse a folder with files that no run of ours wrote, and to resume where there is no run; writes nothing.
-
-    Args:
-        folder: Of the run.
-        resume: Whether there must be a run.
-
-    Raises:
-        UsageError: The folder cannot be used.
-    """
-    if (folder / MARK).exists():
-        return
-    if resume is Resume.REQUIRED:
-        raise UsageError(
-            f"{folder} holds no run to resume: expected the folder of an interrupted run, correct hydra.run.dir or "
-            "leave out resume=true"
-        )
-    if foreign := [name for name in WRITTEN if (folder / name).exists()]:
-        raise UsageError(
-            f"{folder} holds {', '.join(foreign)} of no run: expected a folder of its own for the run, which would "
-            "overwrite them, choose another hydra.run.dir"
-        )

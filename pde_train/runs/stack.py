@@ -25,8 +25,9 @@ from pde_train.instantiate import locate
 from pde_train.pdes.base import PDE
 from pde_train.run_folder import Status
 from pde_train.runs import provenance
+from pde_train.runs.earlier_run import Resume
 from pde_train.runs.result import Result
-from pde_train.runs.run import INTERRUPTIONS, Resume, Run
+from pde_train.runs.run import INTERRUPTIONS, Run
 
 NUMBERS = {
     "": ("seed", "audit"),
