@@ -92,6 +92,29 @@ def test_terms_that_hold_by_construction_keep_their_weight(compose: Compose) -> 
     assert Balance(rate=1.0).update(nothing, batch, weights) == weights
 
 
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("weighting", [GradientNorm(momentum=0.0), NTK()], ids=lambda w: type(w).__name__)
+def test_weights_by_gradients_are_those_of_the_problem_without_what_holds_by_construction(
+    compose: Compose, weighting: Weighting, precision: str
+) -> None:
+    """A network that is periodic fulfils the four seams up to rounding: they must not be divided by."""
+    words = ["model.periodic=[x]", f"accelerator.precision={precision}"]
+    problem, batch = posed(compose, "kuramoto_sivashinsky_regular_1d", *words)
+    seams = [name for name in columns(problem, batch) if name.startswith("seam")]
+    assert len(seams) == 4
+    old = {name: 3 * weight for name, weight in initial(problem).items()}
+    weights = weighting.update(problem, batch, old)
+    assert {name: float(weights[name]) for name in seams} == dict.fromkeys(seams, 3.0)
+    inverses = sum(1 / float(weights[name]) for name in ("kuramoto_sivashinsky", "start"))
+    assert inverses == pytest.approx(1, rel=10 * torch.finfo(problem.dtype).eps)  # s_e / sum_j s_j over both terms
+
+
+def test_a_term_of_weight_0_keeps_its_weight(compose: Compose) -> None:
+    problem, batch = posed(compose, "burgers_1d", "pde.weights.walls=0.0")
+    for weighting in (GradientNorm(momentum=0.0), NTK()):
+        assert float(weighting.update(problem, batch, initial(problem))["walls"]) == 1
+
+
 def test_random_directions_have_no_gradients_point_by_point(compose: Compose, tmp_path: Path) -> None:
     words = ["pde=poisson_2d", "model=two_layer", "weighting=ntk", "differentiator=stochastic", "method.steps=2"]
     with pytest.raises(UsageError, match=r"weighting=ntk takes gradients point by point, and Stochastic draws"):

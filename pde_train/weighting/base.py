@@ -17,8 +17,8 @@ from pde_train.problem import Problem
 Weights = Mapping[str, Tensor]
 """The weight of each equation by name: a scalar, or a column (n, 1) with one for each of its points."""
 
-LEAST = 1e-30
-"""Added to what a weight is divided by."""
+ROUNDINGS = 100
+"""A gradient of a residual that is below so many roundings of the largest one is none."""
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,27 @@ def plain_residuals(problem: Problem, batch: Batch) -> dict[str, Tensor]:
     return residuals.evaluate(problem.pde, problem.model, problem.differentiator, without_factors(batch))
 
 
-def equalising(sizes: Mapping[str, Tensor], old: Weights, momentum: float) -> Weights:
+def equalising(
+    sizes: Mapping[str, Tensor], gradients: Mapping[str, Tensor], old: Weights, momentum: float
+) -> Weights:
     """Weights sum_j s_j / s_e, which give terms of the sizes s the same one, as a moving average.
+
+    A term that holds by construction, such as a seam between periodic coordinates, or is 0 keeps its weight. Its
+    residual depends on the parameters by rounding alone.
 
     Args:
         sizes: The size of each term, a scalar each.
+        gradients: About how long the gradient of its residual by the parameters is, a scalar each.
         old: The weights so far.
         momentum: The part of them that is kept.
 
     Returns:
         The weights.
     """
-    total = torch.stack(list(sizes.values())).sum()
-    return {name: momentum * old[name] + (1 - momentum) * (total / (size + LEAST)) for name, size in sizes.items()}
+    total, largest = torch.stack(list(sizes.values())).sum(), torch.stack(list(gradients.values())).max()
+    least = ROUNDINGS * torch.finfo(largest.dtype).eps * largest
+    terms = {name: total / size for name, size in sizes.items() if gradients[name] > least}
+    return {**old, **{name: momentum * old[name] + (1 - momentum) * term for name, term in terms.items()}}
 
 
 def check_momentum(momentum: float) -> None:

@@ -16,6 +16,8 @@ from pde_train.weighting.base import Weighting, Weights, check_momentum, equalis
 class GradientNorm(Weighting):
     """w_e = sum_j |grad L_j| / |grad L_e|, as a moving average (Wang, Sankaran, Wang, Perdikaris 2023, algorithm 1).
 
+    A term that holds by construction keeps its weight, see `equalising`.
+
     Attributes:
         momentum: The part of the old weights that is kept.
 
@@ -31,10 +33,11 @@ class GradientNorm(Weighting):
 
     def update(self, problem: Problem, batch: Batch, weights: Weights) -> Weights:
         parameters = [p for p in problem.model.parameters() if p.requires_grad]
-        norms = {}
+        norms, by_residual = {}, {}
         with torch.enable_grad():
             for name, residual in plain_residuals(problem, batch).items():
                 loss = mean_square(residual)
                 gradients = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
                 norms[name] = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-        return equalising(norms, weights, self.momentum)
+                by_residual[name] = norms[name] / loss.detach().sqrt().clamp(min=torch.finfo(loss.dtype).tiny)
+        return equalising(norms, by_residual, weights, self.momentum)

@@ -21,7 +21,8 @@ class NTK(Weighting):
     """w_e = sum_j tr K_j / tr K_e (Wang, Yu, Perdikaris, J. Comput. Phys. 449, 2022, equation 6.5), smoothed.
 
     K_e = J_e J_e^T / n_e is the true kernel of the mean square of equation e: its trace is the mean squared norm of the
-    gradient of one residual, and not the squared norm of the gradient of the loss.
+    gradient of one residual, and not the squared norm of the gradient of the loss. A term that holds by construction
+    keeps its weight, see `equalising`.
 
     Attributes:
         momentum: The part of the old weights that is kept.
@@ -45,7 +46,8 @@ class NTK(Weighting):
             )
 
     def update(self, problem: Problem, batch: Batch, weights: Weights) -> Weights:
-        return equalising(traces(problem, batch), weights, self.momentum)
+        sizes = traces(problem, batch)
+        return equalising(sizes, {name: trace.sqrt() for name, trace in sizes.items()}, weights, self.momentum)
 
 
 def traces(problem: Problem, batch: Batch) -> dict[str, Tensor]:
