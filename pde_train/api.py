@@ -47,7 +47,7 @@ from pde_train.runs.run import Run
 from pde_train.singular_values import Spectrum
 from pde_train.spectra import singular_values
 from pde_train.status import newest
-from pde_train.sweeps.compose import group_choices
+from pde_train.sweeps.compose import group_choices, quoted
 from pde_train.sweeps.workers import SAVE_SECONDS
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def compose(*words: str, config_dir: str | Path | None = None) -> Experiment:
         The experiment, checked and ready to run.
 
     Raises:
-        UsageError: A word is wrong, or no run can use the configuration.
+        UsageError: A word is wrong, there is no such folder, or no run can use the configuration.
         HydraException: There is no such group, choice or key.
 
     Examples:
@@ -115,7 +115,12 @@ def compose(*words: str, config_dir: str | Path | None = None) -> Experiment:
         ('taylor', 100, 'float64')
     """
     refuse_secrets(words)
-    extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    extra = []
+    if config_dir is not None:
+        own_folder = Path(config_dir).absolute()
+        if not own_folder.is_dir():
+            raise UsageError(f"config_dir={config_dir} is no folder: expected one with your own configuration")
+        extra = [f"hydra.searchpath=[{quoted(f'file://{own_folder}')}]"]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         cfg = hydra_compose("config", [*extra, *words], return_hydra_config=True)
     check_trusted(cfg, words)
@@ -147,7 +152,7 @@ def sweep(*words: str, folder: str | Path = "multirun") -> pd.DataFrame:
         RunError: A cell of the sweep is not finished, or a word is wrong; the sentence is the command's.
         KeyboardInterrupt: Ctrl-C was pressed, and the sweep has saved and ended.
     """
-    own = f"hydra.sweep.dir='{Path(folder).absolute()}'"
+    own = f"hydra.sweep.dir={quoted(Path(folder).absolute())}"
     command = [sys.executable, "-m", "pde_train", "--multirun", *words, own]
     process = Popen(command, stderr=PIPE, text=True)
     try:

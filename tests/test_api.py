@@ -118,6 +118,16 @@ def test_a_run_is_loaded_from_its_store(run: pt.LoadedRun) -> None:
         pt.load_run("nothing", uri)
 
 
+@pytest.mark.parametrize("name", ["a,b", "a=b", "a'b", "a [b]", "a\\b"])
+def test_a_folder_of_configuration_may_have_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name / "pde").mkdir(parents=True)
+    (tmp_path / name / "pde" / "mine.yaml").write_text("defaults:\n  - poisson_1d\nfrequency: 2.0\n")
+    found = pt.compose("pde=mine", "tracking=none", config_dir=tmp_path / name).problem.pde
+    assert found.numbers()["frequency"] == 2
+    with pytest.raises(UsageError, match=r"config_dir=.*nowhere is no folder: expected one with your own"):
+        pt.compose("tracking=none", config_dir=tmp_path / "nowhere")
+
+
 @pytest.mark.usefixtures("forked_sweeps")
 def test_a_sweep_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
