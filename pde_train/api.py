@@ -38,6 +38,7 @@ from pde_train.entropy import truncated_entropy as truncated_entropy
 from pde_train.errors import RunError, UsageError, nearest
 from pde_train.guards import check_trusted, refuse_secrets
 from pde_train.instantiate import build_group
+from pde_train.models.options import Options
 from pde_train.problem import Problem
 from pde_train.runs.earlier_run import Resume
 from pde_train.runs.loaded import LoadedRun as LoadedRun
@@ -201,15 +202,24 @@ def model(words: str, dimension: int, unknowns: int = 1) -> nn.Module:
         The model, in float64.
 
     Raises:
-        UsageError: There is no such choice or setting.
+        UsageError: There is no such choice or setting, or the setting is one of `pde_train.models.options.Options`,
+            which needs the domain of a PDE or a run.
 
     Examples:
         >>> u = model("mlp hidden=[8] activation=sin", dimension=2)
         >>> u(torch.zeros(3, 2, dtype=torch.float64)).shape
         torch.Size([3, 1])
     """
+    cfg = _chosen("model", words)
+    of_runs = {option.name for option in fields(Options)}
+    for setting in words.split()[1:]:
+        if setting.partition("=")[0] in of_runs:
+            raise UsageError(
+                f"model.{setting} is for the model of a run, and this one stands alone: expected settings of its class, "
+                f'or compose("model.{setting}", ...).problem.model'
+            )
     more = {"outputs": unknowns} if unknowns > 1 else {}
-    built: nn.Module = build_group(_chosen("model", words), "model", dimension=dimension, **more)
+    built: nn.Module = build_group(cfg, "model", dimension=dimension, **more)
     return built.double()
 
 
@@ -239,7 +249,7 @@ def differentiator(by: str | Differentiator) -> Differentiator:
 
 def _chosen(group: str, words: str) -> DictConfig:
     """The configuration of a choice and its settings."""
-    name, *settings = words.split()
+    name, *settings = words.split() or [""]
     if name not in (known := choices(group)):
         raise UsageError(f"{name} is no {group}: expected one of {', '.join(known)}{nearest(name, known)}")
     overrides = [f"{group}={name}", *(f"{group}.{setting}" for setting in settings)]
@@ -260,7 +270,7 @@ def derivatives(
 
     Args:
         u: The function, from points (n, d) to values (n, m); a `torch.nn.Module`, or any function of torch.
-        x: The points (n, d), or (n,) in one dimension.
+        x: The points (n, d), or (n,) in one dimension. A module gets them in the precision of its parameters.
         names: What is wanted, such as `u u_xx u_xy lap_u`.
         by: How derivatives are taken, see `differentiator`.
         coordinates: The names of the coordinates; by default COORDINATES.
@@ -269,7 +279,7 @@ def derivatives(
         The columns (n, m) by name, as attributes: `derivatives(...).u_xx`.
 
     Raises:
-        UsageError: The names or the differentiator cannot be used.
+        UsageError: The names, the points, the coordinates or the differentiator cannot be used.
 
     Examples:
         >>> jet = derivatives(lambda x: x[:, :1] ** 2 * x[:, 1:], [[1.0, 2.0]], "u_xy lap_u")
@@ -277,7 +287,14 @@ def derivatives(
         (2.0, 4.0)
     """
     points = as_points(x)
+    parameter = next(u.parameters(), None) if isinstance(u, nn.Module) else None
+    points = points if parameter is None else points.to(parameter)
     named = tuple(coordinates or _coordinates(points.shape[1]))
+    if not len(set(named)) == len(named) == points.shape[1]:
+        raise UsageError(
+            f"points of {points.shape[1]} coordinates were given with the names {', '.join(named)}: expected a name "
+            "for each, and different ones"
+        )
     chosen = differentiator(by)
     try:
         request = Request.parse(names, named)
@@ -297,13 +314,16 @@ def spectrum(of: Problem | LoadedRun | Experiment | Tensor) -> Spectrum:
         The spectrum.
 
     Raises:
-        UsageError: The Jacobian has too many entries; train with `diagnostics=spectrum` then.
+        UsageError: The tensor is no matrix, or the Jacobian has too many entries; train with `diagnostics=spectrum`
+            then.
 
     Examples:
         >>> spectrum(torch.diag(torch.tensor([1.0, 3.0, 2.0]))).values.tolist()
         [3.0, 2.0, 1.0]
     """
     if isinstance(of, Tensor):
+        if of.dim() != 2:
+            raise UsageError(f"a tensor of the shape {tuple(of.shape)} is no matrix: expected the shape (n, p)")
         return Spectrum(singular_values(of))
     problem = of if isinstance(of, Problem) else of.problem
     batch = problem.placed(problem.draw(np.random.default_rng(problem.sampler.seed)))
@@ -332,7 +352,7 @@ def compare(
         A row for each way, with its relative L2 distance from the reference in each derivative.
 
     Raises:
-        UsageError: The names or a differentiator cannot be used.
+        UsageError: The names, the points or a differentiator cannot be used, or there is none.
 
     Examples:
         >>> table = compare(torch.sin, [0.1, 0.2], "u_xx", ["reverse", "finite_difference step=1e-2"])
@@ -341,6 +361,8 @@ def compare(
     """
     import pandas as pd
 
+    if not by:
+        raise UsageError("there is no way of taking derivatives to compare: expected some, such as by=['taylor']")
     found = {way: derivatives(u, x, names, way) for way in by}
     exact = found[by[0]]
     rows = [

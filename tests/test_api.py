@@ -183,6 +183,36 @@ def test_a_model_has_the_defaults_of_its_file() -> None:
         pt.model("two_layers", 1)
 
 
+@pytest.mark.parametrize("by", ["taylor", "reverse", "complex_step", "finite_difference accuracy=8"])
+def test_whole_numbers_and_points_of_another_precision_lose_no_digits(by: str) -> None:
+    exact = -torch.sin(torch.arange(3, dtype=torch.float64)).unsqueeze(1)
+    torch.testing.assert_close(pt.derivatives(torch.sin, torch.arange(3), "u_xx", by).u_xx, exact, rtol=0, atol=1e-8)
+    network = pt.model("mlp hidden=[8]", dimension=2)
+    single = torch.rand(4, 2, dtype=torch.float32)
+    found = pt.derivatives(network, single, "u_xy", by).u_xy
+    assert torch.equal(found, pt.derivatives(network, single.double(), "u_xy", by).u_xy)
+
+
+def test_names_that_do_not_fit_the_points_are_refused() -> None:
+    """With one name for two coordinates the Laplacian would be the sum over one of them, or of another thing."""
+
+    def u(x: Tensor) -> Tensor:
+        return x[:, :1] ** 2 * x[:, 1:] ** 2
+
+    for names, listed in ((("x",), "x"), (("x", "x"), "x, x"), (("x", "y", "z"), "x, y, z")):
+        with pytest.raises(UsageError, match=f"points of 2 coordinates were given with the names {listed}: expected"):
+            pt.derivatives(u, torch.ones(3, 2), "u_x", coordinates=names)
+
+
+@pytest.mark.parametrize(
+    "setting", ["output_scale=3", "input_scaling=true", "periodic=[x]", "harmonics=2", "separate=true", "start=folder"]
+)
+def test_settings_of_a_model_that_need_a_run_are_refused_without_one(setting: str) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(UsageError, match=rf"model\.{name}=.* is for the model of a run, and this one stands alone"):
+        pt.model(f"mlp {setting}", dimension=1)
+
+
 def test_ways_are_compared_with_the_first() -> None:
     table = pt.compare(torch.sin, np.linspace(0, 1, 5), "u_x u_xx", ["taylor", "reverse", "finite_difference step=0.1"])
     assert list(table["by"]) == ["taylor", "reverse", "finite_difference step=0.1"]
@@ -199,6 +229,14 @@ def test_bad_input_is_one_sentence(run: pt.LoadedRun, tmp_path: Path) -> None:
         pt.derivatives(torch.sin, [0.0], "u_q")
     with pytest.raises(UsageError, match=r"points of 2 coordinates were given, and this PDE has x: expected an array"):
         run.predict([[0.0, 1.0]])
+    with pytest.raises(UsageError, match=r"points of the shape \(\) were given: expected \(n, d\), or \(n,\)"):
+        pt.derivatives(torch.sin, 0.5, "u_x")
+    with pytest.raises(UsageError, match=r"no way of taking derivatives to compare: expected some"):
+        pt.compare(torch.sin, [0.0], "u_x", by=())
+    with pytest.raises(UsageError, match=r"a tensor of the shape \(3,\) is no matrix: expected the shape \(n, p\)"):
+        pt.spectrum(torch.ones(3))
+    with pytest.raises(UsageError, match=r" is no model: expected one of"):
+        pt.model("", 1)
     with pytest.raises(RunError, match=r"holds no finished run: expected a folder with config.yaml"):
         pt.load_run(tmp_path)
 

@@ -218,8 +218,23 @@ def load_run(run: str | Path, uri: str | None = None) -> LoadedRun:
 
 
 def as_points(x: Any) -> Tensor:
-    """Points (n, d) from an array, a tensor or nested lists; (n,) in one dimension are taken as (n, 1)."""
+    """Points (n, d) of floating-point numbers.
+
+    Args:
+        x: An array, a tensor or nested lists; (n,) in one dimension are taken as (n, 1).
+
+    Returns:
+        The points, in float64 where they are integers.
+
+    Raises:
+        UsageError: They have another shape.
+    """
     points = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x, dtype=float))
+    if points.dim() not in (1, 2):
+        raise UsageError(
+            f"points of the shape {tuple(points.shape)} were given: expected (n, d), or (n,) in one dimension"
+        )
+    points = points if points.is_floating_point() else points.double()
     return points.unsqueeze(1) if points.dim() == 1 else points
 
 
