@@ -34,6 +34,7 @@ from pde_train.pdes.base import PDE, on
 from pde_train.pdes.burgers_1d import Burgers1D
 from pde_train.pdes.inverse import Data, Learned
 from pde_train.problem import Problem
+from pde_train.runs.loaded import load_run
 from pde_train.runs.result import Result
 from pde_train.runs.run import run, run_config
 from pde_train.runs.tables import learnt_numbers
@@ -144,6 +145,18 @@ def test_nine_values_give_the_conductivity(compose: Compose, tmp_path: Path, met
     assert record.series["number/k"][0] == pytest.approx(0.5)
     assert last["misfit/u"] < 1e-3 < 0.5 < record.series["misfit/u"][0]
     assert last["error_l2"] < 1e-3
+
+
+def test_a_loaded_run_predicts_the_unknowns_alone(compose: Compose, tmp_path: Path) -> None:
+    data = f"pde.data={{path: {measured(tmp_path)}}}"
+    run(build(compose(*OWN, *TRAINED, *LEARNT, "method.steps=3", data)), tmp_path / "run")
+    loaded = load_run(tmp_path / "run")
+    predicted = loaded.predict([0.25, 0.5])
+    assert list(predicted) == ["x", "u"]
+    with torch.no_grad():
+        values = loaded.model(torch.tensor([[0.25], [0.5]], dtype=torch.float64))
+    assert predicted["u"].tolist() == values[:, 0].tolist()
+    assert values[:, 1].tolist() == [loaded.result.metrics["number/k"]] * 2
 
 
 def test_the_interval_of_a_number_is_that_of_regression(compose: Compose, tmp_path: Path) -> None:

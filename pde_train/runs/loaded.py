@@ -74,7 +74,7 @@ class LoadedRun:
 
     @property
     def model(self) -> nn.Module:
-        """The trained model, from points (n, d) to values (n, k) of the k unknowns."""
+        """The trained model, from points (n, d) to values (n, k) of the k unknowns, and of the numbers that are learnt."""
         return self.problem.model
 
     @cached_property
@@ -137,7 +137,8 @@ class LoadedRun:
             x: The points (n, d), or (n,) in one dimension: an array, a tensor or nested lists.
 
         Returns:
-            A column for each coordinate and for each unknown.
+            A column for each coordinate and for each unknown; those of a model with several columns for one unknown are
+            `u.0`, `u.1`, ...
 
         Raises:
             UsageError: The points have another number of coordinates.
@@ -152,8 +153,9 @@ class LoadedRun:
             )
         with torch.no_grad():
             values = self.model(points)
-        table = torch.cat([points, values], dim=1).numpy()
-        return pd.DataFrame(table, columns=[*pde.coordinates, *pde.unknowns])
+        unknowns = pde.names_of_columns(values.shape[1] - len(pde.learned))
+        table = torch.cat([points, values[:, : len(unknowns)]], dim=1).numpy()
+        return pd.DataFrame(table, columns=[*pde.coordinates, *unknowns])
 
     def to_vtk(self, file: str | Path, points_a_side: int | None = None) -> Path:
         """Write the solution on a mesh, which ParaView and PyVista read.
