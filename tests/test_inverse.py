@@ -304,6 +304,17 @@ def test_values_of_the_exact_solution_are_those_of_the_configured_numbers() -> N
     assert varied.measurements is found
 
 
+def test_a_file_of_a_spreadsheet_has_a_mark_of_its_encoding(tmp_path: Path) -> None:
+    (tmp_path / "marked.csv").write_text("\ufeffx , u\n0.5, 7\n", encoding="utf-8")
+    found = Data(str(tmp_path / "marked.csv")).read(("x",), ("u",), Rod().domain)
+    assert (found.x.tolist(), found.values.tolist()) == ([[0.5]], [[7.0]])
+
+
+def test_a_bound_that_is_infinite_is_none() -> None:
+    with pytest.raises(UsageError, match=r"between 0\.0 and inf has an infinite bound: expected finite bounds, or null"):
+        Learned(1.0, 0.0, math.inf)
+
+
 def test_columns_of_other_names(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("position, time, speed\n0.5, 0.25, 7\n")
     box = Box((0.0, 0.0), (1.0, 1.0))
@@ -333,6 +344,7 @@ FILES = {
     "outside.csv": "x,u\n0.5,1\n1.5,1\n",
     "word.csv": "x,u\n0.5,one\n",
     "nothing.csv": "x,w\n0.5,1\n",
+    "twice.csv": "x,u,u\n0.5,1,2\n",
 }
 
 
@@ -351,6 +363,11 @@ FILES = {
             r"has 1 of 2 points outside of the domain, first \(1\.5\): expected points of the domain",
         ),
         ("path: word.csv", r"cannot be read \(ValueError"),
+        ("path: twice.csv", r"cannot be read \(ValueError: the columns x, u, u have no different names\)"),
+        ("path: complex.npz", r"no real numbers in u \(complex128\): expected real numbers, such as the real and the"),
+        ("path: words.npz", r"no real numbers in x \(<U1\): expected real numbers"),
+        ("path: 5", r"pde\.data has path=5 and columns=\{\}: expected the name of a file or exact, and names such as"),
+        ("path: outside.csv, columns: null", r"pde\.data has path=outside\.csv and columns=None: expected the name of"),
         ("path: nothing.csv", "has the columns x, w, and no unknown was measured: expected some of u"),
         ("path: outside.csv, count: 0", r"pde\.data\.count=0 leaves no row: expected a positive integer"),
         ("path: outside.csv, count: 2.5", r"pde\.data\.count=2\.5 leaves no row: expected a positive integer"),
@@ -369,6 +386,8 @@ def test_values_that_cannot_be_used_are_refused(
     monkeypatch.chdir(tmp_path)
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
+    np.savez(tmp_path / "complex.npz", x=np.array([0.5, 0.6]), u=np.array([1 + 2j, 3]))
+    np.savez(tmp_path / "words.npz", x=np.array(["a", "b"]), u=np.array([1.0, 3.0]))
     with pytest.raises(UsageError, match=sentence):
         build(compose(*OWN, *TRAINED, "++pde.k=2.0", f"pde.data={{{data}}}"))
 

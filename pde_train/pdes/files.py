@@ -22,15 +22,18 @@ def read_table(path: str, what: str) -> Mapping[str, np.ndarray]:
         The columns by name.
 
     Raises:
-        UsageError: The file cannot be read.
+        UsageError: The file cannot be read, or two of its columns have the same name.
     """
     file = Path(path)
     try:
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name].reshape(-1) for name in arrays.files}
-        with file.open(newline="") as lines:
+        with file.open(newline="", encoding="utf-8-sig") as lines:  # spreadsheets begin with a mark of the encoding
             names, *rows = csv.reader(lines, skipinitialspace=True)
+        names = [name.strip() for name in names]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the columns {', '.join(names)} have no different names")
         values = np.array([[float(entry or "nan") for entry in row] for row in rows if row])
         return dict(zip(names, values.T, strict=True))
     except Exception as error:  # a file may hold anything
@@ -53,12 +56,17 @@ def columns_of(table: Mapping[str, np.ndarray], keys: Sequence[str], what: str, 
         The values (n, k).
 
     Raises:
-        UsageError: A column is missing, or holds values that are not finite.
+        UsageError: A column is missing, or holds values that are no real numbers or not finite.
     """
     missing = [key for key in keys if key not in table]
     if missing or len({len(table[key]) for key in keys}) != 1:
         raise UsageError(
             f"{what} lacks {', '.join(missing) or 'rows in some columns'}, and has {', '.join(table)}: {remedy}"
+        )
+    if other := [f"{key} ({table[key].dtype})" for key in keys if table[key].dtype.kind not in "fiub"]:
+        raise UsageError(
+            f"{what} has values that are no real numbers in {', '.join(other)}: expected real numbers, such as the "
+            "real and the imaginary part in a column each"
         )
     values = np.stack([table[key].astype(float) for key in keys], axis=1)
     bad = ~np.isfinite(values).all(axis=1)

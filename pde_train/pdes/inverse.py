@@ -28,7 +28,7 @@ class Learned:
         upper: Its upper bound; there are both or none.
 
     Raises:
-        UsageError: The start is not finite, not between the bounds, or there is one bound alone.
+        UsageError: The start or a bound is not finite, the start is not between them, or there is one bound alone.
     """
 
     start: float
@@ -39,6 +39,11 @@ class Learned:
         if (self.lower is None) != (self.upper is None):
             raise UsageError(
                 f"a learnt number between {self.lower} and {self.upper} has one bound: expected both, or null for both"
+            )
+        if not all(math.isfinite(bound) for bound in (self.lower, self.upper) if bound is not None):
+            raise UsageError(
+                f"a learnt number between {self.lower} and {self.upper} has an infinite bound: expected finite bounds, "
+                "or null for both"
             )
         lower, upper = (-math.inf, math.inf) if self.lower is None or self.upper is None else (self.lower, self.upper)
         if not lower < self.start < upper:
@@ -63,7 +68,7 @@ class Data:
         seed: The seed of noise and choice.
 
     Raises:
-        UsageError: A number is out of its range.
+        UsageError: A number is out of its range, or a word of another kind.
     """
 
     path: str
@@ -75,6 +80,11 @@ class Data:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not isinstance(self.columns, Mapping):
+            raise UsageError(
+                f"pde.data has path={self.path} and columns={self.columns}: expected the name of a file or exact, and "
+                "names such as {x: position}"
+            )
         if not 0 <= self.noise < math.inf:
             raise UsageError(f"pde.data.noise={self.noise} is no size of noise: expected a number >= 0, such as 0.01")
         if self.count is not None and (type(self.count) is not int or self.count < 1):
