@@ -143,6 +143,26 @@ def test_values_through_which_no_function_goes_are_refused(
         Interpolation(path)
 
 
+@pytest.mark.parametrize("extent", [1.0, 1e-6])
+def test_a_function_that_rounding_keeps_from_the_values_is_refused(extent: float, tmp_path: Path) -> None:
+    """Points on a strip that is a millionth as high as long lie on a line but for the last digits of a distance."""
+    x, y = np.random.default_rng(0).random((2, 300))
+    path = file_of(tmp_path, "x,y,u", x, extent * y, np.sin(3 * x + 3 * y))
+    if extent == 1:
+        f = Interpolation(path, ("x", "y"))
+        found = f(torch.from_numpy(x)[:, None], torch.from_numpy(y)[:, None])[:, 0].numpy()
+        np.testing.assert_allclose(found, np.sin(3 * x + 3 * y), rtol=0, atol=1e-11)
+        return
+    with pytest.raises(UsageError, match=r"misses them by \d\.\de-0\d of the largest one, .*: expected coordinates of"):
+        Interpolation(path, ("x", "y"))
+
+
+def test_two_points_closer_than_rounding_are_refused(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "x,u", np.array([0.0, 1e-14, 1.0]), np.array([0.0, 1.0, 2.0]))
+    with pytest.raises(UsageError, match=r"misses them by .* of the largest one, as points lie close together"):
+        Interpolation(path)
+
+
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     path = file_of(tmp_path, "x,w", np.arange(3.0), np.arange(3.0))
     with pytest.raises(UsageError, match="lacks u, and has x, w: expected a column for each of x, u"):

@@ -19,6 +19,9 @@ MOST_ROWS = 4000
 SMOOTHING = 1e-9
 """The distance, relative to the extent of the points, below which a cube of distances is smooth."""
 
+MISSED = 1e-5
+"""The largest distance from the values, relative to the largest of them; of points that are spread well it is 1e-12."""
+
 
 @dataclass(frozen=True)
 class Interpolation:
@@ -36,7 +39,7 @@ class Interpolation:
 
     Raises:
         UsageError: The file cannot be read, lacks a column, has values that are not finite, too many rows, the same
-            point twice, or points on one line or plane.
+            point twice, or points on one line or plane, or so near to that that rounding leaves no function.
     """
 
     path: str
@@ -62,7 +65,17 @@ class Interpolation:
         distances = ((x[:, None, :] - x[None, :, :]) ** 2).sum(axis=2) + square
         width = polynomial.shape[1]
         system = np.block([[distances**1.5, polynomial], [polynomial.T, np.zeros((width, width))]])
-        coefficients = np.linalg.solve(system, np.vstack([u, np.zeros((width, 1))]))
+        try:
+            coefficients = np.linalg.solve(system, np.vstack([u, np.zeros((width, 1))]))
+            missed = float(np.abs(system[: len(u)] @ coefficients - u).max() / (np.abs(u).max() or 1.0))
+        except np.linalg.LinAlgError:
+            missed = np.inf
+        if not missed <= MISSED:
+            raise UsageError(
+                f"a function through the values of {what} misses them by {missed:.1e} of the largest one, as points lie "
+                "close together beside their extent, or nearly on one line: expected coordinates of about the same "
+                "extent and points further apart, change units or leave points out"
+            )
         return torch.from_numpy(x.T.copy()), torch.from_numpy(coefficients), square
 
     def __call__(self, *columns: Tensor) -> Tensor:
