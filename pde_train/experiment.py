@@ -203,10 +203,11 @@ def _check_ansatz(soft: Problem, learned: Collection[str]) -> None:
                 "correct its formula or the names in @fulfils, or choose pde.conditions=soft"
             )
     interior = few["interior"].x
+    raw = interior.new_ones(len(interior), len(pde.unknowns))
     for name in learned:
         value = float(getattr(pde, name))
         other = pde.with_numbers({name: interior.new_tensor(1.1 * value + 0.1)})
-        if not torch.equal(*(own.ansatz_at(interior, torch.ones_like(interior[:, :1])) for own in (pde, other))):
+        if not torch.equal(*(own.ansatz_at(interior, raw) for own in (pde, other))):
             raise UsageError(
                 f"the ansatz of {type(pde).__name__} holds {name}={value:g}, and pde.learn.{name} is to find it: "
                 "expected conditions that leave it open, choose pde.conditions=soft"

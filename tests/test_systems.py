@@ -27,6 +27,7 @@ from pde_train.errors import UsageError
 from pde_train.experiment import build
 from pde_train.geometry import Box
 from pde_train.methods.least_squares import LeastSquares
+from pde_train.models.base import linear_form
 from pde_train.models.mlp import MLP
 from pde_train.models.random_features import RandomFeatures
 from pde_train.pdes.base import PDE, fulfils, on
@@ -76,6 +77,36 @@ class Oscillator(PDE):
     @fulfils("rest", "speed")
     def ansatz(self, d: Jet, raw: Tensor) -> tuple[Tensor, Tensor]:
         return d.x * raw[:, 0:1], 1 + d.x * raw[:, 1:2]
+
+
+@dataclass(frozen=True)
+class Faster(Oscillator):
+    """The same from v = swing, which the ansatz of v alone holds."""
+
+    swing: float = 2.0
+
+    @on("x_lower", needs="v")
+    def speed(self, d: Jet) -> Tensor:
+        return d.v - self.swing
+
+    @fulfils("rest", "speed")
+    def ansatz(self, d: Jet, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return d.x * raw[:, 0:1], self.swing + d.x * raw[:, 1:2]
+
+
+@dataclass(frozen=True)
+class Still(Oscillator):
+    """The same from u = v = 0."""
+
+    factor: float = 2.0
+
+    @on("x_lower", needs="v")
+    def speed(self, d: Jet) -> Tensor:
+        return d.v
+
+    @fulfils("rest", "speed")
+    def ansatz(self, d: Jet, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return d.x * raw[:, :1], self.factor * d.x * raw[:, 1:]
 
 
 def network(pde: PDE, columns: int, seed: int = 0) -> nn.Module:
@@ -335,3 +366,28 @@ def test_declarations_that_make_no_system_are_refused() -> None:
     problem = posed(short, network(pde, 2))
     with pytest.raises(UsageError, match="the exact solution has 1 columns and the model 2: expected one for each"):
         problem.begin(problem.draw(np.random.default_rng(0)))
+
+
+SYSTEM = ["trusted_modules=[test_systems]", "pde=poisson_1d", "~pde.weights", "~pde.frequency", "pde.conditions=exact"]
+
+
+def test_an_ansatz_that_holds_a_number_for_one_unknown_alone_is_seen(compose: Compose) -> None:
+    words = [*SYSTEM, "pde._target_=test_systems.Faster", "model=two_layer", "pde.learn={swing: {start: 1.0}}"]
+    with pytest.raises(UsageError, match=r"the ansatz of Faster holds swing=2, and pde\.learn\.swing is to find it"):
+        build(compose(*words))
+
+
+def test_features_that_unknowns_share_want_one_ansatz_for_all(compose: Compose) -> None:
+    """With it u = features a still; with others, or with given values, least squares solved another problem."""
+    words = [*SYSTEM, "model=random_features", "model.features=5"]
+    model = build(compose(*words, "pde._target_=test_systems.Still", "++pde.factor=1.0")).problem.model
+    form = linear_form(model)
+    assert form is not None
+    with torch.no_grad():
+        form.coefficients.copy_(torch.randn(5, 2, generator=torch.Generator().manual_seed(0)))
+        x = torch.linspace(0, 1, 7, dtype=torch.float64)[:, None]
+        torch.testing.assert_close(model(x), form.features(x) @ form.coefficients, rtol=0, atol=100 * EPS)
+    with pytest.raises(UsageError, match=r"changes each unknown in its own way, and all 2 share the features of Random"):
+        build(compose(*words, "pde._target_=test_systems.Still"))
+    with pytest.raises(UsageError, match=r"adds a function to the features of RandomFeatures, because the conditions"):
+        build(compose(*words, "pde._target_=test_systems.Oscillator"))
