@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fixtures import Compose
+from torch import Tensor
 
 from pde_train.errors import RunError
 from pde_train.experiment import build
+from pde_train.pdes.allen_cahn_periodic_1d import AllenCahnPeriodic1D
 from pde_train.pdes.schroedinger_1d import Schroedinger1D
 from pde_train.references import base
 from pde_train.references.base import certified
@@ -131,6 +134,29 @@ def test_the_error_is_the_difference_of_two_resolutions_and_both_are_kept(
         assert certified(solve, name, points, (0, 1)).error == pytest.approx(3e-4)
     assert len(calls) == 8
     assert certified(solve, "flat", x, (-1, 1)).error == pytest.approx(6e-4)  # other resolutions, another reference
+
+
+class Another(AllenCahnPeriodic1D):
+    """The same equation from other values."""
+
+    def initial(self, x: Tensor) -> Tensor:
+        return torch.full_like(x, 0.5)
+
+
+def test_an_equation_from_other_initial_values_has_a_reference_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a constant u' = 5 (u - u^3) remains: u^2 / (1 - u^2) grows like e^(10 t)."""
+    monkeypatch.setenv("PDE_TRAIN_CACHE", str(tmp_path))
+    monkeypatch.setattr("pde_train.pdes.allen_cahn_periodic_1d.RESOLUTIONS", ((64, 0.02), (128, 0.01)))
+    monkeypatch.setattr(base, "WORST", 1.0)
+    x = np.array([[0.1, 0.1], [-0.7, 0.5], [0.3, 0.0]])
+    AllenCahnPeriodic1D().reference(x)
+    odds = np.exp(10 * x[:, 1]) / 3
+    for _ in range(2):  # computed, and read
+        found = Another().reference(x).values[:, 0]
+        np.testing.assert_allclose(found, np.sqrt(odds / (1 + odds)), rtol=1e-6)
+    assert len(list((tmp_path / "references").iterdir())) == 2
 
 
 def test_a_reference_that_does_not_converge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

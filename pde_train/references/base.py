@@ -41,7 +41,11 @@ class Reference:
 
 
 def certified(
-    solve: Callable[[Resolution], np.ndarray], name: str, x: np.ndarray, resolutions: tuple[Resolution, Resolution]
+    solve: Callable[[Resolution], np.ndarray],
+    name: str,
+    x: np.ndarray,
+    resolutions: tuple[Resolution, Resolution],
+    data: bytes = b"",
 ) -> Reference:
     """Compute a solution at two resolutions, unless that was done before.
 
@@ -50,6 +54,7 @@ def certified(
         name: What determines them beside the points: the equation with all its numbers.
         x: The points (n, d).
         resolutions: The coarser one and the finer one, such as numbers of modes.
+        data: What else determines them, such as initial values.
 
     Returns:
         The finer values; their error is the difference from the coarser ones, which is that of the coarser.
@@ -57,7 +62,7 @@ def certified(
     Raises:
         RunError: The resolutions differ by more than WORST, or the values are not finite.
     """
-    key = hashlib.sha256(f"{VERSION} {name} {resolutions}".encode() + x.tobytes()).hexdigest()[:24]
+    key = hashlib.sha256(f"{VERSION} {name} {resolutions}".encode() + x.tobytes() + data).hexdigest()[:24]
     file = cache_folder() / "references" / f"{key}.npz"
     if file.exists():
         try:

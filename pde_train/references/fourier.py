@@ -17,6 +17,8 @@ CONTOUR = 32
 FINER = 4
 """How many times finer than the modes the start is sampled, so that less of a kink there is aliased."""
 
+SEEN = 61
+"""Points, and wave numbers, along each coordinate at which functions are compared with those of a kept reference."""
 
 Resolution = tuple[int, float]
 """The number of modes along each coordinate, and the time step."""
@@ -60,7 +62,7 @@ class Semilinear:
         """Real unknowns, with their error.
 
         Args:
-            name: What determines them beside the points, see `certified`.
+            name: The equation with all its numbers, see `certified`. A reference that is kept is of the same functions.
             x: The points (n, d), see `at`.
             resolutions: The number of modes and the time step of the coarser and the finer solution.
 
@@ -71,7 +73,17 @@ class Semilinear:
         def solve(resolution: Resolution) -> np.ndarray:
             return self.at(x, *resolution).real.reshape(len(x), -1)
 
-        return certified(solve, name, x, resolutions)
+        return certified(solve, name, x, resolutions, self._data(x.shape[1] - 1))
+
+    def _data(self, dimension: int) -> bytes:
+        """The interval and the functions, in single precision, in which processors round alike."""
+        ring = np.arange(SEEN) / SEEN
+        points = np.meshgrid(*[self.lower + self.length * ring] * dimension, indexing="ij")
+        waves = np.meshgrid(*[2 * math.pi / self.length * SEEN * ring] * dimension, indexing="ij")
+        start = self.start(*points)
+        numbers = [np.array([self.lower, self.length, self.kept]), start, self.product(start)]
+        numbers += [self.linear(*waves), self.factor(*waves)]
+        return np.concatenate([np.ravel(part) for part in numbers]).astype(np.complex64).tobytes()
 
     def at(self, x: np.ndarray, modes: int, step: float) -> np.ndarray:
         """The solution at points in space and time.
