@@ -109,6 +109,19 @@ def test_weights_by_gradients_are_those_of_the_problem_without_what_holds_by_con
     assert inverses == pytest.approx(1, rel=10 * torch.finfo(problem.dtype).eps)  # s_e / sum_j s_j over both terms
 
 
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_seams_of_high_derivatives_hold_by_construction_too(compose: Compose, precision: str) -> None:
+    """The third derivative at both ends differs by ten thousand roundings of 1, and by few of its own size."""
+    words = ["model.periodic=[x]", f"accelerator.precision={precision}"]
+    problem, batch = posed(compose, "kuramoto_sivashinsky_regular_1d", *words)
+    seen = columns(problem, batch)
+    assert float(seen["seam_third"].abs().max()) > 100 * torch.finfo(problem.dtype).eps
+    weights = Balance(rate=1.0).update(problem, batch, initial(problem))
+    assert {float(weights[name]) for name in seen if name.startswith("seam")} == {1.0}
+    terms = [float(weights[name] * seen[name].square().mean()) for name in ("kuramoto_sivashinsky", "start")]
+    assert terms == pytest.approx([terms[0]] * 2, rel=1e-5)
+
+
 def test_a_term_of_weight_0_keeps_its_weight(compose: Compose) -> None:
     problem, batch = posed(compose, "burgers_1d", "pde.weights.walls=0.0")
     for weighting in (GradientNorm(momentum=0.0), NTK()):

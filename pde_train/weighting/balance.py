@@ -10,10 +10,13 @@ from pde_train.errors import UsageError
 from pde_train.geometry import Batch
 from pde_train.problem import Problem
 from pde_train.residuals import mean_square
-from pde_train.weighting.base import Weighting, Weights, plain_residuals
+from pde_train.weighting.base import Weighting, Weights, constructed, loss_gradients, plain_residuals
 
 ROUNDINGS = 10
 """Residuals of so many roundings of 1 are none."""
+
+DOUBTFUL = 1e6
+"""Residuals of fewer roundings of 1 may be those of a high derivative: their gradients tell whether they are."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Balance(Weighting):
     """w_e <- w_e (m / (w_e L_e))^rate, where m is the geometric mean of all w_j L_j (after DSGNAR, arXiv 2607.02194).
 
     The product of all weights stays 1. A term that holds by construction, such as a seam between periodic coordinates,
-    keeps its weight: one whose root mean square is below ROUNDINGS roundings of 1.
+    keeps its weight: one whose root mean square is below ROUNDINGS roundings of 1, or whose gradient is, see
+    `constructed`.
 
     Attributes:
         rate: How fast weights follow; 1 makes all terms equal at once.
@@ -39,9 +43,12 @@ class Balance(Weighting):
 
     def update(self, problem: Problem, batch: Batch, weights: Weights) -> Weights:
         with torch.no_grad():
-            least = (ROUNDINGS * torch.finfo(problem.dtype).eps) ** 2
+            eps = torch.finfo(problem.dtype).eps
             sizes = {name: mean_square(residual) for name, residual in plain_residuals(problem, batch).items()}
-            terms = {name: weights[name] * size for name, size in sizes.items() if size > least}
+            kept = {name for name, size in sizes.items() if size <= (ROUNDINGS * eps) ** 2}
+            if any(size <= (DOUBTFUL * eps) ** 2 for name, size in sizes.items() if name not in kept):
+                kept |= constructed(loss_gradients(problem, batch)[1])
+            terms = {name: weights[name] * size for name, size in sizes.items() if name not in kept}
             if not terms:
                 return weights
             mean = torch.stack(list(terms.values())).log().mean().exp()

@@ -94,26 +94,57 @@ def plain_residuals(problem: Problem, batch: Batch) -> dict[str, Tensor]:
     return residuals.evaluate(problem.pde, problem.model, problem.differentiator, without_factors(batch))
 
 
+def loss_gradients(problem: Problem, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The length of the gradient of each term L_e by the parameters, as it is and divided by sqrt(L_e).
+
+    Args:
+        problem: The problem.
+        batch: The training points.
+
+    Returns:
+        |grad L_e| and |grad L_e| / sqrt(L_e) for each equation, scalars.
+    """
+    parameters = [p for p in problem.model.parameters() if p.requires_grad]
+    lengths, by_residual = {}, {}
+    with torch.enable_grad():
+        for name, residual in plain_residuals(problem, batch).items():
+            loss = residuals.mean_square(residual)
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
+            lengths[name] = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+            by_residual[name] = lengths[name] / loss.detach().sqrt().clamp(min=torch.finfo(loss.dtype).tiny)
+    return lengths, by_residual
+
+
+def constructed(gradients: Mapping[str, Tensor]) -> set[str]:
+    """The terms that hold by construction, such as a seam between periodic coordinates, or are 0.
+
+    Args:
+        gradients: About how long the gradient of the residual of each term by the parameters is, a scalar each.
+
+    Returns:
+        The names of those whose residual depends on the parameters by rounding alone.
+    """
+    largest = torch.stack(list(gradients.values())).max()
+    least = ROUNDINGS * torch.finfo(largest.dtype).eps * largest
+    return {name for name, gradient in gradients.items() if gradient <= least}
+
+
 def equalising(
     sizes: Mapping[str, Tensor], gradients: Mapping[str, Tensor], old: Weights, momentum: float
 ) -> Weights:
     """Weights sum_j s_j / s_e, which give terms of the sizes s the same one, as a moving average.
 
-    A term that holds by construction, such as a seam between periodic coordinates, or is 0 keeps its weight. Its
-    residual depends on the parameters by rounding alone.
-
     Args:
         sizes: The size of each term, a scalar each.
-        gradients: About how long the gradient of its residual by the parameters is, a scalar each.
+        gradients: Those by which terms that keep their weights are found, see `constructed`.
         old: The weights so far.
         momentum: The part of them that is kept.
 
     Returns:
         The weights.
     """
-    total, largest = torch.stack(list(sizes.values())).sum(), torch.stack(list(gradients.values())).max()
-    least = ROUNDINGS * torch.finfo(largest.dtype).eps * largest
-    terms = {name: total / size for name, size in sizes.items() if gradients[name] > least}
+    total, kept = torch.stack(list(sizes.values())).sum(), constructed(gradients)
+    terms = {name: total / size for name, size in sizes.items() if name not in kept}
     return {**old, **{name: momentum * old[name] + (1 - momentum) * term for name, term in terms.items()}}
 
 

@@ -22,7 +22,7 @@ class NTK(Weighting):
 
     K_e = J_e J_e^T / n_e is the true kernel of the mean square of equation e: its trace is the mean squared norm of the
     gradient of one residual, and not the squared norm of the gradient of the loss. A term that holds by construction
-    keeps its weight, see `equalising`.
+    keeps its weight, see `constructed`.
 
     Attributes:
         momentum: The part of the old weights that is kept.
