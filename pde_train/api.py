@@ -80,7 +80,7 @@ class Experiment(root.Experiment):
         """Train, as `python -m pde_train hydra.run.dir=<folder>` does, and load what was left.
 
         Args:
-            folder: Of the run; an earlier run in it is overwritten.
+            folder: Of the run; an earlier run in it is overwritten, but for this one, interrupted.
             resume: Go on with what an interrupted run of this experiment left there instead.
 
         Returns:
@@ -307,6 +307,8 @@ def derivatives(
 def spectrum(of: Problem | LoadedRun | Experiment | Tensor) -> Spectrum:
     """The singular values of a matrix, or of the residual Jacobian of a problem at its training points.
 
+    A differentiator with automatic settings, such as `step=optimal`, chooses them for the model as it is.
+
     Args:
         of: A matrix (n, p), a problem, or the experiment or the run that has it.
 
@@ -325,8 +327,9 @@ def spectrum(of: Problem | LoadedRun | Experiment | Tensor) -> Spectrum:
         if of.dim() != 2:
             raise UsageError(f"a tensor of the shape {tuple(of.shape)} is no matrix: expected the shape (n, p)")
         return Spectrum(singular_values(of))
-    problem = of if isinstance(of, Problem) else of.problem
+    problem = copy.copy(of if isinstance(of, Problem) else of.problem)
     batch = problem.placed(problem.draw(np.random.default_rng(problem.sampler.seed)))
+    problem.tune(problem.field, batch)
     jacobian = problem.jacobian(batch)
     rows, columns = jacobian.shape
     if rows * columns > MOST_DENSE:

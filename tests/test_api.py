@@ -59,6 +59,20 @@ def test_the_spectrum_of_a_loaded_run_is_that_which_it_has_kept(run: pt.LoadedRu
         run.spectrum(7)
 
 
+def test_a_spectrum_has_the_step_that_is_chosen_for_the_model() -> None:
+    words = ("pde=poisson_1d", "model=two_layer", "model.width=8", "sampler.interior=20", "tracking=none")
+    by_steps = pt.compose(*words, "differentiator=finite_difference", "differentiator.step=optimal")
+    problem = by_steps.problem
+    own = problem.differentiator
+    found = pt.spectrum(by_steps).values
+    assert problem.differentiator is own  # the experiment is as it was
+    problem.tune(problem.field, problem.draw(np.random.default_rng(problem.sampler.seed)))
+    assert problem.differentiator != own
+    np.testing.assert_array_equal(found, pt.spectrum(problem).values)
+    tuned = problem.jacobian(problem.draw(np.random.default_rng(problem.sampler.seed))).dense()
+    np.testing.assert_array_equal(found, pt.spectrum(tuned).values)
+
+
 def test_figures_on_demand_are_those_that_a_run_draws_itself(tmp_path: Path) -> None:
     words = [*WORDS, "method.compile=never", "tracking=none", "diagnostics=compare", f"hydra.run.dir={tmp_path}/run"]
     assert forked.run("-m", "pde_train", *words, folder=tmp_path).returncode == 0
