@@ -10,7 +10,7 @@ import torch
 from fixtures import Compose
 from torch import Tensor
 
-from pde_train.errors import RunError
+from pde_train.errors import RunError, UsageError
 from pde_train.experiment import build
 from pde_train.pdes.allen_cahn_periodic_1d import AllenCahnPeriodic1D
 from pde_train.pdes.schroedinger_1d import Schroedinger1D
@@ -90,6 +90,11 @@ def test_times_may_come_in_any_order_and_lie_anywhere() -> None:
     assert 3.5 < math.log2(errors[0] / errors[1]) < 4.5
     assert 3.5 < math.log2(errors[1] / errors[2]) < 4.5
     assert errors[2] < 1e-7
+
+
+def test_times_before_the_initial_values_have_no_reference() -> None:
+    with pytest.raises(UsageError, match=r"a reference at the time -0\.5 lies before its initial values at 0"):
+        NLS.at(np.array([[0.0, -0.5], [0.0, 1.0]]), 64, 0.1)
 
 
 def test_the_conserved_quantities_of_the_benchmark_hold() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
+from pde_train.errors import UsageError
 from pde_train.references.base import Reference, certified
 
 CONTOUR = 32
@@ -95,8 +96,16 @@ class Semilinear:
 
         Returns:
             The values (n,) of one unknown, or (n, k) of several.
+
+        Raises:
+            UsageError: A time is negative.
         """
         space, time = x[:, :-1], x[:, -1]
+        if (time < 0).any():
+            raise UsageError(
+                f"a reference at the time {time.min():g} lies before its initial values at 0: expected times of at "
+                "least 0, shift the time of the PDE"
+            )
         dimension = space.shape[1]
         axes = tuple(range(-dimension, 0))
         grid = self.lower + self.length * np.arange(FINER * modes) / (FINER * modes)
