@@ -215,7 +215,7 @@ def model(words: str, dimension: int, unknowns: int = 1) -> nn.Module:
     for setting in words.split()[1:]:
         if setting.partition("=")[0] in of_runs:
             raise UsageError(
-                f"model.{setting} is for the model of a run, and this one stands alone: expected settings of its class, "
+                f"model.{setting} is for the model of a run, and this one stands alone: expected those of its class, "
                 f'or compose("model.{setting}", ...).problem.model'
             )
     more = {"outputs": unknowns} if unknowns > 1 else {}

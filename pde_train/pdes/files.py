@@ -33,9 +33,13 @@ def read_table(path: str, what: str) -> Mapping[str, np.ndarray]:
             names, *rows = csv.reader(lines, skipinitialspace=True)
         names = [name.strip() for name in names]
         if len(set(names)) < len(names):
-            raise ValueError(f"the columns {', '.join(names)} have no different names")
+            raise UsageError(
+                f"{what}={path} has the columns {', '.join(names)}: expected different names, rename or remove some"
+            )
         values = np.array([[float(entry or "nan") for entry in row] for row in rows if row])
         return dict(zip(names, values.T, strict=True))
+    except UsageError:
+        raise
     except Exception as error:  # a file may hold anything
         raise UsageError(
             f"{what}={path} cannot be read ({type(error).__name__}: {error}): expected a .csv file of numbers with "

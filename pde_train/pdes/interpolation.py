@@ -72,8 +72,8 @@ class Interpolation:
             missed = np.inf
         if not missed <= MISSED:
             raise UsageError(
-                f"a function through the values of {what} misses them by {missed:.1e} of the largest one, as points lie "
-                "close together beside their extent, or nearly on one line: expected coordinates of about the same "
+                f"a function through the values of {what} misses them by {missed:.1e} of the largest one, as points "
+                "lie close together beside their extent, or nearly on one line: expected coordinates of about the same "
                 "extent and points further apart, change units or leave points out"
             )
         return torch.from_numpy(x.T.copy()), torch.from_numpy(coefficients), square

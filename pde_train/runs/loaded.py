@@ -74,7 +74,7 @@ class LoadedRun:
 
     @property
     def model(self) -> nn.Module:
-        """The trained model, from points (n, d) to values (n, k) of the k unknowns, and of the numbers that are learnt."""
+        """The trained model, from points (n, d) to values (n, k) of the k unknowns and the numbers that are learnt."""
         return self.problem.model
 
     @cached_property

@@ -129,9 +129,7 @@ def constructed(gradients: Mapping[str, Tensor]) -> set[str]:
     return {name for name, gradient in gradients.items() if gradient <= least}
 
 
-def equalising(
-    sizes: Mapping[str, Tensor], gradients: Mapping[str, Tensor], old: Weights, momentum: float
-) -> Weights:
+def equalising(sizes: Mapping[str, Tensor], gradients: Mapping[str, Tensor], old: Weights, momentum: float) -> Weights:
     """Weights sum_j s_j / s_e, which give terms of the sizes s the same one, as a moving average.
 
     Args:
