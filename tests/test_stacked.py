@@ -405,6 +405,7 @@ def test_wide_stencils_train_alone_where_code_of_one_run_is_compiled(
     compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], alone: bool
 ) -> None:
     monkeypatch.setattr(choice, "SMALL_BLOCK_ROWS", 100)
+    monkeypatch.setattr(choice, "ALONE", 9 * 20 * 1000)
     first = training_of(compose, tmp_path, "method.steps=1000", *words)
     if alone:
         with pytest.raises(CannotStack, match="evaluates the model at 9 points for each of its own"):

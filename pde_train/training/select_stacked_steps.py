@@ -22,10 +22,12 @@ from pde_train.training.when_to_compile import compile_where_it_pays
 BLOCK = 8
 """The most runs of a block on the CPU: more leave its cache."""
 
-ALONE_STEPS = 1000
-"""For so many steps left, code of one run is compiled, whose blocks of points stay in the cache where those of a stack
-do not. Medians of steps by finite differences, of one run and of a run in a stack: biharmonic in 2D 5.8 and 8.6 ms,
-Poisson in 2D 2.2 and 2.4, biharmonic in 1D with accuracy 8 0.64 and 1.04."""
+ALONE = 2e7
+"""From so many evaluations of the model on, over all steps that are left, a run with wide stencils trains alone.
+
+Blocks of points of one run stay in the cache where those of a stack do not: medians of steps by finite differences, of
+one run and of a run in a stack, are 5.8 and 8.6 ms (biharmonic in 2D), 2.2 and 2.4 (Poisson in 2D), 0.64 and 1.04
+(biharmonic in 1D, accuracy 8). Before its first step a run alone takes some seconds, to trace it for instance."""
 
 
 class CannotStack(Exception):
@@ -55,11 +57,12 @@ def select_stacked(trainings: Sequence[Training], signals: StopSignals, memory: 
 
 def _check_worth(first: Training) -> None:
     """Refuse stencils whose points leave the cache, where code of one run is worth its compilation."""
-    if first.problem.device != "cpu" or first.compile == "never" or first.schedule.steps - first.step < ALONE_STEPS:
+    if first.problem.device != "cpu" or first.compile == "never":
         return
     batch = first.points.of_step(first.step)
     each = evaluations(first.problem, batch)
-    if each > 1 and each * len(batch["interior"].x) > SMALL_BLOCK_ROWS:
+    of_a_step = each * len(batch["interior"].x)
+    if each > 1 and of_a_step > SMALL_BLOCK_ROWS and of_a_step * (first.schedule.steps - first.step) >= ALONE:
         raise CannotStack(f"a step evaluates the model at {each} points for each of its own, which is faster alone")
 
 
