@@ -115,9 +115,8 @@ class Problem:
 
     def _check_exact(self) -> None:
         x, remedy = self.test_batch["interior"].x, "correct `exact` or leave it out"
-        known = residual_checks.check_columns("the exact solution", lambda: self.exact_on_test_points, x, remedy).shape[
-            1
-        ]
+        exact = residual_checks.check_columns("the exact solution", lambda: self.exact_on_test_points, x, remedy)
+        known = exact.shape[1]
         with torch.no_grad():
             columns = self.model(x[:1]).shape[1] - len(self.pde.learned)
         if known > columns or known != len(self.pde.unknowns) > 1:

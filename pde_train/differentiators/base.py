@@ -13,6 +13,7 @@ from pde_train.derivatives import Axes, Field, Jet, Request, coordinate_columns
 from pde_train.geometry import Domain
 
 STEP = "differentiator.step"
+"""The name of a step among the numbers of a differentiator."""
 
 
 class Differentiator(ABC):

@@ -96,9 +96,8 @@ class CompiledGradient:
         """Gradient and loss of all blocks but the first part."""
         differentiator = self.problem.differentiator
         if batch is not self.of[0] or differentiator is not self.of[1]:
-            (first, blocks), numbers = split(batch, self.block_rows), chosen_numbers(self.problem)
-            self.kept = [self.first.kept(first, numbers)]
-            self.kept += [self.blocks.kept(block, numbers) for block in blocks if self.blocks]
+            first, blocks = split(batch, self.block_rows)
+            self.kept = [self.first.kept(first), *(self.blocks.kept(block) for block in blocks if self.blocks)]
             self.zeros = torch.zeros_like(point), point.new_zeros(())
             self.of = batch, differentiator
         gradient, loss = self.zeros
@@ -244,18 +243,20 @@ class Compiled:
 
     def __init__(self, function: Any, state: list[Tensor], batch: Batch, problem: Problem):
         self.layout = Layout(batch)
-        self.state, self.batch, self.numbers = state, batch, chosen_numbers(problem)
-        self.example = [*self.layout.tensors(batch), *self.numbers]
+        self.state = state
+        self.problem = problem
+        self.example = [*self.layout.tensors(batch), *chosen_numbers(problem)]
         self.traced: Traced = trace(lambda *tensors: function(*tensors, layout=self.layout), state, self.example)
         self.run: Function
         self.repeat: Function
 
-    def kept(self, batch: Batch, numbers: Sequence[Tensor]) -> list[Tensor]:
-        """What the compiled code needs of a batch, whose tensors have the shapes of the example, and of numbers."""
-        pairs = zip([*self.layout.tensors(batch), *numbers], self.example, strict=True)
+    def kept(self, batch: Batch) -> list[Tensor]:
+        """What the compiled code needs of a batch, whose tensors have the shapes of the example."""
+        tensors = [*self.layout.tensors(batch), *chosen_numbers(self.problem)]
+        pairs = zip(tensors, self.example, strict=True)
         with torch.no_grad():
             tensors = [new if new.stride() == old.stride() else torch.empty_like(old).copy_(new) for new, old in pairs]
             return list(self.traced.prepare(*tensors))
 
     def compile(self) -> None:
-        self.run, self.repeat = self.traced.compile(self.state, self.kept(self.batch, self.numbers))
+        self.run, self.repeat = self.traced.compile(self.state, self.kept(self.layout.batch(tuple(self.example))))

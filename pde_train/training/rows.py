@@ -14,7 +14,7 @@ from pde_train.geometry import Batch
 from pde_train.optimizers.base import named, write
 from pde_train.optimizers.conjugate_gradients import Product
 from pde_train.problem import Problem
-from pde_train.training.compiled_steps import Compiled, Layout, chosen_numbers
+from pde_train.training.compiled_steps import Compiled, Layout
 from pde_train.training.steps import split, trained
 
 BLOCK_ROWS = 2048
@@ -87,9 +87,9 @@ class CompiledRows(EagerRows):
     def place(self, batch: Batch) -> None:
         """Take these points from now on, as many in each region as before, and what a differentiator has chosen."""
         self.batch = batch
-        (first, blocks), numbers = split(batch, BLOCK_ROWS), chosen_numbers(self.problem)
+        first, blocks = split(batch, BLOCK_ROWS)
         self.kept = [
-            [functions[0].kept(first, numbers), *(functions[1].kept(block, numbers) for block in blocks)]
+            [functions[0].kept(first), *(functions[1].kept(block) for block in blocks)]
             for functions in (self.residuals, self.jacobians)
         ]
 

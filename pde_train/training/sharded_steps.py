@@ -148,7 +148,7 @@ def serve(pipe: Connection, device: torch.device) -> None:
             problem, shard, rows = torch.load(io.BytesIO(message.news), map_location=device, weights_only=False)
             parameters = trained(problem.model)
             if compiled is not None:
-                compiled.problem = problem
+                compiled.problem.differentiator = problem.differentiator
         if message == COMPILE:
             compiled = CompiledGradient(problem, shard, rows)
             compiled.compile()
