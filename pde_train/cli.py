@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -118,6 +119,7 @@ def main() -> None:
         os.environ[TRACEBACK] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors to us
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _not_raised
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback
     code = 0
     try:
@@ -232,6 +234,15 @@ def _check_words(words: Sequence[str]) -> None:
 def _terminate(number: int, frame: FrameType | None) -> None:
     print(f"stopped by signal {number}; {GO_ON}", file=sys.stderr)
     raise SystemExit(128 + number)
+
+
+def _not_raised(told: sys.UnraisableHookArgs) -> None:
+    """Python ignores what is raised while an object is cleared away: a signal that came just then is sent again."""
+    if issubclass(told.exc_type, (KeyboardInterrupt, SystemExit)):
+        number = signal.SIGINT if issubclass(told.exc_type, KeyboardInterrupt) else signal.SIGTERM
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+    else:
+        sys.__unraisablehook__(told)
 
 
 def _show(result: Result, cfg: DictConfig) -> None:

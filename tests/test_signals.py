@@ -14,18 +14,41 @@ def test_a_signal_is_kept_for_the_next_step_and_said_at_once(
     number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(number)
-    with StopSignals() as signals:
+    with contextlib.suppress(Interrupted), StopSignals() as signals:
         signals.install()
         signal.raise_signal(number)
         assert signals.received == number
         assert capfd.readouterr().err == "stopping after this step; the same signal again stops at once\n"
         assert signal.getsignal(number) is before  # a second one acts as it did
+        raise Interrupted(number)  # the answer to the first
     assert signal.getsignal(number) is before
 
 
-def compiled(signals: StopSignals, number: signal.Signals, reached: list[str]) -> None:
+def received_in_vain(number: signal.Signals, error: Exception | None) -> None:
+    with StopSignals() as signals:
+        signals.install()
+        signal.raise_signal(number)
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize("error", [None, ValueError("of the run")])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_nobody_answers_acts_as_it_did_before(number: signal.Signals, error: Exception | None) -> None:
+    heard: list[int] = []
+    before = signal.signal(number, lambda number, frame: heard.append(number))
+    try:
+        with contextlib.nullcontext() if error is None else pytest.raises(ValueError, match="of the run"):
+            received_in_vain(number, error)
+    finally:
+        signal.signal(number, before)
+    assert heard == [number]
+
+
+def compiled(number: signal.Signals, reached: list[str]) -> None:
     """A compiler that keeps exceptions for itself, and a signal meanwhile."""
-    with signals.at_once():
+    with StopSignals() as signals, signals.at_once():
+        signals.install()
         with contextlib.suppress(Exception):
             signal.raise_signal(number)
         reached.append("what comes after")
@@ -34,10 +57,8 @@ def compiled(signals: StopSignals, number: signal.Signals, reached: list[str]) -
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_at_once_where_nothing_can_be_lost(number: signal.Signals) -> None:
     reached: list[str] = []
-    with StopSignals() as signals:
-        signals.install()
-        with pytest.raises(Interrupted, match=f"stopped by signal {number} before training began") as stop:
-            compiled(signals, number, reached)
+    with pytest.raises(Interrupted, match=f"stopped by signal {number} before training began") as stop:
+        compiled(number, reached)
     assert not reached
     assert stop.value.code == 128 + number
 

@@ -213,6 +213,46 @@ def test_ctrl_c_ends_with_the_table_and_the_same_command_goes_on(tmp_path: Path)
     assert len(children) == 2
 
 
+@pytest.mark.parametrize(
+    ("where", "signalled", "launcher", "most"),
+    [
+        ("training.loop.Loop.close", "signal.raise_signal(signal.SIGINT)", [], 0),
+        ("training.loop.Loop.close", "signal.raise_signal(signal.SIGINT)", ["hydra/launcher=stacked"], 4),
+        ("runs.run.Run.finish", "Cleared()", [], 2),
+    ],
+)
+def test_ctrl_c_ends_a_sweep_wherever_it_comes(
+    where: str, signalled: str, launcher: list[str], most: int, tmp_path: Path
+) -> None:
+    """After the last step, where a run has nothing left to stop, and where Python ignores what is raised."""
+    words = [*SMALL, "seed=range(4)", "tracking=none", *launcher]
+    module, owner, method = where.rsplit(".", 2)
+    code = f"""
+import signal, sys
+from pde_train.cli import main
+from pde_train.{module} import {owner}
+
+class Cleared:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def replaced(self, *arguments, original={owner}.{method}):
+    original(self, *arguments)
+    {signalled}
+
+{owner}.{method} = replaced
+sys.argv[1:] = {["--multirun", *words]!r}
+main()
+"""
+    done = forked.run("-c", code, folder=tmp_path)
+    assert done.returncode == 130, done.stdout + done.stderr
+    assert "go on with the same command" in done.stdout + done.stderr
+    ended = [r["status"] for r in results(tmp_path).values()]
+    assert ended.count("finished") <= most, ended
+    swept(tmp_path, *words)
+    assert [r["status"] for r in results(tmp_path).values()] == ["finished"] * 4
+
+
 def test_several_processes_train_a_grid(tmp_path: Path) -> None:
     processes = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     swept(tmp_path, *SMALL, *processes, "seed=range(6)", "optimizer.lr=1e-3,1e200", code=1)

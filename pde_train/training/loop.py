@@ -151,6 +151,7 @@ class Loop:
             self._steps.close()
         if self._bar is not None:
             self._bar.close()
+            self._bar = None  # here, where a signal is noted: Python ignores what is raised in a `__del__`
 
     def _end(self, training: Training) -> None:
         training.end()

@@ -17,7 +17,8 @@ class StopSignals:
     """Once installed, its signals set `received` to their number; a second one acts as it did before entering.
 
     They are SIGINT, SIGTERM and, where somebody handled it before, SIGUSR2: submitit does, and queues the job again.
-    Enter before Lightning's `fit`, which puts handlers of its own in place, and install after it did.
+    Enter before Lightning's `fit`, which puts handlers of its own in place, and install after it did. A signal to which
+    nobody has answered when the context ends, as it came after the last step, acts then as it did before entering.
     """
 
     def __init__(self) -> None:
@@ -61,6 +62,9 @@ class StopSignals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        answered = isinstance(error, (Interrupted, KeyboardInterrupt, SystemExit))
+        if self.received is not None and not answered:  # the run could end, but not the sweep that it belongs to
+            signal.raise_signal(self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
