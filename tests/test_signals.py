@@ -34,15 +34,19 @@ def received_in_vain(number: signal.Signals, error: Exception | None) -> None:
 
 @pytest.mark.parametrize("error", [None, ValueError("of the run")])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_nobody_answers_acts_as_it_did_before(number: signal.Signals, error: Exception | None) -> None:
+def test_a_signal_that_no_run_answers_is_kept_for_the_sweep(number: signal.Signals, error: Exception | None) -> None:
     heard: list[int] = []
     before = signal.signal(number, lambda number, frame: heard.append(number))
     try:
         with contextlib.nullcontext() if error is None else pytest.raises(ValueError, match="of the run"):
             received_in_vain(number, error)
+        assert not heard
+        StopSignals.answer()
+        assert heard == [number]
+        StopSignals.answer()
+        assert heard == [number]
     finally:
         signal.signal(number, before)
-    assert heard == [number]
 
 
 def compiled(number: signal.Signals, reached: list[str]) -> None:

@@ -216,7 +216,7 @@ def test_ctrl_c_ends_with_the_table_and_the_same_command_goes_on(tmp_path: Path)
 @pytest.mark.parametrize(
     ("where", "signalled", "launcher", "most"),
     [
-        ("training.loop.Loop.close", "signal.raise_signal(signal.SIGINT)", [], 0),
+        ("training.loop.Loop.close", "signal.raise_signal(signal.SIGINT)", [], 1),
         ("training.loop.Loop.close", "signal.raise_signal(signal.SIGINT)", ["hydra/launcher=stacked"], 4),
         ("runs.run.Run.finish", "Cleared()", [], 2),
     ],

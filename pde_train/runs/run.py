@@ -35,6 +35,7 @@ from pde_train.runs.earlier_run import Resume, check_folder, take_folder
 from pde_train.runs.result import Result
 from pde_train.tracking.base import drained
 from pde_train.tracking.record import Record
+from pde_train.training.signals import StopSignals
 
 NOT_OF_THE_RUN = ("resume", "tracking.uri", "sweep")
 """Overrides that are no part of what was run, name it only, or may hide a password."""
@@ -184,7 +185,11 @@ class Run:
         """Find the parameters of a run that has begun by its experiment's method, and finish it."""
         of = self.experiment
         torch.manual_seed(of.config["seed"])  # of the directions of differentiator=stochastic, whatever was built since
-        self.finish(*of.method.fit(of.problem, self.record, of.diagnostics, self.folder))
+        try:
+            self.finish(*of.method.fit(of.problem, self.record, of.diagnostics, self.folder))
+        finally:
+            if of.parent is not None:
+                StopSignals.answer()
 
     def finish(self, steps: int, batch: Batch) -> None:
         """Measure what a fit has come to, and keep everything.

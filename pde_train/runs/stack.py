@@ -204,6 +204,7 @@ def _fit_together(runs: Sequence[Run], memory: float, threads: int) -> str:
             )
         except CannotStack as error:
             why = str(error)
+    StopSignals.answer()
     return why
 
 

@@ -17,9 +17,10 @@ class StopSignals:
     """Once installed, its signals set `received` to their number; a second one acts as it did before entering.
 
     They are SIGINT, SIGTERM and, where somebody handled it before, SIGUSR2: submitit does, and queues the job again.
-    Enter before Lightning's `fit`, which puts handlers of its own in place, and install after it did. A signal to which
-    nobody has answered when the context ends, as it came after the last step, acts then as it did before entering.
+    Enter before Lightning's `fit`, which puts handlers of its own in place, and install after it did.
     """
+
+    _unanswered: int | None = None
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -63,8 +64,17 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         answered = isinstance(error, (Interrupted, KeyboardInterrupt, SystemExit))
-        if self.received is not None and not answered:  # the run could end, but not the sweep that it belongs to
-            signal.raise_signal(self.received)
+        StopSignals._unanswered = None if answered else self.received
+
+    @staticmethod
+    def answer() -> None:
+        """Let the signal act that came after the last step of the runs before, which had nothing left to stop.
+
+        A run of its own ends anyway; a sweep must not go on to its next run.
+        """
+        number, StopSignals._unanswered = StopSignals._unanswered, None
+        if number is not None:
+            signal.raise_signal(number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
