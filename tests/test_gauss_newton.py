@@ -496,6 +496,52 @@ def test_rows_that_write_their_trials_are_put_back(damping: str) -> None:
     assert torch.equal(x.detach(), start)
 
 
+@pytest.mark.parametrize(
+    ("options", "repeats"),
+    [({"damping": d}, True) for d in ("nielsen", "ladder", "fixed")]
+    + [({"momentum": 0.9}, True), ({"solver": "cg"}, False)],
+)
+def test_a_step_that_no_damping_lets_lower_the_loss_is_the_next_one_again(
+    options: dict[str, Any], repeats: bool
+) -> None:
+    """It says so, and not before that is true; where directions are random another step may do better."""
+
+    class Lowest(Exponentials):
+        def residual(self, x: Tensor) -> Tensor:
+            return super().residual(x) + (0.0 if torch.equal(x, start) else 1e6)
+
+    x = nn.Parameter(torch.tensor([0.5, 0.5, 0.1, 1.0], dtype=torch.float64))
+    start = x.detach().clone()
+    optimizer = GaussNewton([x], **options)
+    steps = [optimizer.step(Lowest()) for _ in range(5)]
+    assert [step.lowered for step in steps] == [False] * 5
+    assert steps[-1].repeats is repeats
+    for step, following in itertools.pairwise(steps):
+        if step.repeats:
+            assert following.repeats
+            assert (following.loss, following.damping) == (step.loss, step.damping)
+            assert torch.equal(following.residual, step.residual)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_steps_that_only_repeat_the_last_one_are_not_computed(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Differences with a short step come to their floor: the run takes all of its steps, and the parameters stay."""
+    taken: list[Step] = []
+    step = GaussNewton.step
+    monkeypatch.setattr(GaussNewton, "step", lambda *own: taken.append(step(*own)) or taken[-1])
+    words = ["pde=poisson_1d", "differentiator=finite_difference", "differentiator.step=1e-6", "method.steps=400"]
+    record = run(build(compose(*SMALL, *words, "method.compile=never")), tmp_path)
+    losses = list(record.series["loss"].values())
+    assert len(losses) == len(record.series["damping"]) == 400
+    assert len(taken) < 200
+    assert taken[-1].repeats
+    assert not any(step.repeats for step in taken[:-1])
+    assert losses[len(taken) :] == [taken[-1].loss] * (400 - len(taken))
+    assert record.tags["stopped"] == "budget: method.steps=400"
+
+
 @pytest.mark.parametrize(("points", "warned"), [(23, True), (80, False), (6, False)])
 def test_a_nearly_square_system_is_said(
     compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, points: int, warned: bool

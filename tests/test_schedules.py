@@ -21,6 +21,7 @@ from pde_train.schedules.cosine import Cosine
 from pde_train.schedules.exponential import Exponential
 from pde_train.schedules.linear import Linear
 from pde_train.schedules.plateau import Plateau
+from pde_train.training import training
 from pde_train.training.stop import Stop
 from pde_train.training.training import Training
 
@@ -255,6 +256,73 @@ def test_reasons_are_judged_one_by_one() -> None:
     assert Stop(patience=10).reason(0, 1.0, losses) is None
     assert "no progress" in str(Stop(patience=10).reason(0, 1.0, losses + [1e-3] * 11))
     assert Stop(patience=200).reason(0, 1.0, losses) is None
+    assert Stop(patience=200).reason(0, 1.0, losses + [1e-3] * 49, unchanged=50) == (
+        "no progress: the loss has not changed in 50 steps"
+    )
+    assert Stop(patience=200).reason(0, 1.0, losses + [1e-3] * 48, unchanged=50) is None
+    assert Stop(patience=200).reason(0, 1.0, losses + [1e-3] * 49) is None
+    assert Stop().reason(0, 1.0, losses + [1e-3] * 49, unchanged=50) is None
+
+
+SEARCHES = [
+    ["optimizer=ssbroyden"],
+    ["optimizer=lbfgs"],
+    ["optimizer=adam_then_lbfgs", "optimizer.switch=20"],
+    ["method=gauss_newton"],
+]
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("words", SEARCHES, ids=" ".join)
+def test_a_run_that_has_come_to_rounding_ends_as_its_patience_would_have_ended_it(
+    compose: Compose, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Differences with a short step; the optimisers have no step left that lowers the loss."""
+    settings = [*SMALL, "differentiator=finite_difference", "differentiator.step=1e-6", "method.log_every=10"]
+    settings += ["stop=no_progress", "stop.patience=130", "method.steps=1000", *words]
+    early = build(compose(*settings))
+    first = run(early, tmp_path / "early")
+    monkeypatch.setattr(training, "UNCHANGED", 10**9)
+    late = build(compose(*settings))
+    second = run(late, tmp_path / "late")
+    assert first.tags["stopped"] == "no progress: the loss has not changed in 100 steps"
+    assert second.tags["stopped"].startswith("no progress: less than")
+    assert first.last()["steps"] < second.last()["steps"]
+    for ours, theirs in zip(early.problem.model.parameters(), late.problem.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+SSBROYDEN = ["optimizer=ssbroyden"]
+CHANGING = {
+    "points": [*SSBROYDEN, "sampler=uniform", "sampler.resample_every=1000"],
+    "redrawn points": [*SSBROYDEN, "sampler=uniform", "method.redraw=1e-9"],
+    "the differentiator": [*SSBROYDEN, "differentiator=finite_difference", "differentiator.step=optimal"],
+    "weights": [*SSBROYDEN, "weighting=gradient_norm"],
+    "directions": ["method=gauss_newton", "method.solver=cg"],
+    "the optimiser": ["optimizer=adam_then_lbfgs", "optimizer.switch=50"],
+    "moments": ["optimizer=adam"],
+    "nothing": SSBROYDEN,
+}
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("case", CHANGING)
+def test_a_loss_that_may_change_later_ends_no_run_by_standing_still(
+    compose: Compose, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    class Asked(Stop):
+        def reason(
+            self, seconds: float, residual: float, losses: Sequence[float], unchanged: int | None = None
+        ) -> str | None:
+            asked.append(unchanged)
+            return super().reason(seconds, residual, losses, unchanged)
+
+    experiment = build(compose(*SMALL, "method.steps=130", "method.log_every=10", *CHANGING[case]))
+    object.__setattr__(experiment.method, "stop", Asked(patience=1000))
+    run(experiment, tmp_path)
+    assert asked == [None] * 9 + ([100] * 4 if case == "nothing" else [None] * 4)
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -111,6 +111,8 @@ class Nielsen(Damping):
                 numbers[0] *= max(0.1, 1 - (2 * gain - 1) ** 3) if gain < 10 else 0.1
                 numbers[1] = 2.0
                 return step, residual, loss
+            if numbers[0] == LARGEST * scale:
+                return None
             numbers[0] *= numbers[1]
             numbers[1] = min(2 * numbers[1], 64.0)
         return None
@@ -144,6 +146,8 @@ class Ladder(Damping):
             if best is not None:
                 numbers[0] = length
                 return best
+            if float(torch.linalg.vector_norm(linear.step(damping))) > 2 * ratio * numbers[0]:
+                return None  # the damping of a radius is bounded, and no shorter step can be had
             numbers[0] /= 10
         return None
 

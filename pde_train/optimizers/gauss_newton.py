@@ -131,6 +131,11 @@ class GaussNewton(torch.optim.Optimizer):
         return list(self.param_groups[0]["params"])
 
     @property
+    def random(self) -> bool:
+        """Whether a step draws directions at random, so that the next one may lower the loss where this one did not."""
+        return self.solver in ("cg", "sketched")
+
+    @property
     def in_first_round(self) -> bool:
         """Whether the next step decomposes J in the first precision."""
         remembered = self.state[self.parameters[0]].get(REMEMBERED)
@@ -158,6 +163,7 @@ class GaussNewton(torch.optim.Optimizer):
         loss = float(residual @ residual)
         before = list(numbers)
         found = self.damping.take(Trial(rows, x, residual, loss, linear, shift), numbers)
+        deterministic = not self.random and not bool(last.any())
         last = torch.zeros_like(x)
         if found is not None:
             step, residual, after = found
@@ -166,12 +172,13 @@ class GaussNewton(torch.optim.Optimizer):
                 slow = slow + 1 if after > (1 - SLOW) * loss else 0
         elif rounded:
             numbers, slow = before, PATIENCE  # rounding refused all trials, and says nothing of the damping
+        repeats = found is None and deterministic and not rounded and numbers == before
         write(self.parameters, x + last)  # evaluations may have left a trial there
         self.state[self.parameters[0]] = {
             REMEMBERED: [torch.tensor([float(taken + 1), *numbers, float(slow)], dtype=torch.float64), last]
         }
         damping = numbers[0] if self.kind == "ladder" else numbers[0] / linear.scale
-        return Step(loss, residual, damping, found is not None, linear.values, rounded)
+        return Step(loss, residual, damping, found is not None, linear.values, rounded, repeats)
 
     def _remembered(self, x: Tensor) -> tuple[int, list[float], int, Tensor]:
         """What earlier steps have left.
@@ -226,6 +233,8 @@ class Step:
         lowered: Whether the loss is lower after it.
         values: The singular values of J before it, where the solver has them.
         rounded: Whether it was a step of a first round.
+        repeats: Whether the next step for the same rows is this one again: it lowered the loss by no damping, and has
+            left everything as it was.
     """
 
     loss: float
@@ -234,3 +243,4 @@ class Step:
     lowered: bool
     values: Tensor | None
     rounded: bool
+    repeats: bool

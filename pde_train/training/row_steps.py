@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pde_train.geometry import Batch
 from pde_train.optimizers.base import flat
-from pde_train.optimizers.gauss_newton import GaussNewton
+from pde_train.optimizers.gauss_newton import GaussNewton, Step
 from pde_train.problem import Problem
 from pde_train.training.agreement import check_agreement
 from pde_train.training.rows import CompiledRows, EagerRows
@@ -38,17 +38,22 @@ class RowSteps(SingleSteps):
         self.compiled = compiled
         self.rows: EagerRows | None = None
         self.at: Tensor | None = None
+        self.last: Step | None = None
 
     def gradient(self, batch: Batch) -> Tensor:
         raise NotImplementedError("Gauss-Newton takes rows, and no gradient")
 
     def take(self, batch: Batch, count: int, rates: Tensor | None = None) -> Tensor:
         if self.rows is None or self.rows.batch is not batch or self.problem.differentiator.adaptive:
-            self.rows, self.at = self._placed(batch), None
+            self.rows, self.at, self.last = self._placed(batch), None, None
         losses = []
         for _ in range(count):
-            step = self.optimizer.step(self.rows, self.at)
-            self.at = step.residual
+            if self.last is None or not self.last.repeats:
+                self.last = self.optimizer.step(self.rows, self.at)
+                self.at = self.last.residual
+                if self.last.repeats:
+                    log.info("no damping lowers the loss of %.1e: steps stay where they are", self.last.loss)
+            step = self.last
             losses.append(step.loss)
             bits = {} if self.optimizer.first_precision is None else {"bits": 32.0 if step.rounded else 64.0}
             self.seen.append(({"damping": step.damping, **bits}, step.values))

@@ -22,6 +22,8 @@ class Stop:
         patience: The number of steps over which the loss must fall.
         progress: The part by which it must fall over them.
 
+    With a patience, a run also ends where its loss has not changed at all for so many steps that it never will.
+
     Raises:
         UsageError: A number is not positive.
     """
@@ -39,13 +41,16 @@ class Stop:
         if not self.progress < 1:
             raise UsageError(f"stop.progress={self.progress} is no part of the loss: expected less than 1")
 
-    def reason(self, seconds: float, residual: float, losses: Sequence[float]) -> str | None:
+    def reason(
+        self, seconds: float, residual: float, losses: Sequence[float], unchanged: int | None = None
+    ) -> str | None:
         """Why a run ends now; None where it goes on.
 
         Args:
             seconds: What its steps took so far, compilation included.
             residual: The relative residual on held-out points.
             losses: The loss before every step so far.
+            unchanged: The number of equal losses in a row after which it stays the same; None where it may change.
 
         Returns:
             The reason in words.
@@ -58,6 +63,8 @@ class Stop:
             before = min(losses[: -self.patience])
             if min(losses) > (1 - self.progress) * before:
                 return f"no progress: less than stop.progress={self.progress:g} in stop.patience={self.patience} steps"
+        if self.patience is not None and unchanged and len(losses) >= unchanged and len({*losses[-unchanged:]}) == 1:
+            return f"no progress: the loss has not changed in {unchanged} steps"
         return None
 
     def pruned(self, step: int, series: Mapping[str, Mapping[int, float]]) -> str | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import Pruned, RunError, UsageError
 from pde_train.optimizers.adam_then_lbfgs import AdamThenLBFGS
+from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.optimizers.lbfgs import LBFGS
 from pde_train.optimizers.quasi_newton import QuasiNewton
 from pde_train.problem import Problem
@@ -32,6 +33,13 @@ log = logging.getLogger(__name__)
 
 SAVING = 0.02
 """The part of a run's time that its checkpoints may take: where steps take microseconds, they would take a third."""
+
+UNCHANGED, UNCHANGED_SEARCHES = 100, 4
+"""Steps, and line searches of the most evaluations, after which a loss that has not changed at all stays the same.
+
+A line search that fails leaves the parameters where they are, and so does the search along the gradient after it, and a
+damped step that no damping lets lower the loss.
+"""
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]
 """Makes an optimiser from parameters."""
@@ -261,9 +269,20 @@ class Training:
         stop, series = self.schedule.stop, self.record.series
         losses = [] if stop.patience is None else list(series["loss"].values())
         held_out = series["residual_held_out"][self.step]
-        self.stopped = stop.reason(self.seconds + self.seconds_compile, held_out, losses)
+        self.stopped = stop.reason(self.seconds + self.seconds_compile, held_out, losses, self._unchanged())
         if self.stopped is None and self.step < self.schedule.steps and (why := stop.pruned(self.step, series)):
             raise Pruned(f"pruned at step {self.step}: {why}")
+
+    def _unchanged(self) -> int | None:
+        """Equal losses in a row after which every later step is the same; None where something may change it."""
+        if not isinstance(self.optimizer, QuasiNewton | LBFGS | AdamThenLBFGS | GaussNewton):
+            return None
+        sampler, differentiator = self.problem.sampler, self.problem.differentiator
+        changes = sampler.batch_size or sampler.resample_every or self.schedule.redraw or differentiator.adaptive
+        if changes or not self.schedule.weighting.fixed or getattr(self.optimizer, "random", False):
+            return None
+        count: int = max(UNCHANGED, UNCHANGED_SEARCHES * self.optimizer.param_groups[0].get("max_eval", 1))
+        return count if self.step >= getattr(self.optimizer, "switch", 0) + count else None
 
     def _stands_still(self) -> bool:
         """Whether new points are due because the loss has hardly fallen since the last measurement but one."""
