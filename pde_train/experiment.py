@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ LEAST_LIMIT = 8
 
 SET_BY_SWEEPS = ("parent", "stack", "tasks", "bounds")
 """The keys of `sweep` that sweeps and launchers set: folders and files, which are no part of what is run."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,12 @@ def build(cfg: DictConfig) -> Experiment:
     pde.check()
     conditions: PdeOptions = build_options(cfg, "pde")
     soft, pde = pde, conditions.of(pde)
+    chosen = {name for name, weight in pde.weights.items() if weight != 1}
+    if idle := chosen - {equation.name for equation in pde.equations()}:
+        log.warning(
+            "pde.weights of %s changes nothing: these conditions of the PDE have no such term in the loss",
+            ", ".join(sorted(idle)),
+        )
     sampler = build_group(cfg, "sampler")
     model = _model(cfg, pde, dtype, device)
     smoothness = smoothness_of(model)
@@ -171,6 +180,8 @@ def _model(cfg: DictConfig, pde: PDE, dtype: torch.dtype, device: str) -> nn.Mod
 def _inner_model(cfg: DictConfig, dimension: int, unknowns: int, separate: bool) -> nn.Module:
     """The model of the configuration: with an output for each unknown, or once for each of them."""
     takes = fields(locate(cfg.model["_target_"], tuple(cfg.trusted_modules), "model"), "model")
+    if separate and unknowns == 1:
+        log.warning("model.separate=true changes nothing: the PDE has one unknown, and so one network")
     if not separate or unknowns == 1:
         outputs = {"outputs": unknowns} if unknowns > 1 and "outputs" in takes else {}
         return cast(nn.Module, build_group(cfg, "model", dimension=dimension, **outputs))

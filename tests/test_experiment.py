@@ -171,6 +171,23 @@ def test_a_full_disk_is_one_sentence_and_the_old_checkpoint_stays(
     assert result.status == "finished"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pde=clamped_plate_2d", "pde.weights.value=2"], None),
+        (["pde=poisson_2d", "pde.conditions=exact", "pde.weights.value=2"], "pde.weights of value changes nothing"),
+        (["model.separate=true"], "model.separate=true changes nothing: the PDE has one unknown"),
+        (["pde=poisson_2d", "pde.conditions=exact"], None),
+        (["pde=kovasznay_2d", "model.separate=true"], None),
+    ],
+)
+def test_what_changes_nothing_is_said(
+    compose: Compose, words: list[str], said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(compose("model=two_layer", "model.width=4", "sampler.interior=16", *words))
+    assert (said in caplog.text) if said else ("changes nothing" not in caplog.text)
+
+
 def test_a_randomised_spectrum_says_so_and_gives_no_number_that_it_does_not_resolve(
     compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -372,6 +372,10 @@ FILES = {
         ("path: outside.csv, count: 0", r"pde\.data\.count=0 leaves no row: expected a positive integer"),
         ("path: outside.csv, count: 2.5", r"pde\.data\.count=2\.5 leaves no row: expected a positive integer"),
         ("path: outside.csv, columns: {X: x}", r"pde\.data\.columns has X: expected names of the PDE, x, u, each"),
+        (
+            "path: outside.csv, columns: {u: x}",
+            r"pde\.data takes the columns x, x for x, u: expected a column of its own",
+        ),
         ("path: outside.csv, noise: -1", r"pde\.data\.noise=-1 is no size of noise: expected a number >= 0"),
         (
             "path: exact",

@@ -112,7 +112,7 @@ class Data:
 
         Raises:
             UsageError: The file cannot be read, lacks a column, or holds values that are not finite or points
-                outside of the domain; or the exact solution is asked for and not known.
+                outside of the domain; a column is named twice; or the exact solution is asked for and not known.
         """
         if idle := set(self.columns) - {*coordinates, *unknowns}:
             raise UsageError(
@@ -129,6 +129,12 @@ class Data:
             raise UsageError(
                 f"pde.data.path={self.path} has the columns {', '.join(table)}, and no unknown was measured: expected "
                 f"some of {', '.join(unknowns)}, or their names in pde.data.columns"
+            )
+        keys = [self.columns.get(name, name) for name in (*coordinates, *measured)]
+        if len({*keys}) < len(keys):
+            raise UsageError(
+                f"pde.data takes the columns {', '.join(keys)} for {', '.join([*coordinates, *measured])}: expected a "
+                "column of its own for each, correct pde.data.columns"
             )
         x, values = (self._columns(table, names) for names in (coordinates, measured))
         outside = ~domain.covers(x)
