@@ -36,8 +36,9 @@ from pde_train.run_folder import DELIVERED, Status, set_aside
 from pde_train.runs.run import Run, run
 from pde_train.tracking import mlflow, saved_views
 from pde_train.tracking.base import Row
+from pde_train.tracking.calls import LONGEST_TAG, Waiting
 from pde_train.tracking.database import Database
-from pde_train.tracking.delivery import LONGEST_TAG, Store, Waiting
+from pde_train.tracking.delivery import Store
 from pde_train.tracking.follower import ASKED
 from pde_train.tracking.mlflow import MlflowTracker
 from pde_train.tracking.none import NoTracker
