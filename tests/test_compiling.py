@@ -491,8 +491,8 @@ def test_lbfgs_takes_the_steps_that_it_takes_with_eager_gradients(compose: Compo
         taken.append(choice.choose(mode, problem, optimizer, StopSignals(), batch, 10)[0])
     plain, fast = taken
     assert isinstance(fast, CompiledSteps)
-    expected, found = plain.take(batch, 8), fast.take(batch, 8)
-    assert expected[7] < expected[0] / 3
+    expected, found = plain.take(batch, 10), fast.take(batch, 10)
+    assert expected[9] < expected[0] / 3
     # a line search amplifies rounding by the condition of the problem, a decade or so in every step
     torch.testing.assert_close(found[:4], expected[:4], rtol=1e-10, atol=0)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
@@ -772,7 +772,7 @@ def test_less_saved_than_compiling_costs_stays_eager(compose: Compose, monkeypat
 
 
 @pytest.mark.usefixtures("no_compiler")
-@pytest.mark.parametrize(("optimizer", "count"), [("gradient", 1), ("lbfgs", 2), ("nncg", 10)])
+@pytest.mark.parametrize(("optimizer", "count"), [("gradient", 1), ("lbfgs", 1), ("nncg", 10)])
 def test_every_gradient_of_a_step_is_counted(
     compose: Compose, monkeypatch: pytest.MonkeyPatch, optimizer: str, count: int
 ) -> None:

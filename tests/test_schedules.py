@@ -279,7 +279,7 @@ def test_a_run_that_has_come_to_rounding_ends_as_its_patience_would_have_ended_i
 ) -> None:
     """Differences with a short step; the optimisers have no step left that lowers the loss."""
     settings = [*SMALL, "differentiator=finite_difference", "differentiator.step=1e-6", "method.log_every=10"]
-    settings += ["stop=no_progress", "stop.patience=130", "method.steps=1000", *words]
+    settings += ["stop=no_progress", "stop.patience=400", "method.steps=1500", *words]
     early = build(compose(*settings))
     first = run(early, tmp_path / "early")
     monkeypatch.setattr(training, "UNCHANGED", 10**9)

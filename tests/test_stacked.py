@@ -148,7 +148,7 @@ def test_a_function_that_makes_a_pde_says_nothing_of_its_numbers(
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["optimizer=lbfgs"], "LBFGS has no step that many runs can take together"),
+        (["optimizer=nncg"], "NNCG has no step that many runs can take together"),
         (["differentiator=stochastic"], "Stochastic changes from step to step"),
         ([], None),
     ],
@@ -414,12 +414,13 @@ def test_wide_stencils_train_alone_where_code_of_one_run_is_compiled(
         choice._check_worth(first)
 
 
-@pytest.mark.parametrize("optimizer", ["ssbroyden", "ssbfgs"])
+@pytest.mark.parametrize("optimizer", ["ssbroyden", "ssbfgs", "lbfgs", "adam_then_lbfgs"])
 def test_line_searches_of_a_stack_are_those_of_the_runs_alone(compose: Compose, optimizer: str) -> None:
     """Some accept a step while others shrink a bracket, each as it would by itself."""
 
     def own(seed: int) -> tuple[Problem, torch.optim.Optimizer, Batch]:
-        experiment = build(compose(*NETWORK[:-1], f"optimizer={optimizer}", f"seed={seed}"))
+        switch = ["optimizer.switch=3"] if optimizer == "adam_then_lbfgs" else []
+        experiment = build(compose(*NETWORK[:-1], f"optimizer={optimizer}", f"seed={seed}", *switch))
         problem = experiment.problem
         return (
             problem,

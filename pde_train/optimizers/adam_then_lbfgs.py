@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from pde_train.errors import UsageError
-from pde_train.optimizers.lbfgs import LBFGS
+from pde_train.optimizers.adam import AdamUpdate
+from pde_train.optimizers.base import REMEMBERED, Parameters, flat
+from pde_train.optimizers.lbfgs import LimitedMemoryUpdate, check_pairs, check_sizes
+from pde_train.optimizers.quasi_newton import Memory, QuasiNewton
 
 
-class AdamThenLBFGS(torch.optim.Optimizer):
-    """Takes `switch` steps of Adam, and then one iteration of L-BFGS with a strong Wolfe line search in each step.
+class AdamThenLimitedMemoryUpdate(LimitedMemoryUpdate):
+    """A step of Adam as long as there were fewer than `switch` of them, and then one of L-BFGS.
+
+    The state of Adam stands behind that of L-BFGS.
+
+    Args:
+        switch: The number of steps of Adam.
+        history: The number of pairs of L-BFGS.
+    """
+
+    def __init__(self, switch: int, history: int):
+        super().__init__(history)
+        self.switch = switch
+
+    def hyper(self, optimizer: torch.optim.Optimizer) -> Tensor:
+        return torch.cat([AdamUpdate().hyper(optimizer), super().hyper(optimizer)])
+
+    def state(self, optimizer: torch.optim.Optimizer, parameters: Parameters) -> list[Tensor]:
+        if remembered := optimizer.state[parameters[0]].get(REMEMBERED):
+            return list(remembered)
+        return [*super().state(optimizer, parameters), *AdamUpdate.beginning(flat(parameters))]
+
+    def memory(self, state: Sequence[Tensor]) -> Memory:
+        return Memory.of(state[:-3])
+
+    def begun_again(self, state: Sequence[Tensor]) -> list[Tensor]:
+        return [*super().begun_again(state[:-3]), *state[-3:]]
+
+    def step(self, state: Sequence[Tensor], gradient: Tensor, loss: Tensor, hyper: Tensor) -> list[Tensor]:
+        searched = super().step(state[:-3], gradient, loss, hyper[4:])
+        point, *moments = AdamUpdate().step([state[0], *state[-3:]], gradient, loss, hyper[:4])
+        waiting = self.memory(state)._replace(point=point, x=point)
+        first = state[-1] < self.switch
+        after = [[*searched, *state[-3:]], [*waiting.listed(), *moments]]
+        return [torch.where(first, adam, lbfgs) for lbfgs, adam in zip(*after, strict=True)]
+
+
+class AdamThenLBFGS(QuasiNewton):
+    """Takes `switch` steps of Adam, and then steps of L-BFGS, one evaluation of loss and gradient in each.
 
     Args:
         params: The parameters.
@@ -29,27 +68,8 @@ class AdamThenLBFGS(torch.optim.Optimizer):
     def __init__(self, params: Iterable[Tensor], switch: int, lr: float, history_size: int = 50, max_eval: int = 25):
         if switch < 0:
             raise UsageError(f"optimizer.switch={switch} is negative: expected a number of steps of Adam, 0 for none")
-        params = list(params)
-        super().__init__(params, {})
-        self.adam = torch.optim.Adam(params, lr=lr)
-        self.lbfgs = LBFGS(params, history_size=history_size, max_eval=max_eval)
+        check_sizes(history_size, max_eval)
+        update = AdamThenLimitedMemoryUpdate(switch, history_size)
+        super().__init__(params, update, max_eval=max_eval, lr=lr, betas=(0.9, 0.999), eps=1e-8)
         self.switch = switch
-        self.taken = 0
-
-    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # torch's closure is optional
-        """Take one step of the optimiser whose turn it is; returns the loss before the step."""
-        optimizer = self.adam if self.taken < self.switch else self.lbfgs
-        self.taken += 1
-        return optimizer.step(closure)
-
-    def new_points(self) -> None:
-        """See `LBFGS.new_points`."""
-        self.lbfgs.new_points()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"taken": self.taken, "adam": self.adam.state_dict(), "lbfgs": self.lbfgs.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.taken = state_dict["taken"]
-        self.adam.load_state_dict(state_dict["adam"])
-        self.lbfgs.load_state_dict(state_dict["lbfgs"])
+        check_pairs(history_size, self.parameters)

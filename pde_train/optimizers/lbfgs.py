@@ -1,93 +1,92 @@
-"""L-BFGS that goes on learning curvature when the loss is small."""
+"""L-BFGS: a quasi-Newton method whose inverse Hessian is a product of the last steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from pde_train.errors import UsageError
-
-SCALES = {torch.float64: 2.0**40, torch.float32: 2.0**10}
-"""The factor of the loss by precision: a power of two, so that scaling rounds nothing.
-
-Squares of scaled gradients must not overflow.
-"""
-
+from pde_train.memory import check_memory
+from pde_train.optimizers.quasi_newton import QuasiNewton, QuasiNewtonUpdate, Step
 
 MOST = 10**6
 """The largest number of curvature pairs, and of evaluations of a line search, that is accepted."""
 
+COPIES = 3
+"""How often the curvature pairs are in memory during a step."""
 
-class LBFGS(torch.optim.LBFGS):
-    """The L-BFGS of torch with a strong Wolfe line search, where one step is one iteration.
 
-    No tolerance of the gradient or the step stops it, but torch's line search ends where its bracket is shorter than
-    1e-9.
+class LimitedMemoryUpdate(QuasiNewtonUpdate):
+    """A step of L-BFGS as a pure function (Nocedal and Wright, Numerical Optimization, 2nd edition, algorithm 7.4).
 
-    torch keeps a curvature pair (y, s) only if y . s > 1e-10, which is an absolute size. Once a
-    residual loss is near 1e-6, it learns no curvature any more and hardly moves. The iterates of
-    L-BFGS do not depend on the scale of the objective, so this class optimises a large multiple of
-    the loss (SCALES).
+    Kept are the last m steps s_i and changes y_i of the gradient, the oldest first, and the inverse W of the upper
+    triangle of the products s_i^T y_j. With D = diag(s_i^T y_i) and g the gradient, the two loops of the algorithm are
+    the products alpha = W S g, q = g - Y^T alpha, delta = W^T (D alpha - gamma Y q), H g = gamma q + S^T delta.
+
+    Args:
+        history: The number m of pairs.
+    """
+
+    def __init__(self, history: int):
+        self.history = history
+
+    def nothing_learnt(self, like: Tensor) -> tuple[Tensor, ...]:
+        pairs = like.new_zeros(self.history, len(like))
+        return pairs, pairs.clone(), like.new_zeros(self.history, self.history), like.new_zeros(self.history)
+
+    def learn(self, curvature: tuple[Tensor, ...], step: Step) -> tuple[tuple[Tensor, ...], Tensor]:
+        steps, changes, inverse, products = curvature
+        learnt = step.usable()
+        steps, changes = torch.cat([steps[1:], step.s[None]]), torch.cat([changes[1:], step.y[None]])
+        column = steps @ step.y
+        last = 1 / torch.where(learnt, column[-1], 1.0)
+        above = -last * (inverse[1:, 1:] @ column[:-1])
+        upper = torch.cat([inverse[1:, 1:], above[:, None]], dim=1)
+        lowest = torch.cat([torch.zeros_like(above), last[None]])
+        new = (steps, changes, torch.cat([upper, lowest[None]]), torch.cat([products[1:], column[-1:]]))
+        return tuple(torch.where(learnt, after, before) for after, before in zip(new, curvature, strict=True)), learnt
+
+    def newton(self, curvature: tuple[Tensor, ...], gradient: Tensor) -> Tensor:
+        steps, changes, inverse, products = curvature
+        size = changes[-1] @ changes[-1]
+        gamma = torch.where(size > 0, products[-1] / torch.where(size > 0, size, 1.0), 1.0)
+        alpha = inverse @ (steps @ gradient)
+        q = gradient - changes.T @ alpha
+        delta = inverse.T @ (products * alpha - gamma * (changes @ q))
+        return gamma * q + steps.T @ delta
+
+
+class LBFGS(QuasiNewton):
+    """L-BFGS with a strong Wolfe line search, one evaluation of loss and gradient in each step.
 
     Args:
         params: The parameters.
-        lr: The first step length that a line search tries.
+        lr: The longest first trial of a line search, in units of the step of L-BFGS.
         history_size: The number of curvature pairs that are kept.
         max_eval: The largest number of evaluations of a line search.
 
     Raises:
-        UsageError: An argument is out of range.
+        UsageError: An argument is out of range, or the pairs do not fit into memory.
     """
 
-    gradients_of_a_step = 2  # where it begins, and where its line search ends
-
     def __init__(self, params: Iterable[Tensor], lr: float = 1.0, history_size: int = 50, max_eval: int = 25):
-        for name, value in (("history_size", history_size), ("max_eval", max_eval)):
-            if not 1 <= value <= MOST:
-                raise UsageError(f"optimizer.{name}={value} is of no use to L-BFGS: expected an integer of 1 to {MOST}")
         if not lr > 0:
             raise UsageError(f"optimizer.lr={lr} is no step length: expected a positive number, such as 1.0")
-        super().__init__(
-            params,
-            lr=lr,
-            max_iter=1,
-            max_eval=max_eval,
-            history_size=history_size,
-            line_search_fn="strong_wolfe",
-            tolerance_grad=0.0,
-            tolerance_change=0.0,
-        )
-        self.scale = SCALES[self.param_groups[0]["params"][0].dtype]
+        check_sizes(history_size, max_eval)
+        super().__init__(params, LimitedMemoryUpdate(history_size), max_eval=max_eval, longest=lr)
+        check_pairs(history_size, self.parameters)
 
-    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # torch's closure is optional
-        """Take one iteration.
 
-        Args:
-            closure: Computes the loss and its gradients.
+def check_sizes(history_size: int, max_eval: int) -> None:
+    """Refuse numbers of pairs and evaluations that are of no use."""
+    for name, value in (("history_size", history_size), ("max_eval", max_eval)):
+        if not 1 <= value <= MOST:
+            raise UsageError(f"optimizer.{name}={value} is of no use to L-BFGS: expected an integer of 1 to {MOST}")
 
-        Returns:
-            The loss before the iteration.
-        """
 
-        def scaled() -> Tensor:
-            with torch.enable_grad():
-                value = closure()
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        parameter.grad.mul_(self.scale)
-            return value * self.scale
-
-        loss: Tensor = super().step(scaled)  # type: ignore[no-untyped-call]  # torch declares no types here
-        return loss / self.scale
-
-    def new_points(self) -> None:
-        """Learn no curvature from the last step, because the loss has become another one: its gradients are of both.
-
-        torch makes the pair (y, s) at the next step, and leaves out one with y . s = 0.
-        """
-        state = self.state[self.param_groups[0]["params"][0]]
-        if state:
-            state["t"] = 0.0
+def check_pairs(history_size: int, parameters: Sequence[Tensor]) -> None:
+    """Refuse pairs that do not fit into memory."""
+    count = sum(p.numel() for p in parameters)
+    check_memory("the history of the optimizer", 2 * history_size * count + history_size**2, copies=COPIES)

@@ -1,14 +1,16 @@
-"""Self-scaled quasi-Newton methods with a dense inverse Hessian: SSBroyden and SSBFGS.
+"""Quasi-Newton methods, and the self-scaled ones with a dense inverse Hessian: SSBroyden and SSBFGS.
 
 One step is one evaluation of loss and gradient: at a trial point of the line search, whose gradient is used again where
-the point is accepted. A step is a pure function without branches (`SelfScaledUpdate`). It is compiled together with the
-gradient, line search included, and taken for many runs at once.
+the point is accepted. A step is a pure function without branches (`QuasiNewtonUpdate`). It is compiled together with
+the gradient, line search included, and taken for many runs at once.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,9 +40,9 @@ class Memory(NamedTuple):
         gradient: The gradient (p,) there.
         direction: The direction (p,) of the line search.
         low_gradient: The gradient (p,) at the lower end of the bracket.
-        inverse: The inverse Hessian (p, p).
+        curvature: What the method has learnt of the Hessian.
         search: The scalars of the line search, one after another.
-        flags: What the next evaluation is, and whether the inverse Hessian has learnt nothing yet.
+        flags: What the next evaluation is, and whether nothing has been learnt yet.
     """
 
     point: Tensor
@@ -48,12 +50,149 @@ class Memory(NamedTuple):
     gradient: Tensor
     direction: Tensor
     low_gradient: Tensor
-    inverse: Tensor
+    curvature: tuple[Tensor, ...]
     search: Tensor
     flags: Tensor
 
+    @classmethod
+    def of(cls, state: Sequence[Tensor]) -> Memory:
+        """From a list of tensors, as `listed` gives them."""
+        *curvature, search, flags = state[5:]
+        return cls(state[0], state[1], state[2], state[3], state[4], tuple(curvature), search, flags)
 
-class SelfScaledUpdate(Update):
+    def listed(self) -> list[Tensor]:
+        """All tensors, one after another."""
+        return [*self[:5], *self.curvature, self.search, self.flags]
+
+
+class Step(NamedTuple):
+    """An accepted step, from which curvature is learnt.
+
+    Attributes:
+        s: The step (p,).
+        y: The change (p,) of the gradient.
+        length: Its length t in units of the direction, s = t d.
+        gradient: The gradient (p,) before it.
+        taken: Whether there is one: the line search may go on.
+        first: Whether nothing has been learnt before.
+    """
+
+    s: Tensor
+    y: Tensor
+    length: Tensor
+    gradient: Tensor
+    taken: Tensor
+    first: Tensor
+
+    def usable(self) -> Tensor:
+        """Whether y^T s is positive beyond rounding."""
+        least = torch.finfo(self.y.dtype).eps * torch.linalg.vector_norm(self.y) * torch.linalg.vector_norm(self.s)
+        return self.taken & (self.y @ self.s > least)
+
+
+class QuasiNewtonUpdate(Update):
+    """A step of a quasi-Newton method as a pure function: the line search, and what becomes of its trials.
+
+    A search that fails, or a direction that does not descend, makes the method forget what it has learnt.
+    """
+
+    @abstractmethod
+    def nothing_learnt(self, like: Tensor) -> tuple[Tensor, ...]:
+        """The curvature of the identity, for parameters like these (p,)."""
+
+    @abstractmethod
+    def learn(self, curvature: tuple[Tensor, ...], step: Step) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The curvature after a step, and whether anything has been learnt from it; as it was, where not."""
+
+    @abstractmethod
+    def newton(self, curvature: tuple[Tensor, ...], gradient: Tensor) -> Tensor:
+        """The inverse Hessian times a gradient (p,)."""
+
+    def hyper(self, optimizer: torch.optim.Optimizer) -> Tensor:
+        group = optimizer.param_groups[0]
+        numbers = [float(group[name]) for name in ("decrease", "curvature", "max_eval", "longest")]
+        return torch.tensor(numbers, dtype=torch.float64, device=group["params"][0].device)
+
+    def state(self, optimizer: torch.optim.Optimizer, parameters: Parameters) -> list[Tensor]:
+        if remembered := optimizer.state[parameters[0]].get(REMEMBERED):
+            return list(remembered)
+        return self.beginning(flat(parameters)).listed()
+
+    def beginning(self, point: Tensor) -> Memory:
+        """What is remembered at parameters (p,) before the first evaluation."""
+        nothing, number = torch.zeros_like(point), point.new_ones(())
+        search = torch.stack(begin(number, -number, number))
+        flags = point.new_tensor([START, 1.0])
+        curvature = self.nothing_learnt(point)
+        return Memory(point, point.clone(), nothing, nothing.clone(), nothing.clone(), curvature, search, flags)
+
+    def put_back(self, optimizer: torch.optim.Optimizer, parameters: Parameters, state: Sequence[Tensor]) -> None:
+        write(parameters, self.parameters(state))
+        optimizer.state[parameters[0]] = {REMEMBERED: list(state)}
+
+    def memory(self, state: Sequence[Tensor]) -> Memory:
+        """What a state says of the line search and of curvature."""
+        return Memory.of(state)
+
+    def begun_again(self, state: Sequence[Tensor]) -> list[Tensor]:
+        """A state that keeps what was learnt, and evaluates the accepted parameters before the next search."""
+        memory = Memory.of(state)
+        kind, fresh = memory.flags.unbind()
+        flags = torch.stack([torch.where(kind == SEARCHING, NEW_POINTS, kind), fresh])
+        return memory._replace(point=memory.x.clone(), flags=flags).listed()
+
+    def parameters(self, state: Sequence[Tensor]) -> Tensor:
+        return self.memory(state).x
+
+    def loss_before(self, state: Sequence[Tensor], loss: Tensor) -> Tensor:
+        memory = self.memory(state)
+        return torch.where(memory.flags[0] == SEARCHING, memory.search[0], loss)
+
+    def step(self, state: Sequence[Tensor], gradient: Tensor, loss: Tensor, hyper: Tensor) -> list[Tensor]:
+        """Evaluate a trial; where it ends the search, learn from the step and begin the next search."""
+        m = Memory.of(state)
+        kind, fresh = m.flags.unbind()
+        search = Search(*m.search.unbind())
+        searching, afresh = kind == SEARCHING, kind == START
+        smallest = torch.finfo(loss.dtype).eps * m.x.abs().max() / m.direction.abs().max()
+        outcome = evaluated(search, loss, gradient @ m.direction, smallest, hyper[:3])
+        low_gradient = torch.where(outcome.lowered, gradient, m.low_gradient)
+        accepted = outcome.accepted & searching
+        fallen_back = outcome.exhausted & searching & (outcome.search.low > 0)
+        failed = outcome.exhausted & searching & ~(outcome.search.low > 0)
+        moved = accepted | fallen_back
+
+        length = torch.where(moved, torch.where(accepted, search.trial, outcome.search.low), 0.0)
+        s = length * m.direction
+        x = torch.where(searching, m.x + s, m.point)
+        new_gradient = torch.where(fallen_back, low_gradient, torch.where(accepted | ~searching, gradient, m.gradient))
+        new_loss = torch.where(
+            fallen_back, outcome.search.low_loss, torch.where(accepted | ~searching, loss, search.loss)
+        )
+
+        step = Step(s, new_gradient - m.gradient, length, m.gradient, moved, fresh > 0)
+        curvature, learnt = self.learn(m.curvature, step)
+        direction = -self.newton(curvature, new_gradient)
+        reset = afresh | failed | (~(direction @ new_gradient < 0) & (moved | ~searching))
+        curvature = tuple(map(partial(torch.where, reset), self.nothing_learnt(x), curvature))
+        direction = torch.where(reset, -new_gradient, direction)
+        fresh = torch.where(reset, 1.0, torch.where(learnt, 0.0, fresh))
+        slope = new_gradient @ direction
+        expected = 2 * FURTHER * (new_loss - search.loss) / slope
+        trial = hyper[3].to(loss) * torch.where(moved & (expected > 0), expected.clamp(SHORTEST, 1.0), 1.0)
+        trial = torch.where(fresh > 0, (1 / new_gradient.abs().sum()).clamp(max=1.0), trial)
+        begun = torch.stack(begin(new_loss, slope, trial))
+
+        ended = moved | failed | ~searching
+        numbers = torch.where(ended, begun, torch.stack(outcome.search))
+        direction = torch.where(ended, direction, m.direction)
+        low_gradient = torch.where(ended, new_gradient, low_gradient)
+        flags = torch.stack([torch.full_like(fresh, SEARCHING), fresh])
+        point = x + numbers[2] * direction
+        return Memory(point, x, new_gradient, direction, low_gradient, curvature, numbers, flags).listed()
+
+
+class SelfScaledUpdate(QuasiNewtonUpdate):
     """A step of a self-scaled quasi-Newton method as a pure function.
 
     The inverse Hessian H, the step s = t d, the change y of the gradient and t itself give
@@ -69,93 +208,28 @@ class SelfScaledUpdate(Update):
     def __init__(self, broyden: bool):
         self.broyden = broyden
 
-    def hyper(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        group = optimizer.param_groups[0]
-        numbers = [float(group[name]) for name in ("decrease", "curvature", "max_eval")]
-        return torch.tensor(numbers, dtype=torch.float64, device=group["params"][0].device)
+    def nothing_learnt(self, like: Tensor) -> tuple[Tensor, ...]:
+        return (torch.eye(len(like), dtype=like.dtype, device=like.device),)
 
-    def state(self, optimizer: torch.optim.Optimizer, parameters: Parameters) -> list[Tensor]:
-        if remembered := optimizer.state[parameters[0]].get(REMEMBERED):
-            return list(remembered)
-        point = flat(parameters)
-        nothing, number = torch.zeros_like(point), point.new_ones(())
-        search = torch.stack(begin(number, -number, number))
-        eye = torch.eye(len(point), dtype=point.dtype, device=point.device)
-        flags = point.new_tensor([START, 1.0])
-        return list(Memory(point, point.clone(), nothing, nothing.clone(), nothing.clone(), eye, search, flags))
+    def newton(self, curvature: tuple[Tensor, ...], gradient: Tensor) -> Tensor:
+        product: Tensor = curvature[0] @ gradient
+        return product
 
-    def put_back(self, optimizer: torch.optim.Optimizer, parameters: Parameters, state: Sequence[Tensor]) -> None:
-        write(parameters, Memory(*state).x)
-        optimizer.state[parameters[0]] = {REMEMBERED: list(state)}
-
-    def parameters(self, state: Sequence[Tensor]) -> Tensor:
-        return Memory(*state).x
-
-    def loss_before(self, state: Sequence[Tensor], loss: Tensor) -> Tensor:
-        memory = Memory(*state)
-        return torch.where(memory.flags[0] == SEARCHING, memory.search[0], loss)
-
-    def step(self, state: Sequence[Tensor], gradient: Tensor, loss: Tensor, hyper: Tensor) -> list[Tensor]:
-        """Evaluate a trial; where it ends the search, update the inverse Hessian and begin the next search."""
-        m = Memory(*state)
-        kind, fresh = m.flags.unbind()
-        search = Search(*m.search.unbind())
-        searching, afresh = kind == SEARCHING, kind == START
-        smallest = torch.finfo(loss.dtype).eps * m.x.abs().max() / m.direction.abs().max()
-        outcome = evaluated(search, loss, gradient @ m.direction, smallest, hyper)
-        low_gradient = torch.where(outcome.lowered, gradient, m.low_gradient)
-        accepted = outcome.accepted & searching
-        fallen_back = outcome.exhausted & searching & (outcome.search.low > 0)
-        failed = outcome.exhausted & searching & ~(outcome.search.low > 0)
-        moved = accepted | fallen_back
-
-        length = torch.where(moved, torch.where(accepted, search.trial, outcome.search.low), 0.0)
-        s = length * m.direction
-        x = torch.where(searching, m.x + s, m.point)
-        new_gradient = torch.where(fallen_back, low_gradient, torch.where(accepted | ~searching, gradient, m.gradient))
-        new_loss = torch.where(
-            fallen_back, outcome.search.low_loss, torch.where(accepted | ~searching, loss, search.loss)
-        )
-
-        inverse, learnt = self._updated(m.inverse, s, new_gradient - m.gradient, length, m.gradient, moved, fresh > 0)
-        direction = -(inverse @ new_gradient)
-        reset = afresh | failed | (~(direction @ new_gradient < 0) & (moved | ~searching))
-        eye = torch.eye(len(x), dtype=x.dtype, device=x.device)
-        inverse = torch.where(reset, eye, inverse)
-        direction = torch.where(reset, -new_gradient, direction)
-        fresh = torch.where(reset, 1.0, torch.where(learnt, 0.0, fresh))
-        slope = new_gradient @ direction
-        expected = 2 * FURTHER * (new_loss - search.loss) / slope
-        trial = torch.where(moved & (expected > 0), expected.clamp(SHORTEST, 1.0), 1.0)
-        trial = torch.where(fresh > 0, (1 / new_gradient.abs().sum()).clamp(max=1.0), trial)
-        begun = torch.stack(begin(new_loss, slope, trial))
-
-        ended = moved | failed | ~searching
-        numbers = torch.where(ended, begun, torch.stack(outcome.search))
-        direction = torch.where(ended, direction, m.direction)
-        low_gradient = torch.where(ended, new_gradient, low_gradient)
-        flags = torch.stack([torch.full_like(fresh, SEARCHING), fresh])
-        point = x + numbers[2] * direction
-        return list(Memory(point, x, new_gradient, direction, low_gradient, inverse, numbers, flags))
-
-    def _updated(
-        self, inverse: Tensor, s: Tensor, y: Tensor, length: Tensor, old_gradient: Tensor, moved: Tensor, first: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The inverse Hessian after a step, and whether it has learnt from it."""
+    def learn(self, curvature: tuple[Tensor, ...], step: Step) -> tuple[tuple[Tensor, ...], Tensor]:
+        (inverse,), (s, y) = curvature, step[:2]
         hy = inverse @ y
         ys, yhy = y @ s, y @ hy
-        least = torch.finfo(y.dtype).eps * torch.linalg.vector_norm(y) * torch.linalg.vector_norm(s)
-        learnt = moved & (ys > least) & (yhy > 0)
+        learnt = step.usable() & (yhy > 0)
         ys, yhy = torch.where(learnt, ys, 1.0), torch.where(learnt, yhy, 1.0)
-        b = torch.where(learnt, -length * (s @ old_gradient) / ys, 1.0)  # s^T B s / (y^T s), with B s = -t g
-        phi, tau = self._scales(b, yhy / ys, len(s), first)
+        b = torch.where(learnt, -step.length * (s @ step.gradient) / ys, 1.0)  # s^T B s / (y^T s), with B s = -t g
+        phi, tau = self._scales(b, yhy / ys, len(s), step.first)
         v = s / ys - hy / yhy
         kept = torch.where(learnt, 1 / tau, 1.0)
         removed, added, secant = (torch.where(learnt, c, 0.0) for c in (1 / (tau * yhy), phi * yhy / tau, 1 / ys))
         updated = (
             kept * inverse - torch.outer(removed * hy, hy) + torch.outer(added * v, v) + torch.outer(secant * s, s)
         )
-        return updated, learnt
+        return (updated,), learnt
 
     def _scales(self, b: Tensor, h: Tensor, p: int, first: Tensor) -> tuple[Tensor, Tensor]:
         """phi and tau from b = s^T B s / (y^T s) and h = y^T H y / (y^T s); the first update scales H = I."""
@@ -173,7 +247,7 @@ class SelfScaledUpdate(Update):
 
 
 class QuasiNewton(torch.optim.Optimizer):
-    """A self-scaled quasi-Newton method, one evaluation of loss and gradient in each step.
+    """A quasi-Newton method, one evaluation of loss and gradient in each step.
 
     Between steps the parameters are the accepted ones, not the trial point of a line search.
 
@@ -183,14 +257,22 @@ class QuasiNewton(torch.optim.Optimizer):
         decrease: The constant c1 of the strong Wolfe conditions: the decrease of the loss that is enough.
         curvature: The constant c2: the part of the first slope that may be left.
         max_eval: The largest number of evaluations of a line search.
+        longest: The longest first trial of a line search, in units of the quasi-Newton step.
+        numbers: Further numbers of the update.
 
     Raises:
-        UsageError: Not 0 < decrease < curvature < 1, no evaluation is allowed, or the inverse Hessian does not fit
-            into memory.
+        UsageError: Not 0 < decrease < curvature < 1, or no evaluation is allowed.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], update: SelfScaledUpdate, decrease: float, curvature: float, max_eval: int
+        self,
+        params: Iterable[Tensor],
+        update: QuasiNewtonUpdate,
+        decrease: float = 1e-4,
+        curvature: float = 0.9,
+        max_eval: int = 25,
+        longest: float = 1.0,
+        **numbers: Any,
     ):
         if not 0 < decrease < curvature < 1:
             raise UsageError(
@@ -201,13 +283,13 @@ class QuasiNewton(torch.optim.Optimizer):
             raise UsageError(
                 f"optimizer.max_eval={max_eval} allows no evaluation: expected a positive integer, such as 25"
             )
-        super().__init__(params, {"decrease": decrease, "curvature": curvature, "max_eval": max_eval})
+        search = {"decrease": decrease, "curvature": curvature, "max_eval": max_eval, "longest": longest}
+        super().__init__(params, {**search, **numbers})
         self.update = update
-        count = sum(p.numel() for p in self._parameters)
-        check_memory("the inverse Hessian of the optimizer", count * count, copies=COPIES)
 
     @property
-    def _parameters(self) -> list[Tensor]:
+    def parameters(self) -> list[Tensor]:
+        """The parameters, in the order of the vectors of the update."""
         return list(self.param_groups[0]["params"])
 
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # torch's closure is optional
@@ -219,7 +301,7 @@ class QuasiNewton(torch.optim.Optimizer):
         Returns:
             The loss of the parameters before the step.
         """
-        parameters = self._parameters
+        parameters = self.parameters
         state = self.update.state(self, parameters)
         loss, gradient = loss_and_gradient(parameters, state[0], closure)
         with torch.no_grad():
@@ -230,28 +312,47 @@ class QuasiNewton(torch.optim.Optimizer):
     @property
     def in_search(self) -> bool:
         """Whether a line search has evaluated trials that it would lose if the loss became another one."""
-        remembered = self.state[self._parameters[0]].get(REMEMBERED)
-        return remembered is not None and float(Search(*Memory(*remembered).search.unbind()).evaluations) > 0
+        remembered = self.state[self.parameters[0]].get(REMEMBERED)
+        return remembered is not None and float(Search(*self.update.memory(remembered).search).evaluations) > 0
 
     def new_points(self) -> None:
         """Evaluate the accepted parameters again before the next search, because the loss has become another one."""
-        parameters = self._parameters
-        memory = Memory(*self.update.state(self, parameters))
-        if float(memory.flags[0]) == SEARCHING:
-            flags = memory.flags.clone()
-            flags[0] = NEW_POINTS
-            self.update.put_back(self, parameters, memory._replace(point=memory.x.clone(), flags=flags))
+        parameters = self.parameters
+        self.update.put_back(self, parameters, self.update.begun_again(self.update.state(self, parameters)))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if "state" not in state_dict or any(
+            state and REMEMBERED not in state for state in state_dict["state"].values()
+        ):
+            raise UsageError(
+                f"the state of {type(self).__name__} is that of another version: expected one that this version has "
+                "saved, begin the run anew"
+            )
+        super().load_state_dict(state_dict)
 
 
-class SSBroyden(QuasiNewton):
-    """The self-scaled Broyden method, see `SelfScaledUpdate` and `QuasiNewton`."""
+class SelfScaled(QuasiNewton):
+    """A self-scaled method, whose inverse Hessian is a dense matrix; see `SelfScaledUpdate` and `QuasiNewton`.
+
+    Raises:
+        UsageError: As for `QuasiNewton`, or the matrix does not fit into memory.
+    """
+
+    broyden: bool
 
     def __init__(self, params: Iterable[Tensor], decrease: float = 1e-4, curvature: float = 0.9, max_eval: int = 25):
-        super().__init__(params, SelfScaledUpdate(broyden=True), decrease, curvature, max_eval)
+        super().__init__(params, SelfScaledUpdate(self.broyden), decrease, curvature, max_eval)
+        count = sum(p.numel() for p in self.parameters)
+        check_memory("the inverse Hessian of the optimizer", count * count, copies=COPIES)
 
 
-class SSBFGS(QuasiNewton):
-    """The self-scaled BFGS method, see `SelfScaledUpdate` and `QuasiNewton`."""
+class SSBroyden(SelfScaled):
+    """The self-scaled Broyden method, see `SelfScaledUpdate`."""
 
-    def __init__(self, params: Iterable[Tensor], decrease: float = 1e-4, curvature: float = 0.9, max_eval: int = 25):
-        super().__init__(params, SelfScaledUpdate(broyden=False), decrease, curvature, max_eval)
+    broyden = True
+
+
+class SSBFGS(SelfScaled):
+    """The self-scaled BFGS method, see `SelfScaledUpdate`."""
+
+    broyden = False

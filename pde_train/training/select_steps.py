@@ -19,8 +19,9 @@ from pde_train.training.row_steps import choose_rows
 from pde_train.training.select_stacked_steps import select_stacked
 from pde_train.training.sharded_steps import CompiledShardedSteps, ShardedSteps, serve
 from pde_train.training.signals import StopSignals
-from pde_train.training.steps import EagerSteps, SingleSteps, Steps
+from pde_train.training.steps import EagerSteps, SingleSteps, Steps, trained
 from pde_train.training.training import Training
+from pde_train.training.updates import update_of
 from pde_train.training.when_to_compile import compile_where_it_pays, seconds_of
 from pde_train.training.workers import Workers
 
@@ -118,7 +119,7 @@ def _compiled_or(eager: SingleSteps, mode: str, batch: Batch, steps: int) -> tup
     if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in problem.model.parameters()):
         return eager, "eager: hooks of parameters need their gradient by backward()"
     buffers = [b.clone() for b in problem.model.buffers()]
-    seconds = seconds_of(lambda: float(eager.gradient(batch))) * getattr(eager.optimizer, GRADIENTS, 1)
+    seconds = seconds_of(partial(_step_to_time, eager, batch)) * getattr(eager.optimizer, GRADIENTS, 1)
     if not all(map(torch.equal, problem.model.buffers(), buffers)):
         put_back(problem.model.buffers(), buffers)
         return eager, "eager: the model changes its buffers, which compiled code would not"
@@ -132,6 +133,16 @@ def _compiled_or(eager: SingleSteps, mode: str, batch: Batch, steps: int) -> tup
         mode, "the optimisation step", seconds, steps, traced, lambda found: _compare(found, eager, batch)
     )
     return (eager if compiled is None else compiled), why
+
+
+def _step_to_time(eager: SingleSteps, batch: Batch) -> float:
+    """What would be compiled: the loss with its gradient and, where one process takes it, the optimiser's step."""
+    loss = eager.gradient(batch)
+    update = update_of(eager.optimizer)
+    if update is not None and not isinstance(eager, ShardedSteps):
+        state = update.state(eager.optimizer, trained(eager.problem.model))
+        update.step(state, state[0], loss, update.hyper(eager.optimizer))
+    return float(loss)
 
 
 def _compare(compiled: CompiledSteps | CompiledShardedSteps, eager: SingleSteps, batch: Batch) -> None:

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import Pruned, RunError, UsageError
-from pde_train.optimizers.adam_then_lbfgs import AdamThenLBFGS
 from pde_train.optimizers.gauss_newton import GaussNewton
-from pde_train.optimizers.lbfgs import LBFGS
 from pde_train.optimizers.quasi_newton import QuasiNewton
 from pde_train.problem import Problem
 from pde_train.run_folder import CHECKPOINT
@@ -243,7 +241,7 @@ class Training:
 
     def _loss_changed(self) -> None:
         """Tell an optimiser that remembers losses and gradients that the loss is another one from now on."""
-        if isinstance(self.optimizer, QuasiNewton | LBFGS | AdamThenLBFGS):
+        if isinstance(self.optimizer, QuasiNewton):
             self.optimizer.new_points()
 
     def _in_search(self) -> bool:
@@ -275,7 +273,7 @@ class Training:
 
     def _unchanged(self) -> int | None:
         """Equal losses in a row after which every later step is the same; None where something may change it."""
-        if not isinstance(self.optimizer, QuasiNewton | LBFGS | AdamThenLBFGS | GaussNewton):
+        if not isinstance(self.optimizer, QuasiNewton | GaussNewton):
             return None
         sampler, differentiator = self.problem.sampler, self.problem.differentiator
         changes = sampler.batch_size or sampler.resample_every or self.schedule.redraw or differentiator.adaptive

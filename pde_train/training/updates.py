@@ -9,44 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pde_train.optimizers.adam import AdamUpdate
 from pde_train.optimizers.base import REMEMBERED, Parameters, Update, flat, write
-
-
-class AdamUpdate(Update):
-    """torch.optim.Adam."""
-
-    def hyper(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        group = optimizer.param_groups[0]
-        numbers = [float(v) for v in (group["lr"], *group["betas"], group["eps"])]
-        return torch.tensor(numbers, dtype=torch.float64, device=group["params"][0].device)
-
-    def state(self, optimizer: torch.optim.Optimizer, parameters: Parameters) -> list[Tensor]:
-        point, states = flat(parameters), [optimizer.state[p] for p in parameters]
-        if not states[0]:
-            zeros = torch.zeros_like(point)
-            return [point, zeros, zeros.clone(), zeros.new_zeros((), dtype=torch.float64)]
-        mean, square = (torch.cat([s[key].flatten() for s in states]) for key in ("exp_avg", "exp_avg_sq"))
-        return [point, mean, square, states[0]["step"].to(mean.device, torch.float64)]
-
-    def step(self, state: Sequence[Tensor], gradient: Tensor, loss: Tensor, hyper: Tensor) -> list[Tensor]:
-        point, mean, square, step = state
-        lr, beta_1, beta_2, eps = hyper.unbind()
-        step = step + 1
-        mean = mean + (1 - beta_1) * (gradient - mean)
-        square = beta_2 * square + (1 - beta_2) * gradient * gradient
-        scale = square.sqrt() / (1 - beta_2**step).sqrt() + eps
-        return [point - lr / (1 - beta_1**step) * mean / scale, mean, square, step]
-
-    def put_back(self, optimizer: torch.optim.Optimizer, parameters: Parameters, state: Sequence[Tensor]) -> None:
-        point, mean, square, step = state
-        write(parameters, point)
-        sizes = [p.numel() for p in parameters]
-        for parameter, first, second in zip(parameters, mean.split(sizes), square.split(sizes), strict=True):
-            optimizer.state[parameter] = {
-                "step": step.to("cpu", torch.float32, copy=True),
-                "exp_avg": first.view_as(parameter),
-                "exp_avg_sq": second.view_as(parameter),
-            }
 
 
 class DescentUpdate(Update):
