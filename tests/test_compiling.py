@@ -27,6 +27,7 @@ from pde_train.cache import CACHE, cache_folder
 from pde_train.errors import UsageError
 from pde_train.experiment import build
 from pde_train.geometry import Batch, Points
+from pde_train.optimizers.adam import AdamUpdate
 from pde_train.optimizers.quasi_newton import SSBroyden
 from pde_train.problem import Problem
 from pde_train.runs.run import run, run_config
@@ -40,7 +41,7 @@ from pde_train.training.library import build as build_library
 from pde_train.training.library import load, repeat
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps, SingleSteps, split
-from pde_train.training.updates import AdamUpdate, DescentUpdate
+from pde_train.training.updates import DescentUpdate
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")

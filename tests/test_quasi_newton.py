@@ -373,6 +373,27 @@ def test_conditions_that_make_no_line_search_are_refused(
 def test_an_inverse_hessian_beyond_memory_is_refused_before_it_is_made() -> None:
     with pytest.raises(UsageError, match=r"the inverse Hessian of the optimizer asks for .* choose fewer"):
         SSBroyden([nn.Parameter(torch.zeros(10**6, dtype=torch.float64))])
+    with pytest.raises(UsageError, match=r"the history of the optimizer asks for .* choose fewer"):
+        LBFGS([nn.Parameter(torch.zeros(10**5, dtype=torch.float64))], history_size=10**6)
+
+
+def test_a_state_of_another_version_is_refused() -> None:
+    """Until November 2026 these were torch's own L-BFGS, and torch's Adam before it."""
+    x = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    torchs = torch.optim.LBFGS([x])
+
+    def closure() -> Tensor:
+        torchs.zero_grad()
+        value = rosenbrock(2 * x)
+        value.backward()
+        return value
+
+    torchs.step(closure)
+    with pytest.raises(UsageError, match="the state of LBFGS is that of another version: expected one that this"):
+        LBFGS([x]).load_state_dict(torchs.state_dict())
+    with pytest.raises(UsageError, match="the state of AdamThenLBFGS is that of another version"):
+        AdamThenLBFGS([x], switch=1, lr=1e-3).load_state_dict({"taken": 3, "adam": {}, "lbfgs": torchs.state_dict()})
+    LBFGS([x]).load_state_dict(LBFGS([x]).state_dict())
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from torch import Tensor
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.experiment import build
 from pde_train.geometry import Batch
+from pde_train.optimizers.adam import AdamUpdate
 from pde_train.optimizers.base import REMEMBERED
 from pde_train.problem import Problem
 from pde_train.runs.run import run
@@ -33,7 +34,6 @@ from pde_train.training.stacked import train_together, why_not
 from pde_train.training.stacked_steps import StackedSteps
 from pde_train.training.steps import EagerSteps
 from pde_train.training.training import Training
-from pde_train.training.updates import AdamUpdate
 
 NETWORK = ["model=two_layer", "model.width=6", "sampler=uniform", "sampler.interior=20", "optimizer.lr=1e-2"]
 

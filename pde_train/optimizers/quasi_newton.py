@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -87,7 +86,8 @@ class Step(NamedTuple):
     def usable(self) -> Tensor:
         """Whether y^T s is positive beyond rounding."""
         least = torch.finfo(self.y.dtype).eps * torch.linalg.vector_norm(self.y) * torch.linalg.vector_norm(self.s)
-        return self.taken & (self.y @ self.s > least)
+        usable: Tensor = self.taken & (self.y @ self.s > least)
+        return usable
 
 
 class QuasiNewtonUpdate(Update):
@@ -174,7 +174,8 @@ class QuasiNewtonUpdate(Update):
         curvature, learnt = self.learn(m.curvature, step)
         direction = -self.newton(curvature, new_gradient)
         reset = afresh | failed | (~(direction @ new_gradient < 0) & (moved | ~searching))
-        curvature = tuple(map(partial(torch.where, reset), self.nothing_learnt(x), curvature))
+        identity = self.nothing_learnt(x)
+        curvature = tuple(torch.where(reset, new, old) for new, old in zip(identity, curvature, strict=True))
         direction = torch.where(reset, -new_gradient, direction)
         fresh = torch.where(reset, 1.0, torch.where(learnt, 0.0, fresh))
         slope = new_gradient @ direction
