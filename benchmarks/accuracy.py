@@ -505,7 +505,7 @@ def page() -> str:
         "Relative L2 errors in float64 on one core, compilation included: median (smallest ... largest) over seeds of",
         "weights and points. Written by `make accuracy`; every run stands in `accuracy.jsonl`. Another run was on the",
         "second core of the machine meanwhile, which makes compilation, 8 to 30 of these seconds, up to twice as long.",
-        "One seed is a look, no number.",
+        "One seed is a look, no number. The rows by lbfgs were measured on a slower machine than the others.",
         "",
         *table(ROWS),
     ]
