@@ -46,14 +46,13 @@ class Part:
 
 
 PARTS = {
-    "floor_2d": Part(50),
-    "floor_adam_2d": Part(31),
-    "floor_gauss_newton": Part(30),
     "floor_gauss_newton_2d": Part(27),
-    "nonlinear": Part(25),
-    "floor_adam": Part(25),
     "floor_deep": Part(21),
     "floor": Part(20, [FEW, "pde=biharmonic_1d", "differentiator=taylor,finite_difference"]),
+    "floor_2d": Part(19),
+    "nonlinear": Part(16),
+    "floor_adam_2d": Part(14),
+    "floor_gauss_newton": Part(14),
     "floor_gauss_newton_32": Part(13),
     "cross": Part(12),
     "order": Part(12),
@@ -62,6 +61,7 @@ PARTS = {
     "floor_contour": Part(8),
     "networks": Part(8, [FEW, ONE_DIMENSION, "differentiator=taylor,finite_difference", "method.steps=300"]),
     "features": Part(8),
+    "floor_adam": Part(7),
     "floor_optimal": Part(7),
     "floor_accuracy": Part(6),
     "floor_float32": Part(6),
