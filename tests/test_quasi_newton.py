@@ -19,7 +19,8 @@ from pde_train.errors import UsageError
 from pde_train.experiment import build
 from pde_train.optimizers.adam_then_lbfgs import AdamThenLBFGS
 from pde_train.optimizers.lbfgs import LBFGS
-from pde_train.optimizers.quasi_newton import SSBFGS, Memory, QuasiNewton, SSBroyden
+from pde_train.optimizers.quasi_newton import SSBFGS, SSBroyden
+from pde_train.optimizers.trials import Memory, QuasiNewton
 from pde_train.runs.run import run
 from pde_train.tracking.record import Record
 from pde_train.training import agreement

@@ -11,7 +11,7 @@ from pde_train.errors import UsageError
 from pde_train.optimizers.adam import AdamUpdate
 from pde_train.optimizers.base import REMEMBERED, Parameters, flat
 from pde_train.optimizers.lbfgs import LimitedMemoryUpdate, check_pairs, check_sizes
-from pde_train.optimizers.quasi_newton import Memory, QuasiNewton
+from pde_train.optimizers.trials import Memory, QuasiNewton
 
 
 class AdamThenLimitedMemoryUpdate(LimitedMemoryUpdate):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pde_train.errors import UsageError
 from pde_train.memory import check_memory
-from pde_train.optimizers.quasi_newton import QuasiNewton, QuasiNewtonUpdate, Step
+from pde_train.optimizers.trials import QuasiNewton, QuasiNewtonUpdate, Step
 
 MOST = 10**6
 """The largest number of curvature pairs, and of evaluations of a line search, that is accepted."""

@@ -8,7 +8,7 @@ import torch
 
 from pde_train.errors import UsageError
 from pde_train.optimizers.gauss_newton import GaussNewton
-from pde_train.optimizers.quasi_newton import QuasiNewton
+from pde_train.optimizers.trials import QuasiNewton
 from pde_train.problem import Problem
 from pde_train.training.schedule import Schedule
 from pde_train.training.steps import needs_closure

@@ -16,7 +16,7 @@ from torch import Tensor
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import Pruned, RunError, UsageError
 from pde_train.optimizers.gauss_newton import GaussNewton
-from pde_train.optimizers.quasi_newton import QuasiNewton
+from pde_train.optimizers.trials import QuasiNewton
 from pde_train.problem import Problem
 from pde_train.run_folder import CHECKPOINT
 from pde_train.singular_values import Spectrum
