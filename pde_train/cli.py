@@ -238,11 +238,17 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _not_raised(told: sys.UnraisableHookArgs) -> None:
     """Python ignores what is raised while an object is cleared away: a signal that came just then is sent again."""
-    if issubclass(told.exc_type, (KeyboardInterrupt, SystemExit)):
-        number = signal.SIGINT if issubclass(told.exc_type, KeyboardInterrupt) else signal.SIGTERM
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
-    else:
+    number = None
+    if isinstance(told.exc_value, KeyboardInterrupt):
+        number = next(iter(told.exc_value.args), signal.SIGINT)
+    elif isinstance(told.exc_value, SystemExit) and told.exc_value.code == 128 + signal.SIGTERM:
+        number = signal.SIGTERM
+    if number is None or sys.is_finalizing():
         sys.__unraisablehook__(told)
+        return
+    again = threading.Timer(0.01, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 def _show(result: Result, cfg: DictConfig) -> None:

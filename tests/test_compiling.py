@@ -772,6 +772,17 @@ def test_less_saved_than_compiling_costs_stays_eager(compose: Compose, monkeypat
     assert why == "eager: compiling 20 steps of 1.0e+00 s would save 14 s and cost about 30 s"
 
 
+def test_an_optimiser_of_some_parameters_is_timed_and_compiled_without_its_step(compose: Compose) -> None:
+    problem = build(compose(*SMALL[:5])).problem
+    some = torch.optim.Adam(list(problem.model.parameters())[:2])
+    batch = problem.draw(np.random.default_rng(0))
+    steps, why = choice.choose("auto", problem, some, StopSignals(), batch, 3)
+    assert why.startswith("eager: compiling 3 steps of")
+    assert set(some.state) == set()
+    steps.take(batch, 1)
+    assert len(some.state_dict()["state"]) == 2
+
+
 @pytest.mark.usefixtures("no_compiler")
 @pytest.mark.parametrize(("optimizer", "count"), [("gradient", 1), ("lbfgs", 1), ("nncg", 10)])
 def test_every_gradient_of_a_step_is_counted(

@@ -395,6 +395,53 @@ def test_a_state_of_another_version_is_refused() -> None:
     with pytest.raises(UsageError, match="the state of AdamThenLBFGS is that of another version"):
         AdamThenLBFGS([x], switch=1, lr=1e-3).load_state_dict({"taken": 3, "adam": {}, "lbfgs": torchs.state_dict()})
     LBFGS([x]).load_state_dict(LBFGS([x]).state_dict())
+    state = SSBroyden([x]).state_dict()
+    del state["param_groups"][0]["longest"]  # which had come later
+    other = SSBroyden([x])
+    other.load_state_dict(state)
+    assert other.param_groups[0]["longest"] == 1
+
+
+def test_the_longest_first_trial_of_a_search_is_that_of_the_first_one_too() -> None:
+    for lr in (1.0, 1e-3):
+        x = nn.Parameter(torch.ones(2, dtype=torch.float64))
+        optimizer = LBFGS([x], lr=lr)
+
+        def closure(x: nn.Parameter = x) -> Tensor:
+            x.grad = None
+            value = 0.05 * x.square().sum()
+            value.backward()
+            return value.detach()
+
+        optimizer.step(closure)
+        trial = optimizer.state[x]["remembered"][0]
+        torch.testing.assert_close(trial, torch.full_like(trial, 1 - 0.1 * lr))
+
+
+def test_a_line_search_has_one_group_of_parameters() -> None:
+    groups: Any = [{"params": [nn.Parameter(torch.zeros(2))]} for _ in range(2)]
+    with pytest.raises(UsageError, match="LBFGS was given 2 groups of parameters"):
+        LBFGS(groups)
+
+
+@pytest.mark.parametrize("make", [SSBroyden, LBFGS, partial(AdamThenLBFGS, switch=3, lr=1e-3)])
+def test_what_is_loaded_has_the_precision_in_which_it_was_saved(make: Callable[..., Any]) -> None:
+    """The number of steps of Adam is kept in float64, whatever the parameters have."""
+    x = nn.Parameter(torch.ones(2))
+    first, second = make([x]), make([x])
+
+    def closure() -> Tensor:
+        x.grad = None
+        value = x.square().sum()
+        value.backward()
+        return value.detach()
+
+    for _ in range(4):
+        first.step(closure)
+    second.load_state_dict(first.state_dict())
+    for ours, theirs in zip(second.state[x]["remembered"], first.state[x]["remembered"], strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize(

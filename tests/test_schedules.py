@@ -292,15 +292,15 @@ def test_a_run_that_has_come_to_rounding_ends_as_its_patience_would_have_ended_i
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
-SSBROYDEN = ["optimizer=ssbroyden"]
+SSBROYDEN = ["optimizer=ssbroyden", "differentiator=finite_difference", "differentiator.step=1e-6"]
 CHANGING = {
     "points": [*SSBROYDEN, "sampler=uniform", "sampler.resample_every=1000"],
     "redrawn points": [*SSBROYDEN, "sampler=uniform", "method.redraw=1e-9"],
-    "the differentiator": [*SSBROYDEN, "differentiator=finite_difference", "differentiator.step=optimal"],
+    "the differentiator": [*SSBROYDEN[:2], "differentiator.step=optimal"],
     "weights": [*SSBROYDEN, "weighting=gradient_norm"],
     "directions": ["method=gauss_newton", "method.solver=cg"],
-    "the optimiser": ["optimizer=adam_then_lbfgs", "optimizer.switch=50"],
-    "moments": ["optimizer=adam"],
+    "the optimiser": ["optimizer=adam_then_lbfgs", "optimizer.switch=360", "optimizer.lr=1e-30"],
+    "moments": ["optimizer=adam", "optimizer.lr=1e-30"],
     "nothing": SSBROYDEN,
 }
 
@@ -319,10 +319,11 @@ def test_a_loss_that_may_change_later_ends_no_run_by_standing_still(
             asked.append(unchanged)
             return super().reason(seconds, residual, losses, unchanged)
 
-    experiment = build(compose(*SMALL, "method.steps=130", "method.log_every=10", *CHANGING[case]))
+    experiment = build(compose(*SMALL, "method.steps=400", "method.log_every=50", *CHANGING[case]))
     object.__setattr__(experiment.method, "stop", Asked(patience=1000))
     run(experiment, tmp_path)
-    assert asked == [None] * 9 + ([100] * 4 if case == "nothing" else [None] * 4)
+    assert asked[:2] == [None, None]  # it moves
+    assert set(asked[2:]) == ({100, None} if case == "nothing" else {None})
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -2,10 +2,15 @@
 
 import contextlib
 import signal
+from pathlib import Path
 
 import pytest
+from fixtures import Compose
 
 from pde_train.errors import Interrupted
+from pde_train.runs.result import Result
+from pde_train.runs.run import run_config
+from pde_train.training.loop import Loop
 from pde_train.training.signals import StopSignals
 
 
@@ -30,6 +35,22 @@ def received_in_vain(number: signal.Signals, error: Exception | None) -> None:
         signal.raise_signal(number)
         if error is not None:
             raise error
+
+
+def test_a_run_that_fails_after_a_signal_says_why_before_the_sweep_ends(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Loop, start: int, stop: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError("of the run")
+
+    monkeypatch.setattr(Loop, "train", fail)
+    cfg = compose("model=two_layer", "model.width=4", "sampler.interior=8", "method.steps=2", "method.compile=never")
+    with pytest.raises(KeyboardInterrupt):
+        run_config(cfg, tmp_path, {}, [], of_a_sweep=True)
+    result = Result.read(tmp_path)
+    assert result.status == "failed"
+    assert "ValueError: of the run" in str(result.error)
 
 
 @pytest.mark.parametrize("error", [None, ValueError("of the run")])

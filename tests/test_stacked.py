@@ -158,6 +158,13 @@ def test_what_cannot_be_stacked_says_why(compose: Compose, tmp_path: Path, words
     assert why_not(experiment.problem, descent_of(experiment).optimizer) == why
 
 
+def test_a_model_with_parameters_that_stay_is_not_stacked(compose: Compose) -> None:
+    experiment = build(compose("model=two_layer", "sampler.interior=20"))
+    next(experiment.problem.model.parameters()).requires_grad_(False)
+    why = why_not(experiment.problem, descent_of(experiment).optimizer)
+    assert why == "MLP has parameters that are not trained"
+
+
 def training_of(compose: Compose, folder: Path, *words: str, diagnostics: Diagnostics | None = None) -> Training:
     """The training of a run of five steps."""
     of = build(compose(*NETWORK, "method.steps=5", "diagnostics=none", *words))

@@ -163,7 +163,7 @@ class GaussNewton(torch.optim.Optimizer):
         loss = float(residual @ residual)
         before = list(numbers)
         found = self.damping.take(Trial(rows, x, residual, loss, linear, shift), numbers)
-        deterministic = not self.random and not bool(last.any())
+        alone = not bool(last.any())
         last = torch.zeros_like(x)
         if found is not None:
             step, residual, after = found
@@ -172,7 +172,9 @@ class GaussNewton(torch.optim.Optimizer):
                 slow = slow + 1 if after > (1 - SLOW) * loss else 0
         elif rounded:
             numbers, slow = before, PATIENCE  # rounding refused all trials, and says nothing of the damping
-        repeats = found is None and deterministic and not rounded and numbers == before
+        elif not alone:
+            numbers = before  # the last step, which was to be taken again, may have refused them
+        repeats = found is None and alone and not self.random and not rounded and numbers == before
         write(self.parameters, x + last)  # evaluations may have left a trial there
         self.state[self.parameters[0]] = {
             REMEMBERED: [torch.tensor([float(taken + 1), *numbers, float(slow)], dtype=torch.float64), last]

@@ -14,7 +14,7 @@ from pde_train.optimizers.trials import QuasiNewton, QuasiNewtonUpdate, Step
 MOST = 10**6
 """The largest number of curvature pairs, and of evaluations of a line search, that is accepted."""
 
-COPIES = 3
+COPIES = 5
 """How often the curvature pairs are in memory during a step."""
 
 

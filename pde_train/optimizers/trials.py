@@ -176,9 +176,9 @@ class QuasiNewtonUpdate(Update):
         fresh = torch.where(reset, 1.0, torch.where(learnt, 0.0, fresh))
         slope = new_gradient @ direction
         expected = 2 * FURTHER * (new_loss - search.loss) / slope
-        trial = hyper[3].to(loss) * torch.where(moved & (expected > 0), expected.clamp(SHORTEST, 1.0), 1.0)
+        trial = torch.where(moved & (expected > 0), expected.clamp(SHORTEST, 1.0), 1.0)
         trial = torch.where(fresh > 0, (1 / new_gradient.abs().sum()).clamp(max=1.0), trial)
-        begun = torch.stack(begin(new_loss, slope, trial))
+        begun = torch.stack(begin(new_loss, slope, hyper[3].to(loss) * trial))
 
         ended = moved | failed | ~searching
         numbers = torch.where(ended, begun, torch.stack(outcome.search))
@@ -204,7 +204,7 @@ class QuasiNewton(torch.optim.Optimizer):
         numbers: Further numbers of the update.
 
     Raises:
-        UsageError: Not 0 < decrease < curvature < 1, or no evaluation is allowed.
+        UsageError: Not 0 < decrease < curvature < 1, no evaluation is allowed, or parameters come in several groups.
     """
 
     def __init__(
@@ -228,6 +228,11 @@ class QuasiNewton(torch.optim.Optimizer):
             )
         search = {"decrease": decrease, "curvature": curvature, "max_eval": max_eval, "longest": longest}
         super().__init__(params, {**search, **numbers})
+        if len(self.param_groups) != 1:
+            raise UsageError(
+                f"{type(self).__name__} was given {len(self.param_groups)} groups of parameters, and searches along a "
+                "line for all of them: expected one group"
+            )
         self.update = update
 
     @property
@@ -271,4 +276,9 @@ class QuasiNewton(torch.optim.Optimizer):
                 f"the state of {type(self).__name__} is that of another version: expected one that this version has "
                 "saved, begin the run anew"
             )
-        super().load_state_dict(state_dict)
+        groups = [{**self.defaults, **group} for group in state_dict["param_groups"]]  # an earlier version had fewer
+        super().load_state_dict({**state_dict, "param_groups": groups})
+        own, saved = self.state.get(self.parameters[0]), state_dict["state"].get(groups[0]["params"][0])
+        if own and saved:  # torch gives all of it the precision of the parameters
+            pairs = zip(own[REMEMBERED], saved[REMEMBERED], strict=True)
+            own[REMEMBERED] = [tensor.to(before.dtype) for tensor, before in pairs]

@@ -185,11 +185,7 @@ class Run:
         """Find the parameters of a run that has begun by its experiment's method, and finish it."""
         of = self.experiment
         torch.manual_seed(of.config["seed"])  # of the directions of differentiator=stochastic, whatever was built since
-        try:
-            self.finish(*of.method.fit(of.problem, self.record, of.diagnostics, self.folder))
-        finally:
-            if of.parent is not None:
-                StopSignals.answer()
+        self.finish(*of.method.fit(of.problem, self.record, of.diagnostics, self.folder))
 
     def finish(self, steps: int, batch: Batch) -> None:
         """Measure what a fit has come to, and keep everything.
@@ -341,7 +337,11 @@ def run_config(
     """
     required = cfg.get("resume") is True
     resume = Resume.REQUIRED if required else Resume.WHERE_POSSIBLE if of_a_sweep else Resume.NEVER
-    with Run.open(folder, choices, overrides, resume, figures=cfg.get("figures") is not False) as current:
-        with waiting("loading libraries"):
-            experiment = build(cfg)
-        return current.fit(experiment)
+    try:
+        with Run.open(folder, choices, overrides, resume, figures=cfg.get("figures") is not False) as current:
+            with waiting("loading libraries"):
+                experiment = build(cfg)
+            return current.fit(experiment)
+    finally:  # however the run has ended, its result says so
+        if of_a_sweep:
+            StopSignals.answer()

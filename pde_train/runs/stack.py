@@ -28,6 +28,7 @@ from pde_train.runs import provenance
 from pde_train.runs.earlier_run import Resume
 from pde_train.runs.result import Result
 from pde_train.runs.run import INTERRUPTIONS, Run
+from pde_train.training.signals import StopSignals
 
 NUMBERS = {
     "": ("seed", "audit"),
@@ -155,6 +156,7 @@ def _begins(run: Run, described: Mapping[str, Any], job: DictConfig, others: Seq
 def _fit(runs: Sequence[Run], memory: float, threads: int) -> None:
     """Train together what can be, and the others one by one."""
     why = _fit_together(runs, memory, threads)
+    StopSignals.answer()
     alone = [run for run in runs if run.result is None]
     if alone:
         log.info("%d of %d cells train one by one: %s", len(alone), len(runs), why or "they could not begin together")
@@ -165,6 +167,7 @@ def _fit(runs: Sequence[Run], memory: float, threads: int) -> None:
             raise
         except Exception as error:  # it is the end of this run alone
             _fail(run, error)
+        StopSignals.answer()
 
 
 def _fit_together(runs: Sequence[Run], memory: float, threads: int) -> str:
@@ -174,7 +177,6 @@ def _fit_together(runs: Sequence[Run], memory: float, threads: int) -> str:
         return f"{type(methods[0]).__name__} trains one run after another"
     from pde_train.methods.gradient_descent import GradientDescent
     from pde_train.training.select_stacked_steps import CannotStack
-    from pde_train.training.signals import StopSignals
     from pde_train.training.stacked import train_together, why_not
     from pde_train.training.training import Training
 
@@ -204,7 +206,6 @@ def _fit_together(runs: Sequence[Run], memory: float, threads: int) -> str:
             )
         except CannotStack as error:
             why = str(error)
-    StopSignals.answer()
     return why
 
 

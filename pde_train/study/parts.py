@@ -46,13 +46,12 @@ class Part:
 
 
 PARTS = {
-    "floor_gauss_newton_2d": Part(27),
     "floor_deep": Part(21),
-    "floor": Part(20, [FEW, "pde=biharmonic_1d", "differentiator=taylor,finite_difference"]),
     "floor_2d": Part(19),
     "nonlinear": Part(16),
     "floor_adam_2d": Part(14),
     "floor_gauss_newton": Part(14),
+    "floor_gauss_newton_2d": Part(13),
     "floor_gauss_newton_32": Part(13),
     "cross": Part(12),
     "order": Part(12),
@@ -63,6 +62,7 @@ PARTS = {
     "features": Part(8),
     "floor_adam": Part(7),
     "floor_optimal": Part(7),
+    "floor": Part(6, [FEW, "pde=biharmonic_1d", "differentiator=taylor,finite_difference"]),
     "floor_accuracy": Part(6),
     "floor_float32": Part(6),
     "inside": Part(6),

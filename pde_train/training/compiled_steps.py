@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,7 +19,7 @@ from pde_train.training.compiling import Traced, trace
 from pde_train.training.library import Function
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EAGER_ROWS, SingleSteps, give, split, trained
-from pde_train.training.updates import clipped, scaled, update_of
+from pde_train.training.updates import clipped, scaled, update_for
 
 BLOCK_ROWS = 256
 """Points of the interior in one compiled block: its Taylor coefficients through layers of 64 stay in the L2 cache."""
@@ -150,9 +149,7 @@ class CompiledSteps(SingleSteps):
         super().__init__(problem, optimizer, signals, clip)
         self.parameters = trained(problem.model)
         self.at_once = 1
-        in_order = [p for group in optimizer.param_groups for p in group["params"]]
-        whole = len(in_order) == len(self.parameters) and all(map(operator.is_, in_order, self.parameters))
-        self.update = update_of(optimizer) if whole else None
+        self.update = update_for(optimizer, self.parameters)
         step, remembered = (None, []) if self.update is None else (self._step, self._state()[1:])
         self.count = len(remembered)
         self.compiled = CompiledGradient(problem, batch, None, step, remembered)

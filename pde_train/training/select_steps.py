@@ -21,7 +21,7 @@ from pde_train.training.sharded_steps import CompiledShardedSteps, ShardedSteps,
 from pde_train.training.signals import StopSignals
 from pde_train.training.steps import EagerSteps, SingleSteps, Steps, trained
 from pde_train.training.training import Training
-from pde_train.training.updates import update_of
+from pde_train.training.updates import update_for
 from pde_train.training.when_to_compile import compile_where_it_pays, seconds_of
 from pde_train.training.workers import Workers
 
@@ -138,9 +138,10 @@ def _compiled_or(eager: SingleSteps, mode: str, batch: Batch, steps: int) -> tup
 def _step_to_time(eager: SingleSteps, batch: Batch) -> float:
     """What would be compiled: the loss with its gradient and, where one process takes it, the optimiser's step."""
     loss = eager.gradient(batch)
-    update = update_of(eager.optimizer)
+    parameters = trained(eager.problem.model)
+    update = update_for(eager.optimizer, parameters)
     if update is not None and not isinstance(eager, ShardedSteps):
-        state = update.state(eager.optimizer, trained(eager.problem.model))
+        state = update.state(eager.optimizer, parameters)
         update.step(state, state[0], loss, update.hyper(eager.optimizer))
     return float(loss)
 

@@ -80,6 +80,6 @@ class StopSignals:
         self.received = number
         signal.signal(number, self._before[signal.Signals(number)])
         if self._at_once:
-            raise KeyboardInterrupt  # which no `except Exception` of a compiler keeps
+            raise KeyboardInterrupt(number)  # which no `except Exception` of a compiler keeps
         with contextlib.suppress(OSError):  # print may not be used in a handler that may interrupt it
             os.write(2, b"stopping after this step; the same signal again stops at once\n")

@@ -29,6 +29,8 @@ def why_not(problem: Problem, make_optimizer: MakeOptimizer) -> str | None:
     optimizer: torch.optim.Optimizer = make_optimizer(problem.model.parameters())
     if update_of(optimizer) is None:
         return f"{type(optimizer).__name__} has no step that many runs can take together"
+    if not all(p.requires_grad for p in problem.model.parameters()):
+        return f"{type(problem.model).__name__} has parameters that are not trained"
     return None
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pde_train.diagnostics.base import Diagnostics
 from pde_train.errors import Pruned, RunError, UsageError
+from pde_train.optimizers.base import flat
 from pde_train.optimizers.gauss_newton import GaussNewton
 from pde_train.optimizers.trials import QuasiNewton
 from pde_train.problem import Problem
@@ -84,6 +85,7 @@ class Training:
         self.points = TrainingPoints(problem, schedule.weighting, redraws=schedule.redraw is not None)
         problem.begin(self.points.batch, self.model)
         self.stopped: str | None = None
+        self._judged: Tensor | None = None
         self.seconds_compile = 0.0
         self.optimizer = _made(make_optimizer, self.model)
         check_combination(self.optimizer, schedule, problem)
@@ -213,6 +215,7 @@ class Training:
             **self.points.state_dict(),
             "compile": self.compile,
             "excess": self.problem.excess,
+            "judged": self._judged,
             "chosen": getattr(self.problem.differentiator, "chosen", None),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": [torch.cuda.get_rng_state()] if self.problem.device == "cuda" else [],
@@ -231,6 +234,7 @@ class Training:
         self.compile = self._began_with = state["compile"]
         self.points.load_state_dict(state)
         self.problem.excess = state["excess"]
+        self._judged = state.get("judged")
         if state["chosen"] is not None:
             self.problem.differentiator = replace(  # type: ignore[type-var]  # those that choose are dataclasses
                 self.problem.differentiator,
@@ -268,6 +272,7 @@ class Training:
         losses = [] if stop.patience is None else list(series["loss"].values())
         held_out = series["residual_held_out"][self.step]
         self.stopped = stop.reason(self.seconds + self.seconds_compile, held_out, losses, self._unchanged())
+        self._judged = flat(list(self.model.parameters()))
         if self.stopped is None and self.step < self.schedule.steps and (why := stop.pruned(self.step, series)):
             raise Pruned(f"pruned at step {self.step}: {why}")
 
@@ -279,6 +284,8 @@ class Training:
         changes = sampler.batch_size or sampler.resample_every or self.schedule.redraw or differentiator.adaptive
         if changes or not self.schedule.weighting.fixed or getattr(self.optimizer, "random", False):
             return None
+        if self._judged is None or not torch.equal(flat(list(self.model.parameters())), self._judged):
+            return None  # near a floor steps are taken by their slopes, while the loss is the same to the last bit
         count: int = max(UNCHANGED, UNCHANGED_SEARCHES * self.optimizer.param_groups[0].get("max_eval", 1))
         return count if self.step >= getattr(self.optimizer, "switch", 0) + count else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +49,13 @@ def update_of(optimizer: torch.optim.Optimizer) -> Update | None:
         return DescentUpdate()
     own = getattr(optimizer, "update", None)
     return own if isinstance(own, Update) else None
+
+
+def update_for(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> Update | None:
+    """The pure function of an optimiser that has just these parameters, in this order."""
+    own = [p for group in optimizer.param_groups for p in group["params"]]
+    whole = len(own) == len(parameters) and all(map(operator.is_, own, parameters))
+    return update_of(optimizer) if whole else None
 
 
 def changed(optimizer: torch.optim.Optimizer) -> bool:
