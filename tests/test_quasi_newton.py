@@ -45,6 +45,18 @@ def hilbert(x: Tensor) -> Tensor:
 FUNCTIONS = {"rosenbrock": (rosenbrock, [-1.2, 1.0, -1.2, 1.0]), "hilbert": (hilbert, [0.0, 2.0, -1.0, 3.0, 0.5])}
 
 
+def closure_of(x: nn.Parameter, function: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
+    """What a line search evaluates: the loss, with its gradient left in the parameter."""
+
+    def closure() -> Tensor:
+        x.grad = None
+        value = function(x)
+        value.backward()
+        return value.detach()
+
+    return closure
+
+
 def trace(
     make: type[QuasiNewton], function: Field, start: list[float], steps: int, **options: Any
 ) -> tuple[np.ndarray, np.ndarray, QuasiNewton]:
@@ -52,12 +64,7 @@ def trace(
     x = nn.Parameter(torch.tensor(start, dtype=torch.float64))
     optimizer = make([x], **options)
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = function(x)
-        value.backward()
-        return value.detach()
-
+    closure = closure_of(x, function)
     points, losses = [], []
     for _ in range(steps):
         losses.append(float(optimizer.step(closure)))
@@ -107,11 +114,7 @@ def test_the_inverse_hessian_is_that_of_the_published_formulas(make: type[SSBroy
     x = nn.Parameter(torch.tensor(start, dtype=torch.float64))
     optimizer = make([x])
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = function(x)
-        value.backward()
-        return value.detach()
+    closure = closure_of(x, function)
 
     def gradient(at: np.ndarray) -> np.ndarray:
         point = torch.tensor(at, requires_grad=True)
@@ -167,19 +170,11 @@ def test_minima_are_found_to_rounding(make: type[SSBroyden] | type[SSBFGS], name
 
 def test_a_step_is_one_evaluation() -> None:
     x = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))
-    optimizer, count = SSBroyden([x]), 0
-
-    def closure() -> Tensor:
-        nonlocal count
-        count += 1
-        optimizer.zero_grad()
-        value = rosenbrock(x)
-        value.backward()
-        return value.detach()
-
+    optimizer, calls = SSBroyden([x]), list[Tensor]()
+    closure = closure_of(x, lambda x: calls.append(x) or rosenbrock(x))
     for step in range(40):
         optimizer.step(closure)
-        assert count == step + 1
+        assert len(calls) == step + 1
 
 
 def test_a_trial_that_is_not_finite_is_too_far() -> None:
@@ -207,15 +202,8 @@ def test_the_state_goes_on_to_the_same_bits() -> None:
                 saved, x = optimizer.state_dict(), nn.Parameter(x.detach().clone())
                 optimizer = SSBroyden([x])
                 optimizer.load_state_dict(saved)
-            optimizer.zero_grad()
-            optimizer.step(partial(closure, x))
+            optimizer.step(closure_of(x, rosenbrock))
         return x.detach()
-
-    def closure(x: nn.Parameter) -> Tensor:
-        x.grad = None
-        value = rosenbrock(x)
-        value.backward()
-        return value.detach()
 
     assert torch.equal(halves(copied=False), halves(copied=True))
 
@@ -224,12 +212,7 @@ def test_new_points_keep_the_curvature_and_forget_the_loss() -> None:
     x = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))
     optimizer, shift = SSBroyden([x]), 0.0
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = rosenbrock(x) + shift
-        value.backward()
-        return value.detach()
-
+    closure = closure_of(x, lambda x: rosenbrock(x) + shift)
     for _ in range(15):
         before = float(optimizer.step(closure))
     matrix, at = optimizer.state[x]["remembered"][5].clone(), x.detach().clone()
@@ -273,21 +256,13 @@ def quartic(x: Tensor) -> Tensor:
 
 
 def evaluations_until(make: Callable[..., Any], loss: float) -> int:
-    x, count = nn.Parameter(torch.zeros(30, dtype=torch.float64)), 0
+    x, calls = nn.Parameter(torch.zeros(30, dtype=torch.float64)), list[Tensor]()
     optimizer = make([x])
-
-    def closure() -> Tensor:
-        nonlocal count
-        count += 1
-        optimizer.zero_grad()
-        value = quartic(x)
-        value.backward()
-        return value.detach()
-
+    closure = closure_of(x, lambda x: calls.append(x) or quartic(x))
     while float(quartic(x.detach())) > loss:
         optimizer.step(closure)
-        assert count < 2000
-    return count
+        assert len(calls) < 2000
+    return len(calls)
 
 
 def test_lbfgs_needs_fewer_evaluations_than_torchs() -> None:
@@ -302,12 +277,7 @@ def test_lbfgs_learns_no_curvature_from_two_losses(make: Callable[..., Any]) -> 
     optimizer, slope = make([x]), 0.0
     curvature = torch.tensor([1.0, 4.0], dtype=torch.float64)
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = (curvature * x.square()).sum() / 2 + slope * x.sum()
-        value.backward()
-        return value.detach()
-
+    closure = closure_of(x, lambda x: (curvature * x.square()).sum() / 2 + slope * x.sum())
     optimizer.step(closure)
     for other in (3.0, -2.0, 5.0):
         slope = other
@@ -321,19 +291,10 @@ def test_lbfgs_learns_no_curvature_from_two_losses(make: Callable[..., Any]) -> 
 
 
 def test_adam_comes_first_and_then_lbfgs() -> None:
-    def closure_of(optimizer: torch.optim.Optimizer, x: nn.Parameter) -> Callable[[], Tensor]:
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            value = rosenbrock(x)
-            value.backward()
-            return value.detach()
-
-        return closure
-
     def taken(make: Callable[..., Any], x: nn.Parameter, steps: int) -> Tensor:
         optimizer = make([x])
         for _ in range(steps):
-            closure = closure_of(optimizer, x)
+            closure = closure_of(x, rosenbrock)
             if isinstance(optimizer, torch.optim.Adam):
                 closure()
                 optimizer.step()
@@ -383,13 +344,7 @@ def test_a_state_of_another_version_is_refused() -> None:
     x = nn.Parameter(torch.ones(2, dtype=torch.float64))
     torchs = torch.optim.LBFGS([x])
 
-    def closure() -> Tensor:
-        torchs.zero_grad()
-        value = rosenbrock(2 * x)
-        value.backward()
-        return value
-
-    torchs.step(closure)
+    torchs.step(closure_of(x, lambda x: rosenbrock(2 * x)))
     with pytest.raises(UsageError, match="the state of LBFGS is that of another version: expected one that this"):
         LBFGS([x]).load_state_dict(torchs.state_dict())
     with pytest.raises(UsageError, match="the state of AdamThenLBFGS is that of another version"):
@@ -407,13 +362,7 @@ def test_the_longest_first_trial_of_a_search_is_that_of_the_first_one_too() -> N
         x = nn.Parameter(torch.ones(2, dtype=torch.float64))
         optimizer = LBFGS([x], lr=lr)
 
-        def closure(x: nn.Parameter = x) -> Tensor:
-            x.grad = None
-            value = 0.05 * x.square().sum()
-            value.backward()
-            return value.detach()
-
-        optimizer.step(closure)
+        optimizer.step(closure_of(x, lambda x: 0.05 * x.square().sum()))
         trial = optimizer.state[x]["remembered"][0]
         torch.testing.assert_close(trial, torch.full_like(trial, 1 - 0.1 * lr))
 
@@ -430,14 +379,8 @@ def test_what_is_loaded_has_the_precision_in_which_it_was_saved(make: Callable[.
     x = nn.Parameter(torch.ones(2))
     first, second = make([x]), make([x])
 
-    def closure() -> Tensor:
-        x.grad = None
-        value = x.square().sum()
-        value.backward()
-        return value.detach()
-
     for _ in range(4):
-        first.step(closure)
+        first.step(closure_of(x, lambda x: x.square().sum()))
     second.load_state_dict(first.state_dict())
     for ours, theirs in zip(second.state[x]["remembered"], first.state[x]["remembered"], strict=True):
         assert ours.dtype == theirs.dtype

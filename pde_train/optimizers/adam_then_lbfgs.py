@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pde_train.errors import UsageError
 from pde_train.optimizers.adam import AdamUpdate
-from pde_train.optimizers.base import REMEMBERED, Parameters, flat
 from pde_train.optimizers.lbfgs import LimitedMemoryUpdate, check_pairs, check_sizes
 from pde_train.optimizers.trials import Memory, QuasiNewton
 
@@ -31,10 +30,8 @@ class AdamThenLimitedMemoryUpdate(LimitedMemoryUpdate):
     def hyper(self, optimizer: torch.optim.Optimizer) -> Tensor:
         return torch.cat([AdamUpdate().hyper(optimizer), super().hyper(optimizer)])
 
-    def state(self, optimizer: torch.optim.Optimizer, parameters: Parameters) -> list[Tensor]:
-        if remembered := optimizer.state[parameters[0]].get(REMEMBERED):
-            return list(remembered)
-        return [*super().state(optimizer, parameters), *AdamUpdate.beginning(flat(parameters))]
+    def beginning(self, point: Tensor) -> list[Tensor]:
+        return [*super().beginning(point), *AdamUpdate.beginning(point)]
 
     def memory(self, state: Sequence[Tensor]) -> Memory:
         return Memory.of(state[:-3])

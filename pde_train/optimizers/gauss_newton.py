@@ -30,6 +30,9 @@ from pde_train.optimizers.dampings import DAMPINGS, LARGEST, Rows, Trial
 
 SOLVERS = ("auto", "svd", "qr", "cholesky", "dual", "cg", "sketched")
 
+MATRIX_FREE = ("cg", "sketched")
+"""Solvers that take products with J, in directions that are drawn at random."""
+
 PRECISIONS = (None, "float32")
 """Precisions in which the decompositions of a first round may be computed; None for no such round."""
 
@@ -108,7 +111,7 @@ class GaussNewton(torch.optim.Optimizer):
                 "null for the precision of the parameters"
             )
         for name, precision in (("first_precision", first_precision), ("linear_algebra", linear_algebra)):
-            if precision and solver in ("cg", "sketched"):
+            if precision and solver in MATRIX_FREE:
                 raise UsageError(
                     f"method.solver={solver} takes products with J, and method.{name}={precision} converts J itself: "
                     f"expected svd, qr, cholesky or dual, or {name}=null"
@@ -133,7 +136,7 @@ class GaussNewton(torch.optim.Optimizer):
     @property
     def random(self) -> bool:
         """Whether a step draws directions at random, so that the next one may lower the loss where this one did not."""
-        return self.solver in ("cg", "sketched")
+        return self.solver in MATRIX_FREE
 
     @property
     def in_first_round(self) -> bool:
@@ -204,7 +207,7 @@ class GaussNewton(torch.optim.Optimizer):
             few = min(n, p) <= SVD_COLUMNS or self.kind == "ladder"
             solver = "svd" if few else "dual" if n < p else "qr"
         generator = torch.Generator().manual_seed(self.seed + taken)
-        if solver in ("cg", "sketched"):
+        if solver in MATRIX_FREE:
             forward, back = rows.products(x)
             if solver == "sketched":
                 return Sketched(forward, residual, p, max(1, round(self.sketch * p)), generator)

@@ -112,15 +112,16 @@ class QuasiNewtonUpdate(Update):
     def state(self, optimizer: torch.optim.Optimizer, parameters: Parameters) -> list[Tensor]:
         if remembered := optimizer.state[parameters[0]].get(REMEMBERED):
             return list(remembered)
-        return self.beginning(flat(parameters)).listed()
+        return self.beginning(flat(parameters))
 
-    def beginning(self, point: Tensor) -> Memory:
-        """What is remembered at parameters (p,) before the first evaluation."""
+    def beginning(self, point: Tensor) -> list[Tensor]:
+        """The state at parameters (p,) before the first evaluation."""
         nothing, number = torch.zeros_like(point), point.new_ones(())
         search = torch.stack(begin(number, -number, number))
         flags = point.new_tensor([START, 1.0])
         curvature = self.nothing_learnt(point)
-        return Memory(point, point.clone(), nothing, nothing.clone(), nothing.clone(), curvature, search, flags)
+        memory = Memory(point, point.clone(), nothing, nothing.clone(), nothing.clone(), curvature, search, flags)
+        return memory.listed()
 
     def put_back(self, optimizer: torch.optim.Optimizer, parameters: Parameters, state: Sequence[Tensor]) -> None:
         write(parameters, self.parameters(state))

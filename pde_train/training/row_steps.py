@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pde_train.geometry import Batch
 from pde_train.optimizers.base import flat
-from pde_train.optimizers.gauss_newton import GaussNewton, Step
+from pde_train.optimizers.gauss_newton import MATRIX_FREE, GaussNewton, Step
 from pde_train.problem import Problem
 from pde_train.training.agreement import check_agreement
 from pde_train.training.rows import CompiledRows, EagerRows
@@ -78,7 +78,7 @@ def choose_rows(
     eager = RowSteps(problem, own, signals)
     if mode == "never":
         return eager, "eager: method.compile=never"
-    if own.solver in ("cg", "sketched"):
+    if own.solver in MATRIX_FREE:
         return eager, f"eager: method.solver={own.solver} takes products, and no Jacobian"
     if not problem.differentiator.compilable or not problem.row_wise(batch):
         return eager, "eager: the Jacobian is not computed point by point by functions that can be traced"

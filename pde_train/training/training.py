@@ -271,8 +271,8 @@ class Training:
         stop, series = self.schedule.stop, self.record.series
         losses = [] if stop.patience is None else list(series["loss"].values())
         held_out = series["residual_held_out"][self.step]
-        self.stopped = stop.reason(self.seconds + self.seconds_compile, held_out, losses, self._unchanged())
-        self._judged = flat(list(self.model.parameters()))
+        unchanged = None if stop.patience is None else self._unchanged()
+        self.stopped = stop.reason(self.seconds + self.seconds_compile, held_out, losses, unchanged)
         if self.stopped is None and self.step < self.schedule.steps and (why := stop.pruned(self.step, series)):
             raise Pruned(f"pruned at step {self.step}: {why}")
 
@@ -284,7 +284,8 @@ class Training:
         changes = sampler.batch_size or sampler.resample_every or self.schedule.redraw or differentiator.adaptive
         if changes or not self.schedule.weighting.fixed or getattr(self.optimizer, "random", False):
             return None
-        if self._judged is None or not torch.equal(flat(list(self.model.parameters())), self._judged):
+        before, self._judged = self._judged, flat(list(self.model.parameters()))
+        if before is None or not torch.equal(before, self._judged):
             return None  # near a floor steps are taken by their slopes, while the loss is the same to the last bit
         count: int = max(UNCHANGED, UNCHANGED_SEARCHES * self.optimizer.param_groups[0].get("max_eval", 1))
         return count if self.step >= getattr(self.optimizer, "switch", 0) + count else None
